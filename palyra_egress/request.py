@@ -1,0 +1,56 @@
+"""What the judge judges: one request, already canonical.
+
+An `EgressRequest` is made only by a canonicaliser (`destination.hostname` for names, the proxy's
+request canonicaliser for live traffic, `judge_request_from_url` for the command line), so the rest
+of the program compares strings that have one spelling. Units: ports 1 to 65535, paths without
+query, always starting with `/` (empty for CONNECT).
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal, NewType
+
+CanonicalHost = NewType("CanonicalHost", str)
+"""A lower-case A-label name without trailing dot, or a canonical IP literal without brackets."""
+
+Scheme = Literal["http", "https"]
+
+
+class RequestKind(StrEnum):
+    """CONNECT asks for a tunnel (host and port only); REQUEST is a full HTTP request."""
+
+    CONNECT = "connect"
+    REQUEST = "request"
+
+
+@dataclass(frozen=True, slots=True)
+class Requester:
+    """Who is asking: the worker and the lease whose credential was verified, and its profile."""
+
+    worker_id: str
+    lease_id: str
+    profile: str
+    run_id: str = ""
+    fence: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EgressRequest:
+    """One canonical request. For CONNECT the scheme is `https`, method `CONNECT`, path empty."""
+
+    kind: RequestKind
+    method: str
+    scheme: Scheme
+    host: CanonicalHost
+    port: int
+    path: str
+    query: str
+    requester: Requester
+
+    @property
+    def url(self) -> str:
+        """The canonical URL without its query; `host:port` for CONNECT."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        if self.kind is RequestKind.CONNECT:
+            return f"{host}:{self.port}"
+        return f"{self.scheme}://{host}:{self.port}{self.path}"

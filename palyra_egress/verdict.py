@@ -1,0 +1,79 @@
+"""What the judge answers.
+
+`NeedsResolution` says that a rule could allow the request and which name to resolve; a refused name
+never gets that far, so it causes no DNS query. A `Verdict` is final. The zero value of every field
+that matters denies: there is no default effect.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from palyra_egress.reasons import REASONS, Reason, ReasonClass
+from palyra_egress.request import CanonicalHost
+
+
+class Effect(StrEnum):
+    ALLOW = "allow"
+    DENY = "deny"
+
+
+class Consequence(StrEnum):
+    """What the policy says a refusal costs the worker, weakest first."""
+
+    NONE = "none"
+    STRIKE = "strike"
+    QUARANTINE = "quarantine"
+
+
+class TlsMode(StrEnum):
+    INSPECT = "inspect"
+    TUNNEL = "tunnel"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Byte budgets of one request; None means the policy sets no limit."""
+
+    max_request_bytes: int | None = None
+    max_response_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NeedsResolution:
+    """A rule could allow this request, if every address of `host` passes."""
+
+    host: CanonicalHost
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The judge's answer about one request.
+
+    `pinned` holds the only addresses that may be dialled, in the order they were resolved; it is
+    empty unless the effect is ALLOW. `line` is the 1-based line of the rule in `policy_file`.
+    `fingerprint` is 64 hex digits. `would_deny` is the reason that observe mode let pass.
+    """
+
+    effect: Effect
+    reason: Reason
+    fingerprint: str
+    policy_digest: str
+    rule_id: str | None = None
+    policy_file: str | None = None
+    line: int | None = None
+    pinned: tuple[str, ...] = ()
+    limits: Limits = Limits()
+    tls: TlsMode = TlsMode.INSPECT
+    consequence: Consequence = Consequence.NONE
+    strike_limit: int = 0
+    strike_window_ms: int = 0
+    would_deny: Reason | None = None
+
+    @property
+    def allowed(self) -> bool:
+        return self.effect is Effect.ALLOW
+
+    @property
+    def reason_class(self) -> ReasonClass:
+        return REASONS[self.reason].reason_class

@@ -1,0 +1,1 @@
+"""What travels between workers, proxies, operators and the fleet: models, envelopes, proofs."""

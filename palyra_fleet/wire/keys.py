@@ -1,0 +1,99 @@
+"""Ed25519 signing keys of workers, proxies and launchers, and how they are named.
+
+A key's thumbprint is the lower-case hex SHA-256 of its 32 raw public bytes (64 digits). Private
+keys live in 0600 files (PKCS#8 PEM) that are created atomically and never printed: the `repr` of a
+`SigningKey` shows the thumbprint only. Source: RFC 8032.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+PUBLIC_KEY_BYTES = 32
+
+
+class KeyFileError(Exception):
+    """A key file is missing, unreadable by its type, or too open; the operator must act."""
+
+
+def thumbprint_sha256(public_key: bytes) -> str:
+    """The name of a key: hex SHA-256 of its raw public bytes."""
+    return hashlib.sha256(public_key).hexdigest()
+
+
+def signature_is_valid(public_key: bytes, signature: bytes, message: bytes) -> bool:
+    """True only if `signature` is this key's Ed25519 signature of `message`; never raises."""
+    try:
+        Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class SigningKey:
+    """A private key that signs; its `repr` and equality show the public part only."""
+
+    _private: Ed25519PrivateKey
+
+    @classmethod
+    def generate(cls) -> "SigningKey":
+        return cls(Ed25519PrivateKey.generate())
+
+    @classmethod
+    def load(cls, path: Path) -> "SigningKey":
+        """Read a key file. Raises KeyFileError if it is missing, too open or not Ed25519."""
+        try:
+            mode = path.stat().st_mode
+            pem = path.read_bytes()
+        except OSError as error:
+            raise KeyFileError(f"{path}: cannot read the key file: {error.strerror}") from error
+        if mode & 0o077:
+            raise KeyFileError(f"{path}: mode {mode & 0o777:o} is too open; expected 600")
+        try:
+            private = serialization.load_pem_private_key(pem, password=None)
+        except ValueError as error:
+            raise KeyFileError(f"{path}: not a PEM private key") from error
+        if not isinstance(private, Ed25519PrivateKey):
+            raise KeyFileError(f"{path}: expected an Ed25519 key")
+        return cls(private)
+
+    @classmethod
+    def load_or_create(cls, path: Path) -> "SigningKey":
+        """Read the key file, or make a new key there (0600, never overwriting)."""
+        if path.exists():
+            return cls.load(path)
+        key = cls.generate()
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        pem = key._private.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(pem)
+            file.flush()
+            os.fsync(file.fileno())
+        return key
+
+    @property
+    def public_key(self) -> bytes:
+        """The 32 raw public bytes."""
+        return self._private.public_key().public_bytes_raw()
+
+    @property
+    def thumbprint(self) -> str:
+        return thumbprint_sha256(self.public_key)
+
+    def sign(self, message: bytes) -> bytes:
+        """The 64-byte Ed25519 signature of `message`."""
+        return self._private.sign(message)
+
+    def __repr__(self) -> str:
+        return f"SigningKey({self.thumbprint[:16]}…)"
