@@ -20,7 +20,8 @@ WINDOW_MS = 60_000
 MAX_REMEMBERED_NONCES = 200_000
 
 _FORM = re.compile(
-    r"v1 (?P<key>[0-9a-f]{64});(?P<at>[0-9]{1,15});(?P<nonce>[A-Za-z0-9_-]{16,64});(?P<sig>[A-Za-z0-9+/=]{88})"
+    r"v1 (?P<key>[0-9a-f]{64});(?P<at>[0-9]{1,15})"
+    r";(?P<nonce>[A-Za-z0-9_-]{16,64});(?P<sig>[A-Za-z0-9+/=]{88})"
 )
 
 
