@@ -1,0 +1,65 @@
+"""WorkerFleetPolicy: the limits and requirements a fleet holds its workers to.
+
+Times are milliseconds. The defaults are those of the specification and admit nobody: what admits a
+worker (reference values, launchers, proxies) is enrolled by operators and starts out empty.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+MINUTE_MS = 60_000
+REQUIRED_WIT_ABI = "palyra-worker-abi/v1"
+
+
+class BindingLevel(IntEnum):
+    """How well it is known that a worker's egress goes through a proxy."""
+
+    NONE = 0
+    CLAIMED = 1
+    OBSERVED = 2
+    ENFORCED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFleetPolicy:
+    """What a worker must be, and how much the fleet hands out.
+
+    `attested_until` is the least of the evidence's end, `attestation_max_ms` and
+    `binding_max_age_ms` from now, so that no lease outlives the proof it rests on.
+    """
+
+    max_workers: int = 10_000
+    max_leases: int = 10_000
+    leases_per_worker: int = 1
+    leases_per_principal: int = 1_000
+    lease_max_ms: int = 15 * MINUTE_MS
+    heartbeat_timeout_ms: int = 30_000
+    attestation_max_ms: int = 60 * MINUTE_MS
+    binding_max_age_ms: int = 15 * MINUTE_MS
+    nonce_ttl_ms: int = MINUTE_MS
+    least_binding_level: BindingLevel = BindingLevel.OBSERVED
+    trusted_capabilities: frozenset[str] = frozenset()
+    required_sdk_protocol_version: int = 1
+    required_wit_abi_version: str = REQUIRED_WIT_ABI
+    required_capability_authority_sha256: str | None = None
+    workspace_root: str = "/"
+    storm_quarantines_per_minute: int = 20
+
+    def __post_init__(self) -> None:
+        if self.leases_per_worker != 1:
+            raise ValueError("leases_per_worker: only 1 is supported")
+        if self.least_binding_level is not BindingLevel.OBSERVED:
+            raise ValueError("least_binding_level: only 'observed' can be verified and required")
+        amounts = (
+            self.max_workers,
+            self.max_leases,
+            self.leases_per_principal,
+            self.lease_max_ms,
+            self.heartbeat_timeout_ms,
+            self.attestation_max_ms,
+            self.binding_max_age_ms,
+            self.nonce_ttl_ms,
+            self.storm_quarantines_per_minute,
+        )
+        if min(amounts) < 1:
+            raise ValueError("every limit of the fleet policy must be at least 1")

@@ -1,0 +1,24 @@
+"""FleetSettings: where the fleet keeps its state and which policy it follows.
+
+`state_dir` holds the database, its lock file and the marker that says state once existed here.
+`reap_every_ms` is how often deadlines are looked at; a deadline also counts when a command meets
+it, so a slow reaper never lengthens anything.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from palyra_fleet.ledger.policy import WorkerFleetPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class FleetSettings:
+    """Settings of one fleet service."""
+
+    state_dir: Path
+    policy: WorkerFleetPolicy = field(default_factory=WorkerFleetPolicy)
+    reap_every_ms: int = 250
+
+    def __post_init__(self) -> None:
+        if self.reap_every_ms < 1:
+            raise ValueError("reap_every_ms must be at least 1")
