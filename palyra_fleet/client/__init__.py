@@ -1,0 +1,21 @@
+"""Typed clients of the fleet API: for workers, for proxies, for operators.
+
+Import from here: the modules inside may move.
+"""
+
+from palyra_fleet.client.errors import FleetError, FleetProblem, FleetUnavailable
+from palyra_fleet.client.operator import OperatorClient, WorkerAction
+from palyra_fleet.client.proxy import ProxyClient
+from palyra_fleet.client.transport import FleetClient
+from palyra_fleet.client.worker import WorkerClient
+
+__all__ = [
+    "FleetClient",
+    "FleetError",
+    "FleetProblem",
+    "FleetUnavailable",
+    "OperatorClient",
+    "ProxyClient",
+    "WorkerAction",
+    "WorkerClient",
+]

@@ -1,0 +1,39 @@
+"""Answers of the fleet API that are lists: `{"items": [...]}`, so that fields can be added later.
+
+`EventsVerified` is the answer of `POST /v1/events:verify`: how many entries form the chain.
+"""
+
+from palyra_fleet.wire.models import (
+    EventView,
+    GrantView,
+    ViolationView,
+    WireModel,
+    WorkerOrder,
+    WorkerView,
+)
+
+
+class OrderList(WireModel):
+    items: tuple[WorkerOrder, ...]
+
+
+class GrantList(WireModel):
+    items: tuple[GrantView, ...]
+
+
+class WorkerList(WireModel):
+    items: tuple[WorkerView, ...]
+
+
+class ViolationList(WireModel):
+    items: tuple[ViolationView, ...]
+
+
+class EventList(WireModel):
+    items: tuple[EventView, ...]
+
+
+class EventsVerified(WireModel):
+    """The chain is whole from its first entry to its last; `entries` is how many there are."""
+
+    entries: int

@@ -1,0 +1,98 @@
+"""What an operator may do, over the admin listener, with a bearer token.
+
+The command line calls these through `asyncio.run`. Every change takes the reason for it, which
+ends up in the fleet's event log.
+"""
+
+from enum import StrEnum
+
+from palyra_fleet.client.credentials import TokenCredentials
+from palyra_fleet.client.lists import (
+    EventList,
+    EventsVerified,
+    GrantList,
+    ViolationList,
+    WorkerList,
+)
+from palyra_fleet.client.transport import DEFAULT_TIMEOUT_MS, FleetClient, query_target
+from palyra_fleet.wire.models import (
+    DrainRequest,
+    EnrolKeyRequest,
+    EventView,
+    GrantRequest,
+    GrantView,
+    LeaseState,
+    ReasonRequest,
+    ReferenceValues,
+    ViolationView,
+    WorkerView,
+)
+
+
+class WorkerAction(StrEnum):
+    """What an operator can do to a worker with nothing but a reason."""
+
+    QUARANTINE = "quarantine"
+    RELEASE = "release"
+    CORDON = "cordon"
+    UNCORDON = "uncordon"
+    BAN = "ban"
+    EVICT = "evict"
+
+
+class OperatorClient(FleetClient):
+    """The operator's calls. `base_url` is the admin listener's, such as `http://127.0.0.1:7741`."""
+
+    def __init__(self, base_url: str, token: str, *, timeout_ms: int = DEFAULT_TIMEOUT_MS) -> None:
+        super().__init__(base_url, TokenCredentials(token), timeout_ms=timeout_ms)
+
+    async def create_grant(self, request: GrantRequest) -> GrantView:
+        return await self.call("POST", "/v1/grants", GrantView, request)
+
+    async def grants(self) -> tuple[GrantView, ...]:
+        return (await self.call("GET", "/v1/grants", GrantList)).items
+
+    async def withdraw_grant(self, grant_id: str, reason: str) -> GrantView:
+        target = f"/v1/grants/{grant_id}:withdraw"
+        return await self.call("POST", target, GrantView, ReasonRequest(reason=reason))
+
+    async def workers(self) -> tuple[WorkerView, ...]:
+        return (await self.call("GET", "/v1/workers", WorkerList)).items
+
+    async def worker(self, worker_id: str) -> WorkerView:
+        return await self.call("GET", f"/v1/workers/{worker_id}", WorkerView)
+
+    async def act(self, action: WorkerAction, worker_id: str, reason: str) -> WorkerView:
+        target = f"/v1/workers/{worker_id}:{action}"
+        return await self.call("POST", target, WorkerView, ReasonRequest(reason=reason))
+
+    async def drain(self, worker_id: str, reason: str, deadline_ms: int) -> WorkerView:
+        request = DrainRequest(reason=reason, deadline_ms=deadline_ms)
+        return await self.call("POST", f"/v1/workers/{worker_id}:drain", WorkerView, request)
+
+    async def revoke_lease(self, lease_id: str, reason: str) -> LeaseState:
+        target = f"/v1/leases/{lease_id}:revoke"
+        return await self.call("POST", target, LeaseState, ReasonRequest(reason=reason))
+
+    async def violations(
+        self, worker_id: str | None = None, limit: int = 100
+    ) -> tuple[ViolationView, ...]:
+        target = query_target("/v1/violations", worker_id=worker_id, limit=limit)
+        return (await self.call("GET", target, ViolationList)).items
+
+    async def events(self, after_seq: int = 0, limit: int = 100) -> tuple[EventView, ...]:
+        target = query_target("/v1/events", after_seq=after_seq, limit=limit)
+        return (await self.call("GET", target, EventList)).items
+
+    async def verify_events(self) -> int:
+        """How many entries the whole event chain has; FleetProblem if it is broken."""
+        return (await self.call("POST", "/v1/events:verify", EventsVerified)).entries
+
+    async def enrol_launcher(self, request: EnrolKeyRequest) -> None:
+        await self.send("POST", "/v1/launchers", request)
+
+    async def enrol_proxy(self, request: EnrolKeyRequest) -> None:
+        await self.send("POST", "/v1/proxies", request)
+
+    async def add_reference_values(self, values: ReferenceValues) -> None:
+        await self.send("POST", "/v1/reference-values", values)

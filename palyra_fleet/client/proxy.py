@@ -1,0 +1,50 @@
+"""What an egress proxy may ask of the fleet: its live view of bindings, and to hand in evidence.
+
+The view is a stream of JSON lines. `view()` yields each as a ViewMessage and raises
+FleetUnavailable as soon as the stream ends, falls silent or holds something else: a proxy that
+hears nothing must stop believing what it heard. Subscribe again for a new snapshot.
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from palyra_fleet.client.credentials import ProofCredentials
+from palyra_fleet.client.errors import FleetUnavailable
+from palyra_fleet.client.transport import DEFAULT_TIMEOUT_MS, FleetClient
+from palyra_fleet.client.worker import SOCKET_URL
+from palyra_fleet.wire.dsse import DsseEnvelope
+from palyra_fleet.wire.keys import SigningKey
+from palyra_fleet.wire.models import ViewMessage, ViolationAnswer
+
+DEFAULT_SILENCE_MS = 10_000
+
+
+class ProxyClient(FleetClient):
+    """The proxy's calls over the fleet's Unix socket, signed with the proxy's enrolled key."""
+
+    def __init__(
+        self, socket_path: Path, key: SigningKey, *, timeout_ms: int = DEFAULT_TIMEOUT_MS
+    ) -> None:
+        super().__init__(
+            SOCKET_URL, ProofCredentials(key), socket_path=socket_path, timeout_ms=timeout_ms
+        )
+
+    async def view(self, silence_ms: int = DEFAULT_SILENCE_MS) -> AsyncGenerator[ViewMessage]:
+        """Every change of the bindings; never ends quietly (FleetUnavailable or FleetProblem).
+
+        Leave it early inside `contextlib.aclosing`, so that the connection is closed at once.
+        """
+        async with aclosing(self.stream("/v1/proxy/view", silence_ms)) as lines:
+            async for line in lines:
+                try:
+                    message = ViewMessage.model_validate_json(line)
+                except ValidationError:
+                    raise FleetUnavailable("a line of the view is not a ViewMessage") from None
+                yield message
+
+    async def send_violation(self, envelope: DsseEnvelope) -> ViolationAnswer:
+        """Hand in signed evidence. The same evidence twice gets the same answer."""
+        return await self.call("POST", "/v1/proxy/violations", ViolationAnswer, envelope)

@@ -1,0 +1,218 @@
+"""The one way a client talks HTTP to the fleet: bounded, timed, typed, credentials per request.
+
+`FleetClient` sends one JSON request and reads one JSON answer; `stream` yields the lines of an
+endless answer. A `Credentials` adds the headers that say who calls, from exactly the bytes that
+are sent. Every failure of the network or of the answer's form becomes a FleetUnavailable, every
+refusal a FleetProblem. Nothing here follows redirects or reads proxy settings.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Protocol, Self
+from urllib.parse import urlencode
+
+import aiohttp
+from pydantic import BaseModel, ValidationError
+from yarl import URL
+
+from palyra_fleet.client.errors import FleetProblem, FleetUnavailable
+from palyra_fleet.wire.models import Problem
+
+DEFAULT_TIMEOUT_MS: Final = 10_000
+MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
+MAX_LINE_BYTES: Final = 64 * 1024 * 1024
+_FOREIGN: Final = (aiohttp.ClientError, OSError, asyncio.TimeoutError)
+
+
+class Credentials(Protocol):
+    """Says who calls. `target` is the path with its query, as sent."""
+
+    def headers(self, method: str, target: str, body: bytes) -> Mapping[str, str]: ...
+
+
+def query_target(path: str, **query: str | int | None) -> str:
+    """The path with those query parameters that have a value."""
+    present = {name: str(value) for name, value in query.items() if value is not None}
+    return f"{path}?{urlencode(present)}" if present else path
+
+
+class FleetClient:
+    """A client of one fleet over a Unix socket or TCP. Use as `async with`, or `close()` it."""
+
+    def __init__(
+        self,
+        base_url: str,
+        credentials: Credentials,
+        *,
+        socket_path: Path | None = None,
+        timeout_ms: int = DEFAULT_TIMEOUT_MS,
+    ) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._socket_path = socket_path
+        self._credentials = credentials
+        self._timeout_ms = timeout_ms
+        self._session: aiohttp.ClientSession | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._where})"
+
+    @property
+    def _where(self) -> str:
+        return str(self._socket_path or self._base_url)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def call[Answer: BaseModel](
+        self,
+        method: str,
+        target: str,
+        answer: type[Answer],
+        body: BaseModel | None = None,
+        *,
+        extra_wait_ms: int = 0,
+    ) -> Answer:
+        """One request whose answer is an `Answer`. `extra_wait_ms` lengthens the time-out."""
+        raw = await self._exchange(method, target, body, extra_wait_ms)
+        try:
+            return answer.model_validate_json(raw)
+        except ValidationError as error:
+            raise FleetUnavailable(
+                f"{self._where}: the answer to {method} {target.partition('?')[0]} "
+                f"is not a {answer.__name__}"
+            ) from _without_values(error)
+
+    async def send(self, method: str, target: str, body: BaseModel | None = None) -> None:
+        """One request whose answer has no body worth reading."""
+        await self._exchange(method, target, body, 0)
+
+    async def stream(self, target: str, silence_ms: int) -> AsyncGenerator[bytes]:
+        """The lines of an endless answer; FleetUnavailable when it ends or falls silent."""
+        waits = aiohttp.ClientTimeout(
+            total=None,
+            sock_connect=self._timeout_ms / 1000,
+            sock_read=silence_ms / 1000,
+        )
+        async with self._open("GET", target, b"", waits) as response:
+            if response.status != 200:
+                raise _problem(response.status, await _read_bounded(response))
+            pending = bytearray()
+            async for chunk in _chunks(response, self._where):
+                pending += chunk
+                while (end := pending.find(b"\n")) >= 0:
+                    line = bytes(pending[:end])
+                    del pending[: end + 1]
+                    yield line
+                if len(pending) > MAX_LINE_BYTES:
+                    raise FleetUnavailable(f"{self._where}: a line of the stream is too long")
+        raise FleetUnavailable(f"{self._where}: the stream ended")
+
+    async def _exchange(
+        self, method: str, target: str, body: BaseModel | None, extra_wait_ms: int
+    ) -> bytes:
+        content = b"" if body is None else body.model_dump_json().encode()
+        waits = aiohttp.ClientTimeout(total=(self._timeout_ms + extra_wait_ms) / 1000)
+        async with self._open(method, target, content, waits) as response:
+            raw = await _read_bounded(response)
+            if not 200 <= response.status < 300:
+                raise _problem(response.status, raw)
+            return raw
+
+    @asynccontextmanager
+    async def _open(
+        self, method: str, target: str, content: bytes, waits: aiohttp.ClientTimeout
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send the request; translate what the network does on the way in, inside and out."""
+        headers = dict(self._credentials.headers(method, target, content))
+        if content:
+            headers["Content-Type"] = "application/json"
+        url = URL(self._base_url + target, encoded=True)
+        try:
+            async with self._connected().request(
+                method,
+                url,
+                data=content or None,
+                headers=headers,
+                timeout=waits,
+                allow_redirects=False,
+            ) as response:
+                yield response
+        except TimeoutError as error:
+            raise FleetUnavailable(f"{self._where}: no answer in time") from error
+        except _FOREIGN as error:
+            raise FleetUnavailable(f"{self._where}: {_in_words(error)}") from error
+
+    def _connected(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector: aiohttp.BaseConnector = (
+                aiohttp.TCPConnector()
+                if self._socket_path is None
+                else aiohttp.UnixConnector(str(self._socket_path))
+            )
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                trust_env=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                skip_auto_headers=("User-Agent",),
+            )
+        return self._session
+
+
+async def _chunks(response: aiohttp.ClientResponse, where: str) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in response.content.iter_any():
+            yield chunk
+    except TimeoutError as error:
+        raise FleetUnavailable(f"{where}: the stream fell silent") from error
+    except _FOREIGN as error:
+        raise FleetUnavailable(f"{where}: {_in_words(error)}") from error
+
+
+async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
+    raw = bytearray()
+    async for chunk in response.content.iter_any():
+        raw += chunk
+        if len(raw) > MAX_ANSWER_BYTES:
+            raise FleetUnavailable(f"the answer is larger than {MAX_ANSWER_BYTES} bytes")
+    return bytes(raw)
+
+
+def _problem(status: int, raw: bytes) -> FleetProblem | FleetUnavailable:
+    try:
+        problem = Problem.model_validate_json(raw)
+    except ValidationError:
+        return FleetUnavailable(
+            f"an answer {status} that is not the fleet's; is the address right?"
+        )
+    return FleetProblem(status, problem.reason, problem.detail)
+
+
+def _in_words(error: BaseException) -> str:
+    """What the network said, without addresses of objects or repr of requests."""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"cannot connect ({error.os_error.strerror or type(error.os_error).__name__})"
+    if isinstance(error, aiohttp.ServerDisconnectedError | ConnectionResetError):
+        return "the connection was closed"
+    return f"the connection failed ({type(error).__name__})"
+
+
+def _without_values(error: ValidationError) -> Exception:
+    """The validation error's places only: its text would repeat what the answer held."""
+    places = ", ".join(".".join(map(str, item["loc"])) or "body" for item in error.errors())
+    return ValueError(f"unexpected fields: {places}")

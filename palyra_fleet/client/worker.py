@@ -1,0 +1,66 @@
+"""What a worker may ask of the fleet, each request signed with the worker's own key."""
+
+import base64
+from pathlib import Path
+
+from palyra_fleet.client.credentials import ProofCredentials
+from palyra_fleet.client.lists import OrderList
+from palyra_fleet.client.transport import DEFAULT_TIMEOUT_MS, FleetClient, query_target
+from palyra_fleet.wire.keys import SigningKey
+from palyra_fleet.wire.models import (
+    CompleteRequest,
+    HeartbeatAnswer,
+    HeartbeatRequest,
+    LeaseAnswer,
+    LeaseCommand,
+    LeaseRequest,
+    LeaseState,
+    NonceAnswer,
+    NonceRequest,
+    RegisterAnswer,
+    RegisterRequest,
+    WorkerOrder,
+)
+
+SOCKET_URL = "http://fleet.palyra.internal"
+
+
+class WorkerClient(FleetClient):
+    """The worker's calls over the fleet's Unix socket."""
+
+    def __init__(
+        self, socket_path: Path, key: SigningKey, *, timeout_ms: int = DEFAULT_TIMEOUT_MS
+    ) -> None:
+        super().__init__(
+            SOCKET_URL, ProofCredentials(key), socket_path=socket_path, timeout_ms=timeout_ms
+        )
+        self._public_key = base64.b64encode(key.public_key).decode()
+
+    async def issue_nonce(self) -> NonceAnswer:
+        request = NonceRequest(public_key=self._public_key, purpose="register")
+        return await self.call("POST", "/v1/attestation/nonce", NonceAnswer, request)
+
+    async def register(self, request: RegisterRequest) -> RegisterAnswer:
+        return await self.call("POST", "/v1/workers:register", RegisterAnswer, request)
+
+    async def heartbeat(self, request: HeartbeatRequest) -> HeartbeatAnswer:
+        return await self.call("POST", "/v1/worker/heartbeat", HeartbeatAnswer, request)
+
+    async def request_lease(self, request: LeaseRequest) -> LeaseAnswer:
+        return await self.call("POST", "/v1/worker/leases", LeaseAnswer, request)
+
+    async def start_lease(self, lease_id: str, command: LeaseCommand) -> LeaseState:
+        return await self.call("POST", f"/v1/worker/leases/{lease_id}:start", LeaseState, command)
+
+    async def renew_lease(self, lease_id: str, command: LeaseCommand) -> LeaseState:
+        return await self.call("POST", f"/v1/worker/leases/{lease_id}:renew", LeaseState, command)
+
+    async def complete_lease(self, lease_id: str, request: CompleteRequest) -> LeaseState:
+        target = f"/v1/worker/leases/{lease_id}:complete"
+        return await self.call("POST", target, LeaseState, request)
+
+    async def orders(self, after_seq: int, wait_ms: int) -> tuple[WorkerOrder, ...]:
+        """Orders after `after_seq`; the fleet holds the answer back up to `wait_ms` for one."""
+        target = query_target("/v1/worker/orders", after_seq=after_seq, wait_ms=wait_ms)
+        answer = await self.call("GET", target, OrderList, extra_wait_ms=wait_ms)
+        return answer.items

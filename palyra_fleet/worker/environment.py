@@ -1,0 +1,138 @@
+"""The environment a worker's program gets: one table of variables, and what is taken away first.
+
+`egress_environment` is the pure table: which variable gets the proxy's URL (with the lease's
+credential in it), the combined CA bundle, or our own CA. `child_environment` lays it over what was
+inherited, after dropping every inherited proxy setting in any spelling (a left-over `no_proxy`
+would lead around the proxy) and the operator's own PALYRA_ settings. Everything else is left alone.
+
+This is a convenience for well-behaved clients. What enforces is that nothing else leads out.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from pathlib import Path
+from typing import Final, assert_never
+from urllib.parse import quote
+
+
+class Value(Enum):
+    """What a row of the table is set to."""
+
+    PROXY_URL = auto()
+    NOTHING = auto()
+    COMBINED_BUNDLE = auto()
+    PALYRA_CA = auto()
+    YES = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One variable and the program that reads it."""
+
+    name: str
+    value: Value
+    reader: str
+
+
+TABLE: Final = (
+    # curl and many others read only the lower-case http_proxy (CGI's HTTP_PROXY is an attack)
+    Row("HTTP_PROXY", Value.PROXY_URL, "most HTTP clients"),
+    Row("http_proxy", Value.PROXY_URL, "curl, wget, requests, httpx"),
+    Row("HTTPS_PROXY", Value.PROXY_URL, "most HTTP clients"),
+    Row("https_proxy", Value.PROXY_URL, "curl, wget, requests, httpx"),
+    Row("ALL_PROXY", Value.PROXY_URL, "curl, git, httpx"),
+    Row("all_proxy", Value.PROXY_URL, "curl, git, httpx"),
+    # set and empty: no destination goes around the proxy, not even loopback
+    Row("NO_PROXY", Value.NOTHING, "most HTTP clients"),
+    Row("no_proxy", Value.NOTHING, "curl, wget, requests, httpx"),
+    Row("SSL_CERT_FILE", Value.COMBINED_BUNDLE, "OpenSSL, Go, httpx, rustls-native-certs"),
+    Row("REQUESTS_CA_BUNDLE", Value.COMBINED_BUNDLE, "requests"),
+    Row("CURL_CA_BUNDLE", Value.COMBINED_BUNDLE, "curl, requests"),
+    Row("PIP_CERT", Value.COMBINED_BUNDLE, "pip"),
+    Row("GIT_SSL_CAINFO", Value.COMBINED_BUNDLE, "git"),
+    Row("AWS_CA_BUNDLE", Value.COMBINED_BUNDLE, "AWS CLI, boto3"),
+    Row("CARGO_HTTP_CAINFO", Value.COMBINED_BUNDLE, "cargo"),
+    Row("npm_config_cafile", Value.COMBINED_BUNDLE, "npm"),
+    # Node adds this file to its built-in roots, so it gets our CA alone
+    Row("NODE_EXTRA_CA_CERTS", Value.PALYRA_CA, "Node.js"),
+    Row("NODE_USE_ENV_PROXY", Value.YES, "Node.js 24 and later"),
+)
+
+DROPPED_PROXY_NAMES: Final = frozenset(
+    {
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+        "no_proxy",
+        "ftp_proxy",
+        "rsync_proxy",
+        "socks_proxy",
+        "socks5_proxy",
+        "ws_proxy",
+        "wss_proxy",
+        "pip_proxy",
+        "cargo_http_proxy",
+        "npm_config_proxy",
+        "npm_config_http_proxy",
+        "npm_config_https_proxy",
+        "npm_config_noproxy",
+    }
+)
+"""Inherited names that are dropped, compared in lower case."""
+
+_OWN_PREFIX: Final = "palyra_"
+_TABLE_NAMES: Final = frozenset(row.name.lower() for row in TABLE)
+
+
+@dataclass(frozen=True, slots=True)
+class EgressAccess:
+    """How one lease reaches the network. `proxy_address` is `host:port`, IPv6 in brackets."""
+
+    proxy_address: str
+    lease_id: str
+    egress_secret: str = field(repr=False)
+    combined_bundle: Path
+    palyra_ca: Path
+
+    @property
+    def proxy_url(self) -> str:
+        """The proxy's URL with this lease's credential: a secret."""
+        secret = quote(self.egress_secret, safe="")
+        return f"http://{quote(self.lease_id, safe='')}:{secret}@{self.proxy_address}"
+
+
+def egress_environment(access: EgressAccess) -> dict[str, str]:
+    """The table's variables for one lease."""
+    return {row.name: _value(row.value, access) for row in TABLE}
+
+
+def child_environment(
+    inherited: Mapping[str, str],
+    access: EgressAccess,
+    own: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    """What the worker's program gets: inherited, less what is dropped, plus the table and `own`."""
+    kept = {name: value for name, value in inherited.items() if not _is_dropped(name)}
+    return {**kept, **egress_environment(access), **(own or {})}
+
+
+def _is_dropped(name: str) -> bool:
+    lower = name.lower()
+    return lower in DROPPED_PROXY_NAMES or lower in _TABLE_NAMES or lower.startswith(_OWN_PREFIX)
+
+
+def _value(value: Value, access: EgressAccess) -> str:
+    match value:
+        case Value.PROXY_URL:
+            return access.proxy_url
+        case Value.NOTHING:
+            return ""
+        case Value.COMBINED_BUNDLE:
+            return str(access.combined_bundle)
+        case Value.PALYRA_CA:
+            return str(access.palyra_ca)
+        case Value.YES:
+            return "1"
+        case _:
+            assert_never(value)
