@@ -1,0 +1,46 @@
+# Every target that needs the environment makes it first; `make setup` does nothing when all is fresh.
+# Paths are relative, so that a clone may lie in a folder whose name contains spaces.
+
+BIN := .venv/bin
+LOCK := $(BIN)/uv pip compile --quiet --python-version 3.13 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(LOCK_ARGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup system-packages demo up test check lock bench clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
+
+setup: ## make .venv from the locked requirements (fast when nothing changed)
+	@scripts/bootstrap
+
+system-packages: ## install or name the system programs that tests use as real clients
+	@scripts/system-packages
+
+demo: setup ## show one allowed request, one refused, and a quarantine
+	@$(BIN)/palyra-egress demo
+
+up: setup ## run fleet and proxy together until interrupted
+	@$(BIN)/palyra-egress up
+
+test: setup system-packages ## run the whole test suite; ends with what was not run and why
+	$(BIN)/pytest $(TEST_ARGS)
+
+check: setup ## lint, format, types and direction of imports
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+lock: setup ## write requirements/*.lock anew (LOCK_ARGS=--upgrade takes newer versions)
+	$(LOCK) pyproject.toml --output-file requirements/runtime.lock
+	$(LOCK) pyproject.toml requirements/dev.in --output-file requirements/dev.lock
+
+bench: setup ## run every benchmark; numbers go to stdout
+	@set -e; found=no; for file in benchmarks/bench_*.py; do \
+		[ -e "$$file" ] || continue; found=yes; echo "== $$file"; $(BIN)/python "$$file"; done; \
+	[ $$found = yes ] || echo "there are no benchmarks yet"
+
+clean: ## remove caches and build output (keeps .venv and var/)
+	@rm -rf build dist out *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
