@@ -1,0 +1,219 @@
+"""Runs any program as a worker: attest, lease, environment, start, watch, end, clean up, complete.
+
+The exit code is the program's own (128+signal when it was killed). The run is ended early by an
+order, a quarantine, self-fencing or a signal to this process; then a sentence on `say` tells why.
+The lease is handed back with a report of what was looked at afterwards, not of what was tried:
+the workspace is gone, and nothing of the program is alive. The lease's secret lives only in the
+program's environment and workspace, so it is removed when both are gone.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from palyra_fleet.client import FleetError
+from palyra_fleet.tasks import spawn
+from palyra_fleet.wire.models import CleanupReport, LeaseAnswer
+from palyra_fleet.worker.environment import EgressAccess, child_environment
+from palyra_fleet.worker.launcher import Measurement, artifact_is_unchanged, measure
+from palyra_fleet.worker.process_group import LEASE_MARK, ProcessGroup
+from palyra_fleet.worker.session import SessionSettings, WorkerSession
+from palyra_fleet.worker.stop import Stop, StopKind
+from palyra_fleet.worker.workspace import Workspace
+
+DEFAULT_TTL_MS: Final = 300_000
+_FORWARDED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class ProgramNotStarted(Exception):
+    """The program could not be started, or is not the file that was measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """One run. `ttl_ms` is the lease's length, renewed at half life until the program ends."""
+
+    session: SessionSettings
+    run_id: str
+    combined_bundle: Path
+    palyra_ca: Path
+    ttl_ms: int = DEFAULT_TTL_MS
+    required_capabilities: tuple[str, ...] = ()
+    workspace_parent: Path | None = None
+    working_directory: Path | None = None
+    inherited: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
+    forward_signals: bool = True
+
+
+def _say_nothing(sentence: str) -> None:
+    del sentence
+
+
+async def run_as_worker(
+    command: Sequence[str],
+    settings: RunSettings,
+    say: Callable[[str], None] = _say_nothing,
+) -> int:
+    """Run `command` under a lease; its exit code.
+
+    Raises ArtifactNotFound, ProgramNotStarted, ReceiptRefused or a FleetError when it did not
+    come to a run at all.
+    """
+    path = settings.inherited.get("PATH")
+    measured = await asyncio.to_thread(measure, command[0], path)
+    async with (
+        _workspace(settings.workspace_parent) as workspace,
+        await WorkerSession.open(settings.session, measured) as session,
+    ):
+        if session.stopped.done():
+            raise ProgramNotStarted(f"no run: {session.stopped.result().detail}")
+        lease = await session.take_lease(
+            settings.run_id,
+            workspace.scope(),
+            settings.ttl_ms,
+            settings.required_capabilities,
+        )
+        run = _Run(session, workspace, lease, settings, say)
+        return await run.to_its_end(command, measured)
+
+
+@contextlib.asynccontextmanager
+async def _workspace(parent: Path | None) -> AsyncIterator[Workspace]:
+    workspace = Workspace.create(parent)
+    try:
+        yield workspace
+    finally:
+        if workspace.root.exists():
+            await asyncio.to_thread(workspace.remove)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A run that holds its lease."""
+
+    session: WorkerSession
+    workspace: Workspace
+    lease: LeaseAnswer
+    settings: RunSettings
+    say: Callable[[str], None]
+
+    async def to_its_end(self, command: Sequence[str], measured: Measurement) -> int:
+        group: ProcessGroup | None = None
+        try:
+            await self.session.start_lease(self.settings.ttl_ms)
+            group = await self._start(command, measured)
+            return await self._watch(group)
+        finally:
+            await self._clean_up(group)
+
+    async def _start(self, command: Sequence[str], measured: Measurement) -> ProcessGroup:
+        artifact = measured.artifact
+        if not await asyncio.to_thread(artifact_is_unchanged, artifact):
+            raise ProgramNotStarted(f"{artifact.executable} changed after it was measured")
+        try:
+            return await ProcessGroup.start(
+                (artifact.invoked_as, *command[1:]),
+                artifact.executable,
+                self._environment(),
+                self.settings.working_directory,
+            )
+        except OSError as error:
+            raise ProgramNotStarted(
+                f"{artifact.executable} cannot be started: {error.strerror}"
+            ) from error
+
+    async def _watch(self, group: ProcessGroup) -> int:
+        """Wait for the program or for a reason to stop it, whichever is first."""
+        with _signals_to(self.session, self.settings.forward_signals):
+            ended = spawn(group.wait(), f"program of {self.lease.lease_id}")
+            either: set[asyncio.Future[Any]] = {ended, self.session.stopped}
+            try:
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+                if not ended.done():
+                    stop = self.session.stopped.result()
+                    self.say(_sentence(stop))
+                    await group.end(_first_signal(stop))
+                return await ended
+            finally:
+                ended.cancel()
+
+    async def _clean_up(self, group: ProcessGroup | None) -> None:
+        processes_ended = True if group is None else await group.end()
+        workspace_removed = await asyncio.to_thread(self.workspace.remove)
+        report = CleanupReport(
+            workspace_removed=workspace_removed,
+            processes_ended=processes_ended,
+            secrets_removed=processes_ended and workspace_removed,
+        )
+        if not report.secrets_removed:
+            self.say("the run could not be cleaned up; the fleet quarantines this worker")
+        try:
+            await self.session.complete_lease(report)
+        except FleetError as error:
+            if not self.session.stopped.done():
+                self.say(f"the lease could not be completed: {error}")
+
+    def _environment(self) -> dict[str, str]:
+        access = EgressAccess(
+            proxy_address=self.settings.session.proxy_address,
+            lease_id=self.lease.lease_id,
+            egress_secret=self.lease.egress_secret,
+            combined_bundle=self.settings.combined_bundle,
+            palyra_ca=self.settings.palyra_ca,
+        )
+        own = {
+            LEASE_MARK: self.lease.lease_id,
+            "PALYRA_RUN_ID": self.lease.run_id,
+            "PALYRA_WORKER_ID": self.lease.worker_id,
+            "PALYRA_WORKSPACE": str(self.workspace.root),
+            "TMPDIR": str(self.workspace.temporary),
+        }
+        return child_environment(self.settings.inherited, access, own)
+
+
+@contextlib.contextmanager
+def _signals_to(session: WorkerSession, wanted: bool) -> Iterator[None]:
+    """Turn signals to this process into a stop of the run; put the old handlers back after."""
+    if not wanted or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    before = {number: signal.getsignal(number) for number in _FORWARDED}
+    for number in _FORWARDED:
+        loop.add_signal_handler(number, session.stop, Stop(StopKind.INTERRUPTED, number.name))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, handler)
+
+
+def _first_signal(stop: Stop) -> signal.Signals:
+    if stop.kind is StopKind.INTERRUPTED:
+        return signal.Signals[stop.detail]
+    return signal.SIGTERM
+
+
+def _sentence(stop: Stop) -> str:
+    """Why the run is ended, for the person at the terminal."""
+    match stop.kind:
+        case StopKind.QUARANTINED:
+            return (
+                f"this worker was quarantined: {stop.detail}. "
+                "Its network access has ended; an operator must release it."
+            )
+        case StopKind.LEASE_STOPPED:
+            return f"the fleet ended this run's lease: {stop.detail}"
+        case StopKind.FENCED:
+            return f"the run was stopped: {stop.detail}"
+        case StopKind.SESSION_OVER:
+            return f"the fleet no longer knows this worker's session: {stop.detail}"
+        case StopKind.INTERRUPTED:
+            return f"interrupted by {stop.detail}; ending the run"
