@@ -1,4 +1,4 @@
-"""Why the fleet refuses: one table of reasons, with title and HTTP status.
+"""Why the fleet refuses: one table of reasons, with heading and HTTP status.
 
 A `Refusal` is a value: the pure core returns it, the service raises it as `FleetRefusal`. Spelling
 of a reason never changes once released; texts are for people. Texts published by earlier releases
@@ -65,7 +65,7 @@ class FleetReason(StrEnum):
     CLOSED = "fleet.closed"
 
     @property
-    def title(self) -> str:
+    def heading(self) -> str:
         return _TABLE[self][0]
 
     @property

@@ -1,0 +1,23 @@
+"""AttestationResult: what the fleet believes after evidence and receipt were verified.
+
+Only `attestation.verifier` makes one in the service; the ledger takes it as fact. `egress_proxy`
+names the enrolled proxy that saw the worker's key, at `bound_at_unix_ms`.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class AttestationResult:
+    """A verified worker: who it is, what it runs, with which key, through which proxy."""
+
+    worker_id: str
+    evidence_identity: str
+    public_key: bytes
+    key_sha256: str
+    artifact_digest_sha256: str
+    supported_capabilities: frozenset[str]
+    evidence_until_unix_ms: int
+    evidence_sha256: str
+    binding_proxy_id: str
+    bound_at_unix_ms: int

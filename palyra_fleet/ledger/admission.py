@@ -1,0 +1,281 @@
+"""Who is in the fleet: registration, quarantine and the way back, ban, evict. Pure.
+
+Inputs are verified attestations and operators' commands; outputs are decisions or refusals. Leaving
+quarantine takes an operator and newer evidence and a new key; a ban leaves tombstones on worker id,
+key and evidence identity. A registration counts as the new session's first heartbeat. With the same
+key it keeps a live lease (the worker proved itself again); with a new key it is a new process, and
+the lease of the old one ends. Source: specification 20, section 1.
+"""
+
+from dataclasses import replace
+
+from palyra_fleet.attestation.result import AttestationResult
+from palyra_fleet.leases.records import LeaseStatus
+from palyra_fleet.ledger.decision import (
+    Beat,
+    Decision,
+    Detail,
+    EventReason,
+    EvictedWorker,
+    Tombstone,
+    TombstoneKind,
+)
+from palyra_fleet.ledger.draft import Draft
+from palyra_fleet.ledger.facts import (
+    Admission,
+    Eligibility,
+    Liveness,
+    Proof,
+    Work,
+    WorkerRecord,
+)
+from palyra_fleet.ledger.guards import find_worker
+from palyra_fleet.ledger.policy import WorkerFleetPolicy
+from palyra_fleet.ledger.state import LedgerState
+from palyra_fleet.refusals import FleetReason, Refusal, worker_already_registered, worker_unknown
+
+LAUNCHER_ACTOR = "attestation"
+
+
+def register(
+    state: LedgerState, policy: WorkerFleetPolicy, result: AttestationResult, now_unix_ms: int
+) -> Decision | Refusal:
+    """Admit a worker, renew its evidence, or keep it as the candidate of a quarantined one."""
+    refusal = _registration_refusal(state, policy, result, now_unix_ms)
+    if refusal is not None:
+        return refusal
+    draft = Draft(state, now_unix_ms, LAUNCHER_ACTOR)
+    worker = state.workers.get(result.worker_id)
+    epoch = 1 if worker is None else worker.attestation_epoch + 1
+    proof = _proof(policy, result, epoch, now_unix_ms)
+    if worker is None:
+        draft.put_worker(_new_worker(result, proof))
+        reason = EventReason.REGISTERED
+    elif worker.confined:
+        draft.put_worker(
+            replace(
+                worker,
+                candidate=proof,
+                attestation_epoch=epoch,
+                session_epoch=worker.session_epoch + 1,
+                liveness=Liveness.LIVE,
+            )
+        )
+        reason = EventReason.CANDIDATE_ATTESTED
+    else:
+        _renew_evidence(draft, worker, proof)
+        reason = EventReason.REGISTERED
+    draft.beat(Beat(result.worker_id, 0, now_unix_ms + policy.heartbeat_timeout_ms))
+    detail: Detail = {
+        "attestation_epoch": epoch,
+        "key_sha256": result.key_sha256,
+        "evidence_identity": result.evidence_identity,
+        "evidence_sha256": result.evidence_sha256,
+        "binding_proxy_id": result.binding_proxy_id,
+    }
+    draft.event(reason, result.worker_id, None, detail)
+    return draft.finish()
+
+
+def _registration_refusal(
+    state: LedgerState, policy: WorkerFleetPolicy, result: AttestationResult, now_unix_ms: int
+) -> Refusal | None:
+    marks = (
+        Tombstone(TombstoneKind.WORKER, result.worker_id),
+        Tombstone(TombstoneKind.KEY, result.key_sha256),
+        Tombstone(TombstoneKind.IDENTITY, result.evidence_identity),
+    )
+    for mark in marks:
+        if mark in state.tombstones:
+            return Refusal(FleetReason.WORKER_BANNED, f"this worker's {mark.kind} is banned")
+    if now_unix_ms >= result.evidence_until_unix_ms:
+        return Refusal(FleetReason.ATTESTATION_EXPIRED, "worker attestation has expired")
+    for owner in (
+        state.worker_by_identity.get(result.evidence_identity),
+        state.worker_by_key.get(result.key_sha256),
+    ):
+        if owner is not None and owner != result.worker_id:
+            return worker_already_registered(owner)
+    known = state.workers.get(result.worker_id)
+    if known is None and len(state.workers) >= policy.max_workers:
+        text = f"the fleet holds {policy.max_workers} workers, as many as it may"
+        return Refusal(FleetReason.FLEET_FULL, text)
+    if known is not None and known.evidence_identity != result.evidence_identity:
+        return worker_already_registered(result.worker_id)
+    return None
+
+
+def _proof(
+    policy: WorkerFleetPolicy, result: AttestationResult, epoch: int, now_unix_ms: int
+) -> Proof:
+    until = min(
+        result.evidence_until_unix_ms,
+        now_unix_ms + policy.attestation_max_ms,
+        result.bound_at_unix_ms + policy.binding_max_age_ms,
+    )
+    return Proof(
+        public_key=result.public_key,
+        key_sha256=result.key_sha256,
+        artifact_digest_sha256=result.artifact_digest_sha256,
+        capabilities=result.supported_capabilities & policy.trusted_capabilities,
+        attested_until_unix_ms=until,
+        binding_proxy_id=result.binding_proxy_id,
+        bound_at_unix_ms=result.bound_at_unix_ms,
+        attestation_epoch=epoch,
+    )
+
+
+def _new_worker(result: AttestationResult, proof: Proof) -> WorkerRecord:
+    return WorkerRecord(
+        worker_id=result.worker_id,
+        evidence_identity=result.evidence_identity,
+        proof=proof,
+        admission=Admission.ACTIVE,
+        eligibility=Eligibility.ELIGIBLE,
+        liveness=Liveness.LIVE,
+        work=Work.IDLE,
+        attestation_epoch=1,
+        session_epoch=1,
+    )
+
+
+def _renew_evidence(draft: Draft, worker: WorkerRecord, proof: Proof) -> None:
+    lease = draft.live_lease_of(worker.worker_id)
+    if lease is not None and proof.key_sha256 != worker.proof.key_sha256:
+        draft.end_lease(
+            lease, LeaseStatus.REVOKED, EventReason.LEASE_REVOKED, "registered with a new key"
+        )
+        lease = None
+    worker = draft.worker(worker.worker_id)
+    clean = lease is None and worker.work is not Work.FAILED
+    draft.put_worker(
+        replace(
+            worker,
+            proof=proof,
+            attestation_epoch=proof.attestation_epoch,
+            session_epoch=worker.session_epoch + 1,
+            liveness=Liveness.LIVE,
+            work=Work.IDLE if clean else worker.work,
+            cleanup_verified=clean or worker.cleanup_verified,
+        )
+    )
+
+
+def quarantine(
+    state: LedgerState,
+    worker_id: str,
+    actor: str,
+    reason: EventReason,
+    why: str,
+    evidence_sha256: str | None,
+    now_unix_ms: int,
+) -> Decision | Refusal:
+    """Confine a worker. Once more while confined discards the candidate evidence."""
+    worker = find_worker(state, worker_id)
+    if isinstance(worker, Refusal):
+        return worker
+    draft = Draft(state, now_unix_ms, actor)
+    draft.confine(worker_id, reason, why, evidence_sha256)
+    return draft.finish()
+
+
+def release(
+    state: LedgerState, worker_id: str, actor: str, why: str, now_unix_ms: int
+) -> Decision | Refusal:
+    """Let a quarantined worker back. The operator's reason acknowledges the evidence by digest."""
+    worker = find_worker(state, worker_id)
+    if isinstance(worker, Refusal):
+        return worker
+    if worker.admission is not Admission.QUARANTINED or worker.quarantine is None:
+        text = f"worker '{worker_id}' is not quarantined"
+        return Refusal(FleetReason.NOT_QUARANTINED, text)
+    confined = worker.quarantine
+    candidate = worker.candidate
+    if (
+        candidate is None
+        or candidate.attestation_epoch <= confined.attestation_epoch
+        or now_unix_ms >= candidate.attested_until_unix_ms
+    ):
+        text = f"worker '{worker_id}' has shown no valid evidence newer than its quarantine"
+        return Refusal(FleetReason.RELEASE_NEEDS_EVIDENCE, text)
+    if candidate.key_sha256 in {confined.key_sha256, worker.proof.key_sha256}:
+        text = f"worker '{worker_id}' must attest with a new key before it is released"
+        return Refusal(FleetReason.RELEASE_NEEDS_KEY, text)
+    draft = Draft(state, now_unix_ms, actor)
+    failed = worker.work is Work.FAILED
+    draft.put_worker(
+        replace(
+            worker,
+            admission=Admission.ACTIVE,
+            proof=candidate,
+            candidate=None,
+            quarantine=None,
+            work=Work.FAILED if failed else Work.IDLE,
+            cleanup_verified=not failed,
+        )
+    )
+    for key in sorted({confined.key_sha256, worker.proof.key_sha256}):
+        draft.put(Tombstone(TombstoneKind.KEY, key))
+    detail: Detail = {"why": why, "acknowledged_evidence_sha256": confined.evidence_sha256}
+    draft.event(EventReason.RELEASED, worker_id, None, detail)
+    return draft.finish()
+
+
+def reverify(
+    state: LedgerState, worker_id: str, actor: str, why: str, now_unix_ms: int
+) -> Decision | Refusal:
+    """Clear failed work after newer evidence. Touches no other fact; lifts no quarantine."""
+    worker = find_worker(state, worker_id)
+    if isinstance(worker, Refusal):
+        return worker
+    if worker.confined:
+        text = f"worker '{worker_id}' is quarantined; reverifying does not release it"
+        return Refusal(FleetReason.WORKER_QUARANTINED, text)
+    if worker.work is not Work.FAILED:
+        return Refusal(FleetReason.COMMAND_INVALID, f"worker '{worker_id}' has no failed work")
+    if worker.proof.attestation_epoch <= worker.failed_at_attestation_epoch:
+        text = f"worker '{worker_id}' must attest again before it is reverified"
+        return Refusal(FleetReason.REATTEST_FIRST, text)
+    draft = Draft(state, now_unix_ms, actor)
+    draft.put_worker(replace(worker, work=Work.IDLE, cleanup_verified=True))
+    draft.event(EventReason.REVERIFIED, worker_id, None, {"why": why})
+    return draft.finish()
+
+
+def ban(
+    state: LedgerState, worker_id: str, actor: str, why: str, now_unix_ms: int
+) -> Decision | Refusal:
+    """Final. Tombstones keep the id, every current key and the identity out for ever."""
+    worker = find_worker(state, worker_id)
+    if isinstance(worker, Refusal):
+        return worker
+    draft = Draft(state, now_unix_ms, actor)
+    draft.confine(worker_id, EventReason.BANNED, why, None)
+    draft.put_worker(replace(draft.worker(worker_id), admission=Admission.BANNED))
+    draft.put(Tombstone(TombstoneKind.WORKER, worker_id))
+    draft.put(Tombstone(TombstoneKind.IDENTITY, worker.evidence_identity))
+    for proof in (worker.proof, worker.candidate):
+        if proof is not None:
+            draft.put(Tombstone(TombstoneKind.KEY, proof.key_sha256))
+    return draft.finish()
+
+
+def evict(
+    state: LedgerState, worker_id: str, actor: str, why: str, now_unix_ms: int
+) -> Decision | Refusal:
+    """Forget a worker that is neither confined nor leased."""
+    worker = state.workers.get(worker_id)
+    if worker is None:
+        return worker_unknown(worker_id)
+    if worker.admission is Admission.BANNED:
+        return Refusal(FleetReason.WORKER_BANNED, f"worker '{worker_id}' is banned, for ever")
+    if worker.confined:
+        text = f"worker '{worker_id}' is quarantined and cannot be evicted"
+        return Refusal(FleetReason.WORKER_QUARANTINED, text)
+    if state.live_lease_of(worker_id) is not None:
+        text = f"worker '{worker_id}' holds a lease and cannot be evicted"
+        return Refusal(FleetReason.WORKER_LEASED, text)
+    draft = Draft(state, now_unix_ms, actor)
+    draft.put(EvictedWorker(worker_id))
+    draft.event(EventReason.EVICTED, worker_id, None, {"why": why})
+    return draft.finish()

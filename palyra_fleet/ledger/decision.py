@@ -1,0 +1,167 @@
+"""What a command decides: records to write, events to log, orders to give. Nothing is done yet.
+
+A `Decision` is written by the store in one transaction and only then applied to the in-memory
+ledger and told to anyone. `beats` live in memory only. Every decision that writes a record carries
+at least one event. Times: Unix ms.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+from palyra_fleet.leases.records import WorkerApprovalGrant, WorkerLease
+from palyra_fleet.ledger.facts import WorkerRecord
+from palyra_fleet.wire.models import OrderKind
+
+
+class EventReason(StrEnum):
+    """Reasons in the event log. A released spelling never changes."""
+
+    REGISTERED = "worker.registered"
+    CANDIDATE_ATTESTED = "worker.candidate_attested"
+    ASSIGNED = "worker.assigned"
+    STARTED = "worker.started"
+    RENEWED = "worker.lease_renewed"
+    COMPLETED = "worker.completed"
+    CLEANUP_FAILED = "worker.cleanup_failed"
+    TTL_EXPIRED = "worker.ttl_expired"
+    LEASE_REVOKED = "worker.lease_revoked"
+    HEARTBEAT = "worker.heartbeat"
+    HEARTBEAT_STALE = "worker.heartbeat_stale"
+    QUARANTINED_BY_OPERATOR = "worker.quarantined_by_operator"
+    QUARANTINED_BY_EGRESS = "worker.quarantined_by_egress"
+    RELEASED = "worker.released_by_operator"
+    REVERIFIED = "worker.reverified_by_operator"
+    CORDONED = "worker.cordoned_by_operator"
+    UNCORDONED = "worker.uncordoned_by_operator"
+    DRAINED = "worker.drained_by_operator"
+    BANNED = "worker.banned_by_operator"
+    EVICTED = "worker.evicted_by_operator"
+    VIOLATION_STRUCK = "worker.struck_by_egress"
+    VIOLATION_RECORDED = "worker.violation_recorded"
+    GRANT_CREATED = "grant.created"
+    GRANT_WITHDRAWN = "grant.withdrawn"
+    LAUNCHER_ENROLLED = "fleet.launcher_enrolled"
+    PROXY_ENROLLED = "fleet.proxy_enrolled"
+    REFERENCES_ADDED = "fleet.reference_values_added"
+    STARTED_FLEET = "fleet.started"
+
+
+type Detail = Mapping[str, str | int | bool | None]
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEvent:
+    """One state change, for the hash-chained log. Carries no secret and no digest of one."""
+
+    reason: EventReason
+    actor: str
+    worker_id: str | None = None
+    lease_id: str | None = None
+    detail: Detail = field(default_factory=dict)
+
+
+class TombstoneKind(StrEnum):
+    """What is remembered for ever about the banned, and about keys retired by a release."""
+
+    WORKER = "worker"
+    KEY = "key"
+    IDENTITY = "identity"
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    kind: TombstoneKind
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class EvictedWorker:
+    """The worker's record is to be forgotten."""
+
+    worker_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolledKey:
+    """A launcher or proxy operators trust. `seq` and `last_sha256` end a proxy's evidence chain."""
+
+    kind: Literal["launcher", "proxy"]
+    name: str
+    public_key: bytes
+    seq: int = 0
+    last_sha256: str = "0" * 64
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceValue:
+    """One digest that evidence may carry in one field."""
+
+    digest_field: Literal["image", "build", "artifact"]
+    digest_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceRecord:
+    """A violation as received: the verified payload, its digest and what was done about it."""
+
+    evidence_sha256: str
+    proxy_id: str
+    seq: int
+    worker_id: str
+    received_at_unix_ms: int
+    at_unix_ms: int
+    outcome: Literal["quarantined", "already_quarantined", "struck", "recorded"]
+    payload: bytes
+
+
+type Record = (
+    WorkerRecord
+    | EvictedWorker
+    | WorkerLease
+    | WorkerApprovalGrant
+    | Tombstone
+    | EnrolledKey
+    | ReferenceValue
+    | EvidenceRecord
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """A worker's last heartbeat number and when it is missed. Memory only."""
+
+    worker_id: str
+    seq: int
+    deadline_unix_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something the worker's order stream must say."""
+
+    worker_id: str
+    kind: OrderKind
+    lease_id: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The whole effect of one command."""
+
+    at_unix_ms: int
+    records: tuple[Record, ...] = ()
+    events: tuple[LedgerEvent, ...] = ()
+    beats: tuple[Beat, ...] = ()
+    notices: tuple[Notice, ...] = ()
+    highest_fence: int = 0
+    quarantines: int = 0
+    reaped: bool = False
+    """Every deadline up to `at_unix_ms` was dealt with."""
+
+    @property
+    def durable(self) -> bool:
+        """Does it have to be written before anyone is told?"""
+        return bool(self.records or self.events)

@@ -1,0 +1,157 @@
+"""The facts the ledger keeps per worker, and the public state derived from them.
+
+Four facts are independent: admission, eligibility, liveness, work. A command changes the facts it
+is about and no others, so a drain cannot lift a quarantine nor a heartbeat undo a drain. The public
+`WorkerLifecycleState` is computed, first match wins, and never stored. Times: Unix ms.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Admission(StrEnum):
+    """Automatic code only ever moves a worker further down this list."""
+
+    PENDING = "pending"
+    ACTIVE = "active"
+    QUARANTINED = "quarantined"
+    BANNED = "banned"
+
+
+class Eligibility(StrEnum):
+    """Changed on request only."""
+
+    ELIGIBLE = "eligible"
+    CORDONED = "cordoned"
+    DRAINING = "draining"
+
+
+class Liveness(StrEnum):
+    """From the heartbeat deadline and the fleet's clock."""
+
+    NEVER = "never"
+    LIVE = "live"
+    STALE = "stale"
+
+
+class Work(StrEnum):
+    """What the worker does for us. Assigned and busy exactly while it holds a live lease.
+
+    `cleanup` keeps its published spelling; the report comes with `complete`, so nothing rests here.
+    """
+
+    IDLE = "idle"
+    ASSIGNED = "assigned"
+    BUSY = "busy"
+    CLEANUP = "cleanup"
+    ORPHANED = "orphaned"
+    FAILED = "failed"
+
+
+class WorkerLifecycleState(StrEnum):
+    """The one word operators see."""
+
+    QUARANTINED = "quarantined"
+    FAILED = "failed"
+    ORPHANED = "orphaned"
+    OFFLINE = "offline"
+    DRAINING = "draining"
+    BUSY = "busy"
+    ASSIGNED = "assigned"
+    AVAILABLE = "available"
+    REGISTERED = "registered"
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """The evidence a worker stands on: key, artifact, capabilities, proxy binding and its end."""
+
+    public_key: bytes
+    key_sha256: str
+    artifact_digest_sha256: str
+    capabilities: frozenset[str]
+    attested_until_unix_ms: int
+    binding_proxy_id: str
+    bound_at_unix_ms: int
+    attestation_epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    """Why and since when, and the key and evidence number that were current then."""
+
+    reason: str
+    at_unix_ms: int
+    evidence_sha256: str | None
+    attestation_epoch: int
+    key_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRecord:
+    """Everything durable about one worker. `candidate` is evidence sent while quarantined."""
+
+    worker_id: str
+    evidence_identity: str
+    proof: Proof
+    admission: Admission
+    eligibility: Eligibility
+    liveness: Liveness
+    work: Work
+    attestation_epoch: int
+    session_epoch: int
+    cleanup_verified: bool = True
+    failed_at_attestation_epoch: int = 0
+    drain_deadline_unix_ms: int | None = None
+    last_lease_id: str | None = None
+    last_fence: int = 0
+    quarantine: Quarantine | None = None
+    candidate: Proof | None = None
+
+    @property
+    def confined(self) -> bool:
+        """Quarantined or banned."""
+        return self.admission in {Admission.QUARANTINED, Admission.BANNED}
+
+
+def lifecycle_state(worker: WorkerRecord, now_unix_ms: int) -> WorkerLifecycleState:
+    """The public state. First match wins."""
+    attested = now_unix_ms < worker.proof.attested_until_unix_ms
+    available = worker.work is Work.IDLE and worker.liveness is Liveness.LIVE and attested
+    ladder = (
+        (worker.confined, WorkerLifecycleState.QUARANTINED),
+        (worker.work is Work.FAILED, WorkerLifecycleState.FAILED),
+        (worker.work is Work.ORPHANED, WorkerLifecycleState.ORPHANED),
+        (worker.liveness is Liveness.STALE, WorkerLifecycleState.OFFLINE),
+        (worker.eligibility is not Eligibility.ELIGIBLE, WorkerLifecycleState.DRAINING),
+        (worker.work in {Work.BUSY, Work.CLEANUP}, WorkerLifecycleState.BUSY),
+        (worker.work is Work.ASSIGNED, WorkerLifecycleState.ASSIGNED),
+        (available, WorkerLifecycleState.AVAILABLE),
+    )
+    for matches, state in ladder:
+        if matches:
+            return state
+    return WorkerLifecycleState.REGISTERED
+
+
+def assignable(
+    worker: WorkerRecord,
+    heartbeat_deadline_unix_ms: int,
+    lease_end_unix_ms: int,
+    required_capabilities: tuple[str, ...],
+    binding_max_age_ms: int,
+    now_unix_ms: int,
+) -> bool:
+    """May this worker take a lease that ends then? The only predicate that says yes."""
+    proof = worker.proof
+    return (
+        worker.admission is Admission.ACTIVE
+        and worker.eligibility is Eligibility.ELIGIBLE
+        and worker.liveness is Liveness.LIVE
+        and now_unix_ms <= heartbeat_deadline_unix_ms
+        and worker.work is Work.IDLE
+        and worker.cleanup_verified
+        and now_unix_ms < lease_end_unix_ms <= proof.attested_until_unix_ms
+        and now_unix_ms < proof.bound_at_unix_ms + binding_max_age_ms
+        and proof.capabilities.issuperset(required_capabilities)
+    )

@@ -1,0 +1,270 @@
+"""Grants and leases: who gets a run, for how long, and how it ends. Pure.
+
+A lease needs an assignable worker, a usable grant for the run and room; it takes a new fence, and
+ends at the least of now + ttl, policy maximum, grant and attestation. Start and renew need the
+current `(lease_id, fence)` before the end. Completion is also taken in the very last millisecond
+(now = end), as long as the lease was not reaped: it hands nothing out. Times: Unix ms.
+"""
+
+from dataclasses import replace
+
+from palyra_fleet.leases.records import (
+    LeaseOrder,
+    LeaseStatus,
+    WorkerApprovalGrant,
+    WorkerLease,
+)
+from palyra_fleet.ledger.decision import Decision, Detail, EventReason
+from palyra_fleet.ledger.draft import Draft
+from palyra_fleet.ledger.facts import Eligibility, Work, WorkerRecord, assignable
+from palyra_fleet.ledger.guards import find_working
+from palyra_fleet.ledger.policy import WorkerFleetPolicy
+from palyra_fleet.ledger.state import LedgerState
+from palyra_fleet.refusals import (
+    FleetReason,
+    Refusal,
+    lease_request_invalid,
+    no_attested_worker,
+)
+from palyra_fleet.wire.models import OrderKind
+
+
+def grant_lease(
+    state: LedgerState,
+    policy: WorkerFleetPolicy,
+    worker_id: str,
+    session_epoch: int,
+    grant_id: str | None,
+    order: LeaseOrder,
+    lease_id: str,
+    egress_secret_sha256: str,
+    now_unix_ms: int,
+) -> Decision | Refusal:
+    """Give the asking worker a lease of the run, spending one use of the grant."""
+    worker = find_working(state, worker_id, session_epoch)
+    if isinstance(worker, Refusal):
+        return worker
+    if worker.eligibility is not Eligibility.ELIGIBLE:
+        return Refusal(FleetReason.DRAINING, f"worker '{worker_id}' takes no new leases: draining")
+    grant = _find_grant(state, policy, grant_id, order, now_unix_ms)
+    if isinstance(grant, Refusal):
+        return grant
+    refusal = _capacity_refusal(state, policy, grant, order.run_id)
+    if refusal is not None:
+        return refusal
+    ttl_ms = min(order.ttl_ms, policy.lease_max_ms)
+    end = min(now_unix_ms + ttl_ms, grant.expires_at_unix_ms, worker.proof.attested_until_unix_ms)
+    beat = state.beats.get(worker_id)
+    deadline = -1 if beat is None else beat.deadline_unix_ms
+    if not assignable(
+        worker, deadline, end, order.required_capabilities, policy.binding_max_age_ms, now_unix_ms
+    ):
+        return no_attested_worker()
+    lease = WorkerLease(
+        lease_id=lease_id,
+        fence=state.highest_fence + 1,
+        worker_id=worker_id,
+        run_id=order.run_id,
+        grant_id=grant.grant_id,
+        principal=grant.principal,
+        egress_profile=grant.egress_profile,
+        egress_secret_sha256=egress_secret_sha256,
+        required_capabilities=order.required_capabilities,
+        workspace_scope=order.workspace_scope,
+        granted_at_unix_ms=now_unix_ms,
+        expires_at_unix_ms=end,
+        grant_expires_at_unix_ms=grant.expires_at_unix_ms,
+    )
+    return _granted(Draft(state, now_unix_ms, worker_id), worker, grant, lease)
+
+
+def _granted(
+    draft: Draft, worker: WorkerRecord, grant: WorkerApprovalGrant, lease: WorkerLease
+) -> Decision:
+    draft.put(replace(grant, uses=grant.uses + 1))
+    draft.put_lease(lease)
+    draft.put_worker(
+        replace(
+            worker,
+            work=Work.ASSIGNED,
+            cleanup_verified=False,
+            last_lease_id=lease.lease_id,
+            last_fence=lease.fence,
+        )
+    )
+    detail: Detail = {
+        "fence": lease.fence,
+        "run_id": lease.run_id,
+        "grant_id": lease.grant_id,
+        "egress_profile": lease.egress_profile,
+        "expires_at_unix_ms": lease.expires_at_unix_ms,
+    }
+    draft.event(EventReason.ASSIGNED, worker.worker_id, lease.lease_id, detail)
+    return draft.finish()
+
+
+def _find_grant(
+    state: LedgerState,
+    policy: WorkerFleetPolicy,
+    grant_id: str | None,
+    order: LeaseOrder,
+    now_unix_ms: int,
+) -> WorkerApprovalGrant | Refusal:
+    if order.ttl_ms < 1:
+        return lease_request_invalid("ttl_ms must be at least 1")
+    problem = order.workspace_scope.problem(policy.workspace_root)
+    if problem is not None:
+        return lease_request_invalid(problem)
+    if grant_id is None:
+        return Refusal(FleetReason.NO_GRANT, f"no usable grant approves run '{order.run_id}'")
+    grant = state.grants.get(grant_id)
+    if grant is None or not grant.usable(now_unix_ms):
+        return Refusal(FleetReason.GRANT_SPENT, "the grant is spent, withdrawn or expired")
+    if grant.run_id != order.run_id:
+        return lease_request_invalid("grant run_id must match lease run_id")
+    return grant
+
+
+def _capacity_refusal(
+    state: LedgerState, policy: WorkerFleetPolicy, grant: WorkerApprovalGrant, run_id: str
+) -> Refusal | None:
+    if run_id in state.lease_by_run:
+        return Refusal(FleetReason.RUN_LEASED, f"run '{run_id}' has a live lease")
+    if len(state.recent_quarantines) > policy.storm_quarantines_per_minute:
+        text = "new leases are frozen: too many workers were quarantined in the last minute"
+        return Refusal(FleetReason.STORM, text)
+    if len(state.leases) >= policy.max_leases:
+        return Refusal(FleetReason.LEASES_FULL, f"{policy.max_leases} leases are live")
+    if state.leases_per_principal[grant.principal] >= policy.leases_per_principal:
+        text = f"principal '{grant.principal}' has {policy.leases_per_principal} live leases"
+        return Refusal(FleetReason.LEASES_FULL, text)
+    return None
+
+
+def _current_lease(
+    state: LedgerState, worker: WorkerRecord, lease_id: str, fence: int
+) -> WorkerLease | Refusal:
+    lease = state.live_lease_of(worker.worker_id)
+    if lease is not None and (lease.lease_id, lease.fence) == (lease_id, fence):
+        return lease
+    if lease is None and (lease_id, fence) == (worker.last_lease_id, worker.last_fence):
+        return Refusal(FleetReason.LEASE_ENDED, f"lease '{lease_id}' has ended")
+    if (lease is not None and lease.lease_id == lease_id) or fence <= worker.last_fence:
+        text = f"fence {fence} of lease '{lease_id}' is stale"
+        return Refusal(FleetReason.STALE_FENCE, text)
+    return Refusal(FleetReason.LEASE_UNKNOWN, f"worker holds no lease '{lease_id}'")
+
+
+def start_lease(
+    state: LedgerState,
+    worker_id: str,
+    session_epoch: int,
+    lease_id: str,
+    fence: int,
+    now_unix_ms: int,
+) -> Decision | Refusal:
+    """The run begins. Starting twice is refused."""
+    worker = find_working(state, worker_id, session_epoch)
+    if isinstance(worker, Refusal):
+        return worker
+    lease = _current_lease(state, worker, lease_id, fence)
+    if isinstance(lease, Refusal):
+        return lease
+    if now_unix_ms >= lease.expires_at_unix_ms:
+        return Refusal(FleetReason.LEASE_ENDED, f"lease '{lease_id}' has ended")
+    if lease.status is not LeaseStatus.ASSIGNED:
+        return Refusal(FleetReason.COMMAND_INVALID, f"lease '{lease_id}' was started before")
+    draft = Draft(state, now_unix_ms, worker_id)
+    draft.put_lease(replace(lease, status=LeaseStatus.BUSY))
+    draft.put_worker(replace(worker, work=Work.BUSY))
+    draft.event(EventReason.STARTED, worker_id, lease_id, {"fence": fence})
+    return draft.finish()
+
+
+def renew_lease(
+    state: LedgerState,
+    policy: WorkerFleetPolicy,
+    worker_id: str,
+    session_epoch: int,
+    lease_id: str,
+    fence: int,
+    ttl_ms: int | None,
+    now_unix_ms: int,
+) -> Decision | Refusal:
+    """A later end under the same caps, counted from when the lease was given; never earlier."""
+    worker = find_working(state, worker_id, session_epoch)
+    if isinstance(worker, Refusal):
+        return worker
+    lease = _current_lease(state, worker, lease_id, fence)
+    if isinstance(lease, Refusal):
+        return lease
+    if now_unix_ms >= lease.expires_at_unix_ms:
+        return Refusal(FleetReason.LEASE_ENDED, f"lease '{lease_id}' has ended")
+    end = min(
+        now_unix_ms + (policy.lease_max_ms if ttl_ms is None else ttl_ms),
+        lease.granted_at_unix_ms + policy.lease_max_ms,
+        worker.proof.attested_until_unix_ms,
+        lease.grant_expires_at_unix_ms,
+    )
+    draft = Draft(state, now_unix_ms, worker_id)
+    if end > lease.expires_at_unix_ms:
+        draft.put_lease(replace(lease, expires_at_unix_ms=end))
+        detail: Detail = {"fence": fence, "expires_at_unix_ms": end}
+        draft.event(EventReason.RENEWED, worker_id, lease_id, detail)
+    return draft.finish()
+
+
+def complete_lease(
+    state: LedgerState,
+    worker_id: str,
+    session_epoch: int,
+    lease_id: str,
+    fence: int,
+    cleanup_verified: bool,
+    now_unix_ms: int,
+) -> Decision | Refusal:
+    """The run is over. A bad cleanup report fails the work and quarantines the worker."""
+    worker = find_working(state, worker_id, session_epoch)
+    if isinstance(worker, Refusal):
+        return worker
+    lease = _current_lease(state, worker, lease_id, fence)
+    if isinstance(lease, Refusal):
+        orphaned = lease.reason is FleetReason.LEASE_ENDED and worker.work is Work.ORPHANED
+        if orphaned and cleanup_verified:
+            text = f"worker '{worker_id}' cleaned up after its lease ended; it must attest again"
+            return Refusal(FleetReason.REATTEST_FIRST, text)
+        return lease
+    if now_unix_ms > lease.expires_at_unix_ms:
+        return Refusal(FleetReason.LEASE_ENDED, f"lease '{lease_id}' has ended")
+    draft = Draft(state, now_unix_ms, worker_id)
+    detail: Detail = {"fence": fence, "run_id": lease.run_id}
+    if cleanup_verified:
+        draft.put_lease(replace(lease, status=LeaseStatus.COMPLETED, ended_at_unix_ms=now_unix_ms))
+        draft.put_worker(replace(worker, work=Work.IDLE, cleanup_verified=True))
+        draft.event(EventReason.COMPLETED, worker_id, lease_id, detail)
+        return draft.finish()
+    draft.put_lease(replace(lease, status=LeaseStatus.CLEANUP_FAILED, ended_at_unix_ms=now_unix_ms))
+    draft.put_worker(
+        replace(
+            worker,
+            work=Work.FAILED,
+            cleanup_verified=False,
+            failed_at_attestation_epoch=worker.attestation_epoch,
+        )
+    )
+    draft.mark_quarantined(worker_id, EventReason.CLEANUP_FAILED.value, None)
+    draft.event(EventReason.CLEANUP_FAILED, worker_id, lease_id, detail)
+    draft.notice(worker_id, OrderKind.QUARANTINED, lease_id, EventReason.CLEANUP_FAILED.value)
+    return draft.finish()
+
+
+def revoke_lease(
+    state: LedgerState, lease_id: str, actor: str, why: str, now_unix_ms: int
+) -> Decision | Refusal:
+    """An operator ends a live lease."""
+    lease = state.leases.get(lease_id)
+    if lease is None:
+        return Refusal(FleetReason.LEASE_UNKNOWN, f"there is no live lease '{lease_id}'")
+    draft = Draft(state, now_unix_ms, actor)
+    draft.end_lease(lease, LeaseStatus.REVOKED, EventReason.LEASE_REVOKED, why)
+    return draft.finish()

@@ -1,0 +1,97 @@
+"""Heartbeats and everything that happens by a deadline. Pure.
+
+No client timestamp takes part: a heartbeat counts at the fleet's `now`. One that comes after its
+deadline first makes the worker stale (its lease is orphaned), then live again; it revives no lease.
+`reap` deals with every deadline up to `now` in one decision. Times: Unix ms.
+"""
+
+import zlib
+from dataclasses import replace
+
+from palyra_fleet.leases.records import LeaseStatus
+from palyra_fleet.ledger.deadlines import DeadlineKind
+from palyra_fleet.ledger.decision import Beat, Decision, EventReason
+from palyra_fleet.ledger.draft import Draft
+from palyra_fleet.ledger.facts import Eligibility, Liveness
+from palyra_fleet.ledger.guards import find_worker, session_refusal
+from palyra_fleet.ledger.policy import WorkerFleetPolicy
+from palyra_fleet.ledger.state import LedgerState
+from palyra_fleet.refusals import FleetReason, Refusal
+
+
+def heartbeat(
+    state: LedgerState,
+    policy: WorkerFleetPolicy,
+    worker_id: str,
+    session_epoch: int,
+    seq: int,
+    now_unix_ms: int,
+) -> Decision | Refusal:
+    """A new deadline. Accepted from a quarantined worker too; it changes liveness only."""
+    worker = find_worker(state, worker_id)
+    if isinstance(worker, Refusal):
+        return worker
+    refusal = session_refusal(worker, session_epoch)
+    if refusal is not None:
+        return refusal
+    last = state.beats.get(worker_id)
+    if last is not None and seq <= last.seq:
+        text = f"heartbeat {seq} of worker '{worker_id}' is not newer than {last.seq}"
+        return Refusal(FleetReason.HEARTBEAT_OLD, text)
+    draft = Draft(state, now_unix_ms)
+    overdue = last is None or now_unix_ms > last.deadline_unix_ms
+    if worker.liveness is Liveness.LIVE and overdue:
+        draft.go_stale(worker_id)
+    worker = draft.worker(worker_id)
+    if worker.liveness is not Liveness.LIVE:
+        draft.put_worker(replace(worker, liveness=Liveness.LIVE))
+        draft.event(EventReason.HEARTBEAT, worker_id)
+    draft.beat(Beat(worker_id, seq, now_unix_ms + policy.heartbeat_timeout_ms))
+    return draft.finish()
+
+
+def heartbeat_within_ms(policy: WorkerFleetPolicy, worker_id: str, seq: int) -> int:
+    """When to beat next: a third of the timeout, spread over 20 % by worker and number."""
+    third = policy.heartbeat_timeout_ms / 3
+    spread = zlib.crc32(f"{worker_id}/{seq}".encode()) % 1000 / 1000
+    return max(1, int(third * (1 - 0.2 * spread)))
+
+
+def leases_to_stop(
+    state: LedgerState, worker_id: str, held: tuple[tuple[str, int], ...]
+) -> tuple[str, ...]:
+    """Of the `(lease_id, fence)` a worker reports, the ones the fleet does not hold for it."""
+    lease = state.live_lease_of(worker_id)
+    current = None if lease is None else (lease.lease_id, lease.fence)
+    return tuple(lease_id for lease_id, fence in held if (lease_id, fence) != current)
+
+
+def reap(state: LedgerState, now_unix_ms: int) -> Decision:
+    """Every expiry, missed heartbeat and drain deadline up to `now`."""
+    draft = Draft(state, now_unix_ms)
+    for kind, subject_id in state.deadlines.due(now_unix_ms):
+        match kind:
+            case DeadlineKind.LEASE:
+                _expire(draft, subject_id)
+            case DeadlineKind.HEARTBEAT:
+                if draft.worker(subject_id).liveness is Liveness.LIVE:
+                    draft.go_stale(subject_id)
+            case DeadlineKind.DRAIN:
+                _end_drain(draft, subject_id)
+            case DeadlineKind.GRANT:
+                pass  # a grant that ran out is only forgotten, when the decision is applied
+    return replace(draft.finish(), reaped=True)
+
+
+def _expire(draft: Draft, lease_id: str) -> None:
+    lease = draft.live_lease_of(draft.state.leases[lease_id].worker_id)
+    if lease is not None and lease.lease_id == lease_id:
+        draft.end_lease(lease, LeaseStatus.EXPIRED, EventReason.TTL_EXPIRED, "its time is over")
+
+
+def _end_drain(draft: Draft, worker_id: str) -> None:
+    lease = draft.live_lease_of(worker_id)
+    if lease is not None and draft.worker(worker_id).eligibility is Eligibility.DRAINING:
+        draft.end_lease(
+            lease, LeaseStatus.REVOKED, EventReason.LEASE_REVOKED, "the drain deadline passed"
+        )

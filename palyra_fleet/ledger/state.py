@@ -1,0 +1,189 @@
+"""The in-memory ledger: indexes over durable records, plus heartbeats and deadlines.
+
+`apply` is the only way anything here changes, and it takes a decision that was made durable. It
+keeps a monotone high-water mark of `now`: a clock that moves back never lengthens or revives
+anything. Live leases and usable grants are held; ended ones rest in the store. Times: Unix ms.
+"""
+
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal, assert_never
+
+from palyra_fleet.leases.records import WorkerApprovalGrant, WorkerLease
+from palyra_fleet.ledger.deadlines import DeadlineHeap, DeadlineKind
+from palyra_fleet.ledger.decision import (
+    Beat,
+    Decision,
+    EnrolledKey,
+    EvictedWorker,
+    EvidenceRecord,
+    Record,
+    ReferenceValue,
+    Tombstone,
+)
+from palyra_fleet.ledger.facts import Eligibility, Liveness, WorkerRecord
+
+STORM_WINDOW_MS = 60_000
+
+
+@dataclass(slots=True)
+class LedgerState:
+    """What the fleet knows right now."""
+
+    workers: dict[str, WorkerRecord] = field(default_factory=dict)
+    worker_by_key: dict[str, str] = field(default_factory=dict)
+    worker_by_identity: dict[str, str] = field(default_factory=dict)
+    leases: dict[str, WorkerLease] = field(default_factory=dict)
+    lease_by_worker: dict[str, str] = field(default_factory=dict)
+    lease_by_run: dict[str, str] = field(default_factory=dict)
+    leases_per_principal: Counter[str] = field(default_factory=Counter)
+    grants: dict[str, WorkerApprovalGrant] = field(default_factory=dict)
+    grants_by_run: dict[str, dict[str, None]] = field(default_factory=dict)
+    tombstones: set[Tombstone] = field(default_factory=set)
+    enrolled: dict[tuple[Literal["launcher", "proxy"], str], EnrolledKey] = field(
+        default_factory=dict
+    )
+    references: set[ReferenceValue] = field(default_factory=set)
+    beats: dict[str, Beat] = field(default_factory=dict)
+    deadlines: DeadlineHeap = field(default_factory=DeadlineHeap)
+    recent_quarantines: deque[int] = field(default_factory=deque)
+    highest_fence: int = 0
+    high_water_unix_ms: int = 0
+
+    def load(
+        self, records: Iterable[Record], highest_fence: int, now_unix_ms: int, heartbeat_ms: int
+    ) -> None:
+        """Fill an empty ledger from the store. A live worker gets one timeout to beat again."""
+        self.highest_fence = highest_fence
+        self.high_water_unix_ms = now_unix_ms
+        for record in records:
+            self._put(record)
+        for worker in self.workers.values():
+            if worker.liveness is Liveness.LIVE:
+                self._beat(Beat(worker.worker_id, 0, now_unix_ms + heartbeat_ms))
+
+    def apply(self, decision: Decision) -> None:
+        """Take over a decision. The caller has made it durable."""
+        self.high_water_unix_ms = max(self.high_water_unix_ms, decision.at_unix_ms)
+        self.highest_fence = max(self.highest_fence, decision.highest_fence)
+        for record in decision.records:
+            self._put(record)
+        for beat in decision.beats:
+            self._beat(beat)
+        self.recent_quarantines.extend([self.high_water_unix_ms] * decision.quarantines)
+        if decision.reaped:
+            self._drop_deadlines(decision.at_unix_ms)
+        while (
+            self.recent_quarantines
+            and self.recent_quarantines[0] + STORM_WINDOW_MS <= self.high_water_unix_ms
+        ):
+            self.recent_quarantines.popleft()
+
+    def _drop_deadlines(self, now_unix_ms: int) -> None:
+        for kind, subject_id in self.deadlines.due(now_unix_ms):
+            if kind is DeadlineKind.GRANT:
+                self._forget_grant(subject_id)
+        self.deadlines.drop_until(now_unix_ms)
+
+    def live_lease_of(self, worker_id: str) -> WorkerLease | None:
+        lease_id = self.lease_by_worker.get(worker_id)
+        return None if lease_id is None else self.leases[lease_id]
+
+    def usable_grant(self, run_id: str, now_unix_ms: int) -> WorkerApprovalGrant | None:
+        """The first usable grant for a run."""
+        for grant_id in self.grants_by_run.get(run_id, ()):
+            grant = self.grants[grant_id]
+            if grant.usable(now_unix_ms):
+                return grant
+        return None
+
+    def _put(self, record: Record) -> None:
+        match record:
+            case WorkerRecord():
+                self._put_worker(record)
+            case EvictedWorker(worker_id):
+                self._forget_worker(worker_id)
+            case WorkerLease():
+                self._put_lease(record)
+            case WorkerApprovalGrant():
+                self._put_grant(record)
+            case Tombstone():
+                self.tombstones.add(record)
+            case EnrolledKey(kind, name):
+                self.enrolled[kind, name] = record
+            case ReferenceValue():
+                self.references.add(record)
+            case EvidenceRecord():
+                pass  # kept by the store only
+            case _:
+                assert_never(record)
+
+    def _put_worker(self, worker: WorkerRecord) -> None:
+        self._unindex(worker.worker_id)
+        self.workers[worker.worker_id] = worker
+        self.worker_by_identity[worker.evidence_identity] = worker.worker_id
+        self.worker_by_key[worker.proof.key_sha256] = worker.worker_id
+        if worker.candidate is not None:
+            self.worker_by_key[worker.candidate.key_sha256] = worker.worker_id
+        if worker.eligibility is Eligibility.DRAINING and worker.drain_deadline_unix_ms is not None:
+            self.deadlines.set(DeadlineKind.DRAIN, worker.worker_id, worker.drain_deadline_unix_ms)
+        else:
+            self.deadlines.cancel(DeadlineKind.DRAIN, worker.worker_id)
+        if worker.liveness is not Liveness.LIVE:
+            self.deadlines.cancel(DeadlineKind.HEARTBEAT, worker.worker_id)
+
+    def _unindex(self, worker_id: str) -> None:
+        old = self.workers.get(worker_id)
+        if old is None:
+            return
+        self.worker_by_identity.pop(old.evidence_identity, None)
+        for proof in (old.proof, old.candidate):
+            if proof is not None:
+                self.worker_by_key.pop(proof.key_sha256, None)
+
+    def _forget_worker(self, worker_id: str) -> None:
+        self._unindex(worker_id)
+        self.workers.pop(worker_id, None)
+        self.beats.pop(worker_id, None)
+        self.deadlines.cancel(DeadlineKind.HEARTBEAT, worker_id)
+        self.deadlines.cancel(DeadlineKind.DRAIN, worker_id)
+
+    def _put_lease(self, lease: WorkerLease) -> None:
+        known = lease.lease_id in self.leases
+        if lease.status.live:
+            self.leases[lease.lease_id] = lease
+            self.lease_by_worker[lease.worker_id] = lease.lease_id
+            self.lease_by_run[lease.run_id] = lease.lease_id
+            self.deadlines.set(DeadlineKind.LEASE, lease.lease_id, lease.expires_at_unix_ms)
+            self.leases_per_principal[lease.principal] += 0 if known else 1
+        elif known:
+            del self.leases[lease.lease_id]
+            del self.lease_by_worker[lease.worker_id]
+            del self.lease_by_run[lease.run_id]
+            self.deadlines.cancel(DeadlineKind.LEASE, lease.lease_id)
+            self.leases_per_principal[lease.principal] -= 1
+            if not self.leases_per_principal[lease.principal]:
+                del self.leases_per_principal[lease.principal]
+
+    def _put_grant(self, grant: WorkerApprovalGrant) -> None:
+        if grant.usable(self.high_water_unix_ms):
+            self.grants[grant.grant_id] = grant
+            self.grants_by_run.setdefault(grant.run_id, {})[grant.grant_id] = None
+            self.deadlines.set(DeadlineKind.GRANT, grant.grant_id, grant.expires_at_unix_ms)
+        else:
+            self._forget_grant(grant.grant_id)
+
+    def _forget_grant(self, grant_id: str) -> None:
+        """Stop holding a grant that can no longer be used; the store still lists it."""
+        grant = self.grants.pop(grant_id, None)
+        self.deadlines.cancel(DeadlineKind.GRANT, grant_id)
+        if grant is not None:
+            of_run = self.grants_by_run[grant.run_id]
+            del of_run[grant_id]
+            if not of_run:
+                del self.grants_by_run[grant.run_id]
+
+    def _beat(self, beat: Beat) -> None:
+        self.beats[beat.worker_id] = beat
+        self.deadlines.set(DeadlineKind.HEARTBEAT, beat.worker_id, beat.deadline_unix_ms + 1)
