@@ -3,8 +3,12 @@
 A test is named in a document as `tests/folder/test_file.py` or with `::test_name` after it.
 """
 
+import ast
 import re
+import sys
 import tomllib
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,14 @@ import pytest
 LINK = re.compile(r"(?<!!)\[[^\]]+\]\((?P<target>[^)\s]+)\)")
 NAMED_TEST = re.compile(r"`(?P<file>tests/[\w/.-]+\.py)(?:::(?P<test>\w+))?`")
 REQUIREMENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def imported_modules(module: ast.Module) -> Iterator[str]:
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
 
 
 @pytest.fixture
@@ -52,6 +64,30 @@ def test_every_direct_dependency_is_explained(repository: Path) -> None:
     names = {match[0] for entry in declared if (match := REQUIREMENT_NAME.match(entry))}
     explained = (repository / "docs" / "dependencies.md").read_text(encoding="utf-8")
     assert sorted(name for name in names if f"`{name}`" not in explained) == []
+
+
+def test_every_package_that_the_code_imports_is_explained(
+    repository: Path, tracked_files: tuple[Path, ...]
+) -> None:
+    imported = {
+        name.partition(".")[0]
+        for path in tracked_files
+        if path.suffix == ".py" and path.relative_to(repository).parts[0].startswith("palyra_")
+        for name in imported_modules(ast.parse(path.read_text(encoding="utf-8")))
+    }
+    foreign = imported - sys.stdlib_module_names - {"palyra_egress", "palyra_fleet"}
+    distributions = packages_distributions()
+    explained = (repository / "docs" / "dependencies.md").read_text(encoding="utf-8").lower()
+    assert (
+        sorted(
+            name
+            for name in foreign
+            if not any(
+                f"`{package.lower()}`" in explained for package in distributions.get(name, ())
+            )
+        )
+        == []
+    )
 
 
 def test_the_readme_names_every_target_of_the_first_minute(repository: Path) -> None:
