@@ -52,9 +52,8 @@ class OperatorClient(FleetClient):
     async def grants(self) -> tuple[GrantView, ...]:
         return (await self.call("GET", "/v1/grants", GrantList)).items
 
-    async def withdraw_grant(self, grant_id: str, reason: str) -> GrantView:
-        target = f"/v1/grants/{grant_id}:withdraw"
-        return await self.call("POST", target, GrantView, ReasonRequest(reason=reason))
+    async def withdraw_grant(self, grant_id: str, reason: str) -> None:
+        await self.send("POST", f"/v1/grants/{grant_id}:withdraw", ReasonRequest(reason=reason))
 
     async def workers(self) -> tuple[WorkerView, ...]:
         return (await self.call("GET", "/v1/workers", WorkerList)).items

@@ -1,0 +1,108 @@
+"""One authenticated call on its way to a handler: bounded body, checked query, typed parts.
+
+`read_body` takes only `application/json` without content coding, at most 64 KiB, in time. A
+handler sees a `Call` and never the raw headers. Everything wrong is an ApiRefusal without values.
+"""
+
+import asyncio
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import web
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from palyra_fleet.api.callers import Identity
+from palyra_fleet.api.problems import ApiReason, ApiRefusal, places_that_are_wrong
+from palyra_fleet.service import FleetService
+from palyra_fleet.wire.models import Ulid
+
+MAX_BODY_BYTES: Final = 64 * 1024
+_WHOLE_NUMBER: Final = re.compile(r"[0-9]{1,15}")
+_CONTENT_TYPE: Final = re.compile(r'application/json(?:\s*;\s*charset="?utf-8"?)?', re.IGNORECASE)
+_ULID: Final = TypeAdapter(Ulid)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a handler gets. `write_timeout_ms` bounds each write of a streamed answer."""
+
+    service: FleetService
+    identity: Identity
+    request: web.Request
+    query: Mapping[str, str]
+    body: bytes
+    write_timeout_ms: int
+
+    def part(self, name: str) -> str:
+        """A variable part of the path; its form was checked by the route."""
+        return self.request.match_info[name]
+
+    def read[Model: BaseModel](self, model: type[Model]) -> Model:
+        return parse_body(model, self.body)
+
+    def number(self, name: str, *, default: int, least: int, most: int) -> int:
+        """A whole number of the query, inside its bounds."""
+        text = self.query.get(name)
+        if text is None:
+            return default
+        if _WHOLE_NUMBER.fullmatch(text) is None or not least <= int(text) <= most:
+            raise ApiRefusal(
+                ApiReason.QUERY_INVALID, f"{name}: expected a number from {least} to {most}"
+            )
+        return int(text)
+
+    def optional_id(self, name: str) -> str | None:
+        """An id (ULID) of the query, if it is there."""
+        text = self.query.get(name)
+        if text is None:
+            return None
+        try:
+            return _ULID.validate_python(text)
+        except ValidationError:
+            raise ApiRefusal(ApiReason.QUERY_INVALID, f"{name}: expected an id") from None
+
+
+def parse_body[Model: BaseModel](model: type[Model], body: bytes) -> Model:
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        raise ApiRefusal(ApiReason.BODY_INVALID, places_that_are_wrong(error)) from None
+
+
+def read_query(request: web.Request, known: tuple[str, ...]) -> dict[str, str]:
+    """The query, if every parameter is known to the route and given once."""
+    query = request.query
+    if any(name not in known for name in query):
+        expected = ", ".join(known) or "none"
+        raise ApiRefusal(
+            ApiReason.QUERY_INVALID, f"unknown parameter; this route knows: {expected}"
+        )
+    if len(set(query)) != len(query):
+        raise ApiRefusal(ApiReason.QUERY_INVALID, "a parameter is given twice")
+    return dict(query)
+
+
+async def read_body(request: web.Request, *, wanted: bool, within_ms: int) -> bytes:
+    """The body as sent; empty when the route takes none."""
+    if not wanted:
+        if request.body_exists and await _bounded(request, within_ms):
+            raise ApiRefusal(ApiReason.BODY_INVALID, "this route takes no body")
+        return b""
+    content_type = request.headers.getall("Content-Type", [])
+    if len(content_type) != 1 or _CONTENT_TYPE.fullmatch(content_type[0].strip()) is None:
+        raise ApiRefusal(ApiReason.CONTENT_TYPE)
+    return await _bounded(request, within_ms)
+
+
+async def _bounded(request: web.Request, within_ms: int) -> bytes:
+    if "Content-Encoding" in request.headers:
+        raise ApiRefusal(ApiReason.CONTENT_TYPE, "the body must not be compressed")
+    if request.content_length is not None and request.content_length > MAX_BODY_BYTES:
+        raise ApiRefusal(ApiReason.BODY_TOO_LARGE)
+    try:
+        async with asyncio.timeout(within_ms / 1000):
+            return await request.read()
+    except TimeoutError:
+        raise ApiRefusal(ApiReason.BODY_LATE) from None

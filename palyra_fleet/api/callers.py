@@ -1,0 +1,159 @@
+"""Who calls: an operator by bearer token, a worker or proxy by a proof over the very request.
+
+Both give an `Identity` or raise ApiRefusal with one answer for every way to be wrong, so that a
+refusal tells nothing about which tokens or keys exist. A right token always passes, also while its
+address is rate limited: on a shared loopback address a lock-out would let any local program keep
+the operator from quarantining a worker, and a 256-bit token is not to be guessed.
+Times are Unix milliseconds.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from palyra_fleet.api.problems import ApiReason, ApiRefusal, Headers
+from palyra_fleet.service import Caller
+from palyra_fleet.wire.request_proof import (
+    ParsedProof,
+    ProofRefused,
+    ProofVerifier,
+    parse_proof,
+)
+
+ATTEMPTS_PER_WINDOW: Final = 10
+ATTEMPT_WINDOW_MS: Final = 60_000
+MAX_ADDRESSES: Final = 1024
+OPERATOR: Final = "operator"
+
+
+class Who(StrEnum):
+    """Who may call a route. KEY_IN_BODY: anybody who holds the key the body names."""
+
+    ANYBODY = "anybody"
+    KEY_IN_BODY = "key_in_body"
+    WORKER = "worker"
+    PROXY = "proxy"
+    OPERATOR = "operator"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A caller that was believed. `id` is a worker id, a proxy's name, or `operator`."""
+
+    who: Who
+    id: str
+
+
+NOBODY: Final = Identity(Who.ANYBODY, "nobody")
+
+
+@dataclass(frozen=True, slots=True)
+class SignedRequest:
+    """The parts of a request a proof covers. `target` is the path with its query, as received."""
+
+    method: str
+    target: str
+    body: bytes
+
+
+def token_sha256(token: str) -> str:
+    """How an operator's token is kept: lower-case hex SHA-256."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+@dataclass(slots=True)
+class FailedAttempts:
+    """Counts wrong tokens per address in a window; remembers a bounded number of addresses."""
+
+    _counts: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def note(self, address: str, now_unix_ms: int) -> bool:
+        """Note one failure; True while the address has not had more than its share."""
+        began, count = self._counts.pop(address, (now_unix_ms, 0))
+        if not 0 <= now_unix_ms - began < ATTEMPT_WINDOW_MS:
+            began, count = now_unix_ms, 0
+        if len(self._counts) >= MAX_ADDRESSES:
+            del self._counts[next(iter(self._counts))]
+        self._counts[address] = (began, count + 1)
+        return count < ATTEMPTS_PER_WINDOW
+
+
+@dataclass(slots=True)
+class TokenGate:
+    """Believes the one operator token whose SHA-256 it was given."""
+
+    operator_token_sha256: str = field(repr=False)
+    _failed: FailedAttempts = field(default_factory=FailedAttempts)
+
+    def operator(self, authorization: str | None, address: str, now_unix_ms: int) -> Identity:
+        scheme, _, token = (authorization or "").partition(" ")
+        given = token_sha256(token.strip())
+        right = hmac.compare_digest(given, self.operator_token_sha256)
+        if right and scheme.lower() == "bearer":
+            return Identity(Who.OPERATOR, OPERATOR)
+        if self._failed.note(address, now_unix_ms):
+            challenge = Headers({"WWW-Authenticate": 'Bearer realm="palyra-fleet"'})
+            raise ApiRefusal(ApiReason.TOKEN_REFUSED, headers=challenge)
+        wait = Headers({"Retry-After": str(ATTEMPT_WINDOW_MS // 1000)})
+        raise ApiRefusal(ApiReason.TOO_MANY_ATTEMPTS, headers=wait)
+
+
+@dataclass(slots=True)
+class ProofGate:
+    """Believes a fresh proof of a key that the ledger knows, or that the body itself names."""
+
+    caller_by_key: Callable[[str], Caller | None]
+    _verifier: ProofVerifier = field(default_factory=ProofVerifier)
+
+    def well_formed(self, header: str | None) -> ParsedProof:
+        """The proof's form, before the body is read."""
+        try:
+            return parse_proof(header)
+        except ProofRefused as refused:
+            raise _proof_refused() from refused
+
+    def known_caller(
+        self, proof: ParsedProof, request: SignedRequest, who: Who, now_unix_ms: int
+    ) -> Identity:
+        """The worker or proxy behind the proof, if it is of the kind that may call."""
+        caller = self.caller_by_key(proof.key_thumbprint)
+        if caller is None:
+            raise _proof_refused()
+        self._verify(proof, caller.public_key, request, now_unix_ms)
+        if caller.kind != who.value:
+            raise ApiRefusal(ApiReason.CALLER_NOT_ALLOWED)
+        return Identity(who, caller.id)
+
+    def holder_of(
+        self, public_key: str, proof: ParsedProof, request: SignedRequest, now_unix_ms: int
+    ) -> Identity:
+        """Anybody who proves to hold the key (base64) that the body names."""
+        try:
+            raw = base64.b64decode(public_key, validate=True)
+        except (binascii.Error, ValueError):
+            raise _proof_refused() from None
+        if not hmac.compare_digest(hashlib.sha256(raw).hexdigest(), proof.key_thumbprint):
+            raise _proof_refused()
+        self._verify(proof, raw, request, now_unix_ms)
+        return Identity(Who.KEY_IN_BODY, proof.key_thumbprint)
+
+    def _verify(
+        self, proof: ParsedProof, public_key: bytes, request: SignedRequest, now_unix_ms: int
+    ) -> None:
+        try:
+            self._verifier.verify(
+                proof, public_key, request.method, request.target, request.body, now_unix_ms
+            )
+        except ProofRefused as refused:
+            raise _proof_refused() from refused
+
+
+def _proof_refused() -> ApiRefusal:
+    return ApiRefusal(
+        ApiReason.PROOF_REFUSED, headers=Headers({"WWW-Authenticate": "Palyra-Proof"})
+    )

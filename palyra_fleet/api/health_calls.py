@@ -1,0 +1,27 @@
+"""Handlers of `/livez` (the process answers) and `/readyz` (the fleet can decide)."""
+
+from typing import Final
+
+from aiohttp import web
+
+from palyra_fleet.api import answers
+from palyra_fleet.api.call import Call
+from palyra_fleet.refusals import FleetRefusal
+
+GOOD: Final = "ok"
+
+
+async def live(call: Call) -> web.StreamResponse:
+    del call
+    return answers.status_object({"status": GOOD})
+
+
+async def ready(call: Call) -> web.StreamResponse:
+    """200 only if every check says `ok`; no check at all is not ready."""
+    try:
+        checks = call.service.health()
+    except FleetRefusal as refusal:
+        checks = {"fleet": refusal.reason.value}
+    good = bool(checks) and all(value == GOOD for value in checks.values())
+    answer = {"status": GOOD if good else "not_ready", "checks": checks}
+    return answers.status_object(answer, 200 if good else 503)

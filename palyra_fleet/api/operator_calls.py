@@ -1,0 +1,112 @@
+"""Handlers of the operator's routes. Every change carries who asked and why."""
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from aiohttp import web
+
+from palyra_fleet.api import answers
+from palyra_fleet.api.call import Call
+from palyra_fleet.client.lists import (
+    EventList,
+    EventsVerified,
+    GrantList,
+    ViolationList,
+    WorkerList,
+)
+from palyra_fleet.service import FleetService
+from palyra_fleet.wire.models import (
+    DrainRequest,
+    EnrolKeyRequest,
+    GrantRequest,
+    ReasonRequest,
+    ReferenceValues,
+    WorkerView,
+)
+
+MAX_ROWS: Final = 1000
+DEFAULT_ROWS: Final = 100
+MAX_SEQ: Final = 10**15 - 1
+
+Handler = Callable[[Call], Awaitable[web.StreamResponse]]
+WorkerChange = Callable[[str, str, str], Awaitable[WorkerView]]
+"""Takes actor, worker id and reason."""
+
+
+async def create_grant(call: Call) -> web.StreamResponse:
+    grant = await call.service.create_grant(call.identity.id, call.read(GrantRequest))
+    return answers.model(grant, status=201)
+
+
+async def list_grants(call: Call) -> web.StreamResponse:
+    return answers.model(GrantList(items=await call.service.grants()))
+
+
+async def withdraw_grant(call: Call) -> web.StreamResponse:
+    reason = call.read(ReasonRequest).reason
+    await call.service.withdraw_grant(call.identity.id, call.part("grant_id"), reason)
+    return answers.nothing()
+
+
+async def list_workers(call: Call) -> web.StreamResponse:
+    return answers.model(WorkerList(items=await call.service.workers()))
+
+
+async def show_worker(call: Call) -> web.StreamResponse:
+    return answers.model(await call.service.worker(call.part("worker_id")))
+
+
+def worker_change(choose: Callable[[FleetService], WorkerChange]) -> Handler:
+    """The handler of a change to one worker that takes only a reason."""
+
+    async def handler(call: Call) -> web.StreamResponse:
+        reason = call.read(ReasonRequest).reason
+        change = choose(call.service)
+        return answers.model(await change(call.identity.id, call.part("worker_id"), reason))
+
+    return handler
+
+
+async def drain(call: Call) -> web.StreamResponse:
+    request = call.read(DrainRequest)
+    changed = await call.service.drain(
+        call.identity.id, call.part("worker_id"), request.reason, request.deadline_ms
+    )
+    return answers.model(changed)
+
+
+async def revoke_lease(call: Call) -> web.StreamResponse:
+    reason = call.read(ReasonRequest).reason
+    lease_id = call.part("lease_id")
+    return answers.model(await call.service.revoke_lease(call.identity.id, lease_id, reason))
+
+
+async def list_violations(call: Call) -> web.StreamResponse:
+    limit = call.number("limit", default=DEFAULT_ROWS, least=1, most=MAX_ROWS)
+    found = await call.service.violations(call.optional_id("worker_id"), limit)
+    return answers.model(ViolationList(items=found))
+
+
+async def list_events(call: Call) -> web.StreamResponse:
+    after_seq = call.number("after_seq", default=0, least=0, most=MAX_SEQ)
+    limit = call.number("limit", default=DEFAULT_ROWS, least=1, most=MAX_ROWS)
+    return answers.model(EventList(items=await call.service.events(after_seq, limit)))
+
+
+async def verify_events(call: Call) -> web.StreamResponse:
+    return answers.model(EventsVerified(entries=await call.service.verify_events()))
+
+
+async def enrol_launcher(call: Call) -> web.StreamResponse:
+    await call.service.enrol_launcher(call.identity.id, call.read(EnrolKeyRequest))
+    return answers.nothing()
+
+
+async def enrol_proxy(call: Call) -> web.StreamResponse:
+    await call.service.enrol_proxy(call.identity.id, call.read(EnrolKeyRequest))
+    return answers.nothing()
+
+
+async def add_reference_values(call: Call) -> web.StreamResponse:
+    await call.service.add_reference_values(call.identity.id, call.read(ReferenceValues))
+    return answers.nothing()

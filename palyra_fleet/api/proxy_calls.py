@@ -1,0 +1,54 @@
+"""Handlers of the proxy's routes: the live view as a stream of JSON lines, and evidence.
+
+Each line is written by itself and must be taken within the write time-out: a proxy that reads too
+slowly would believe an old view, so its connection is aborted and it must subscribe anew.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from typing import Final
+
+from aiohttp import web
+
+from palyra_fleet.api import answers
+from palyra_fleet.api.call import Call
+from palyra_fleet.refusals import FleetRefusal
+from palyra_fleet.wire.dsse import DsseEnvelope
+
+STREAMING: Final = web.RequestKey("streaming", bool)
+_log = logging.getLogger(__name__)
+
+
+async def view(call: Call) -> web.StreamResponse:
+    """Every change of the bindings, until either side goes away."""
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+    call.request[STREAMING] = True
+    await response.prepare(call.request)
+    messages = call.service.view()
+    try:
+        async for message in messages:
+            line = message.model_dump_json().encode() + b"\n"
+            async with asyncio.timeout(call.write_timeout_ms / 1000):
+                await response.write(line)
+    except TimeoutError:
+        _log.warning("proxy %s reads its view too slowly; dropped", call.identity.id)
+        _abort(call.request)
+    except FleetRefusal as refusal:
+        _log.info("view of proxy %s ended: %s", call.identity.id, refusal.reason.value)
+        _abort(call.request)
+    finally:
+        if isinstance(messages, AsyncGenerator):
+            await messages.aclose()
+    return response
+
+
+async def accept_violation(call: Call) -> web.StreamResponse:
+    envelope = call.read(DsseEnvelope)
+    return answers.model(await call.service.accept_violation(call.identity.id, envelope))
+
+
+def _abort(request: web.Request) -> None:
+    transport = request.transport
+    if isinstance(transport, asyncio.WriteTransport):
+        transport.abort()

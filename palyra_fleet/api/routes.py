@@ -1,0 +1,129 @@
+"""THE table of routes: method, path, who may call it, what handles it, what it takes.
+
+Nothing is reachable without a row here, and the listener a row is served on follows from who may
+call it: operators on the admin listener, workers and proxies on the Unix socket, health on both.
+`refuse_strays` is asked at every start. Ids in paths are ULIDs by the pattern, so that a path is
+either exactly a known resource or not found.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from aiohttp import web
+from pydantic import BaseModel
+
+from palyra_fleet.api import health_calls, operator_calls, proxy_calls, worker_calls
+from palyra_fleet.api.callers import Who
+from palyra_fleet.api.operator_calls import Handler
+from palyra_fleet.api.operator_calls import worker_change as _change
+from palyra_fleet.wire import models as wire
+from palyra_fleet.wire.dsse import DsseEnvelope
+
+
+class Listener(StrEnum):
+    """Where a route is served."""
+
+    SOCKET = "socket"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One route. `body` is the model its body must fit, None when it takes no body."""
+
+    method: str
+    path: str
+    who: Who
+    handler: Handler
+    body: type[BaseModel] | None = None
+    query: tuple[str, ...] = ()
+    streams: bool = False
+
+    @property
+    def listeners(self) -> frozenset[Listener]:
+        return _LISTENERS[self.who]
+
+
+_LISTENERS: Final = {
+    Who.ANYBODY: frozenset(Listener),
+    Who.KEY_IN_BODY: frozenset({Listener.SOCKET}),
+    Who.WORKER: frozenset({Listener.SOCKET}),
+    Who.PROXY: frozenset({Listener.SOCKET}),
+    Who.OPERATOR: frozenset({Listener.ADMIN}),
+}
+
+_ULID: Final = "[0-7][0-9A-HJKMNP-TV-Z]{25}"
+_LEASE: Final = f"/v1/leases/{{lease_id:{_ULID}}}"
+_OWN_LEASE: Final = f"/v1/worker/leases/{{lease_id:{_ULID}}}"
+_WORKER: Final = f"/v1/workers/{{worker_id:{_ULID}}}"
+_GRANT: Final = f"/v1/grants/{{grant_id:{_ULID}}}"
+_PAGE: Final = ("after_seq", "limit")
+
+_W, _P, _O = worker_calls, proxy_calls, operator_calls
+_KEY, _WORK, _PROXY, _OP = Who.KEY_IN_BODY, Who.WORKER, Who.PROXY, Who.OPERATOR
+_REASON: Final = wire.ReasonRequest
+
+ROUTES: Final = (
+    Row("GET", "/livez", Who.ANYBODY, health_calls.live),
+    Row("GET", "/readyz", Who.ANYBODY, health_calls.ready),
+    # anybody who proves to hold the key in the body
+    Row("POST", "/v1/attestation/nonce", _KEY, _W.issue_nonce, wire.NonceRequest),
+    Row("POST", "/v1/workers:register", _KEY, _W.register, wire.RegisterRequest),
+    # workers
+    Row("POST", "/v1/worker/heartbeat", _WORK, _W.heartbeat, wire.HeartbeatRequest),
+    Row("POST", "/v1/worker/leases", _WORK, _W.request_lease, wire.LeaseRequest),
+    Row("POST", f"{_OWN_LEASE}:start", _WORK, _W.start_lease, wire.LeaseCommand),
+    Row("POST", f"{_OWN_LEASE}:renew", _WORK, _W.renew_lease, wire.LeaseCommand),
+    Row("POST", f"{_OWN_LEASE}:complete", _WORK, _W.complete_lease, wire.CompleteRequest),
+    Row("GET", "/v1/worker/orders", _WORK, _W.orders, query=("after_seq", "wait_ms"), streams=True),
+    # proxies
+    Row("GET", "/v1/proxy/view", _PROXY, _P.view, streams=True),
+    Row("POST", "/v1/proxy/violations", _PROXY, _P.accept_violation, DsseEnvelope),
+    # operators
+    Row("GET", "/v1/grants", _OP, _O.list_grants),
+    Row("POST", "/v1/grants", _OP, _O.create_grant, wire.GrantRequest),
+    Row("POST", f"{_GRANT}:withdraw", _OP, _O.withdraw_grant, _REASON),
+    Row("GET", "/v1/workers", _OP, _O.list_workers),
+    Row("GET", _WORKER, _OP, _O.show_worker),
+    Row("POST", f"{_WORKER}:quarantine", _OP, _change(lambda fleet: fleet.quarantine), _REASON),
+    Row("POST", f"{_WORKER}:release", _OP, _change(lambda fleet: fleet.release), _REASON),
+    Row("POST", f"{_WORKER}:cordon", _OP, _change(lambda fleet: fleet.cordon), _REASON),
+    Row("POST", f"{_WORKER}:uncordon", _OP, _change(lambda fleet: fleet.uncordon), _REASON),
+    Row("POST", f"{_WORKER}:ban", _OP, _change(lambda fleet: fleet.ban), _REASON),
+    Row("POST", f"{_WORKER}:evict", _OP, _change(lambda fleet: fleet.evict), _REASON),
+    Row("POST", f"{_WORKER}:drain", _OP, _O.drain, wire.DrainRequest),
+    Row("POST", f"{_LEASE}:revoke", _OP, _O.revoke_lease, _REASON),
+    Row("GET", "/v1/violations", _OP, _O.list_violations, query=("worker_id", "limit")),
+    Row("GET", "/v1/events", _OP, _O.list_events, query=_PAGE),
+    Row("POST", "/v1/events:verify", _OP, _O.verify_events),
+    Row("POST", "/v1/launchers", _OP, _O.enrol_launcher, wire.EnrolKeyRequest),
+    Row("POST", "/v1/proxies", _OP, _O.enrol_proxy, wire.EnrolKeyRequest),
+    Row("POST", "/v1/reference-values", _OP, _O.add_reference_values, wire.ReferenceValues),
+)
+
+
+class RouteTableError(Exception):
+    """The table and what is served differ; the program must not start."""
+
+
+def rows_of(listener: Listener, table: Iterable[Row] = ROUTES) -> tuple[Row, ...]:
+    return tuple(row for row in table if listener in row.listeners)
+
+
+def refuse_strays(application: web.Application, rows: Iterable[Row]) -> None:
+    """Raise RouteTableError unless the application serves exactly these rows, each once."""
+    expected = sorted((row.method, _shape(row.path)) for row in rows)
+    served = sorted(
+        (route.method, route.resource.canonical if route.resource is not None else "?")
+        for route in application.router.routes()
+    )
+    if served != expected or len(set(expected)) != len(expected):
+        strays = sorted(set(served) ^ set(expected)) or "a row stands twice"
+        raise RouteTableError(f"routes and table differ: {strays}")
+
+
+def _shape(path: str) -> str:
+    """The path as aiohttp names it: variable parts without their pattern."""
+    return path.replace(f":{_ULID}}}", "}")

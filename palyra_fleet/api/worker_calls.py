@@ -1,0 +1,61 @@
+"""Handlers of the worker's routes, and of the two that a key without a worker may call."""
+
+from typing import Final
+
+from aiohttp import web
+
+from palyra_fleet.api import answers
+from palyra_fleet.api.call import Call
+from palyra_fleet.client.lists import OrderList
+from palyra_fleet.wire.models import (
+    CompleteRequest,
+    HeartbeatRequest,
+    LeaseCommand,
+    LeaseRequest,
+    NonceRequest,
+    RegisterRequest,
+)
+
+MAX_SEQ: Final = 10**15 - 1
+MAX_WAIT_MS: Final = 30_000
+
+
+async def issue_nonce(call: Call) -> web.StreamResponse:
+    return answers.model(await call.service.issue_nonce(call.read(NonceRequest)))
+
+
+async def register(call: Call) -> web.StreamResponse:
+    return answers.model(await call.service.register(call.read(RegisterRequest)))
+
+
+async def heartbeat(call: Call) -> web.StreamResponse:
+    request = call.read(HeartbeatRequest)
+    return answers.model(await call.service.heartbeat(call.identity.id, request))
+
+
+async def request_lease(call: Call) -> web.StreamResponse:
+    request = call.read(LeaseRequest)
+    return answers.model(await call.service.request_lease(call.identity.id, request))
+
+
+async def start_lease(call: Call) -> web.StreamResponse:
+    lease_id, command = call.part("lease_id"), call.read(LeaseCommand)
+    return answers.model(await call.service.start_lease(call.identity.id, lease_id, command))
+
+
+async def renew_lease(call: Call) -> web.StreamResponse:
+    lease_id, command = call.part("lease_id"), call.read(LeaseCommand)
+    return answers.model(await call.service.renew_lease(call.identity.id, lease_id, command))
+
+
+async def complete_lease(call: Call) -> web.StreamResponse:
+    lease_id, request = call.part("lease_id"), call.read(CompleteRequest)
+    return answers.model(await call.service.complete_lease(call.identity.id, lease_id, request))
+
+
+async def orders(call: Call) -> web.StreamResponse:
+    """Long poll: answers when there is an order, or with none when the wait is over."""
+    after_seq = call.number("after_seq", default=0, least=0, most=MAX_SEQ)
+    wait_ms = call.number("wait_ms", default=0, least=0, most=MAX_WAIT_MS)
+    found = await call.service.orders(call.identity.id, after_seq, wait_ms)
+    return answers.model(OrderList(items=found))

@@ -1,0 +1,81 @@
+"""Commands that do their work here: serve the fleet, run a program as a worker, make a key."""
+
+import asyncio
+import base64
+import signal
+from argparse import Namespace
+
+from ulid import ULID
+
+from palyra_fleet.cli.output import put, say
+from palyra_fleet.cli.place import Home
+from palyra_fleet.cli.trouble import ExitCode, Trouble
+from palyra_fleet.serve import (
+    FleetServer,
+    load_or_create_operator_token,
+    token_sha256,
+    write_admin_url,
+)
+from palyra_fleet.service import FleetService
+from palyra_fleet.settings import FleetSettings
+from palyra_fleet.wire.keys import SigningKey
+from palyra_fleet.worker.launcher import Launcher, WorkerIdentity
+from palyra_fleet.worker.runner import RunSettings, run_as_worker
+from palyra_fleet.worker.session import SessionSettings
+
+
+def serve(arguments: Namespace) -> int:
+    """The fleet as a process of its own, until Ctrl-C or SIGTERM."""
+    asyncio.run(_serve(arguments))
+    return ExitCode.DONE
+
+
+def run_worker(arguments: Namespace) -> int:
+    """Run the program; the exit code is the program's own."""
+    if not arguments.program:
+        raise Trouble(
+            ExitCode.YOURS, "there is nothing to run", "no program was named", "put it after `--`"
+        )
+    worker_id = arguments.worker_id or str(ULID())
+    identity = WorkerIdentity(
+        worker_id, arguments.identity or f"worker:{worker_id}", tuple(arguments.capability)
+    )
+    launcher = Launcher(SigningKey.load(arguments.launcher_key))
+    settings = RunSettings(
+        session=SessionSettings(arguments.socket, arguments.proxy, launcher, identity),
+        run_id=arguments.run_id,
+        combined_bundle=arguments.ca_bundle.resolve(),
+        palyra_ca=arguments.ca.resolve(),
+        ttl_ms=arguments.ttl_s * 1000,
+    )
+    return asyncio.run(run_as_worker(arguments.program, settings, say))
+
+
+def make_launcher_key(arguments: Namespace) -> int:
+    """Make the launcher's key file, or read it; its public key is what `launcher enrol` takes."""
+    key = SigningKey.load_or_create(arguments.file)
+    put(base64.b64encode(key.public_key).decode())
+    return ExitCode.DONE
+
+
+async def _serve(arguments: Namespace) -> None:
+    home = Home.of()
+    token = load_or_create_operator_token(home.token_file)
+    host, port = arguments.admin
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ended.set)
+    service = await FleetService.start(FleetSettings(state_dir=arguments.state_dir))
+    try:
+        async with FleetServer.start(
+            service, arguments.socket, host, port, token_sha256(token)
+        ) as server:
+            write_admin_url(home.admin_url_file, server.admin_url)
+            say(f"workers and proxies: {server.socket_path}")
+            say(f"operators:           {server.admin_url}")
+            say(f"operator token:      {home.token_file}")
+            await ended.wait()
+            say("stopping")
+    finally:
+        await service.close()

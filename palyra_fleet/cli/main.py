@@ -1,0 +1,45 @@
+"""`palyra-fleet`: the fleet's command line.
+
+Data goes to stdout, everything else to stderr. Errors are three lines (what, why, what to do);
+exit codes are those of `trouble.ExitCode`, and `worker run` passes the program's own through.
+"""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from palyra_fleet.cli.output import say
+from palyra_fleet.cli.parser import make_parser
+from palyra_fleet.cli.trouble import EXPECTED, ExitCode, Trouble, trouble_of
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    parsed = make_parser().parse_args(arguments)
+    try:
+        return int(parsed.run(parsed))
+    except Trouble as trouble:
+        return _tell(trouble)
+    except EXPECTED as error:
+        return _tell(trouble_of(error))
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.DONE
+    except Exception as error:
+        if os.environ.get("PALYRA_DEBUG"):
+            raise
+        return _tell(trouble_of(error))
+
+
+def _tell(trouble: Trouble) -> int:
+    say(f"palyra-fleet: {trouble}")
+    return int(trouble.exit_code)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,155 @@
+"""The operator's commands: each asks the fleet one thing and shows the answer.
+
+Every function takes the parsed arguments and a client, and returns the exit code; a refusal comes
+as FleetProblem and is put into words by `main`.
+"""
+
+import asyncio
+from argparse import Namespace
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from palyra_fleet.cli.output import put, say, show_many, show_one
+from palyra_fleet.cli.place import find_token, find_url
+from palyra_fleet.cli.trouble import ExitCode, Trouble
+from palyra_fleet.client import OperatorClient, WorkerAction
+from palyra_fleet.wire.models import EnrolKeyRequest, EventView, GrantRequest, ReferenceValues
+from palyra_fleet.worker.launcher import measure
+
+Command = Callable[[Namespace, OperatorClient], Awaitable[ExitCode]]
+_PAGE: Final = 1000
+_FOLLOW_EVERY_S: Final = 1.0
+
+
+def run(command: Command, arguments: Namespace) -> ExitCode:
+    """Run one command against the fleet that the arguments and the environment name."""
+
+    async def with_client() -> ExitCode:
+        url, token = find_url(arguments.url), find_token(arguments.token_file)
+        async with OperatorClient(url, token) as client:
+            return await command(arguments, client)
+
+    return asyncio.run(with_client())
+
+
+async def list_workers(arguments: Namespace, client: OperatorClient) -> ExitCode:
+    show_many(await client.workers(), arguments.output)
+    return ExitCode.DONE
+
+
+async def show_worker(arguments: Namespace, client: OperatorClient) -> ExitCode:
+    show_one(await client.worker(arguments.worker_id), arguments.output)
+    return ExitCode.DONE
+
+
+async def change_worker(arguments: Namespace, client: OperatorClient) -> ExitCode:
+    action = WorkerAction(arguments.verb)
+    show_one(await client.act(action, arguments.worker_id, arguments.reason), arguments.output)
+    return ExitCode.DONE
+
+
+async def drain_worker(arguments: Namespace, client: OperatorClient) -> ExitCode:
+    deadline_ms = arguments.within_s * 1000
+    changed = await client.drain(arguments.worker_id, arguments.reason, deadline_ms)
+    show_one(changed, arguments.output)
+    return ExitCode.DONE
+
+
+async def create_grant(arguments: Namespace, client: OperatorClient) -> ExitCode:
+    request = GrantRequest(
+        run_id=arguments.run_id,
+        tool_name=arguments.tool,
+        principal=arguments.principal,
+        egress_profile=arguments.profile,
+        ttl_ms=arguments.ttl_s * 1000,
+    )
+    show_one(await client.create_grant(request), arguments.output)
+    return ExitCode.DONE
+
+
+async def list_grants(arguments: Namespace, client: OperatorClient) -> ExitCode:
+    show_many(await client.grants(), arguments.output)
+    return ExitCode.DONE
+
+
+async def withdraw_grant(arguments: Namespace, client: OperatorClient) -> ExitCode:
+    await client.withdraw_grant(arguments.grant_id, arguments.reason)
+    say("withdrawn")
+    return ExitCode.DONE
+
+
+async def revoke_lease(arguments: Namespace, client: OperatorClient) -> ExitCode:
+    show_one(await client.revoke_lease(arguments.lease_id, arguments.reason), arguments.output)
+    return ExitCode.DONE
+
+
+async def list_violations(arguments: Namespace, client: OperatorClient) -> ExitCode:
+    found = await client.violations(arguments.worker, arguments.limit)
+    show_many(found, arguments.output)
+    return ExitCode.DONE
+
+
+async def tail_events(arguments: Namespace, client: OperatorClient) -> ExitCode:
+    """The last lines of the log; with --follow, whatever comes after them."""
+    seen: int = arguments.after_seq
+    last: deque[EventView] = deque(maxlen=arguments.lines)
+    while page := await client.events(seen, _PAGE):
+        last.extend(page)
+        seen = page[-1].seq
+    show_many(tuple(last), arguments.output)
+    while arguments.follow:
+        await asyncio.sleep(_FOLLOW_EVERY_S)
+        if page := await client.events(seen, _PAGE):
+            show_many(page, arguments.output)
+            seen = page[-1].seq
+    return ExitCode.DONE
+
+
+async def verify_events(arguments: Namespace, client: OperatorClient) -> ExitCode:
+    entries = await client.verify_events()
+    put(f'{{"entries": {entries}}}' if arguments.output == "json" else f"{entries} entries, whole")
+    return ExitCode.DONE
+
+
+async def enrol_proxy(arguments: Namespace, client: OperatorClient) -> ExitCode:
+    request = EnrolKeyRequest(name=arguments.name, public_key=arguments.public_key)
+    await client.enrol_proxy(request)
+    say(f"proxy {arguments.name} is enrolled")
+    return ExitCode.DONE
+
+
+async def enrol_launcher(arguments: Namespace, client: OperatorClient) -> ExitCode:
+    request = EnrolKeyRequest(name=arguments.name, public_key=arguments.public_key)
+    await client.enrol_launcher(request)
+    say(f"launcher {arguments.name} is enrolled")
+    return ExitCode.DONE
+
+
+async def add_reference(arguments: Namespace, client: OperatorClient) -> ExitCode:
+    """Digests as given, and those of a program measured here and now."""
+    values = ReferenceValues(
+        image_digests_sha256=tuple(arguments.image),
+        build_digests_sha256=tuple(arguments.build),
+        artifact_digests_sha256=tuple(arguments.artifact),
+    )
+    if arguments.measure is not None:
+        measured = measure(arguments.measure)
+        values = ReferenceValues(
+            image_digests_sha256=(*values.image_digests_sha256, measured.image_digest_sha256),
+            build_digests_sha256=(*values.build_digests_sha256, measured.build_digest_sha256),
+            artifact_digests_sha256=(
+                *values.artifact_digests_sha256,
+                measured.artifact.digest_sha256,
+            ),
+        )
+    if values == ReferenceValues():
+        raise Trouble(
+            ExitCode.YOURS,
+            "there is nothing to add",
+            "no digest was given",
+            "pass --image, --build, --artifact or --measure PROGRAM",
+        )
+    await client.add_reference_values(values)
+    show_one(values, arguments.output)
+    return ExitCode.DONE

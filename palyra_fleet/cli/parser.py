@@ -1,0 +1,200 @@
+"""The grammar of `palyra-fleet`: nouns, verbs, flags, and the function each verb calls.
+
+A parsed command carries `run`: a function of the arguments that returns the exit code.
+"""
+
+import argparse
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from palyra_fleet.cli import local_commands, operator_commands
+from palyra_fleet.cli.place import Home
+from palyra_fleet.client import WorkerAction
+from palyra_fleet.wire.models import Base64Key, DigestSha256, Name, Principal, ShortText, Ulid
+
+DEFAULT_ADMIN: Final = "127.0.0.1:7741"
+_MAX_SECONDS: Final = 7 * 24 * 3600
+
+_Verbs = argparse._SubParsersAction  # what add_subparsers returns; it has no public name
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="palyra-fleet", description="Decide which workers exist and what each may do now."
+    )
+    nouns = parser.add_subparsers(dest="noun", required=True, metavar="NOUN")
+    _serve(nouns)
+    _worker(_noun(nouns, "worker", "workers: look, act, run one"))
+    _grant(_noun(nouns, "grant", "approvals of runs"))
+    _lease(_noun(nouns, "lease", "live leases"))
+    _violation(_noun(nouns, "violation", "what workers tried"))
+    _event(_noun(nouns, "event", "the event log"))
+    _enrolment(nouns)
+    return parser
+
+
+def _noun(
+    nouns: "_Verbs[argparse.ArgumentParser]", name: str, text: str
+) -> "_Verbs[argparse.ArgumentParser]":
+    noun = nouns.add_parser(name, help=text, description=text)
+    return noun.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+
+def _operator_verb(
+    verbs: "_Verbs[argparse.ArgumentParser]",
+    name: str,
+    text: str,
+    command: operator_commands.Command,
+) -> argparse.ArgumentParser:
+    verb = verbs.add_parser(name, help=text, description=text)
+    verb.add_argument("-o", "--output", choices=("table", "json"), default="table")
+    verb.add_argument("--url", help="the fleet's admin address (else PALYRA_FLEET_URL)")
+    verb.add_argument(
+        "--token-file", type=Path, help="the operator's token (else PALYRA_FLEET_TOKEN_FILE)"
+    )
+    verb.set_defaults(run=functools.partial(operator_commands.run, command))
+    return verb
+
+
+def _serve(nouns: "_Verbs[argparse.ArgumentParser]") -> None:
+    home = Home.of()
+    verb = nouns.add_parser("serve", help="run the fleet until Ctrl-C")
+    verb.add_argument("--state-dir", type=Path, default=home.fleet_state)
+    verb.add_argument("--socket", type=Path, default=home.socket_path)
+    verb.add_argument(
+        "--admin", type=_host_and_port, default=_host_and_port(DEFAULT_ADMIN), metavar="HOST:PORT"
+    )
+    verb.set_defaults(run=local_commands.serve)
+
+
+def _worker(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
+    _operator_verb(verbs, "list", "every worker", operator_commands.list_workers)
+    show = _operator_verb(verbs, "show", "one worker", operator_commands.show_worker)
+    show.add_argument("worker_id", type=_ulid)
+    for action in WorkerAction:
+        verb = _operator_verb(
+            verbs, action.value, f"{action.value} a worker", operator_commands.change_worker
+        )
+        verb.add_argument("worker_id", type=_ulid)
+        verb.add_argument("--reason", type=_reason, required=True)
+    drain = _operator_verb(
+        verbs, "drain", "let a worker finish, give it nothing new", operator_commands.drain_worker
+    )
+    drain.add_argument("worker_id", type=_ulid)
+    drain.add_argument("--reason", type=_reason, required=True)
+    drain.add_argument("--within-s", type=_seconds, default=900)
+    _worker_run(verbs)
+
+
+def _worker_run(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
+    verb = verbs.add_parser("run", help="run a program as a worker")
+    verb.add_argument("--socket", type=Path, default=Home.of().socket_path)
+    verb.add_argument("--proxy", required=True, metavar="HOST:PORT")
+    verb.add_argument("--launcher-key", type=Path, required=True)
+    verb.add_argument("--run-id", type=_principal, required=True)
+    verb.add_argument("--worker-id", type=_ulid, help="default: a new one for this run")
+    verb.add_argument("--identity", type=_principal, help="what the launcher vouches for")
+    verb.add_argument("--capability", type=_name, action="append", default=[])
+    verb.add_argument("--ca-bundle", type=Path, required=True, help="system roots plus our CA")
+    verb.add_argument("--ca", type=Path, required=True, help="our CA alone")
+    verb.add_argument("--ttl-s", type=_seconds, default=300)
+    verb.add_argument("program", nargs="*", metavar="-- PROGRAM ARGUMENT…")
+    verb.set_defaults(run=local_commands.run_worker)
+
+
+def _grant(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
+    create = _operator_verb(verbs, "create", "approve one run", operator_commands.create_grant)
+    create.add_argument("run_id", type=_principal)
+    create.add_argument("--tool", type=_name, required=True)
+    create.add_argument("--principal", type=_principal, required=True)
+    create.add_argument("--profile", type=_name, required=True, help="the egress profile")
+    create.add_argument("--ttl-s", type=_seconds, default=900)
+    _operator_verb(verbs, "list", "every grant", operator_commands.list_grants)
+    withdraw = _operator_verb(verbs, "withdraw", "take back", operator_commands.withdraw_grant)
+    withdraw.add_argument("grant_id", type=_ulid)
+    withdraw.add_argument("--reason", type=_reason, required=True)
+
+
+def _lease(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
+    revoke = _operator_verb(verbs, "revoke", "end a lease now", operator_commands.revoke_lease)
+    revoke.add_argument("lease_id", type=_ulid)
+    revoke.add_argument("--reason", type=_reason, required=True)
+
+
+def _violation(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
+    found = _operator_verb(verbs, "list", "evidence", operator_commands.list_violations)
+    found.add_argument("--worker", type=_ulid)
+    found.add_argument("--limit", type=_rows, default=100)
+
+
+def _event(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
+    tail = _operator_verb(verbs, "tail", "the last events", operator_commands.tail_events)
+    tail.add_argument("--lines", type=_rows, default=20)
+    tail.add_argument("--after-seq", type=int, default=0)
+    tail.add_argument("--follow", action="store_true")
+    _operator_verb(verbs, "verify", "check the hash chain", operator_commands.verify_events)
+
+
+def _enrolment(nouns: "_Verbs[argparse.ArgumentParser]") -> None:
+    proxy = _noun(nouns, "proxy", "egress proxies")
+    launcher = _noun(nouns, "launcher", "launchers that vouch for workers")
+    for verbs, command in (
+        (proxy, operator_commands.enrol_proxy),
+        (launcher, operator_commands.enrol_launcher),
+    ):
+        enrol = _operator_verb(verbs, "enrol", "make a key known", command)
+        enrol.add_argument("name", type=_name)
+        enrol.add_argument("public_key", type=_public_key, help="base64 of the raw Ed25519 key")
+    key = launcher.add_parser("key", help="make a launcher's key file; prints the public key")
+    key.add_argument("file", type=Path)
+    key.set_defaults(run=local_commands.make_launcher_key)
+    add = _operator_verb(
+        _noun(nouns, "reference", "digests the fleet accepts"),
+        "add",
+        "accept these digests",
+        operator_commands.add_reference,
+    )
+    for field in ("image", "build", "artifact"):
+        add.add_argument(f"--{field}", type=_digest, action="append", default=[])
+    add.add_argument("--measure", metavar="PROGRAM", help="measure this program here and now")
+
+
+def _matching(adapter: TypeAdapter[str], expected: str) -> Callable[[str], str]:
+
+    def check(text: str) -> str:
+        try:
+            return adapter.validate_python(text)
+        except ValidationError:
+            raise argparse.ArgumentTypeError(f"expected {expected}") from None
+
+    return check
+
+
+def _between(least: int, most: int) -> Callable[[str], int]:
+    def check(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and least <= int(text[:12]) <= most):
+            raise argparse.ArgumentTypeError(f"expected a number from {least} to {most}")
+        return int(text)
+
+    return check
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit() and int(port[:6]) < 2**16):
+        raise argparse.ArgumentTypeError("expected HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
+_ulid = _matching(TypeAdapter(Ulid), "an id (26 characters)")
+_name = _matching(TypeAdapter(Name), "a lower-case name")
+_principal = _matching(TypeAdapter(Principal), "letters, digits and ._@:-")
+_digest = _matching(TypeAdapter(DigestSha256), "64 lower-case hex digits")
+_public_key = _matching(TypeAdapter(Base64Key), "base64 of 32 bytes")
+_reason = _matching(TypeAdapter(ShortText), "1 to 500 characters")
+_seconds = _between(1, _MAX_SECONDS)
+_rows = _between(1, 1000)

@@ -1,0 +1,113 @@
+"""What the command line says when something is wrong: three lines and an exit code.
+
+The lines say what happened, why, and what to do. Exit codes: 0 done, 1 the answer is no, 2 yours
+to fix (usage, file, credentials), 69 the server cannot be reached, 70 our fault.
+"""
+
+from enum import IntEnum
+
+from palyra_fleet.client import FleetProblem, FleetUnavailable
+from palyra_fleet.refusals import FleetReason, FleetRefusal
+from palyra_fleet.serve import ServeError
+from palyra_fleet.wire.keys import KeyFileError
+from palyra_fleet.worker.launcher import ArtifactNotFound
+from palyra_fleet.worker.receipt import ReceiptRefused
+from palyra_fleet.worker.runner import ProgramNotStarted
+
+
+class ExitCode(IntEnum):
+    """How the program ends."""
+
+    DONE = 0
+    NO = 1
+    YOURS = 2
+    UNREACHABLE = 69
+    OURS = 70
+
+
+class Trouble(Exception):
+    """One error for a person."""
+
+    def __init__(self, exit_code: ExitCode, what: str, why: str, remedy: str) -> None:
+        super().__init__(f"{what}\n  why: {why}\n  do:  {remedy}")
+        self.exit_code = exit_code
+
+
+EXPECTED = (
+    FleetProblem,
+    FleetUnavailable,
+    FleetRefusal,
+    ServeError,
+    KeyFileError,
+    ArtifactNotFound,
+    ProgramNotStarted,
+    ReceiptRefused,
+)
+"""Everything a command may raise that `trouble_of` has words for."""
+
+
+def trouble_of(error: Exception) -> Trouble:
+    """The words and the exit code for an expected error."""
+    match error:
+        case FleetUnavailable():
+            return Trouble(
+                ExitCode.UNREACHABLE,
+                "the fleet cannot be reached",
+                str(error),
+                "start it with `palyra-fleet serve`, or correct --url, --socket or PALYRA_HOME",
+            )
+        case FleetProblem():
+            return _trouble_of_problem(error)
+        case FleetRefusal():
+            return Trouble(
+                ExitCode.YOURS, "the fleet does not start", error.text, "see the text above"
+            )
+        case ReceiptRefused():
+            return Trouble(
+                ExitCode.UNREACHABLE,
+                "the proxy gave no receipt",
+                str(error),
+                "check --proxy, and that the proxy is running",
+            )
+        case ServeError() | KeyFileError():
+            return Trouble(
+                ExitCode.YOURS, "the setup is not usable", str(error), "correct it and try again"
+            )
+        case ArtifactNotFound() | ProgramNotStarted():
+            return Trouble(
+                ExitCode.YOURS,
+                "the program did not run",
+                str(error),
+                "check the command after `--`",
+            )
+        case _:
+            return Trouble(
+                ExitCode.OURS,
+                "this program made a mistake",
+                type(error).__name__,
+                "report it; PALYRA_DEBUG=1 shows where",
+            )
+
+
+def _trouble_of_problem(problem: FleetProblem) -> Trouble:
+    why = f"{problem.detail} [{problem.reason}]"
+    if problem.reason == FleetReason.CHAIN_BROKEN:
+        return Trouble(
+            ExitCode.NO,
+            "the event log does not verify",
+            why,
+            "treat the log as tampered with; restore a snapshot",
+        )
+    if problem.status in {401, 421, 429}:
+        return Trouble(
+            ExitCode.YOURS,
+            "the fleet did not accept the credentials",
+            why,
+            "check --token-file and --url",
+        )
+    if problem.status >= 500:
+        return Trouble(
+            ExitCode.OURS, "the fleet could not answer", why, "look at the fleet's log and retry"
+        )
+    remedy = "`palyra-fleet worker show` and `event tail` show how it came to this"
+    return Trouble(ExitCode.NO, "the fleet refused", why, remedy)

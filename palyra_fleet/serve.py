@@ -1,0 +1,222 @@
+"""Composition helpers: a started FleetService served on its two listeners, and the files beside it.
+
+`FleetServer.start` opens the Unix socket (0600, in a directory only its owner may enter) for
+workers and proxies and the loopback listener for operators, and closes both in order. The operator
+token is a 0600 file made at the first start; only its SHA-256 goes into the server. Nothing here
+listens on an address other machines can reach.
+"""
+
+import errno
+import ipaddress
+import os
+import secrets
+import socket
+import stat
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from aiohttp import web
+
+from palyra_fleet.api.application import ApiSettings, make_application
+from palyra_fleet.api.callers import token_sha256
+from palyra_fleet.api.routes import Listener
+from palyra_fleet.clock import now_unix_ms
+from palyra_fleet.service import FleetService
+
+MAX_SOCKET_PATH_BYTES: Final = 107
+TOKEN_BYTES: Final = 32
+_CLOSE_WITHIN_S: Final = 2.0
+_MAX_LINE: Final = 4096
+_MAX_HEADER: Final = 8190
+_LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+
+__all__ = [
+    "FleetServer",
+    "ServeError",
+    "load_or_create_operator_token",
+    "token_sha256",
+    "write_admin_url",
+]
+
+
+class ServeError(Exception):
+    """The fleet cannot listen there, or a file beside it is not safe; the operator must act."""
+
+
+@dataclass(frozen=True, slots=True)
+class FleetServer:
+    """A fleet that is being served."""
+
+    socket_path: Path
+    admin_url: str
+
+    @classmethod
+    @asynccontextmanager
+    async def start(
+        cls,
+        service: FleetService,
+        socket_path: Path,
+        admin_host: str,
+        admin_port: int,
+        operator_token_sha256: str,
+        *,
+        clock: Callable[[], int] = now_unix_ms,
+        body_within_ms: int = 10_000,
+        view_write_within_ms: int = 5_000,
+    ) -> AsyncIterator["FleetServer"]:
+        """Serve `service` until the block ends; the service itself stays the caller's to close.
+
+        `admin_port` 0 takes a free port. Raises ServeError.
+        """
+        settings = ApiSettings(
+            operator_token_sha256=operator_token_sha256,
+            admin_hosts=_LOOPBACK_NAMES | {admin_host.lower()},
+            body_within_ms=body_within_ms,
+            view_write_within_ms=view_write_within_ms,
+        )
+        admin = _listen_on_loopback(admin_host, admin_port)
+        try:
+            worker_side = _listen_on_socket_file(socket_path)
+        except ServeError:
+            admin.close()
+            raise
+        runners = {
+            Listener.SOCKET: worker_side,
+            Listener.ADMIN: admin,
+        }
+        started: list[web.AppRunner] = []
+        try:
+            for listener, listening in runners.items():
+                runner = _runner(make_application(listener, service, settings, clock))
+                await runner.setup()
+                started.append(runner)
+                await web.SockSite(runner, listening).start()
+            yield cls(socket_path, _url_of(admin))
+        finally:
+            for runner in started:
+                await runner.cleanup()
+            for listening in runners.values():
+                listening.close()
+            _forget_socket(socket_path)
+
+
+def load_or_create_operator_token(path: Path) -> str:
+    """The operator's token, made at the first start. Raises ServeError if the file is not safe."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return _read_token(path)
+    except OSError as error:
+        raise ServeError(f"{path}: cannot make the token file: {error.strerror}") from error
+    token = secrets.token_urlsafe(TOKEN_BYTES)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(token + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return token
+
+
+def write_admin_url(path: Path, admin_url: str) -> None:
+    """Say where the admin listener is, for the command line (replaces what was said before)."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fresh = path.with_name(path.name + ".new")
+    fresh.write_text(admin_url + "\n", encoding="ascii")
+    fresh.replace(path)
+
+
+def _read_token(path: Path) -> str:
+    try:
+        mode = path.stat().st_mode
+        token = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ServeError(f"{path}: cannot read the token file") from error
+    if mode & 0o077:
+        raise ServeError(f"{path}: mode {mode & 0o777:o} is too open; expected 600")
+    if len(token) < TOKEN_BYTES:
+        raise ServeError(f"{path}: holds no token; remove the file to have a new one made")
+    return token
+
+
+def _runner(application: web.Application) -> web.AppRunner:
+    return web.AppRunner(
+        application,
+        access_log=None,
+        handle_signals=False,
+        shutdown_timeout=_CLOSE_WITHIN_S,
+        max_line_size=_MAX_LINE,
+        max_field_size=_MAX_HEADER,
+    )
+
+
+def _listen_on_loopback(host: str, port: int) -> socket.socket:
+    try:
+        address = ipaddress.ip_address("127.0.0.1" if host.lower() == "localhost" else host)
+    except ValueError:
+        raise ServeError(f"{host}: the admin listener takes a loopback address") from None
+    if not address.is_loopback:
+        raise ServeError(f"{host}: the admin listener takes a loopback address only")
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((str(address), port))
+        listening.setblocking(False)
+    except OSError as error:
+        listening.close()
+        raise ServeError(f"{host}:{port}: cannot listen: {error.strerror}") from error
+    return listening
+
+
+def _url_of(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _listen_on_socket_file(path: Path) -> socket.socket:
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
+        raise ServeError(f"{path}: a socket path has at most {MAX_SOCKET_PATH_BYTES} bytes")
+    _own_directory(path.parent)
+    _remove_dead_socket(path)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listening.bind(str(path))
+        path.chmod(0o600)
+        listening.setblocking(False)
+    except OSError as error:
+        listening.close()
+        raise ServeError(f"{path}: cannot listen: {error.strerror}") from error
+    return listening
+
+
+def _own_directory(directory: Path) -> None:
+    """Make the directory, or refuse one that others may enter: the socket's guard is its folder."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = directory.stat()
+    except OSError as error:
+        raise ServeError(f"{directory}: cannot make the directory: {error.strerror}") from error
+    if found.st_mode & 0o077 or found.st_uid != os.geteuid():
+        raise ServeError(f"{directory}: others may enter this directory; expected your own, 700")
+
+
+def _forget_socket(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+def _remove_dead_socket(path: Path) -> None:
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise ServeError(f"{path}: is there already and is not a socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        answer = probe.connect_ex(str(path))
+    if answer not in {errno.ECONNREFUSED, errno.ENOENT}:
+        raise ServeError(f"{path}: another fleet is listening there")
+    path.unlink(missing_ok=True)
