@@ -1,0 +1,263 @@
+"""Turns a policy file's model into what the judge looks things up in.
+
+Input: a `PolicySpec` and the digest of its source. Output: a `CompiledPolicy`: per profile an index
+from host to `HostRules`, inside it tables by (scheme, port, method), and inside those tables by
+exact path and by the literal beginning of a path pattern, so that a decision costs a few dictionary
+look-ups whatever the number of rules, also of rules for one host.
+
+Rules that share host, endpoint and method are tried in order of path specificity (a literal segment
+before `*` before `**` before no path at all), then by rule id: never in file order. Rules that can
+allow nothing (an empty list somewhere) open no endpoint. The digest is the SHA-256 of the file's
+bytes, in hex: anyone can recompute it, and an edited comment is an edited policy.
+"""
+
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Final, NamedTuple
+
+from palyra_egress.destination.address_class import AddressRange
+from palyra_egress.destination.hostpattern import HostIndex, HostPattern
+from palyra_egress.policy.paths import PathPattern
+from palyra_egress.policy.schema import DenySpec, Mode, PolicySpec, RuleSpec
+from palyra_egress.reasons import Reason
+from palyra_egress.request import Scheme
+from palyra_egress.verdict import Consequence, Limits, TlsMode
+
+type Endpoint = tuple[Scheme, int]
+_ANY_PATH: Final = (3,)
+
+
+@dataclass(slots=True, eq=False)
+class CompiledRule:
+    """What a decision needs of one rule. `line` is 1-based; times are Unix milliseconds."""
+
+    rule_id: str
+    line: int
+    private: tuple[AddressRange, ...]
+    until_unix_ms: int | None
+    limits: Limits
+    observe: bool
+    encoded_slash: bool
+    owner: str | None
+    reason: str | None
+
+    @property
+    def is_budget_zero(self) -> bool:
+        """A rule whose responses may have no byte allows nothing."""
+        return self.limits.max_response_bytes == 0
+
+    def is_live(self, now_unix_ms: int) -> bool:
+        return self.until_unix_ms is None or now_unix_ms < self.until_unix_ms
+
+
+class PatternRow(NamedTuple):
+    """One way in which one rule accepts a path; `pattern` None accepts every path."""
+
+    specificity: tuple[int, ...]
+    pattern: PathPattern | None
+    rule: CompiledRule
+
+
+@dataclass(slots=True, eq=False)
+class MethodRules:
+    """The rules of one host, endpoint and method.
+
+    `by_prefix` groups patterns by their literal segments before the first wildcard, so that only
+    the groups on the way of a path are looked at; `depth` is the length of the longest such prefix.
+    """
+
+    exact: dict[str, list[CompiledRule]] = field(default_factory=dict)
+    by_prefix: dict[str, list[PatternRow]] = field(default_factory=dict)
+    depth: int = 0
+    nearest: CompiledRule | None = None
+
+    def add(self, paths: tuple[PathPattern, ...] | None, rule: CompiledRule) -> None:
+        if self.nearest is None or rule.rule_id < self.nearest.rule_id:
+            self.nearest = rule
+        if paths is None:
+            self.by_prefix.setdefault("", []).append(PatternRow(_ANY_PATH, None, rule))
+            return
+        for path in paths:
+            if path.exact is not None:
+                self.exact.setdefault(path.exact, []).append(rule)
+                continue
+            prefix = path.literal_prefix
+            self.depth = max(self.depth, prefix.count("/"))
+            row = PatternRow(path.specificity, path, rule)
+            self.by_prefix.setdefault(prefix, []).append(row)
+
+    def sort(self) -> None:
+        for rules in self.exact.values():
+            rules.sort(key=lambda rule: rule.rule_id)
+        for rows in self.by_prefix.values():
+            rows.sort(key=lambda row: (row.specificity, row.rule.rule_id))
+
+
+@dataclass(slots=True, eq=False)
+class HostRules:
+    """Every rule of one profile that names one host pattern.
+
+    `connect` keeps one rule for each different way of judging a tunnel: by private ranges and time.
+    """
+
+    by_method: dict[tuple[Scheme, int, str], MethodRules] = field(default_factory=dict)
+    by_endpoint: dict[Endpoint, list[CompiledRule]] = field(default_factory=dict)
+    by_scheme: dict[Scheme, list[CompiledRule]] = field(default_factory=dict)
+    connect: dict[int, list[CompiledRule]] = field(default_factory=dict)
+    rules: list[CompiledRule] = field(default_factory=list)
+    observing: list[CompiledRule] = field(default_factory=list)
+
+    def add(self, spec: RuleSpec, rule: CompiledRule) -> None:
+        """Rules are added in the order of their ids."""
+        self.rules.append(rule)
+        if rule.observe:
+            self.observing.append(rule)
+        if not spec.methods or spec.paths == ():
+            return
+        schemes: set[Scheme] = set()
+        for scheme, port in spec.endpoints:
+            schemes.add(scheme)
+            self.by_endpoint.setdefault((scheme, port), []).append(rule)
+            for method in spec.methods:
+                key = (scheme, port, method)
+                self.by_method.setdefault(key, MethodRules()).add(spec.paths, rule)
+        for scheme in schemes:
+            self.by_scheme.setdefault(scheme, []).append(rule)
+
+    def finish(self) -> None:
+        """Sorts what has an order and makes the table for tunnels."""
+        for method_rules in self.by_method.values():
+            method_rules.sort()
+        for (scheme, port), rules in self.by_endpoint.items():
+            if scheme == "https":
+                ways = {
+                    (rule.private, rule.until_unix_ms, rule.is_budget_zero): rule
+                    for rule in reversed(rules)
+                }
+                self.connect[port] = sorted(ways.values(), key=lambda rule: rule.rule_id)
+
+
+@dataclass(slots=True, eq=False)
+class CompiledDeny:
+    rule_id: str
+    line: int
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Penalty:
+    """What one reason costs a worker: strikes count within `window_ms` up to `limit`."""
+
+    consequence: Consequence
+    limit: int = 0
+    window_ms: int = 0
+
+
+NO_PENALTY: Final = Penalty(Consequence.NONE)
+
+
+@dataclass(slots=True, eq=False)
+class CompiledPolicy:
+    """A whole policy, ready to judge. Never changed after `compile_policy` returned it."""
+
+    file: str
+    name: str
+    digest: str
+    mode: Mode
+    tls: TlsMode
+    limits: Limits
+    requests_per_minute: int | None
+    profiles: dict[str, HostIndex[HostRules]]
+    rules: dict[str, CompiledRule]
+    deny: HostIndex[CompiledDeny]
+    penalties: dict[Reason, Penalty]
+    spec: PolicySpec
+
+    @property
+    def observes(self) -> bool:
+        return self.mode is Mode.OBSERVE
+
+
+def policy_digest(source: bytes) -> str:
+    return sha256(source).hexdigest()
+
+
+def _compile_rule(spec: RuleSpec, defaults: Limits) -> CompiledRule:
+    own = spec.limits
+    limits = Limits(
+        defaults.max_request_bytes if own.max_request_bytes is None else own.max_request_bytes,
+        defaults.max_response_bytes if own.max_response_bytes is None else own.max_response_bytes,
+    )
+    return CompiledRule(
+        rule_id=spec.rule_id,
+        line=spec.position.line,
+        private=spec.private,
+        until_unix_ms=spec.until_unix_ms,
+        limits=limits,
+        observe=spec.observe,
+        encoded_slash=spec.encoded_slash,
+        owner=spec.owner,
+        reason=spec.reason,
+    )
+
+
+def _compile_profile(
+    rule_ids: list[str], specs: dict[str, RuleSpec], rules: dict[str, CompiledRule]
+) -> HostIndex[HostRules]:
+    index: HostIndex[HostRules] = HostIndex()
+    touched: dict[int, HostRules] = {}
+    for rule_id in sorted(set(rule_ids)):
+        spec = specs[rule_id]
+        for host in _distinct(spec.hosts):
+            slot = index.slot(host, HostRules())
+            slot.add(spec, rules[rule_id])
+            touched[id(slot)] = slot
+    for slot in touched.values():
+        slot.finish()
+    return index
+
+
+def _distinct(hosts: tuple[HostPattern, ...]) -> list[HostPattern]:
+    """Each pattern once, however often and in whatever letters it is written."""
+    return list({(host.kind, host.name, host.addresses): host for host in hosts}.values())
+
+
+def _compile_deny(specs: tuple[DenySpec, ...]) -> HostIndex[CompiledDeny]:
+    index: HostIndex[CompiledDeny] = HostIndex()
+    for spec in sorted(specs, key=lambda deny: deny.rule_id):
+        for host in spec.hosts:
+            index.slot(host, CompiledDeny(spec.rule_id, spec.position.line, spec.reason))
+    return index
+
+
+def _compile_penalties(spec: PolicySpec) -> dict[Reason, Penalty]:
+    """Quarantine wins where a reason stands in both lists."""
+    penalties: dict[Reason, Penalty] = {}
+    if spec.strike is not None:
+        strike = Penalty(Consequence.STRIKE, spec.strike.limit, spec.strike.window_ms)
+        penalties.update(dict.fromkeys(spec.strike.on, strike))
+    penalties.update(dict.fromkeys(spec.quarantine, Penalty(Consequence.QUARANTINE)))
+    return penalties
+
+
+def compile_policy(spec: PolicySpec, digest: str) -> CompiledPolicy:
+    """The judge's tables for one policy; the spec must have passed the reader."""
+    specs = {rule.rule_id: rule for rule in spec.rules}
+    rules = {rule_id: _compile_rule(rule, spec.limits) for rule_id, rule in specs.items()}
+    return CompiledPolicy(
+        file=spec.file,
+        name=spec.name,
+        digest=digest,
+        mode=spec.mode,
+        tls=TlsMode.INSPECT,
+        limits=spec.limits,
+        requests_per_minute=spec.requests_per_minute,
+        profiles={
+            profile.name: _compile_profile([i for i, _ in profile.rule_ids], specs, rules)
+            for profile in spec.profiles
+        },
+        rules=rules,
+        deny=_compile_deny(spec.deny),
+        penalties=_compile_penalties(spec),
+        spec=spec,
+    )

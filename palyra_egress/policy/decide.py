@@ -1,0 +1,341 @@
+"""The judge: pure, synchronous, total.
+
+`precheck` answers before any DNS query: a final `Verdict`, or `NeedsResolution` when a rule could
+allow the request. `decide` answers with the addresses the name resolved to. Inputs: the compiled
+policy, one canonical request, the time in Unix milliseconds, and `forbidden`, the (address, port)
+pairs where the proxy and the fleet listen.
+
+Order: shape of the host; the floor for IP literals (platform addresses, our own listeners,
+addresses no rule may lift); profile; method and path; deny rules; allow rules; addresses.
+Invariants: deny beats allow; adding an allow rule never turns allow into deny, because a rule that
+does not match in full only steps aside for a less specific one; a refused name is never resolved;
+an IP literal is never resolved and pins only itself; observe mode lets POLICY refusals of
+destinations pass and nothing else; any internal fault is a DENY with INTERNAL.
+"""
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from hashlib import sha256
+from typing import Final
+
+from palyra_egress.destination.address_class import (
+    NEVER_LIFTED,
+    AddressClass,
+    ClassifiedAddress,
+    classify,
+    format_address,
+    is_covered,
+)
+from palyra_egress.destination.hostname import ends_in_number, is_canonical_host
+from palyra_egress.policy.compile import (
+    NO_PENALTY,
+    CompiledDeny,
+    CompiledPolicy,
+    CompiledRule,
+)
+from palyra_egress.policy.match import Candidates, Refusal, find_hosts, match_rules
+from palyra_egress.policy.paths import ReadPath, read_path
+from palyra_egress.reasons import Reason
+from palyra_egress.request import CanonicalHost, EgressRequest, RequestKind
+from palyra_egress.verdict import Effect, Limits, NeedsResolution, Verdict
+
+type Forbidden = frozenset[tuple[str, int]]
+NOTHING_FORBIDDEN: Final[Forbidden] = frozenset()
+OBSERVABLE: Final = frozenset(
+    {
+        Reason.HOST_NOT_ALLOWED,
+        Reason.HOST_DENIED,
+        Reason.PORT_NOT_ALLOWED,
+        Reason.SCHEME_NOT_ALLOWED,
+        Reason.METHOD_NOT_ALLOWED,
+        Reason.PATH_NOT_ALLOWED,
+        Reason.RULE_EXPIRED,
+        Reason.BUDGET_ZERO,
+    }
+)
+"""Refusals that observe mode lets pass: only what the author of a policy would mend by a rule."""
+
+NO_FINGERPRINT: Final = "0" * 64
+_METHOD: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}", re.ASCII)
+_QUERY: Final = re.compile(r"[!\"$-~]*", re.ASCII)
+_NO_PATH: Final = ReadPath("")
+_NO_LIMITS: Final = Limits()
+
+
+def fingerprint(request: EgressRequest, policy_digest: str) -> str:
+    """SHA-256 over method, URL with query, worker, lease and policy digest.
+
+    Each field is written as its length in characters, a colon, the field and a comma.
+    """
+    requester = request.requester
+    method, worker, lease = request.method, requester.worker_id, requester.lease_id
+    url = f"{request.url}?{request.query}" if request.query else request.url
+    text = (
+        f"{len(method)}:{method},{len(url)}:{url},{len(worker)}:{worker},"
+        f"{len(lease)}:{lease},{len(policy_digest)}:{policy_digest},"
+    )
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def deny_without_rule(request: EgressRequest, reason: Reason, policy_digest: str) -> Verdict:
+    """A refusal that no policy had a part in; total, whatever the request holds."""
+    try:
+        digest = fingerprint(request, policy_digest)
+    except Exception:  # noqa: BLE001 the outer edge of the judge: a refusal must always be possible
+        digest = NO_FINGERPRINT
+    return Verdict(Effect.DENY, reason, digest, policy_digest)
+
+
+def _deny(policy: CompiledPolicy, request: EgressRequest, refusal: Refusal) -> Verdict:
+    penalty = policy.penalties.get(refusal.reason, NO_PENALTY)
+    rule = refusal.rule
+    return Verdict(
+        Effect.DENY,
+        refusal.reason,
+        fingerprint(request, policy.digest),
+        policy.digest,
+        rule_id=None if rule is None else rule.rule_id,
+        policy_file=policy.file,
+        line=None if rule is None else rule.line,
+        consequence=penalty.consequence,
+        strike_limit=penalty.limit,
+        strike_window_ms=penalty.window_ms,
+    )
+
+
+def _allow(
+    policy: CompiledPolicy,
+    request: EgressRequest,
+    rule: CompiledRule | CompiledDeny | None,
+    would_deny: Reason | None,
+    pinned: tuple[str, ...],
+) -> Verdict:
+    """CONNECT carries no byte budget: the requests inside the tunnel have theirs."""
+    limits = rule.limits if isinstance(rule, CompiledRule) else policy.limits
+    return Verdict(
+        Effect.ALLOW,
+        Reason.ALLOWED if would_deny is None else Reason.OBSERVED,
+        fingerprint(request, policy.digest),
+        policy.digest,
+        None if rule is None else rule.rule_id,
+        policy.file,
+        None if rule is None else rule.line,
+        pinned,
+        _NO_LIMITS if request.kind is RequestKind.CONNECT else limits,
+        policy.tls,
+        would_deny=would_deny,
+    )
+
+
+@lru_cache(maxsize=8192)
+def _check_host(host: CanonicalHost) -> Reason | None:
+    """The judge trusts nobody to have canonicalised; None means the host is in its one form."""
+    if not host:
+        return Reason.HOST_MISSING
+    if is_canonical_host(host):
+        return None
+    return Reason.NUMERIC_HOST if ends_in_number(host) else Reason.HOST_MALFORMED
+
+
+def _check_target(request: EgressRequest) -> Reason | None:
+    reason = _check_host(request.host)
+    if reason is not None:
+        return reason
+    if request.scheme not in ("http", "https"):
+        return Reason.SCHEME_UNSUPPORTED
+    return None if 1 <= request.port <= 65535 else Reason.PORT_MISSING
+
+
+def _read_request(request: EgressRequest) -> ReadPath | Reason:
+    """The comparable path, or what is malformed about method, path or query."""
+    if request.kind is RequestKind.CONNECT:
+        is_plain = request.method == "CONNECT" and request.scheme == "https" and not request.path
+        return _NO_PATH if is_plain and not request.query else Reason.REQUEST_MALFORMED
+    if _METHOD.fullmatch(request.method) is None or request.method == "CONNECT":
+        return Reason.METHOD_MALFORMED
+    if request.query and _QUERY.fullmatch(request.query) is None:
+        return Reason.REQUEST_MALFORMED
+    return read_path(request.path) or Reason.PATH_MALFORMED
+
+
+def _literal(host: CanonicalHost) -> ClassifiedAddress | None:
+    """The classified address of an IP-literal host, None for a name."""
+    if ":" not in host and not host[-1].isdigit():
+        return None
+    address = classify(host)
+    return None if address.address_class is AddressClass.UNPARSABLE else address
+
+
+def _is_own_listener(address: ClassifiedAddress, port: int, forbidden: Forbidden) -> bool:
+    """True for the proxy's and the fleet's listeners; an unspecified one stands for loopback."""
+    if (address.text, port) in forbidden:
+        return True
+    everywhere = ("0.0.0.0", port) in forbidden or ("::", port) in forbidden  # noqa: S104 compared
+    for version, value, part_class in address.parts:
+        if (format_address(version, value), port) in forbidden:
+            return True
+        if everywhere and part_class is AddressClass.LOOPBACK:
+            return True
+    return False
+
+
+def _floor(address: ClassifiedAddress, port: int, forbidden: Forbidden) -> Reason | None:
+    """What no rule of any file can allow."""
+    if address.address_class is AddressClass.METADATA:
+        return Reason.METADATA_TARGET
+    if forbidden and _is_own_listener(address, port, forbidden):
+        return Reason.PROXY_TARGET
+    return None
+
+
+def _observe(policy: CompiledPolicy, refusal: Refusal) -> Candidates | Refusal:
+    """Turns a refusal into a pass where the policy or a live rule of this host only observes."""
+    if refusal.reason not in OBSERVABLE:
+        return refusal
+    if refusal.observer is not None and refusal.reason is not Reason.HOST_DENIED:
+        return Candidates((refusal.observer,), refusal.reason)
+    if not policy.observes:
+        return refusal
+    rule = refusal.rule if isinstance(refusal.rule, CompiledRule) else None
+    return Candidates(() if rule is None else (rule,), refusal.reason)
+
+
+def _match(
+    policy: CompiledPolicy,
+    request: EgressRequest,
+    literal: ClassifiedAddress | None,
+    now_unix_ms: int,
+) -> Candidates | Refusal:
+    """Profile, method, path, deny rules and allow rules, before observe mode has its say."""
+    index = policy.profiles.get(request.requester.profile)
+    if index is None:
+        return Refusal(Reason.PROFILE_UNKNOWN)
+    path = _read_request(request)
+    if isinstance(path, Reason):
+        return Refusal(path)
+    if not policy.deny.is_empty:
+        denied = next(find_hosts(policy.deny, request, literal), None)
+        if denied is not None:
+            return Refusal(Reason.HOST_DENIED, denied)
+    return match_rules(index, request, literal, path, now_unix_ms)
+
+
+def _before_addresses(
+    policy: CompiledPolicy, request: EgressRequest, now_unix_ms: int, forbidden: Forbidden
+) -> tuple[Candidates | Refusal, ClassifiedAddress | None]:
+    """Everything that can be said without an address, and the literal if the host is one."""
+    reason = _check_target(request)
+    if reason is not None:
+        return Refusal(reason), None
+    literal = _literal(request.host)
+    if literal is None:
+        outcome = _match(policy, request, None, now_unix_ms)
+        return (_observe(policy, outcome) if isinstance(outcome, Refusal) else outcome), None
+    reason = _floor(literal, request.port, forbidden)
+    if reason is not None:
+        return Refusal(reason), literal
+    if literal.address_class in NEVER_LIFTED:
+        return Refusal(Reason.PRIVATE_TARGET), literal
+    outcome = _match(policy, request, literal, now_unix_ms)
+    if isinstance(outcome, Candidates):
+        return outcome, literal
+    if literal.address_class is not AddressClass.PUBLIC:
+        near = outcome.rule
+        if not isinstance(near, CompiledRule) or not is_covered(literal, near.private):
+            return Refusal(Reason.PRIVATE_TARGET, near), literal
+    return _observe(policy, outcome), literal
+
+
+def _denied_address(
+    policy: CompiledPolicy, addresses: Sequence[ClassifiedAddress]
+) -> CompiledDeny | None:
+    """The deny rule that names one of the addresses, embedded ones included."""
+    for address in addresses:
+        for version, value, _ in address.parts:
+            denied = next(policy.deny.find_address(version, value), None)
+            if denied is not None:
+                return denied
+    return None
+
+
+def _refuse_addresses(addresses: Sequence[ClassifiedAddress]) -> Reason:
+    """Why an answer that no candidate covers is refused."""
+    if any(address.address_class is AddressClass.PUBLIC for address in addresses):
+        return Reason.MIXED_ANSWER
+    return Reason.PRIVATE_TARGET
+
+
+def _with_addresses(
+    policy: CompiledPolicy,
+    request: EgressRequest,
+    candidates: Candidates,
+    addresses: Sequence[ClassifiedAddress],
+    forbidden: Forbidden,
+) -> Verdict:
+    """Every address must pass the floor, the deny rules and the `private` ranges of one rule."""
+    rules, would_deny = candidates
+    nearest = rules[0] if rules else None
+    if not addresses:
+        return _deny(policy, request, Refusal(Reason.RESOLUTION_EMPTY, nearest))
+    needs_private = False
+    for floor in (True, False):
+        for address in addresses:
+            found = address.address_class
+            if floor:
+                reason = _floor(address, request.port, forbidden)
+                needs_private = needs_private or found is not AddressClass.PUBLIC
+            else:
+                reason = Reason.RESOLUTION_FAILED if found is AddressClass.UNPARSABLE else None
+            if reason is not None:
+                return _deny(policy, request, Refusal(reason, nearest))
+    denied = None if policy.deny.is_empty else _denied_address(policy, addresses)
+    if denied is not None:
+        if not policy.observes:
+            return _deny(policy, request, Refusal(Reason.HOST_DENIED, denied))
+        would_deny = would_deny or Reason.HOST_DENIED
+    rule: CompiledRule | None = nearest
+    if needs_private:
+        rule = next((r for r in rules if all(is_covered(a, r.private) for a in addresses)), None)
+        if rule is None:
+            return _deny(policy, request, Refusal(_refuse_addresses(addresses), nearest))
+    pinned = tuple(dict.fromkeys(address.text for address in addresses))
+    return _allow(policy, request, rule, would_deny, pinned)
+
+
+def precheck(
+    policy: CompiledPolicy,
+    request: EgressRequest,
+    now_unix_ms: int,
+    forbidden: Forbidden = NOTHING_FORBIDDEN,
+) -> Verdict | NeedsResolution:
+    """A verdict where no address is needed to give one; otherwise the name to resolve."""
+    try:
+        outcome, literal = _before_addresses(policy, request, now_unix_ms, forbidden)
+        if isinstance(outcome, Refusal):
+            return _deny(policy, request, outcome)
+        if literal is None:
+            return NeedsResolution(request.host, request.port)
+        return _with_addresses(policy, request, outcome, (literal,), forbidden)
+    except Exception:  # noqa: BLE001 the outer edge of the judge: a fault is a denial
+        return deny_without_rule(request, Reason.INTERNAL, policy.digest)
+
+
+def decide(
+    policy: CompiledPolicy,
+    request: EgressRequest,
+    addresses: Sequence[str],
+    now_unix_ms: int,
+    forbidden: Forbidden = NOTHING_FORBIDDEN,
+) -> Verdict:
+    """The final verdict. For an IP-literal host only the literal itself is judged and pinned."""
+    try:
+        outcome, literal = _before_addresses(policy, request, now_unix_ms, forbidden)
+        if isinstance(outcome, Refusal):
+            return _deny(policy, request, outcome)
+        classified = (
+            tuple(classify(address) for address in addresses) if literal is None else (literal,)
+        )
+        return _with_addresses(policy, request, outcome, classified, forbidden)
+    except Exception:  # noqa: BLE001 the outer edge of the judge: a fault is a denial
+        return deny_without_rule(request, Reason.INTERNAL, policy.digest)

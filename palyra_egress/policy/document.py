@@ -1,0 +1,242 @@
+"""Reads YAML 1.2 strictly into nodes that remember their line and column.
+
+Input: the bytes of one file. Output: a tree of `Scalar`, `Sequence` and `Mapping`; problems are
+added to the collector, and None is returned where nothing can be built. Refused: more than
+`MAX_BYTES`, anything but UTF-8, several documents, directives, tags, anchors and aliases (so no
+alias bomb exists), duplicate keys, nesting deeper than `MAX_DEPTH`, and plain values that YAML 1.1
+and 1.2 read differently (`no`, `0755`, `12:30:00`, `1_000`, `~`): those must be quoted.
+Plain `true`/`false` are booleans, plain decimal integers are integers, all else is text.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import (
+    AliasEvent,
+    DocumentStartEvent,
+    Event,
+    MappingEndEvent,
+    MappingStartEvent,
+    NodeEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+)
+from ruamel.yaml.reader import ReaderError
+
+from palyra_egress.policy.errors import Position, ProblemCode, Problems
+
+MAX_BYTES: Final = 4 * 1024 * 1024
+MAX_DEPTH: Final = 16
+_INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,17})", re.ASCII)
+_AMBIGUOUS: Final = re.compile(
+    r"(?:y|n|yes|no|on|off|null|~"
+    r"|[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?"  # sexagesimal
+    r"|[-+]?0[0-9_]+|[-+]?0[box][0-9a-f_]+"  # octal, binary, hexadecimal
+    r"|[-+][0-9][0-9_]*|[0-9][0-9_]*_[0-9_]*|[0-9]{19,}"  # signs, underscores, too long
+    r"|[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*|[0-9]+(?=e))(?:e[-+]?[0-9]+)?"  # floats
+    r"|[-+]?\.inf|\.nan|<<|=)",
+    re.ASCII | re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """One value: text, an integer, a boolean, or None for an empty value."""
+
+    value: str | int | bool | None
+    text: str
+    position: Position
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    items: tuple["Node", ...]
+    position: Position
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """Keys keep their own scalar, so that a problem can point at the key."""
+
+    entries: dict[str, tuple[Scalar, "Node"]]
+    position: Position
+
+
+type Node = Scalar | Sequence | Mapping
+
+
+def _position(event: Event) -> Position:
+    mark = event.start_mark
+    return Position() if mark is None else Position(mark.line + 1, mark.column + 1)
+
+
+class _Builder:
+    """Builds the tree from the parser's events; one instance for one file."""
+
+    def __init__(self, events: Iterator[Event], problems: Problems) -> None:
+        self._events = events
+        self._problems = problems
+
+    def read(self) -> Node | None:
+        root: Node | None = None
+        documents = 0
+        for event in self._events:
+            if isinstance(event, DocumentStartEvent):
+                documents += 1
+                self._check_document(event, documents)
+            elif isinstance(event, NodeEvent):
+                node = self._node(event, 0)
+                root = node if documents == 1 else root
+        return root
+
+    def _check_document(self, event: DocumentStartEvent, documents: int) -> None:
+        if documents > 1:
+            self._add(event, ProblemCode.SYNTAX, "a second document", "one document in a file")
+        if event.version or event.tags:
+            self._add(event, ProblemCode.SYNTAX, "a YAML directive", "plain YAML 1.2")
+
+    def _add(self, event: Event, code: ProblemCode, message: str, expected: str) -> None:
+        self._problems.add(_position(event), code, message, expected=expected)
+
+    def _node(self, event: Event, depth: int) -> Node:
+        position = _position(event)
+        if isinstance(event, AliasEvent):
+            self._add(event, ProblemCode.ALIAS, "an alias", "the value itself, written out")
+            return Scalar(None, "", position)
+        if getattr(event, "anchor", None) is not None:
+            self._add(event, ProblemCode.ALIAS, "an anchor", "no anchors and no aliases")
+        if isinstance(event, ScalarEvent):
+            return self._scalar(event, position)
+        if getattr(event, "tag", None) is not None:
+            self._add(event, ProblemCode.TAG, "an explicit tag", "no tags")
+        if depth >= MAX_DEPTH:
+            self._add(event, ProblemCode.SYNTAX, "nesting is too deep", f"at most {MAX_DEPTH}")
+            self._skip()
+            return Scalar(None, "", position)
+        if isinstance(event, SequenceStartEvent):
+            return self._sequence(position, depth)
+        return self._mapping(position, depth)
+
+    def _skip(self) -> None:
+        """Reads to the end of a collection whose start was just read."""
+        open_collections = 1
+        for event in self._events:
+            if isinstance(event, SequenceStartEvent | MappingStartEvent):
+                open_collections += 1
+            elif isinstance(event, SequenceEndEvent | MappingEndEvent):
+                open_collections -= 1
+                if open_collections == 0:
+                    return
+
+    def _scalar(self, event: ScalarEvent, position: Position) -> Scalar:
+        text = str(event.value)
+        if getattr(event, "tag", None) is not None:
+            self._add(event, ProblemCode.TAG, "an explicit tag", "no tags")
+            return Scalar(text, text, position)
+        if event.style:
+            return Scalar(text, text, position)
+        if text == "":
+            return Scalar(None, "", position)
+        if text in {"true", "false"}:
+            return Scalar(text == "true", text, position)
+        if _INTEGER.fullmatch(text):
+            return Scalar(int(text), text, position)
+        return Scalar(text, text, position)
+
+    def _sequence(self, position: Position, depth: int) -> Sequence:
+        items: list[Node] = []
+        for event in self._events:
+            if isinstance(event, SequenceEndEvent):
+                break
+            items.append(self._value(event, depth + 1))
+        return Sequence(tuple(items), position)
+
+    def _value(self, event: Event, depth: int) -> Node:
+        """A node in value position, where the ambiguous spellings are refused."""
+        node = self._node(event, depth)
+        if (
+            isinstance(node, Scalar)
+            and isinstance(event, ScalarEvent)
+            and not event.style
+            and not isinstance(node.value, bool | int)
+            and (_AMBIGUOUS.fullmatch(node.text) or node.text.lower() in {"true", "false"})
+        ):
+            self._problems.add(
+                node.position,
+                ProblemCode.AMBIGUOUS_VALUE,
+                f"YAML versions disagree on what {node.text[:40]} means",
+                expected="true, false, a plain decimal number, or text in quotes",
+            )
+        return node
+
+    def _mapping(self, position: Position, depth: int) -> Mapping:
+        entries: dict[str, tuple[Scalar, Node]] = {}
+        for event in self._events:
+            if isinstance(event, MappingEndEvent):
+                break
+            key = self._node(event, depth + 1)
+            value = self._value(next(self._events), depth + 1)
+            if not isinstance(key, Scalar) or key.text == "":
+                self._problems.add(
+                    key.position, ProblemCode.WRONG_TYPE, "this key", expected="a word"
+                )
+                continue
+            first = entries.get(key.text)
+            if first is not None:
+                self._problems.add(
+                    key.position,
+                    ProblemCode.DUPLICATE_KEY,
+                    f"the key {key.text!r} stands here again, first on line "
+                    f"{first[0].position.line}",
+                    expected="each key once",
+                )
+                continue
+            entries[key.text] = (key, value)
+        return Mapping(entries, position)
+
+
+def read_document(source: bytes, problems: Problems) -> Node | None:
+    """The tree of one file; None if there is none. Syntax errors end the reading."""
+    if len(source) > MAX_BYTES:
+        problems.add(
+            Position(),
+            ProblemCode.TOO_LARGE,
+            f"the file has {len(source)} bytes",
+            expected=f"at most {MAX_BYTES}",
+        )
+        return None
+    try:
+        text = source.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = source.count(b"\n", 0, error.start) + 1
+        column = error.start - source.rfind(b"\n", 0, error.start)
+        problems.add(
+            Position(line, column),
+            ProblemCode.NOT_UTF8,
+            "bytes that are not UTF-8",
+            expected="UTF-8",
+        )
+        return None
+    try:
+        root = _Builder(iter(YAML(typ="safe", pure=True).parse(text)), problems).read()
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = Position() if mark is None else Position(mark.line + 1, mark.column + 1)
+        what = error.problem or error.context or "this is not YAML"
+        problems.add(place, ProblemCode.SYNTAX, str(what), expected="YAML 1.2")
+        return None
+    except ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        problems.add(Position(line), ProblemCode.SYNTAX, "a character that YAML does not allow")
+        return None
+    except (YAMLError, ValueError, RecursionError) as error:
+        problems.add(Position(), ProblemCode.SYNTAX, f"not YAML: {type(error).__name__}")
+        return None
+    if root is None:
+        problems.add(Position(), ProblemCode.EMPTY, "the file is empty", expected="a policy")
+    return root

@@ -1,0 +1,110 @@
+"""What is wrong with a policy file, told so that its author can mend it at once.
+
+A `Problem` is one line: `file:line:col: code: what is wrong; expected …; did you mean …?`. Lines
+and columns count from 1. A reader collects problems and raises all of them together in one
+`PolicyFileError`; a file with a single problem is refused as a whole.
+"""
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NoReturn
+
+
+class ProblemCode(StrEnum):
+    """Stable codes of policy problems, as editors and pipelines see them."""
+
+    UNREADABLE = "unreadable"
+    TOO_LARGE = "too_large"
+    NOT_UTF8 = "not_utf8"
+    SYNTAX = "syntax"
+    EMPTY = "empty"
+    DUPLICATE_KEY = "duplicate_key"
+    ALIAS = "alias"
+    TAG = "tag"
+    AMBIGUOUS_VALUE = "ambiguous_value"
+    UNKNOWN_KEY = "unknown_key"
+    MISSING_KEY = "missing_key"
+    WRONG_TYPE = "wrong_type"
+    BAD_VALUE = "bad_value"
+    NOT_SUPPORTED_YET = "not_supported_yet"
+    BAD_PATTERN = "bad_pattern"
+    NEEDS_ACKNOWLEDGEMENT = "needs_acknowledgement"
+    NEVER_ALLOWED = "never_allowed"
+    DUPLICATE_ID = "duplicate_id"
+    UNKNOWN_RULE = "unknown_rule"
+    UNKNOWN_PROFILE = "unknown_profile"
+    NO_CONSEQUENCE = "no_consequence"
+    TEST_FAILED = "test_failed"
+    # warnings of the linter; a file that has them still loads
+    ALLOWS_NOTHING = "allows_nothing"
+    RULE_EXPIRED = "rule_expired"
+    RULE_EXPIRES_SOON = "rule_expires_soon"
+    RULE_UNUSED = "rule_unused"
+    RULE_SHADOWED = "rule_shadowed"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Position:
+    """A place in a file; both numbers count from 1."""
+
+    line: int = 1
+    column: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong, where, and what would be right."""
+
+    file: str
+    position: Position
+    code: ProblemCode
+    message: str
+    expected: str | None = None
+    suggestion: str | None = None
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.position.line}:{self.position.column}"
+        text = f"{place}: {self.code.value}: {self.message}"
+        if self.expected is not None:
+            text += f"; expected {self.expected}"
+        if self.suggestion is not None:
+            text += f"; did you mean {self.suggestion!r}?"
+        return text
+
+
+class PolicyFileError(ValueError):
+    """A policy file that is refused, with every problem found in it."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(sorted(problems, key=lambda problem: problem.position))
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class Problems:
+    """Collects the problems of one file."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.found: list[Problem] = []
+
+    def add(
+        self,
+        position: Position,
+        code: ProblemCode,
+        message: str,
+        *,
+        expected: str | None = None,
+        suggestion: str | None = None,
+    ) -> None:
+        self.found.append(Problem(self.file, position, code, message, expected, suggestion))
+
+    def raise_all(self) -> NoReturn:
+        raise PolicyFileError(self.found)
+
+
+def nearest(word: str, choices: Iterable[str]) -> str | None:
+    """The choice that was probably meant, if one is near enough."""
+    close = difflib.get_close_matches(word.lower()[:64], list(choices), n=1, cutoff=0.6)
+    return close[0] if close else None

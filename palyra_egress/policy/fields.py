@@ -1,0 +1,222 @@
+"""Typed access to one mapping of a policy file, with every mistake reported where it stands.
+
+A `Fields` wraps a mapping, the words it may hold and the collector of problems. Each reader takes a
+key and returns the typed value, or the default where the key is absent or its value is wrong (the
+problem is then recorded, so the file is refused anyway). Unknown keys are reported with the nearest
+known word, and words of the language that are not enforced yet as `not_supported_yet`.
+"""
+
+from collections.abc import Mapping as AbstractMapping
+from enum import StrEnum
+from typing import Final
+
+from palyra_egress.policy.document import Mapping, Node, Scalar, Sequence
+from palyra_egress.policy.errors import Position, ProblemCode, Problems, nearest
+from palyra_egress.policy.values import (
+    EXPECTED_ID,
+    EXPECTED_SIZE,
+    is_identifier,
+    read_size,
+    suggest_size,
+)
+
+MAX_TEXT: Final = 500
+
+
+def describe(node: Node) -> str:
+    """What stands there, in words."""
+    match node:
+        case Sequence():
+            return "a list"
+        case Mapping():
+            return "a mapping"
+        case Scalar(value=None):
+            return "nothing"
+        case Scalar(value=bool()):
+            return f"the boolean {node.text}"
+        case Scalar(value=int()):
+            return f"the number {node.text}"
+        case _:
+            return f"the text {node.text[:60]!r}"
+
+
+class Fields:
+    """The entries of one mapping; see the module's docstring."""
+
+    def __init__(
+        self,
+        mapping: Mapping,
+        what: str,
+        known: frozenset[str],
+        problems: Problems,
+        unsupported: AbstractMapping[str, str] | None = None,
+    ) -> None:
+        self.mapping = mapping
+        self.what = what
+        self.problems = problems
+        later = unsupported or {}
+        for name, (key, _) in mapping.entries.items():
+            if name in known:
+                continue
+            if name in later:
+                self.refuse(
+                    key.position,
+                    ProblemCode.NOT_SUPPORTED_YET,
+                    f"{name!r} ({later[name]}) is not enforced by this version",
+                    "a policy without it",
+                )
+                continue
+            problems.add(
+                key.position,
+                ProblemCode.UNKNOWN_KEY,
+                f"{what} has no key {name[:60]!r}",
+                expected=f"one of {', '.join(sorted(known))}",
+                suggestion=nearest(name, known),
+            )
+
+    def refuse(
+        self,
+        position: Position,
+        code: ProblemCode,
+        message: str,
+        expected: str | None = None,
+        suggestion: str | None = None,
+    ) -> None:
+        self.problems.add(position, code, message, expected=expected, suggestion=suggestion)
+
+    def wrong(self, node: Node, name: str, expected: str) -> None:
+        self.refuse(
+            node.position, ProblemCode.WRONG_TYPE, f"{name!r} is {describe(node)}", expected
+        )
+
+    def node(self, name: str) -> Node | None:
+        entry = self.mapping.entries.get(name)
+        return None if entry is None else entry[1]
+
+    def has(self, name: str) -> bool:
+        return name in self.mapping.entries
+
+    def require(self, name: str, expected: str) -> Node | None:
+        node = self.node(name)
+        if node is None:
+            self.refuse(
+                self.mapping.position,
+                ProblemCode.MISSING_KEY,
+                f"{self.what} has no {name!r}",
+                expected,
+            )
+        return node
+
+    def text(self, name: str) -> str | None:
+        """A non-empty text of bounded length."""
+        node = self.node(name)
+        if node is None:
+            return None
+        if isinstance(node, Scalar) and isinstance(node.value, str) and node.value:
+            if len(node.value) <= MAX_TEXT:
+                return node.value
+            self.refuse(
+                node.position, ProblemCode.BAD_VALUE, f"{name!r} is long", f"at most {MAX_TEXT}"
+            )
+            return None
+        self.wrong(node, name, "a text")
+        return None
+
+    def identifier(self, name: str) -> str:
+        """A required identifier; the empty text where it is missing or wrong."""
+        node = self.require(name, EXPECTED_ID)
+        if node is None:
+            return ""
+        if isinstance(node, Scalar) and isinstance(node.value, str) and is_identifier(node.value):
+            return node.value
+        self.refuse(
+            node.position, ProblemCode.BAD_VALUE, f"{name!r} is {describe(node)}", EXPECTED_ID
+        )
+        return ""
+
+    def boolean(self, name: str) -> bool:
+        node = self.node(name)
+        if node is None:
+            return False
+        if isinstance(node, Scalar) and isinstance(node.value, bool):
+            return node.value
+        self.wrong(node, name, "true or false")
+        return False
+
+    def choice[E: StrEnum](self, name: str, choices: type[E], default: E) -> E:
+        node = self.node(name)
+        if node is None:
+            return default
+        words = [member.value for member in choices]
+        if isinstance(node, Scalar) and node.value in words:
+            return choices(node.text)
+        self.refuse(
+            node.position,
+            ProblemCode.BAD_VALUE,
+            f"{name!r} is {describe(node)}",
+            f"one of {', '.join(words)}",
+            nearest(node.text, words) if isinstance(node, Scalar) else None,
+        )
+        return default
+
+    def size(self, name: str) -> int | None:
+        node = self.node(name)
+        if node is None:
+            return None
+        size = read_size(node.value) if isinstance(node, Scalar) else None
+        if size is None:
+            suggestion = suggest_size(node.text) if isinstance(node, Scalar) else None
+            self.refuse(
+                node.position,
+                ProblemCode.BAD_VALUE,
+                f"{name!r} is {describe(node)}",
+                EXPECTED_SIZE,
+                suggestion,
+            )
+        return size
+
+    def whole(self, name: str, low: int, high: int) -> int | None:
+        node = self.node(name)
+        if node is None:
+            return None
+        value = node.value if isinstance(node, Scalar) else None
+        if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
+            return value
+        expected = f"a whole number from {low} to {high}"
+        self.refuse(node.position, ProblemCode.BAD_VALUE, f"{name!r} is {describe(node)}", expected)
+        return None
+
+    def items(self, name: str, expected: str) -> tuple[Node, ...] | None:
+        """The items of a list, None where the key is absent."""
+        node = self.node(name)
+        if node is None:
+            return None
+        if isinstance(node, Sequence):
+            return node.items
+        self.wrong(node, name, f"a list of {expected}")
+        return ()
+
+    def texts(self, name: str, expected: str) -> list[tuple[str, Position]] | None:
+        """The texts of a list with their places, None where the key is absent."""
+        items = self.items(name, expected)
+        if items is None:
+            return None
+        found: list[tuple[str, Position]] = []
+        for item in items:
+            if isinstance(item, Scalar) and isinstance(item.value, str) and item.value:
+                found.append((item.value, item.position))
+            else:
+                self.wrong(item, name, expected)
+        return found
+
+    def sub(
+        self, name: str, known: frozenset[str], unsupported: AbstractMapping[str, str] | None = None
+    ) -> "Fields | None":
+        """The fields of a nested mapping."""
+        node = self.node(name)
+        if node is None:
+            return None
+        if isinstance(node, Mapping):
+            return Fields(node, f"{name!r}", known, self.problems, unsupported)
+        self.wrong(node, name, "a mapping")
+        return None

@@ -1,0 +1,165 @@
+"""The tests inside a policy file: read with it, run when it is loaded.
+
+A test says who asks for what and what the answer must be:
+`{profile: p, request: GET https://host/path, expect: deny method_not_allowed}`. Optional keys are
+`resolved` (the addresses of the name; without it, one public address) and `at` (the time; without
+it, a moment before every `until`). `expect` is `allow`, `deny`, `observe`, and after the last two
+optionally a short reason code. A failing test refuses the file. The time is never the clock's, so
+a file that loads today loads tomorrow.
+"""
+
+from typing import Final
+
+from palyra_egress.destination.hostname import HostRefused
+from palyra_egress.policy.compile import CompiledPolicy
+from palyra_egress.policy.decide import decide, precheck
+from palyra_egress.policy.document import Mapping, Node, Scalar
+from palyra_egress.policy.errors import Problem, ProblemCode, Problems, nearest
+from palyra_egress.policy.fields import Fields, describe
+from palyra_egress.policy.request_text import connect_from_authority, judge_request_from_url
+from palyra_egress.policy.schema import EmbeddedRequest, EmbeddedTest
+from palyra_egress.policy.values import EXPECTED_TIME, read_time_unix_ms
+from palyra_egress.reasons import Reason
+from palyra_egress.request import EgressRequest, Requester, RequestKind
+from palyra_egress.verdict import Effect, Verdict
+
+STAND_IN_ADDRESS: Final = "203.0.114.1"
+"""A public address, one beyond a documentation range, for tests that name none."""
+
+_KEYS: Final = frozenset({"profile", "request", "resolved", "expect", "at"})
+_EXPECTED_REQUEST: Final = "`METHOD https://host/path` or `CONNECT host:port`"
+_EXPECTED_ANSWER: Final = "`allow`, `deny [reason]` or `observe [reason]`"
+_SHORT: Final = {reason.short: reason for reason in Reason}
+_TEST_WORKER: Final = "policy-test"
+
+
+def _read_request(fields: Fields, profile: str) -> EmbeddedRequest:
+    fields.require("request", _EXPECTED_REQUEST)
+    requester = Requester(_TEST_WORKER, _TEST_WORKER, profile)
+    method, space, target = (fields.text("request") or "").partition(" ")
+    node = fields.node("request")
+    if node is not None and (not space or not target or target != target.strip()):
+        fields.refuse(
+            node.position,
+            ProblemCode.BAD_VALUE,
+            f"'request' is {describe(node)}",
+            _EXPECTED_REQUEST,
+        )
+    kind = RequestKind.CONNECT if method == "CONNECT" else RequestKind.REQUEST
+    return EmbeddedRequest(kind, method, target, requester)
+
+
+def _read_expectation(fields: Fields) -> tuple[str, Reason | None]:
+    node = fields.require("expect", _EXPECTED_ANSWER)
+    effect, space, short = (fields.text("expect") or "").partition(" ")
+    reason = _SHORT.get(short)
+    if node is None:
+        return "deny", None
+    if effect not in {"allow", "deny", "observe"} or (effect == "allow" and space):
+        fields.refuse(
+            node.position,
+            ProblemCode.BAD_VALUE,
+            f"'expect' is {describe(node)}",
+            _EXPECTED_ANSWER,
+            nearest(effect, ("allow", "deny", "observe")),
+        )
+    elif space and reason is None:
+        fields.refuse(
+            node.position,
+            ProblemCode.BAD_VALUE,
+            f"no reason is called {short[:60]!r}",
+            "the short code of a reason",
+            nearest(short, _SHORT),
+        )
+    return effect, reason
+
+
+def _read_time(fields: Fields) -> int:
+    node = fields.node("at")
+    if node is None:
+        return 0
+    moment = read_time_unix_ms(node.text) if isinstance(node, Scalar) else None
+    if moment is None:
+        fields.refuse(
+            node.position, ProblemCode.BAD_VALUE, f"'at' is {describe(node)}", EXPECTED_TIME
+        )
+        return 0
+    return moment
+
+
+def read_test(node: Node, problems: Problems) -> EmbeddedTest | None:
+    """One test; None if it is not a mapping."""
+    if not isinstance(node, Mapping):
+        problems.add(
+            node.position,
+            ProblemCode.WRONG_TYPE,
+            f"a test is {describe(node)}",
+            expected="a mapping with profile, request and expect",
+        )
+        return None
+    fields = Fields(node, "a test", _KEYS, problems)
+    fields.require("profile", "the name of a profile")
+    resolved = fields.texts("resolved", "IP addresses")
+    effect, reason = _read_expectation(fields)
+    return EmbeddedTest(
+        position=node.position,
+        request=_read_request(fields, fields.text("profile") or ""),
+        resolved=None if resolved is None else tuple(text for text, _ in resolved),
+        at_unix_ms=_read_time(fields),
+        expect=effect,
+        expected_reason=reason,
+    )
+
+
+def _canonical(asked: EmbeddedRequest) -> EgressRequest:
+    if asked.kind is RequestKind.CONNECT:
+        return connect_from_authority(asked.target, asked.requester)
+    return judge_request_from_url(asked.method, asked.target, asked.requester)
+
+
+def judge_test(policy: CompiledPolicy, test: EmbeddedTest) -> Verdict | Reason:
+    """The answer to a test: a verdict, or the reason why the request is none."""
+    try:
+        request = _canonical(test.request)
+    except HostRefused as error:
+        return error.reason
+    first = precheck(policy, request, test.at_unix_ms)
+    if isinstance(first, Verdict):
+        return first
+    resolved = (STAND_IN_ADDRESS,) if test.resolved is None else test.resolved
+    return decide(policy, request, resolved, test.at_unix_ms)
+
+
+def _outcome(answer: Verdict | Reason) -> tuple[str, Reason]:
+    if isinstance(answer, Reason):
+        return "deny", answer
+    if answer.would_deny is not None:
+        return "observe", answer.would_deny
+    return ("allow" if answer.effect is Effect.ALLOW else "deny"), answer.reason
+
+
+def run_test(policy: CompiledPolicy, test: EmbeddedTest) -> Problem | None:
+    """None if the test passes, else the problem at its place in the file."""
+    answer = judge_test(policy, test)
+    effect, reason = _outcome(answer)
+    if effect == test.expect and test.expected_reason in (None, reason):
+        return None
+    got = effect if effect == "allow" else f"{effect} {reason.short}"
+    line = answer.line if isinstance(answer, Verdict) else None
+    wanted = test.expect
+    if test.expected_reason is not None:
+        wanted += f" {test.expected_reason.short}"
+    by = "" if line is None else f" (by the rule on line {line})"
+    return Problem(
+        policy.file,
+        test.position,
+        ProblemCode.TEST_FAILED,
+        f"{test.request.method} {test.request.target} gives {got}{by}",
+        wanted,
+    )
+
+
+def run_tests(policy: CompiledPolicy) -> list[Problem]:
+    """The failures of every test of the policy's file."""
+    results = [run_test(policy, test) for test in policy.spec.tests]
+    return [problem for problem in results if problem is not None]

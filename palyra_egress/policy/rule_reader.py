@@ -1,0 +1,294 @@
+"""Reads one rule, allow or deny, of a policy file.
+
+Input: a node of the document. Output: a `RuleSpec` or `DenySpec`; mistakes go to the collector and
+leave a harmless value behind (an empty list, no permission). Defaults: schemes https; ports of the
+schemes (443, and 80 only where the rule says http); methods GET and HEAD; every path. Where a
+rule names both schemes and lists ports, 80 belongs to http and 443 to https; other ports to both.
+A list that is there and empty allows nothing.
+"""
+
+from typing import Final
+
+from palyra_egress.destination.address_class import (
+    AddressRange,
+    parse_range,
+    refuse_private_range,
+)
+from palyra_egress.destination.hostpattern import HostPattern, PatternRefused, parse_pattern
+from palyra_egress.policy.document import Mapping, Node, Scalar
+from palyra_egress.policy.errors import Position, ProblemCode, Problems, nearest
+from palyra_egress.policy.fields import Fields, describe
+from palyra_egress.policy.paths import PathPattern, PathRefused, parse_path_pattern
+from palyra_egress.policy.schema import (
+    DEFAULT_METHODS,
+    DEFAULT_SCHEMES,
+    KNOWN_METHODS,
+    NOT_SUPPORTED_YET,
+    SCHEME_PORT,
+    SERVICE_PORTS,
+    Acknowledgement,
+    DenySpec,
+    RuleSpec,
+)
+from palyra_egress.policy.values import EXPECTED_TIME, read_time_unix_ms
+from palyra_egress.request import Scheme
+from palyra_egress.verdict import Limits, TlsMode
+
+_RULE_KEYS: Final = frozenset(
+    {"id", "hosts", "ports", "schemes", "methods", "paths", "private", "tls", "until"}
+    | {"owner", "reason", "limits", "observe", "encoded_slash", "acknowledge"}
+)
+_DENY_KEYS: Final = frozenset({"id", "hosts", "reason"})
+LIMIT_KEYS: Final = frozenset({"max_request_bytes", "max_response_bytes"})
+
+
+def _read_acknowledgements(fields: Fields) -> frozenset[Acknowledgement]:
+    words = [member.value for member in Acknowledgement]
+    given = fields.texts("acknowledge", "words") or []
+    for text, position in given:
+        if text not in words:
+            fields.refuse(
+                position,
+                ProblemCode.BAD_VALUE,
+                f"nothing is called {text[:60]!r} here",
+                f"one of {', '.join(words)}",
+                nearest(text, words),
+            )
+    return frozenset(Acknowledgement(text) for text, _ in given if text in words)
+
+
+def _read_pattern(text: str, position: Position, fields: Fields) -> HostPattern | None:
+    try:
+        return parse_pattern(text)
+    except PatternRefused as error:
+        fields.refuse(
+            position,
+            ProblemCode.BAD_PATTERN,
+            f"{text[:80]!r}: {error.detail}",
+            error.expected,
+            error.suggestion,
+        )
+        return None
+
+
+def _read_hosts(
+    fields: Fields, acknowledged: frozenset[Acknowledgement] | None
+) -> tuple[HostPattern, ...]:
+    """The patterns; `acknowledged` None for deny rules, which may be as wide as they like."""
+    if not fields.has("hosts"):
+        fields.require("hosts", "a list of host patterns")
+    patterns: list[HostPattern] = []
+    for text, position in fields.texts("hosts", "host patterns") or []:
+        pattern = _read_pattern(text, position, fields)
+        if pattern is None:
+            continue
+        patterns.append(pattern)
+        needed = None
+        if pattern.is_wide:
+            needed = (Acknowledgement.WIDE_HOST, "opens a registry's suffix or a huge network")
+        elif pattern.is_single_label:
+            needed = (Acknowledgement.SINGLE_LABEL, "is completed by search domains")
+        if needed is None or acknowledged is None or needed[0] in acknowledged:
+            continue
+        fields.refuse(
+            position,
+            ProblemCode.NEEDS_ACKNOWLEDGEMENT,
+            f"{text[:80]!r} {needed[1]}",
+            f"a narrower pattern, or `acknowledge: [{needed[0].value}]` in the rule",
+        )
+    return tuple(patterns)
+
+
+def _read_schemes(fields: Fields) -> tuple[Scheme, ...]:
+    given = fields.texts("schemes", "http or https")
+    if given is None:
+        return DEFAULT_SCHEMES
+    schemes: list[Scheme] = []
+    for text, position in given:
+        match text:
+            case "http":
+                schemes.append("http")
+            case "https":
+                schemes.append("https")
+            case _:
+                fields.refuse(
+                    position,
+                    ProblemCode.BAD_VALUE,
+                    f"the scheme {text[:40]!r} is not carried",
+                    "http or https",
+                    nearest(text, SCHEME_PORT),
+                )
+    return tuple(dict.fromkeys(schemes))
+
+
+def _read_port(item: Node, fields: Fields, acknowledged: frozenset[Acknowledgement]) -> int | None:
+    value = item.value if isinstance(item, Scalar) else None
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 65535:
+        fields.refuse(
+            item.position,
+            ProblemCode.BAD_VALUE,
+            f"a port is {describe(item)}",
+            "a whole number from 1 to 65535; ranges are written out",
+        )
+        return None
+    service = SERVICE_PORTS.get(value)
+    if service is not None and Acknowledgement.SERVICE_PORT not in acknowledged:
+        fields.refuse(
+            item.position,
+            ProblemCode.NEEDS_ACKNOWLEDGEMENT,
+            f"port {value} belongs to {service}",
+            "another port, or `acknowledge: [service_port]` in the rule",
+        )
+    return value
+
+
+def _read_endpoints(
+    fields: Fields, acknowledged: frozenset[Acknowledgement]
+) -> tuple[tuple[Scheme, int], ...]:
+    schemes = _read_schemes(fields)
+    items = fields.items("ports", "port numbers")
+    if items is None:
+        return tuple((scheme, SCHEME_PORT[scheme]) for scheme in schemes)
+    ports = [_read_port(item, fields, acknowledged) for item in items]
+    others: dict[Scheme, int] = {"http": SCHEME_PORT["https"], "https": SCHEME_PORT["http"]}
+    return tuple(
+        (scheme, port)
+        for scheme in schemes
+        for port in dict.fromkeys(ports)
+        if port is not None and (len(schemes) == 1 or port != others[scheme])
+    )
+
+
+def _read_methods(fields: Fields) -> tuple[str, ...]:
+    given = fields.texts("methods", "method names")
+    if given is None:
+        return DEFAULT_METHODS
+    methods: list[str] = []
+    for text, position in given:
+        method = text.upper()
+        if method in KNOWN_METHODS:
+            methods.append(method)
+            continue
+        fields.refuse(
+            position,
+            ProblemCode.BAD_VALUE,
+            f"the method {text[:40]!r} cannot be allowed",
+            f"one of {', '.join(sorted(KNOWN_METHODS))}",
+            nearest(method, (name.lower() for name in KNOWN_METHODS)),
+        )
+    return tuple(dict.fromkeys(methods))
+
+
+def _read_paths(fields: Fields) -> tuple[PathPattern, ...] | None:
+    given = fields.texts("paths", "path patterns")
+    if given is None:
+        return () if fields.has("paths") else None
+    patterns: list[PathPattern] = []
+    for text, position in given:
+        try:
+            patterns.append(parse_path_pattern(text))
+        except PathRefused as error:
+            fields.refuse(
+                position,
+                ProblemCode.BAD_PATTERN,
+                f"{text[:80]!r}: {error.detail}",
+                "segments, * for one segment, ** at the end for any depth",
+                error.suggestion,
+            )
+    return tuple({pattern.segments: pattern for pattern in patterns}.values())
+
+
+def _read_private(fields: Fields) -> tuple[AddressRange, ...]:
+    ranges: list[AddressRange] = []
+    for text, position in fields.texts("private", "address ranges") or []:
+        why = refuse_private_range(text)
+        found = parse_range(text)
+        if why is None and found is not None:
+            ranges.append(found)
+            continue
+        code = ProblemCode.NEVER_ALLOWED if found is not None else ProblemCode.BAD_VALUE
+        fields.refuse(
+            position, code, f"{text[:80]!r} is {why}", "a private range such as 10.20.0.0/16"
+        )
+    return tuple(dict.fromkeys(ranges))
+
+
+def _read_until(fields: Fields) -> int | None:
+    text = fields.text("until")
+    if text is None:
+        return None
+    until_unix_ms = read_time_unix_ms(text)
+    node = fields.node("until")
+    if until_unix_ms is None and node is not None:
+        fields.refuse(
+            node.position, ProblemCode.BAD_VALUE, f"{text[:60]!r} is not a time", EXPECTED_TIME
+        )
+    return until_unix_ms
+
+
+def read_tls(fields: Fields, name: str) -> None:
+    """`inspect` is the only way this version carries tunnels; `tunnel` is refused, not ignored."""
+    mode = fields.choice(name, TlsMode, TlsMode.INSPECT)
+    node = fields.node(name)
+    if mode is TlsMode.TUNNEL and node is not None:
+        fields.refuse(
+            node.position,
+            ProblemCode.NOT_SUPPORTED_YET,
+            "tunnels that are not inspected are not carried by this version",
+            "inspect",
+        )
+
+
+def read_limits(fields: Fields | None) -> Limits:
+    if fields is None:
+        return Limits()
+    return Limits(fields.size("max_request_bytes"), fields.size("max_response_bytes"))
+
+
+def read_rule(node: Node, problems: Problems) -> RuleSpec | None:
+    """One allow rule; None if it is not a mapping."""
+    if not isinstance(node, Mapping):
+        problems.add(
+            node.position,
+            ProblemCode.WRONG_TYPE,
+            f"a rule is {describe(node)}",
+            expected="a mapping with id and hosts",
+        )
+        return None
+    fields = Fields(node, "a rule", _RULE_KEYS, problems, NOT_SUPPORTED_YET["rule"])
+    acknowledged = _read_acknowledgements(fields)
+    read_tls(fields, "tls")
+    return RuleSpec(
+        rule_id=fields.identifier("id"),
+        position=node.position,
+        hosts=_read_hosts(fields, acknowledged),
+        endpoints=_read_endpoints(fields, acknowledged),
+        methods=_read_methods(fields),
+        paths=_read_paths(fields),
+        private=_read_private(fields),
+        until_unix_ms=_read_until(fields),
+        limits=read_limits(fields.sub("limits", LIMIT_KEYS, NOT_SUPPORTED_YET["rule limits"])),
+        observe=fields.boolean("observe"),
+        encoded_slash=fields.boolean("encoded_slash"),
+        owner=fields.text("owner"),
+        reason=fields.text("reason"),
+    )
+
+
+def read_deny(node: Node, problems: Problems) -> DenySpec | None:
+    """One deny rule; None if it is not a mapping."""
+    if not isinstance(node, Mapping):
+        problems.add(
+            node.position,
+            ProblemCode.WRONG_TYPE,
+            f"a deny rule is {describe(node)}",
+            expected="a mapping with id and hosts",
+        )
+        return None
+    fields = Fields(node, "a deny rule", _DENY_KEYS, problems, NOT_SUPPORTED_YET["rule"])
+    return DenySpec(
+        rule_id=fields.identifier("id"),
+        position=node.position,
+        hosts=_read_hosts(fields, None),
+        reason=fields.text("reason"),
+    )

@@ -1,0 +1,198 @@
+"""The model of a policy file: what its author may write, as typed values with their lines.
+
+Made only by `policy.reader` out of a positioned document, and then compiled. Units: sizes in bytes,
+times in Unix milliseconds, windows in milliseconds, ports 1 to 65535. Every field here is enforced;
+a field of the language that is not enforced yet has a row in `NOT_SUPPORTED_YET` and is refused
+when a file is loaded, so that nobody trusts a control that is not there.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from palyra_egress.destination.address_class import AddressRange
+from palyra_egress.destination.hostpattern import HostPattern
+from palyra_egress.policy.errors import Position
+from palyra_egress.policy.paths import PathPattern
+from palyra_egress.reasons import Reason
+from palyra_egress.request import Requester, RequestKind, Scheme
+from palyra_egress.verdict import Limits
+
+LANGUAGE_VERSION: Final = 1
+DEFAULT_METHODS: Final = ("GET", "HEAD")
+"""What a rule without `methods` allows: reading. Writing is always spelled out."""
+DEFAULT_SCHEMES: Final[tuple[Scheme, ...]] = ("https",)
+SCHEME_PORT: Final[dict[Scheme, int]] = {"http": 80, "https": 443}
+_PLAIN_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_DAV_METHODS: Final = ("COPY", "LOCK", "MKCOL", "MOVE", "PROPFIND", "PROPPATCH", "REPORT", "UNLOCK")
+KNOWN_METHODS: Final = frozenset((*_PLAIN_METHODS, *_DAV_METHODS, "SEARCH"))
+"""Methods a rule may name. CONNECT is judged by host and port; TRACE echoes credentials."""
+
+SERVICE_PORTS: Final = {
+    22: "SSH",
+    23: "Telnet",
+    25: "SMTP",
+    53: "DNS",
+    110: "POP3",
+    139: "NetBIOS",
+    143: "IMAP",
+    389: "LDAP",
+    445: "SMB",
+    465: "SMTP",
+    587: "SMTP",
+    636: "LDAP",
+    853: "DNS over TLS",
+    993: "IMAP",
+    995: "POP3",
+    1433: "SQL Server",
+    1521: "Oracle",
+    2049: "NFS",
+    2375: "Docker",
+    2376: "Docker",
+    2379: "etcd",
+    3306: "MySQL",
+    3389: "RDP",
+    5432: "PostgreSQL",
+    5900: "VNC",
+    5984: "CouchDB",
+    6379: "Redis",
+    6443: "Kubernetes",
+    6984: "CouchDB",
+    8086: "InfluxDB",
+    8088: "Hadoop",
+    9042: "Cassandra",
+    9092: "Kafka",
+    9200: "Elasticsearch",
+    9300: "Elasticsearch",
+    10250: "kubelet",
+    11211: "memcached",
+    27017: "MongoDB",
+    27018: "MongoDB",
+    28017: "MongoDB",
+    50070: "Hadoop",
+}
+"""Ports of databases, mail, remote access and control planes: named only when acknowledged."""
+
+NOT_SUPPORTED_YET: Final = {
+    "top": {
+        "include": "composition of files",
+        "includes": "composition of files",
+        "extends": "composition of files",
+        "credentials": "credential injection",
+        "canaries": "canary tokens",
+        "audit": "audit options in the policy",
+    },
+    "rule": {
+        "credentials": "credential injection",
+        "websocket": "protocol upgrades",
+        "upgrade": "protocol upgrades",
+        "require_sni": "SNI exceptions",
+        "profiles": "naming profiles inside a rule",
+    },
+    "limits": {},
+    "rule limits": {
+        "bytes_per_minute": "byte rates",
+        "bytes_per_hour": "byte rates",
+        "bytes_per_day": "byte rates",
+        "requests_per_minute": "request rates per rule",
+        "requests_per_hour": "request rates per rule",
+    },
+}
+"""Words of the language that this version refuses, with what they stand for."""
+
+
+class Mode(StrEnum):
+    """ENFORCE refuses; OBSERVE lets policy refusals pass and reports them as `would_deny`."""
+
+    ENFORCE = "enforce"
+    OBSERVE = "observe"
+
+
+class Acknowledgement(StrEnum):
+    """Things a rule may do only when it says that it means them."""
+
+    WIDE_HOST = "wide_host"
+    SINGLE_LABEL = "single_label"
+    SERVICE_PORT = "service_port"
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSpec:
+    """One allow rule. `endpoints` are the (scheme, port) pairs it opens."""
+
+    rule_id: str
+    position: Position
+    hosts: tuple[HostPattern, ...]
+    endpoints: tuple[tuple[Scheme, int], ...]
+    methods: tuple[str, ...]
+    paths: tuple[PathPattern, ...] | None
+    private: tuple[AddressRange, ...]
+    until_unix_ms: int | None
+    limits: Limits
+    observe: bool
+    encoded_slash: bool
+    owner: str | None
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DenySpec:
+    """One deny rule, for every profile."""
+
+    rule_id: str
+    position: Position
+    hosts: tuple[HostPattern, ...]
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StrikeSpec:
+    on: tuple[Reason, ...]
+    limit: int
+    window_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileSpec:
+    name: str
+    position: Position
+    rule_ids: tuple[tuple[str, Position], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedRequest:
+    """What an embedded test asks, still as text; it is read as a stranger's request would be."""
+
+    kind: RequestKind
+    method: str
+    target: str
+    requester: Requester
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedTest:
+    """One test of the file. `resolved` None means one public address; `at_unix_ms` is its time."""
+
+    position: Position
+    request: EmbeddedRequest
+    resolved: tuple[str, ...] | None
+    at_unix_ms: int
+    expect: str
+    expected_reason: Reason | None
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySpec:
+    """A whole file. `requests_per_minute` is per worker; None means no rate limit."""
+
+    file: str
+    name: str
+    mode: Mode
+    limits: Limits
+    requests_per_minute: int | None
+    rules: tuple[RuleSpec, ...]
+    deny: tuple[DenySpec, ...]
+    quarantine: tuple[Reason, ...]
+    strike: StrikeSpec | None
+    profiles: tuple[ProfileSpec, ...]
+    tests: tuple[EmbeddedTest, ...]

@@ -1,0 +1,67 @@
+"""Reads the small values of a policy file: sizes, durations, times, identifiers.
+
+Each function takes the text or number as written and returns the value in its unit, or None if the
+spelling is not the expected one. Sizes are bytes (`512`, `64KiB`, `32MiB`, `2GiB`), durations are
+milliseconds (`30s`, `10m`, `2h`), times are Unix milliseconds (RFC 3339 with `Z` or an offset).
+"""
+
+import re
+from datetime import UTC, datetime
+from typing import Final
+
+EXPECTED_SIZE: Final = "a size such as 512, 64KiB, 32MiB or 2GiB"
+EXPECTED_DURATION: Final = "a duration such as 30s, 10m or 2h"
+EXPECTED_TIME: Final = "a time such as 2027-03-31T18:00:00Z"
+EXPECTED_ID: Final = "letters, digits, '.', '_' and '-', starting with a letter or digit"
+MAX_SIZE_BYTES: Final = 1 << 50
+MAX_DURATION_MS: Final = 30 * 24 * 3_600_000
+_SIZE: Final = re.compile(r"(0|[1-9][0-9]{0,15})(KiB|MiB|GiB)", re.ASCII)
+_DURATION: Final = re.compile(r"([1-9][0-9]{0,6})(s|m|h)", re.ASCII)
+_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
+_TIME: Final = re.compile(
+    r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(?:\.\d{1,6})?(?:[Zz]|[+-]\d{2}:\d{2})", re.ASCII
+)
+_SIZE_UNITS: Final = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_DURATION_UNITS: Final = {"s": 1000, "m": 60_000, "h": 3_600_000}
+
+
+def read_size(value: object) -> int | None:
+    """Bytes of a plain number or a number with KiB, MiB or GiB."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        size = value
+    else:
+        found = _SIZE.fullmatch(value) if isinstance(value, str) else None
+        if found is None:
+            return None
+        size = int(found[1]) * _SIZE_UNITS[found[2]]
+    return size if 0 <= size <= MAX_SIZE_BYTES else None
+
+
+def suggest_size(text: str) -> str | None:
+    """The spelling that was probably meant: 32MB, 32mb and 32M are 32MiB here."""
+    found = re.fullmatch(r"([0-9]{1,15}) ?([kmg])(?:i?b)?", text.strip(), re.ASCII | re.IGNORECASE)
+    return None if found is None else f"{int(found[1])}{found[2].upper()}iB"
+
+
+def read_duration_ms(text: str) -> int | None:
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        return None
+    duration = int(found[1]) * _DURATION_UNITS[found[2]]
+    return duration if duration <= MAX_DURATION_MS else None
+
+
+def read_time_unix_ms(text: str) -> int | None:
+    """RFC 3339 with an offset; a time without one means a different moment to every reader."""
+    if _TIME.fullmatch(text) is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text.upper())
+    except ValueError:
+        return None
+    delta = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    return (delta.days * 86_400 + delta.seconds) * 1000 + delta.microseconds // 1000
+
+
+def is_identifier(text: str) -> bool:
+    return _ID.fullmatch(text) is not None

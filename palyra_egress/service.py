@@ -1,0 +1,106 @@
+"""EgressProxyPolicyService: the one object that everybody asks.
+
+It holds the policy in force and the (address, port) pairs where the proxy and the fleet listen, and
+answers through the pure judge. Inputs: canonical requests, resolved addresses, the time in Unix
+milliseconds. Invariants: without a policy every answer is DENY with POLICY_NOT_LOADED; a policy is
+replaced in one step, and one call sees one policy from beginning to end; any internal fault is a
+DENY with INTERNAL. It reads no clock, no file and no network, and it knows nothing of mitmproxy.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from palyra_egress.destination.address_class import classify
+from palyra_egress.policy.compile import NO_PENALTY, CompiledPolicy
+from palyra_egress.policy.decide import (
+    NOTHING_FORBIDDEN,
+    Forbidden,
+    decide,
+    deny_without_rule,
+    precheck,
+)
+from palyra_egress.reasons import Reason
+from palyra_egress.request import EgressRequest
+from palyra_egress.verdict import NeedsResolution, Verdict
+
+NO_POLICY_DIGEST = ""
+
+
+def canonical_listeners(pairs: Iterable[tuple[str, int]]) -> Forbidden:
+    """The pairs with every address in its one spelling; an unparsable address is a fault of ours.
+
+    `0.0.0.0` and `::` stand for every loopback address; other addresses are listed one by one.
+    """
+    listeners = set()
+    for address, port in pairs:
+        classified = classify(address)
+        if not classified.parts:
+            raise ValueError(f"not an IP address: {address!r}")
+        listeners.add((classified.text, port))
+    return frozenset(listeners)
+
+
+class EgressProxyPolicyService:
+    """Asked by the proxy, the command line and the admin API; see the module's invariants."""
+
+    def __init__(
+        self,
+        policy: CompiledPolicy | None = None,
+        forbidden: frozenset[tuple[str, int]] = NOTHING_FORBIDDEN,
+    ) -> None:
+        self._policy = policy
+        self._forbidden = canonical_listeners(forbidden)
+
+    @property
+    def policy(self) -> CompiledPolicy | None:
+        """The policy in force."""
+        return self._policy
+
+    @property
+    def policy_digest(self) -> str:
+        """The digest of the policy in force, empty if there is none."""
+        policy = self._policy
+        return NO_POLICY_DIGEST if policy is None else policy.digest
+
+    @property
+    def requests_per_minute(self) -> int | None:
+        """The rate limit of one worker, None if the policy sets none."""
+        policy = self._policy
+        return None if policy is None else policy.requests_per_minute
+
+    def replace_policy(self, policy: CompiledPolicy | None) -> None:
+        """Puts a policy in force in one step; None refuses everything from now on."""
+        self._policy = policy
+
+    def replace_forbidden(self, forbidden: frozenset[tuple[str, int]]) -> None:
+        """Names the listeners that are never targets; called when a listener is bound."""
+        self._forbidden = canonical_listeners(forbidden)
+
+    def precheck(self, request: EgressRequest, now_unix_ms: int) -> Verdict | NeedsResolution:
+        """The verdict, or the name to resolve first. A refused name is never resolved."""
+        policy = self._policy
+        if policy is None:
+            return deny_without_rule(request, Reason.POLICY_NOT_LOADED, NO_POLICY_DIGEST)
+        return precheck(policy, request, now_unix_ms, self._forbidden)
+
+    def decide(self, request: EgressRequest, addresses: Sequence[str], now_unix_ms: int) -> Verdict:
+        """The final verdict for the addresses that the name resolved to."""
+        policy = self._policy
+        if policy is None:
+            return deny_without_rule(request, Reason.POLICY_NOT_LOADED, NO_POLICY_DIGEST)
+        return decide(policy, request, addresses, now_unix_ms, self._forbidden)
+
+    def refusal(self, request: EgressRequest, reason: Reason) -> Verdict:
+        """A refusal that was found outside the judge (identity, rate, SNI, resolver), with what
+        the policy says it costs the worker. Total."""
+        policy = self._policy
+        if policy is None:
+            return deny_without_rule(request, reason, NO_POLICY_DIGEST)
+        penalty = policy.penalties.get(reason, NO_PENALTY)
+        return replace(
+            deny_without_rule(request, reason, policy.digest),
+            policy_file=policy.file,
+            consequence=penalty.consequence,
+            strike_limit=penalty.limit,
+            strike_window_ms=penalty.window_ms,
+        )
