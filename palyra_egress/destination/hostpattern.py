@@ -6,12 +6,11 @@ scheme, no path. Names are written as lower- or upper-case ASCII (A-labels), so 
 reads is what is compared.
 
 Input: pattern text from a policy file. Output: `HostPattern`, or `PatternRefused` with what was
-expected and, where one is near, the spelling that was probably meant. `HostIndex.find` yields what
+expected and, where one is near, the spelling that was probably meant. `HostIndex` gives what
 was stored for a host, the most specific pattern first: the name itself, then longer suffixes before
 shorter; for addresses longer prefixes first. Its cost grows with labels and prefix lengths only.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -203,32 +202,33 @@ class HostIndex[T]:
             self._shifts[version] = tuple(sorted((*self._shifts[version], shift)))
         return self._networks[version, shift].setdefault(low >> shift, fresh)
 
-    def find_name(self, host: str) -> Iterator[T]:
+    def find_name(self, host: str) -> list[T]:
         """Everything stored for a DNS name, most specific first."""
+        names_and_below, below = self._names_and_below, self._below
+        results: list[T] = []
         found = self._names.get(host)
         if found is not None:
-            yield found
-        names_and_below = self._names_and_below
+            results.append(found)
+        if not below and not names_and_below:
+            return results
         found = names_and_below.get(host)
         if found is not None:
-            yield found
-        below = self._below
-        if not below and not names_and_below:
-            return
+            results.append(found)
         dot = host.find(".")
         while dot >= 0:
             suffix = host[dot + 1 :]
             found = below.get(suffix)
             if found is not None:
-                yield found
+                results.append(found)
             found = names_and_below.get(suffix)
             if found is not None:
-                yield found
+                results.append(found)
             dot = host.find(".", dot + 1)
+        return results
 
-    def find_address(self, version: int, value: int) -> Iterator[T]:
+    def find_address(self, version: int, value: int) -> list[T]:
         """Everything stored for an address, longest prefix first."""
-        for shift in self._shifts[version]:
-            found = self._networks[version, shift].get(value >> shift)
-            if found is not None:
-                yield found
+        found = (
+            self._networks[version, shift].get(value >> shift) for shift in self._shifts[version]
+        )
+        return [stored for stored in found if stored is not None]

@@ -29,7 +29,10 @@ _ANY_PATH: Final = (3,)
 
 @dataclass(slots=True, eq=False)
 class CompiledRule:
-    """What a decision needs of one rule. `line` is 1-based; times are Unix milliseconds."""
+    """What a decision needs of one rule. `line` is 1-based; times are Unix milliseconds.
+
+    A rule whose responses may have no byte (`is_budget_zero`) allows nothing.
+    """
 
     rule_id: str
     line: int
@@ -40,18 +43,14 @@ class CompiledRule:
     encoded_slash: bool
     owner: str | None
     reason: str | None
-
-    @property
-    def is_budget_zero(self) -> bool:
-        """A rule whose responses may have no byte allows nothing."""
-        return self.limits.max_response_bytes == 0
+    is_budget_zero: bool
 
     def is_live(self, now_unix_ms: int) -> bool:
         return self.until_unix_ms is None or now_unix_ms < self.until_unix_ms
 
 
 class PatternRow(NamedTuple):
-    """One way in which one rule accepts a path; `pattern` None accepts every path."""
+    """One way in which a rule accepts a path; `pattern` None accepts all below the prefix."""
 
     specificity: tuple[int, ...]
     pattern: PathPattern | None
@@ -83,7 +82,8 @@ class MethodRules:
                 continue
             prefix = path.literal_prefix
             self.depth = max(self.depth, prefix.count("/"))
-            row = PatternRow(path.specificity, path, rule)
+            open_below = len(path.segments) == prefix.count("/") + 1 and path.is_deep
+            row = PatternRow(path.specificity, None if open_below else path, rule)
             self.by_prefix.setdefault(prefix, []).append(row)
 
     def sort(self) -> None:
@@ -198,6 +198,7 @@ def _compile_rule(spec: RuleSpec, defaults: Limits) -> CompiledRule:
         encoded_slash=spec.encoded_slash,
         owner=spec.owner,
         reason=spec.reason,
+        is_budget_zero=limits.max_response_bytes == 0,
     )
 
 

@@ -107,12 +107,12 @@ def _deny(policy: CompiledPolicy, request: EgressRequest, refusal: Refusal) -> V
 def _allow(
     policy: CompiledPolicy,
     request: EgressRequest,
-    rule: CompiledRule | CompiledDeny | None,
+    rule: CompiledRule | None,
     would_deny: Reason | None,
     pinned: tuple[str, ...],
 ) -> Verdict:
     """CONNECT carries no byte budget: the requests inside the tunnel have theirs."""
-    limits = rule.limits if isinstance(rule, CompiledRule) else policy.limits
+    limits = policy.limits if rule is None else rule.limits
     return Verdict(
         Effect.ALLOW,
         Reason.ALLOWED if would_deny is None else Reason.OBSERVED,
@@ -206,6 +206,8 @@ def _match(
     request: EgressRequest,
     literal: ClassifiedAddress | None,
     now_unix_ms: int,
+    *,
+    every: bool = False,
 ) -> Candidates | Refusal:
     """Profile, method, path, deny rules and allow rules, before observe mode has its say."""
     index = policy.profiles.get(request.requester.profile)
@@ -215,10 +217,10 @@ def _match(
     if isinstance(path, Reason):
         return Refusal(path)
     if not policy.deny.is_empty:
-        denied = next(find_hosts(policy.deny, request, literal), None)
-        if denied is not None:
-            return Refusal(Reason.HOST_DENIED, denied)
-    return match_rules(index, request, literal, path, now_unix_ms)
+        denied = find_hosts(policy.deny, request, literal)
+        if denied:
+            return Refusal(Reason.HOST_DENIED, denied[0])
+    return match_rules(index, request, literal, path, now_unix_ms, every=every)
 
 
 def _before_addresses(
@@ -253,14 +255,43 @@ def _denied_address(
     """The deny rule that names one of the addresses, embedded ones included."""
     for address in addresses:
         for version, value, _ in address.parts:
-            denied = next(policy.deny.find_address(version, value), None)
-            if denied is not None:
-                return denied
+            denied = policy.deny.find_address(version, value)
+            if denied:
+                return denied[0]
     return None
 
 
-def _refuse_addresses(addresses: Sequence[ClassifiedAddress]) -> Reason:
-    """Why an answer that no candidate covers is refused."""
+def _refuse_addresses(
+    addresses: Sequence[ClassifiedAddress], port: int, forbidden: Forbidden
+) -> Reason | None:
+    """What no rule can mend: the floor first, then text that is no address."""
+    if not addresses:
+        return Reason.RESOLUTION_EMPTY
+    for address in addresses:
+        reason = _floor(address, port, forbidden)
+        if reason is not None:
+            return reason
+    if any(address.address_class is AddressClass.UNPARSABLE for address in addresses):
+        return Reason.RESOLUTION_FAILED
+    return None
+
+
+def _covering(
+    policy: CompiledPolicy,
+    request: EgressRequest,
+    candidates: Candidates,
+    addresses: Sequence[ClassifiedAddress],
+    now_unix_ms: int,
+) -> CompiledRule | Reason:
+    """The most specific rule whose `private` ranges hold every address that is not public."""
+    rules = candidates.rules
+    if candidates.would_deny is None:
+        literal = _literal(request.host)
+        outcome = _match(policy, request, literal, now_unix_ms, every=True)
+        rules = outcome.rules if isinstance(outcome, Candidates) else rules
+    for rule in rules:
+        if all(is_covered(address, rule.private) for address in addresses):
+            return rule
     if any(address.address_class is AddressClass.PUBLIC for address in addresses):
         return Reason.MIXED_ANSWER
     return Reason.PRIVATE_TARGET
@@ -271,35 +302,26 @@ def _with_addresses(
     request: EgressRequest,
     candidates: Candidates,
     addresses: Sequence[ClassifiedAddress],
+    now_unix_ms: int,
     forbidden: Forbidden,
 ) -> Verdict:
     """Every address must pass the floor, the deny rules and the `private` ranges of one rule."""
     rules, would_deny = candidates
-    nearest = rules[0] if rules else None
-    if not addresses:
-        return _deny(policy, request, Refusal(Reason.RESOLUTION_EMPTY, nearest))
-    needs_private = False
-    for floor in (True, False):
-        for address in addresses:
-            found = address.address_class
-            if floor:
-                reason = _floor(address, request.port, forbidden)
-                needs_private = needs_private or found is not AddressClass.PUBLIC
-            else:
-                reason = Reason.RESOLUTION_FAILED if found is AddressClass.UNPARSABLE else None
-            if reason is not None:
-                return _deny(policy, request, Refusal(reason, nearest))
+    rule = rules[0] if rules else None
+    reason = _refuse_addresses(addresses, request.port, forbidden)
+    if reason is not None:
+        return _deny(policy, request, Refusal(reason, rule))
     denied = None if policy.deny.is_empty else _denied_address(policy, addresses)
     if denied is not None:
         if not policy.observes:
             return _deny(policy, request, Refusal(Reason.HOST_DENIED, denied))
         would_deny = would_deny or Reason.HOST_DENIED
-    rule: CompiledRule | None = nearest
-    if needs_private:
-        rule = next((r for r in rules if all(is_covered(a, r.private) for a in addresses)), None)
-        if rule is None:
-            return _deny(policy, request, Refusal(_refuse_addresses(addresses), nearest))
-    pinned = tuple(dict.fromkeys(address.text for address in addresses))
+    if any(address.address_class is not AddressClass.PUBLIC for address in addresses):
+        covering = _covering(policy, request, candidates, addresses, now_unix_ms)
+        if isinstance(covering, Reason):
+            return _deny(policy, request, Refusal(covering, rule))
+        rule = covering
+    pinned = tuple(dict.fromkeys([address.text for address in addresses]))
     return _allow(policy, request, rule, would_deny, pinned)
 
 
@@ -316,7 +338,7 @@ def precheck(
             return _deny(policy, request, outcome)
         if literal is None:
             return NeedsResolution(request.host, request.port)
-        return _with_addresses(policy, request, outcome, (literal,), forbidden)
+        return _with_addresses(policy, request, outcome, (literal,), now_unix_ms, forbidden)
     except Exception:  # noqa: BLE001 the outer edge of the judge: a fault is a denial
         return deny_without_rule(request, Reason.INTERNAL, policy.digest)
 
@@ -333,9 +355,7 @@ def decide(
         outcome, literal = _before_addresses(policy, request, now_unix_ms, forbidden)
         if isinstance(outcome, Refusal):
             return _deny(policy, request, outcome)
-        classified = (
-            tuple(classify(address) for address in addresses) if literal is None else (literal,)
-        )
-        return _with_addresses(policy, request, outcome, classified, forbidden)
+        classified = [classify(address) for address in addresses] if literal is None else [literal]
+        return _with_addresses(policy, request, outcome, classified, now_unix_ms, forbidden)
     except Exception:  # noqa: BLE001 the outer edge of the judge: a fault is a denial
         return deny_without_rule(request, Reason.INTERNAL, policy.digest)

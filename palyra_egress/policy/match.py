@@ -9,7 +9,6 @@ CONNECT is judged as CONNECT: a rule matches if it could allow anything at that 
 https. Of several refusals the one that got furthest is told: scheme, port, method, path, expiry.
 """
 
-from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from palyra_egress.destination.address_class import ClassifiedAddress
@@ -19,14 +18,12 @@ from palyra_egress.policy.compile import (
     CompiledRule,
     HostRules,
     MethodRules,
-    PatternRow,
 )
 from palyra_egress.policy.paths import ReadPath
 from palyra_egress.reasons import Reason
 from palyra_egress.request import EgressRequest, RequestKind
 
-_NO_RULES: Final[tuple[CompiledRule, ...]] = ()
-_NO_ROWS: Final[tuple[PatternRow, ...]] = ()
+_ROOT: Final = ("",)
 
 
 class Refusal(NamedTuple):
@@ -63,7 +60,7 @@ _FURTHEST: Final = {
 
 def find_hosts[T](
     index: HostIndex[T], request: EgressRequest, literal: ClassifiedAddress | None
-) -> Iterator[T]:
+) -> list[T]:
     """What an index holds for the request's host, most specific first."""
     if literal is None:
         return index.find_name(request.host)
@@ -85,38 +82,31 @@ def _prefixes(form: str, depth: int) -> list[str]:
     return prefixes
 
 
-def _on_path(method_rules: MethodRules, path: ReadPath) -> Iterator[CompiledRule]:
+def _on_path(method_rules: MethodRules, path: ReadPath) -> list[CompiledRule]:
     """Rules whose paths match, in both readings where a slash was encoded."""
     form, decoded = path
-    if decoded is None:
-        yield from method_rules.exact.get(form, _NO_RULES)
-    for prefix in _prefixes(form, method_rules.depth):
-        for _, pattern, rule in method_rules.by_prefix.get(prefix, _NO_ROWS):
+    rules: list[CompiledRule] = []
+    if decoded is None and form in method_rules.exact:
+        rules.extend(method_rules.exact[form])
+    by_prefix = method_rules.by_prefix
+    for prefix in _prefixes(form, method_rules.depth) if method_rules.depth else _ROOT:
+        if prefix not in by_prefix:
+            continue
+        for _, pattern, rule in by_prefix[prefix]:
             if pattern is None or (
                 pattern.matches(form) and (decoded is None or pattern.matches(decoded))
             ):
-                yield rule
+                rules.append(rule)
+    return rules
 
 
-def _usable(
-    rules: Iterator[CompiledRule], path: ReadPath, now_unix_ms: int, into: list[CompiledRule]
-) -> Refusal | None:
-    """Adds the rules that are live and not empty; otherwise says what stopped the first one."""
-    refusal: Refusal | None = None
-    for rule in rules:
-        if path.decoded_slashes is not None and not rule.encoded_slash:
-            reason = Reason.PATH_MALFORMED
-        elif not rule.is_live(now_unix_ms):
-            reason = Reason.RULE_EXPIRED
-        elif rule.is_budget_zero:
-            reason = Reason.BUDGET_ZERO
-        else:
-            if rule not in into:
-                into.append(rule)
-            continue
-        if refusal is None or _FURTHEST[reason] > _FURTHEST[refusal.reason]:
-            refusal = Refusal(reason, rule)
-    return refusal
+def _stopped(rule: CompiledRule, path: ReadPath, now_unix_ms: int) -> Reason | None:
+    """What keeps a rule that matches in full from allowing."""
+    if path.decoded_slashes is not None and not rule.encoded_slash:
+        return Reason.PATH_MALFORMED
+    if rule.until_unix_ms is not None and now_unix_ms >= rule.until_unix_ms:
+        return Reason.RULE_EXPIRED
+    return Reason.BUDGET_ZERO if rule.is_budget_zero else None
 
 
 def _missed(host_rules: HostRules, request: EgressRequest) -> Refusal:
@@ -132,26 +122,31 @@ def _missed(host_rules: HostRules, request: EgressRequest) -> Refusal:
     return Refusal(Reason.HOST_NOT_ALLOWED, host_rules.rules[0])
 
 
-def _match_host(
-    host_rules: HostRules,
-    request: EgressRequest,
-    path: ReadPath,
-    now_unix_ms: int,
-    into: list[CompiledRule],
-) -> Refusal | None:
+def _full_matches(
+    host_rules: HostRules, request: EgressRequest, path: ReadPath
+) -> list[CompiledRule] | Refusal:
+    """The rules of one host that match the whole request, never an empty list."""
     if request.kind is RequestKind.CONNECT:
-        rules = host_rules.connect.get(request.port)
-        if rules is None:
-            return _missed(host_rules, request)
-        return _usable(iter(rules), path, now_unix_ms, into)
+        return host_rules.connect.get(request.port) or _missed(host_rules, request)
     method_rules = host_rules.by_method.get((request.scheme, request.port, request.method))
     if method_rules is None:
         return _missed(host_rules, request)
-    before = len(into)
-    refusal = _usable(_on_path(method_rules, path), path, now_unix_ms, into)
-    if refusal is None and len(into) == before:
-        return Refusal(Reason.PATH_NOT_ALLOWED, method_rules.nearest)
+    return _on_path(method_rules, path) or Refusal(Reason.PATH_NOT_ALLOWED, method_rules.nearest)
+
+
+def _further(best: Refusal | None, refusal: Refusal) -> Refusal:
+    if best is not None and _FURTHEST[refusal.reason] <= _FURTHEST[best.reason]:
+        return best
     return refusal
+
+
+def _observer(hosts: list[HostRules], now_unix_ms: int) -> CompiledRule | None:
+    """A live rule of the most specific host pattern that only observes."""
+    for host_rules in hosts:
+        for rule in host_rules.observing:
+            if rule.is_live(now_unix_ms):
+                return rule
+    return None
 
 
 def match_rules(
@@ -160,21 +155,28 @@ def match_rules(
     literal: ClassifiedAddress | None,
     path: ReadPath,
     now_unix_ms: int,
+    *,
+    every: bool = False,
 ) -> Candidates | Refusal:
-    """Every rule of the profile that allows the request, or why there is none."""
+    """The first rule that allows the request (all of them with `every`), or why none does."""
+    hosts = find_hosts(index, request, literal)
     found: list[CompiledRule] = []
     best: Refusal | None = None
-    observer: CompiledRule | None = None
-    for host_rules in find_hosts(index, request, literal):
-        refusal = _match_host(host_rules, request, path, now_unix_ms, found)
-        if refusal is not None and (
-            best is None or _FURTHEST[refusal.reason] > _FURTHEST[best.reason]
-        ):
-            best = refusal
-        if observer is None and host_rules.observing:
-            observer = next((r for r in host_rules.observing if r.is_live(now_unix_ms)), None)
+    for host_rules in hosts:
+        matches = _full_matches(host_rules, request, path)
+        if isinstance(matches, Refusal):
+            best = _further(best, matches)
+            continue
+        for rule in matches:
+            reason = _stopped(rule, path, now_unix_ms)
+            if reason is not None:
+                best = _further(best, Refusal(reason, rule))
+            elif not every:
+                return Candidates((rule,))
+            else:
+                found.append(rule)
     if found:
-        return Candidates(tuple(found))
+        return Candidates(tuple(dict.fromkeys(found)))
     if best is None:
         return Refusal(Reason.HOST_NOT_ALLOWED)
-    return Refusal(best.reason, best.rule, observer)
+    return Refusal(best.reason, best.rule, _observer(hosts, now_unix_ms))

@@ -124,6 +124,11 @@ class PathPattern:
         return tuple(segment.rank for segment in self.segments)
 
     @property
+    def is_deep(self) -> bool:
+        """True if the pattern ends in `**`."""
+        return self.segments[-1].rank == 2
+
+    @property
     def literal_prefix(self) -> str:
         """The literal segments before the first wildcard, each with its slash before it."""
         literal: list[str] = []
