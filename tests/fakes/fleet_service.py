@@ -1,0 +1,385 @@
+"""A small fleet in memory with the face of FleetService, for tests of what stands in front of it.
+
+It checks what a caller of the real one would notice (keys, epochs, fences, who is quarantined) and
+leaves out what only the ledger's own tests need: storage, deadlines, placement, strikes, chains.
+`refuse_with` and `fail_with` make the next command refuse or break.
+"""
+
+import asyncio
+import base64
+import hashlib
+import secrets
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+from ulid import ULID
+
+from palyra_fleet.clock import now_unix_ms
+from palyra_fleet.refusals import FleetReason, FleetRefusal
+from palyra_fleet.service import Caller, FleetService
+from palyra_fleet.wire import models as wire
+from palyra_fleet.wire.dsse import ATTESTATION_TYPE, RECEIPT_TYPE, DsseEnvelope, open_envelope
+from palyra_fleet.wire.keys import thumbprint_sha256
+
+NO_DIGEST = "0" * 64
+
+
+@dataclass(slots=True)
+class FakeWorker:
+    worker_id: str
+    public_key: bytes
+    session_epoch: int = 1
+    state: str = "Available"
+    quarantine_reason: str | None = None
+    orders: list[wire.WorkerOrder] = field(default_factory=list)
+    lease: wire.LeaseAnswer | None = None
+    beats: list[wire.HeartbeatRequest] = field(default_factory=list)
+    cleanups: list[wire.CleanupReport] = field(default_factory=list)
+    renewals: int = 0
+
+
+class FakeFleetService(FleetService):
+    """The fake. Everything it keeps is open to tests."""
+
+    def __init__(self, clock: Callable[[], int] = now_unix_ms) -> None:
+        self.clock = clock
+        self.heartbeat_within_ms = 60_000
+        self.renews = True
+        self.longest_ttl_ms = 3_600_000
+        self.known: dict[str, FakeWorker] = {}
+        self.proxies: dict[str, bytes] = {}
+        self.launchers: dict[str, bytes] = {}
+        self.made_grants: dict[str, wire.GrantView] = {}
+        self.log: list[wire.EventView] = []
+        self.evidence: list[tuple[str, DsseEnvelope]] = []
+        self.reference = wire.ReferenceValues()
+        self.refuse_with: FleetRefusal | None = None
+        self.fail_with: Exception | None = None
+        self.view_messages: asyncio.Queue[wire.ViewMessage | None] = asyncio.Queue()
+        self.views_ended = 0
+        self.checks = {"store": "ok"}
+        self.calls: list[str] = []
+        self._changed = asyncio.Condition()
+
+    @property
+    def epoch(self) -> int:
+        return 1
+
+    async def close(self) -> None:
+        await self.view_messages.put(None)
+
+    def add_worker(self, public_key: bytes, worker_id: str | None = None) -> FakeWorker:
+        worker = FakeWorker(worker_id or str(ULID()), public_key)
+        self.known[worker.worker_id] = worker
+        return worker
+
+    def caller_by_key(self, key_sha256: str) -> Caller | None:
+        for worker in self.known.values():
+            if thumbprint_sha256(worker.public_key) == key_sha256:
+                return Caller("worker", worker.worker_id, worker.public_key, worker.session_epoch)
+        for name, key in self.proxies.items():
+            if thumbprint_sha256(key) == key_sha256:
+                return Caller("proxy", name, key)
+        return None
+
+    def _enter(self, name: str) -> None:
+        self.calls.append(name)
+        if self.fail_with is not None:
+            raise self.fail_with
+        if self.refuse_with is not None:
+            raise self.refuse_with
+
+    def _worker(self, worker_id: str) -> FakeWorker:
+        if worker_id not in self.known:
+            raise FleetRefusal(FleetReason.WORKER_UNKNOWN, f"worker '{worker_id}' is unknown")
+        return self.known[worker_id]
+
+    def _note(self, actor: str, reason: str, worker_id: str | None, why: str) -> None:
+        previous = self.log[-1].sha256 if self.log else NO_DIGEST
+        self.log.append(
+            wire.EventView(
+                seq=len(self.log) + 1,
+                at_unix_ms=self.clock(),
+                reason=reason,
+                actor=actor,
+                worker_id=worker_id,
+                lease_id=None,
+                detail={"why": why},
+                previous_sha256=previous,
+                sha256=hashlib.sha256((previous + reason + why).encode()).hexdigest(),
+            )
+        )
+
+    async def _order(self, worker: FakeWorker, kind: wire.OrderKind, reason: str) -> None:
+        lease_id = worker.lease.lease_id if worker.lease else None
+        seq = len(worker.orders) + 1
+        order = wire.WorkerOrder(seq=seq, kind=kind, lease_id=lease_id, reason=reason)
+        worker.orders.append(order)
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def issue_nonce(self, request: wire.NonceRequest) -> wire.NonceAnswer:
+        self._enter("issue_nonce")
+        nonce = secrets.token_urlsafe(32)
+        return wire.NonceAnswer(nonce=nonce, expires_at_unix_ms=self.clock() + 60_000)
+
+    async def register(self, request: wire.RegisterRequest) -> wire.RegisterAnswer:
+        self._enter("register")
+        key = base64.b64decode(request.public_key)
+        launcher = next(iter(self.launchers.values()))
+        proxy = next(iter(self.proxies.values()))
+        evidence = wire.AttestationPayload.model_validate_json(
+            open_envelope(request.evidence, ATTESTATION_TYPE, launcher)
+        )
+        receipt = wire.ReceiptPayload.model_validate_json(
+            open_envelope(request.receipt, RECEIPT_TYPE, proxy)
+        )
+        ours = {evidence.key_sha256, receipt.worker_key_sha256, thumbprint_sha256(key)}
+        if len(ours) != 1 or evidence.nonce != receipt.nonce:
+            raise FleetRefusal(FleetReason.KEY_MISMATCH, "the evidence speaks of another key")
+        known = self.known.get(evidence.worker_id)
+        worker = known or self.add_worker(key, evidence.worker_id)
+        worker.public_key = key
+        worker.session_epoch += 1
+        return wire.RegisterAnswer(
+            worker_id=worker.worker_id,
+            session_epoch=worker.session_epoch,
+            state=worker.state,
+            heartbeat_within_ms=self.heartbeat_within_ms,
+            attested_until_unix_ms=evidence.expires_at_unix_ms,
+        )
+
+    async def heartbeat(
+        self, worker_id: str, request: wire.HeartbeatRequest
+    ) -> wire.HeartbeatAnswer:
+        self._enter("heartbeat")
+        worker = self._worker(worker_id)
+        if request.session_epoch != worker.session_epoch:
+            raise FleetRefusal(FleetReason.SESSION_STALE, "a newer session exists")
+        worker.beats.append(request)
+        held = worker.lease.lease_id if worker.lease else None
+        stop = tuple(one.lease_id for one in request.held_leases if one.lease_id != held)
+        return wire.HeartbeatAnswer(
+            state=worker.state, heartbeat_within_ms=self.heartbeat_within_ms, stop_leases=stop
+        )
+
+    async def request_lease(self, worker_id: str, request: wire.LeaseRequest) -> wire.LeaseAnswer:
+        self._enter("request_lease")
+        worker = self._worker(worker_id)
+        if all(grant.run_id != request.run_id for grant in self.made_grants.values()):
+            raise FleetRefusal(FleetReason.NO_GRANT, "there is no grant for this run")
+        ttl_ms = min(request.ttl_ms, self.longest_ttl_ms)
+        worker.lease = wire.LeaseAnswer(
+            lease_id=str(ULID()),
+            fence=7,
+            worker_id=worker_id,
+            run_id=request.run_id,
+            egress_profile="default",
+            expires_at_unix_ms=self.clock() + ttl_ms,
+            egress_secret=secrets.token_urlsafe(32),
+        )
+        return worker.lease
+
+    def _lease(self, worker_id: str, lease_id: str, fence: int) -> wire.LeaseAnswer:
+        lease = self._worker(worker_id).lease
+        if lease is None or lease.lease_id != lease_id:
+            raise FleetRefusal(FleetReason.LEASE_UNKNOWN, "no such lease")
+        if lease.fence != fence:
+            raise FleetRefusal(FleetReason.STALE_FENCE, "the fence is stale")
+        return lease
+
+    async def start_lease(
+        self, worker_id: str, lease_id: str, request: wire.LeaseCommand
+    ) -> wire.LeaseState:
+        self._enter("start_lease")
+        lease = self._lease(worker_id, lease_id, request.fence)
+        return wire.LeaseState(
+            lease_id=lease_id, state="busy", expires_at_unix_ms=lease.expires_at_unix_ms
+        )
+
+    async def renew_lease(
+        self, worker_id: str, lease_id: str, request: wire.LeaseCommand
+    ) -> wire.LeaseState:
+        self._enter("renew_lease")
+        lease = self._lease(worker_id, lease_id, request.fence)
+        self._worker(worker_id).renewals += 1
+        later = self.clock() + (request.ttl_ms or 0) if self.renews else lease.expires_at_unix_ms
+        return wire.LeaseState(
+            lease_id=lease_id,
+            state="busy",
+            expires_at_unix_ms=max(later, lease.expires_at_unix_ms),
+        )
+
+    async def complete_lease(
+        self, worker_id: str, lease_id: str, request: wire.CompleteRequest
+    ) -> wire.LeaseState:
+        self._enter("complete_lease")
+        lease = self._lease(worker_id, lease_id, request.fence)
+        worker = self._worker(worker_id)
+        worker.cleanups.append(request.cleanup)
+        worker.lease = None
+        return wire.LeaseState(
+            lease_id=lease_id, state="completed", expires_at_unix_ms=lease.expires_at_unix_ms
+        )
+
+    async def orders(
+        self, worker_id: str, after_seq: int, wait_ms: int
+    ) -> tuple[wire.WorkerOrder, ...]:
+        self._enter("orders")
+        worker = self._worker(worker_id)
+
+        def found() -> tuple[wire.WorkerOrder, ...]:
+            return tuple(order for order in worker.orders if order.seq > after_seq)
+
+        try:
+            async with asyncio.timeout(wait_ms / 1000), self._changed:
+                await self._changed.wait_for(found)
+        except TimeoutError:
+            pass
+        return found()
+
+    async def accept_violation(self, proxy_id: str, envelope: DsseEnvelope) -> wire.ViolationAnswer:
+        self._enter("accept_violation")
+        duplicate = (proxy_id, envelope) in self.evidence
+        self.evidence.append((proxy_id, envelope))
+        return wire.ViolationAnswer(accepted_seq=1, outcome="recorded", duplicate=duplicate)
+
+    async def view(self) -> AsyncIterator[wire.ViewMessage]:
+        self._enter("view")
+        try:
+            while (message := await self.view_messages.get()) is not None:
+                yield message
+        finally:
+            self.views_ended += 1
+
+    async def enrol_launcher(self, actor: str, request: wire.EnrolKeyRequest) -> None:
+        self._enter("enrol_launcher")
+        self.launchers[request.name] = base64.b64decode(request.public_key)
+
+    async def enrol_proxy(self, actor: str, request: wire.EnrolKeyRequest) -> None:
+        self._enter("enrol_proxy")
+        self.proxies[request.name] = base64.b64decode(request.public_key)
+
+    async def add_reference_values(self, actor: str, values: wire.ReferenceValues) -> None:
+        self._enter("add_reference_values")
+        self.reference = values
+
+    async def create_grant(self, actor: str, request: wire.GrantRequest) -> wire.GrantView:
+        self._enter("create_grant")
+        grant = wire.GrantView(
+            grant_id=str(ULID()),
+            run_id=request.run_id,
+            tool_name=request.tool_name,
+            principal=request.principal,
+            egress_profile=request.egress_profile,
+            expires_at_unix_ms=self.clock() + request.ttl_ms,
+            approved_by=actor,
+            uses=0,
+            max_uses=1,
+            withdrawn=False,
+        )
+        self.made_grants[grant.grant_id] = grant
+        return grant
+
+    async def withdraw_grant(self, actor: str, grant_id: str, reason: str) -> None:
+        self._enter("withdraw_grant")
+        if self.made_grants.pop(grant_id, None) is None:
+            raise FleetRefusal(FleetReason.GRANT_UNKNOWN, "no such grant")
+
+    async def grants(self) -> tuple[wire.GrantView, ...]:
+        self._enter("grants")
+        return tuple(self.made_grants.values())
+
+    async def workers(self) -> tuple[wire.WorkerView, ...]:
+        self._enter("workers")
+        return tuple(map(_view_of, self.known.values()))
+
+    async def worker(self, worker_id: str) -> wire.WorkerView:
+        self._enter("worker")
+        return _view_of(self._worker(worker_id))
+
+    async def _set(self, name: str, actor: str, worker_id: str, why: str, state: str) -> FakeWorker:
+        self._enter(name)
+        worker = self._worker(worker_id)
+        worker.state = state
+        self._note(actor, f"worker.{name}_by_operator", worker_id, why)
+        return worker
+
+    async def quarantine(self, actor: str, worker_id: str, reason: str) -> wire.WorkerView:
+        worker = await self._set("quarantine", actor, worker_id, reason, "Quarantined")
+        worker.quarantine_reason = reason
+        await self._order(worker, wire.OrderKind.QUARANTINED, reason)
+        worker.lease = None
+        return _view_of(worker)
+
+    async def release(self, actor: str, worker_id: str, reason: str) -> wire.WorkerView:
+        return _view_of(await self._set("release", actor, worker_id, reason, "Available"))
+
+    async def reverify(self, actor: str, worker_id: str, reason: str) -> wire.WorkerView:
+        return _view_of(await self._set("reverify", actor, worker_id, reason, "Available"))
+
+    async def cordon(self, actor: str, worker_id: str, reason: str) -> wire.WorkerView:
+        return _view_of(await self._set("cordon", actor, worker_id, reason, "Draining"))
+
+    async def uncordon(self, actor: str, worker_id: str, reason: str) -> wire.WorkerView:
+        return _view_of(await self._set("uncordon", actor, worker_id, reason, "Available"))
+
+    async def drain(
+        self, actor: str, worker_id: str, reason: str, deadline_ms: int
+    ) -> wire.WorkerView:
+        return _view_of(await self._set("drain", actor, worker_id, reason, "Draining"))
+
+    async def ban(self, actor: str, worker_id: str, reason: str) -> wire.WorkerView:
+        return _view_of(await self._set("ban", actor, worker_id, reason, "Quarantined"))
+
+    async def evict(self, actor: str, worker_id: str, reason: str) -> wire.WorkerView:
+        return _view_of(await self._set("evict", actor, worker_id, reason, "Offline"))
+
+    async def revoke_lease(self, actor: str, lease_id: str, reason: str) -> wire.LeaseState:
+        self._enter("revoke_lease")
+        for worker in self.known.values():
+            if worker.lease is not None and worker.lease.lease_id == lease_id:
+                await self._order(worker, wire.OrderKind.STOP_LEASE, reason)
+                worker.lease = None
+                return wire.LeaseState(
+                    lease_id=lease_id, state="revoked", expires_at_unix_ms=self.clock()
+                )
+        raise FleetRefusal(FleetReason.LEASE_UNKNOWN, "no such lease")
+
+    async def violations(self, worker_id: str | None, limit: int) -> tuple[wire.ViolationView, ...]:
+        self._enter("violations")
+        return ()
+
+    async def events(self, after_seq: int, limit: int) -> tuple[wire.EventView, ...]:
+        self._enter("events")
+        return tuple(event for event in self.log if event.seq > after_seq)[:limit]
+
+    async def verify_events(self) -> int:
+        self._enter("verify_events")
+        return len(self.log)
+
+    def health(self) -> dict[str, str]:
+        return self.checks
+
+
+def _view_of(worker: FakeWorker) -> wire.WorkerView:
+    return wire.WorkerView(
+        worker_id=worker.worker_id,
+        state=worker.state,
+        admission="active",
+        eligibility="eligible",
+        liveness="live",
+        work="idle" if worker.lease is None else "busy",
+        attestation_epoch=1,
+        session_epoch=worker.session_epoch,
+        attested_until_unix_ms=0,
+        key_sha256=thumbprint_sha256(worker.public_key),
+        artifact_digest_sha256=NO_DIGEST,
+        binding_proxy_id=None,
+        lease_id=worker.lease.lease_id if worker.lease else None,
+        run_id=worker.lease.run_id if worker.lease else None,
+        fence=worker.lease.fence if worker.lease else None,
+        quarantine_reason=worker.quarantine_reason,
+        quarantined_at_unix_ms=None,
+        quarantine_evidence_sha256=None,
+    )

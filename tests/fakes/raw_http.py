@@ -1,0 +1,75 @@
+"""One raw HTTP request over a Unix socket or TCP, so that tests send exactly what they mean."""
+
+import asyncio
+import contextlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+
+@dataclass(frozen=True, slots=True)
+class RawAnswer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def problem(self) -> dict[str, Any]:
+        assert self.headers["content-type"].startswith("application/problem+json")
+        found = json.loads(self.body)
+        assert found["status"] == self.status
+        assert {"title", "detail", "reason"} <= set(found)
+        return found  # type: ignore[no-any-return]
+
+    @property
+    def reason(self) -> str:
+        return str(self.problem["reason"])
+
+
+async def open_connection(
+    where: Path | str,
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    if isinstance(where, Path):
+        return await asyncio.open_unix_connection(str(where))
+    parts = urlsplit(where)
+    assert parts.hostname is not None
+    return await asyncio.open_connection(parts.hostname, parts.port)
+
+
+async def ask(
+    where: Path | str,
+    method: str,
+    target: str,
+    body: bytes = b"",
+    headers: dict[str, str] | None = None,
+) -> RawAnswer:
+    """Send one request and read the whole answer; a Host header is added unless given."""
+    given = {"Host": "localhost", **(headers or {})}
+    if body and "Content-Length" not in given and "Transfer-Encoding" not in given:
+        given["Content-Length"] = str(len(body))
+    head = f"{method} {target} HTTP/1.1\r\nConnection: close\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in given.items() if value is not None)
+    return await ask_raw(where, head.encode("latin-1") + b"\r\n" + body)
+
+
+async def ask_raw(where: Path | str, request: bytes) -> RawAnswer:
+    reader, writer = await open_connection(where)
+    try:
+        writer.write(request)
+        with contextlib.suppress(ConnectionError):
+            await writer.drain()  # the server may answer and close before it has read everything
+        head = await reader.readuntil(b"\r\n\r\n")
+        status_line, *lines = head.decode("latin-1").split("\r\n")
+        fields = dict(line.split(": ", 1) for line in lines if line)
+        named = {name.lower(): value for name, value in fields.items()}
+        if "content-length" in named:
+            body = await reader.readexactly(int(named["content-length"]))
+        else:
+            body = await reader.read()
+        return RawAnswer(int(status_line.split()[1]), named, body)
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()

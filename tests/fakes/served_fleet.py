@@ -1,0 +1,65 @@
+"""A fleet service behind its real listeners, with callers of every kind ready to call it."""
+
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from palyra_fleet.client import OperatorClient, ProxyClient, WorkerClient
+from palyra_fleet.serve import FleetServer, token_sha256
+from palyra_fleet.wire.keys import SigningKey
+from tests.fakes.fleet_service import FakeFleetService
+
+TOKEN = "operator-token-of-the-tests-0123456789abcdef"
+
+
+@dataclass(frozen=True, slots=True)
+class ServedFleet:
+    """The fake fleet, served. `worker_key` and `proxy_key` are known to it."""
+
+    service: FakeFleetService
+    server: FleetServer
+    worker_key: SigningKey
+    proxy_key: SigningKey
+    worker_id: str
+
+    @property
+    def socket_path(self) -> Path:
+        return self.server.socket_path
+
+    @property
+    def admin_url(self) -> str:
+        return self.server.admin_url
+
+    def as_worker(self, key: SigningKey | None = None) -> WorkerClient:
+        return WorkerClient(self.socket_path, key or self.worker_key)
+
+    def as_proxy(self, key: SigningKey | None = None) -> ProxyClient:
+        return ProxyClient(self.socket_path, key or self.proxy_key)
+
+    def as_operator(self, token: str = TOKEN) -> OperatorClient:
+        return OperatorClient(self.admin_url, token)
+
+
+@asynccontextmanager
+async def served_fleet(
+    *, body_within_ms: int = 10_000, view_write_within_ms: int = 5_000
+) -> AsyncIterator[ServedFleet]:
+    """Serve a fake fleet on a socket in a short-lived directory and a free loopback port."""
+    service = FakeFleetService()
+    worker_key, proxy_key = SigningKey.generate(), SigningKey.generate()
+    worker = service.add_worker(worker_key.public_key)
+    service.proxies["proxy-1"] = proxy_key.public_key
+    with tempfile.TemporaryDirectory(prefix="fleet-") as directory:
+        async with FleetServer.start(
+            service,
+            Path(directory) / "run" / "fleet.sock",
+            "127.0.0.1",
+            0,
+            token_sha256(TOKEN),
+            body_within_ms=body_within_ms,
+            view_write_within_ms=view_write_within_ms,
+        ) as server:
+            yield ServedFleet(service, server, worker_key, proxy_key, worker.worker_id)
+        await service.close()

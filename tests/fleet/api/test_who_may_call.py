@@ -1,0 +1,183 @@
+"""Every route against every kind of caller: the table is what happens, and nothing else."""
+
+import base64
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+from ulid import ULID
+
+from palyra_fleet.api.callers import Who
+from palyra_fleet.api.routes import ROUTES, Listener, Row
+from palyra_fleet.clock import now_unix_ms
+from palyra_fleet.wire import models as wire
+from palyra_fleet.wire.dsse import ATTESTATION_TYPE, DsseEnvelope, seal
+from palyra_fleet.wire.keys import SigningKey
+from palyra_fleet.wire.request_proof import HEADER, WINDOW_MS, prove
+from tests.fakes.raw_http import RawAnswer, ask
+from tests.fakes.served_fleet import TOKEN, ServedFleet
+
+CALLERS = (
+    "nobody",
+    "wrong token",
+    "operator",
+    "worker",
+    "proxy",
+    "foreign key",
+    "replayed proof",
+    "late proof",
+    "proof of another path",
+    "proof of another body",
+    "proof of another method",
+    "proof signed by another key",
+    "two proofs",
+)
+ALLOWED = {
+    Who.ANYBODY: set(CALLERS),
+    Who.KEY_IN_BODY: {"worker", "proxy", "foreign key"},
+    Who.WORKER: {"worker"},
+    Who.PROXY: {"proxy"},
+    Who.OPERATOR: {"operator"},
+}
+ROWS = tuple(
+    pytest.param(row, listener, id=f"{listener} {row.method} {row.path}")
+    for row in ROUTES
+    for listener in sorted(row.listeners)
+)
+
+
+def path_of(row: Row) -> str:
+    return re.sub(r"\{\w+:.*?\{25\}\}", lambda _: str(ULID()), row.path)
+
+
+def body_of(row: Row, key: SigningKey) -> bytes:
+    """A body that fits the row's model."""
+    if row.body is None:
+        return b""
+    public_key = base64.b64encode(key.public_key).decode()
+    envelope = seal(key, ATTESTATION_TYPE, b"{}")
+    bodies: dict[type[BaseModel], BaseModel] = {
+        wire.NonceRequest: wire.NonceRequest(public_key=public_key, purpose="register"),
+        wire.RegisterRequest: wire.RegisterRequest(
+            public_key=public_key, evidence=envelope, receipt=envelope
+        ),
+        wire.HeartbeatRequest: wire.HeartbeatRequest(session_epoch=1, seq=1),
+        wire.LeaseRequest: wire.LeaseRequest(
+            session_epoch=1,
+            run_id="run-1",
+            ttl_ms=1000,
+            workspace_scope=wire.WorkspaceScopeModel(workspace_root="/w", allowed_paths=()),
+        ),
+        wire.LeaseCommand: wire.LeaseCommand(session_epoch=1, fence=1),
+        wire.CompleteRequest: wire.CompleteRequest(
+            session_epoch=1,
+            fence=1,
+            cleanup=wire.CleanupReport(
+                workspace_removed=True, processes_ended=True, secrets_removed=True
+            ),
+        ),
+        wire.GrantRequest: wire.GrantRequest(
+            run_id="run-1", tool_name="t", principal="p", egress_profile="e", ttl_ms=1000
+        ),
+        wire.ReasonRequest: wire.ReasonRequest(reason="because"),
+        wire.DrainRequest: wire.DrainRequest(reason="because", deadline_ms=1000),
+        wire.EnrolKeyRequest: wire.EnrolKeyRequest(name="new", public_key=public_key),
+        wire.ReferenceValues: wire.ReferenceValues(),
+        DsseEnvelope: envelope,
+    }
+    return bodies[row.body].model_dump_json().encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    fleet: ServedFleet
+    row: Row
+    listener: Listener
+
+    @property
+    def where(self) -> Path | str:
+        return self.fleet.socket_path if self.listener is Listener.SOCKET else self.fleet.admin_url
+
+    async def call(self, caller: str) -> RawAnswer:
+        path = path_of(self.row)
+        keys = {"proxy": self.fleet.proxy_key, "foreign key": SigningKey.generate()}
+        key = keys.get(caller, self.fleet.worker_key)
+        if self.row.who is Who.PROXY and caller not in keys | {"worker": 0}:
+            key = self.fleet.proxy_key
+        body = body_of(self.row, key)
+        headers = self.headers(caller, key, path, body)
+        if body:
+            headers["Content-Type"] = "application/json"
+        if caller == "replayed proof":
+            await ask(self.where, self.row.method, path, body, headers)
+        return await ask(self.where, self.row.method, path, body, headers)
+
+    def headers(self, caller: str, key: SigningKey, path: str, body: bytes) -> dict[str, str]:
+        method, now = self.row.method, now_unix_ms()
+        match caller:
+            case "nobody":
+                return {}
+            case "wrong token":
+                return {"Authorization": f"Bearer {TOKEN[:-1]}x"}
+            case "operator":
+                return {"Authorization": f"Bearer {TOKEN}"}
+            case "late proof":
+                return {HEADER: prove(key, method, path, body, now - WINDOW_MS - 5_000)}
+            case "proof of another path":
+                return {HEADER: prove(key, method, path + "x", body, now)}
+            case "proof of another body":
+                return {HEADER: prove(key, method, path, body + b" ", now)}
+            case "proof of another method":
+                return {HEADER: prove(key, "PUT", path, body, now)}
+            case "proof signed by another key":
+                forged = prove(SigningKey.generate(), method, path, body, now)
+                return {HEADER: f"v1 {key.thumbprint}{forged[67:]}"}
+            case "two proofs":
+                proof = prove(key, method, path, body, now)
+                return {HEADER: proof, HEADER.upper(): proof}
+            case _:
+                return {HEADER: prove(key, method, path, body, now)}
+
+
+def was_let_in(row: Row, answer: RawAnswer) -> bool:
+    """Past the gate: whatever the fleet itself then said."""
+    return not (answer.status in {401, 403, 429} and answer.reason.startswith("api."))
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+@pytest.mark.parametrize(("row", "listener"), ROWS)
+async def test_a_route_lets_in_exactly_the_callers_of_its_row(
+    fleet: ServedFleet, row: Row, listener: Listener, caller: str
+) -> None:
+    await fleet.service.view_messages.put(None)  # a view that is let in ends by itself
+    await fleet.service.view_messages.put(None)
+    answer = await Matrix(fleet, row, listener).call(caller)
+    if caller in ALLOWED[row.who]:
+        assert was_let_in(row, answer)
+    else:
+        assert not was_let_in(row, answer)
+        expected = "api.token_refused" if row.who is Who.OPERATOR else "api.proof_refused"
+        assert answer.reason in {expected, "api.caller_not_allowed"}
+
+
+@pytest.mark.parametrize("caller", [one for one in CALLERS if one != "replayed proof"])
+@pytest.mark.parametrize(("row", "listener"), ROWS)
+async def test_a_refused_caller_never_reaches_the_fleet(
+    fleet: ServedFleet, row: Row, listener: Listener, caller: str
+) -> None:
+    if caller in ALLOWED[row.who]:
+        return
+    await Matrix(fleet, row, listener).call(caller)
+    assert fleet.service.calls == []
+
+
+@pytest.mark.parametrize("row", ROUTES, ids=lambda row: f"{row.method} {row.path}")
+async def test_a_route_is_not_found_on_the_other_listener(fleet: ServedFleet, row: Row) -> None:
+    if row.who is Who.ANYBODY:
+        return
+    other = Listener.ADMIN if Listener.SOCKET in row.listeners else Listener.SOCKET
+    caller = "operator" if other is Listener.ADMIN else "worker"
+    answer = await Matrix(fleet, row, other).call(caller)
+    assert (answer.status, answer.reason) == (404, "api.not_found")
