@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from palyra_fleet.refusals import FleetReason, Refusal
 
 MAX_OUTSTANDING = 100_000
-MAX_PER_KEY = 8
+MAX_PER_KEY = 1_024
 
 
 @dataclass(frozen=True, slots=True)

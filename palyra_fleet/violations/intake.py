@@ -1,10 +1,10 @@
 """Judges evidence of a violation: is it this proxy's, next in its chain, about a lease that was?
 
 The chain: `seq` counts 1, 2, 3 … per proxy, and `previous_sha256` is the SHA-256 of the payload
-bytes before (64 zeros for the first), so nothing can be left out or reordered unseen. The same bytes
-twice answer the same, marked duplicate. A lease that ended meanwhile still counts: it was bound when
-it happened. Strikes count over all rules of one worker, within the evidence's own window by the
-proxies' times. Pure: records come in, a verdict goes out. Source: specification 20, section 4.
+bytes before (64 zeros for the first), so nothing can be left out or reordered unseen. The same
+bytes twice answer the same, marked duplicate. A lease that ended meanwhile still counts: it was
+bound when it happened. Strikes count over all rules of one worker, within the evidence's own window
+by the proxies' times. Pure: records come in, a verdict goes out. Source: specification 20, 4.
 """
 
 import hashlib

@@ -1,0 +1,159 @@
+"""Opens the fleet's SQLite database and decides whether its state may be used.
+
+WAL with `synchronous=FULL`, so what was committed survives power loss; explicit transactions only.
+Refuses (StateUnusable) a database that fails `quick_check`, has another schema version, or whose
+event log's tail does not verify or does not end where `meta` says. All of it runs on the store's
+one thread. Source: SQLite documentation, "Write-Ahead Logging", "PRAGMA Statements".
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from palyra_fleet.store import state_directory
+from palyra_fleet.store.event_chain import GENESIS, ChainHead, follow
+from palyra_fleet.store.protocol import ChainBroken, StateUnusable, StoreConflict, StoreFailed
+from palyra_fleet.store.sqlite_rows import event_of
+from palyra_fleet.store.sqlite_schema import SCHEMA, SCHEMA_VERSION
+
+TAIL_ENTRIES = 1_000
+"""How much of the event log is verified at every start; `verify_events` walks all of it."""
+
+_RESTORE = "restore it from a backup; do not edit it by hand"
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open and configure; creates no schema."""
+    connection = sqlite3.connect(path, isolation_level=None, timeout=5)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA trusted_schema = OFF")
+    except sqlite3.Error as error:
+        connection.close()
+        raise StateUnusable(f"{path}: cannot be opened ({error}); {_RESTORE}") from error
+    return connection
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All or nothing. A failure before COMMIT rolls back; a failure of COMMIT is ambiguous."""
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+    except sqlite3.Error as error:
+        raise StoreFailed(f"cannot begin: {error}", ambiguous=False) from error
+    try:
+        yield
+    except sqlite3.IntegrityError as error:
+        connection.execute("ROLLBACK")
+        raise StoreConflict(str(error)) from error
+    except sqlite3.Error as error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise StoreFailed(f"cannot write: {error}", ambiguous=False) from error
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    try:
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        raise StoreFailed(f"cannot commit: {error}", ambiguous=True) from error
+
+
+def open_database(state_dir: Path) -> sqlite3.Connection:
+    """The checked database of a locked state directory; made new only where none ever was."""
+    path, was_here = state_directory.database_file(state_dir)
+    connection = connect(path)
+    try:
+        _check_pages(connection, path)
+        tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+        if tables == 0:
+            if was_here:
+                raise StateUnusable(f"{path}: holds no fleet state; {_RESTORE}")
+            _create(connection)
+        _check_version(connection, path)
+        _check_chain_tail(connection, path)
+    except sqlite3.Error as error:
+        connection.close()
+        raise StateUnusable(f"{path}: damaged ({error}); {_RESTORE}") from error
+    except BaseException:
+        connection.close()
+        raise
+    state_directory.write_marker(state_dir)
+    return connection
+
+
+def read_meta(connection: sqlite3.Connection) -> dict[str, str]:
+    return dict(connection.execute("SELECT key, value FROM meta"))
+
+
+def write_meta(connection: sqlite3.Connection, values: dict[str, int | str]) -> None:
+    connection.executemany(
+        "INSERT INTO meta (key, value) VALUES (?, ?)"
+        " ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        [(key, str(value)) for key, value in values.items()],
+    )
+
+
+def _check_pages(connection: sqlite3.Connection, path: Path) -> None:
+    found = connection.execute("PRAGMA quick_check").fetchone()[0]
+    if found != "ok":
+        raise StateUnusable(f"{path}: damaged ({found}); {_RESTORE}")
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    with transaction(connection):
+        for statement in _statements(SCHEMA):
+            connection.execute(statement)
+        write_meta(
+            connection,
+            {
+                "schema_version": SCHEMA_VERSION,
+                "epoch": 0,
+                "highest_fence": 0,
+                "high_water_unix_ms": 0,
+                "chain_seq": 0,
+                "chain_sha256": GENESIS,
+            },
+        )
+
+
+def _statements(script: str) -> Iterator[str]:
+    """Single statements (`executescript` would commit behind our back)."""
+    pending = ""
+    for line in script.splitlines(keepends=True):
+        pending += line
+        if sqlite3.complete_statement(pending):
+            yield pending
+            pending = ""
+
+
+def _check_version(connection: sqlite3.Connection, path: Path) -> None:
+    version = read_meta(connection).get("schema_version")
+    if version != str(SCHEMA_VERSION):
+        raise StateUnusable(
+            f"{path}: schema version {version}, expected {SCHEMA_VERSION};"
+            " start the release that wrote it, or restore a backup of this one"
+        )
+
+
+def _check_chain_tail(connection: sqlite3.Connection, path: Path) -> None:
+    meta = read_meta(connection)
+    head = ChainHead(int(meta["chain_seq"]), meta["chain_sha256"])
+    rows = connection.execute(
+        "SELECT seq, at_unix_ms, reason, actor, worker_id, lease_id, detail, previous_sha256,"
+        " sha256 FROM events ORDER BY seq DESC LIMIT ?",
+        (TAIL_ENTRIES,),
+    ).fetchall()
+    tail = [event_of(row) for row in reversed(rows)]
+    start = ChainHead(tail[0].seq - 1, tail[0].previous_sha256) if tail else ChainHead()
+    try:
+        end = follow(start, tail)
+    except ChainBroken as error:
+        raise StateUnusable(f"{path}: the event log is broken ({error}); {_RESTORE}") from error
+    if end != head:
+        raise StateUnusable(
+            f"{path}: the event log ends at {end.seq}, expected {head.seq}; {_RESTORE}"
+        )

@@ -1,0 +1,130 @@
+"""The SQLite schema: STRICT tables, and the fleet's invariants as constraints.
+
+Held here, whatever the code above does: one live lease per worker and per run; a fence is unique
+and above every earlier one; a grant is spent at most `max_uses` times; the quarantined and the
+banned hold no live lease; events, evidence and tombstones are only ever added to. `body` is the
+record as JSON; the other columns repeat what constraints and queries need.
+"""
+
+SCHEMA_VERSION = 1
+
+SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+
+CREATE TABLE workers (
+  worker_id TEXT PRIMARY KEY,
+  evidence_identity TEXT NOT NULL UNIQUE,
+  key_sha256 TEXT NOT NULL UNIQUE,
+  admission TEXT NOT NULL CHECK (admission IN ('active', 'quarantined', 'banned')),
+  body TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE grants (
+  grant_id TEXT PRIMARY KEY,
+  run_id TEXT NOT NULL,
+  expires_at_unix_ms INTEGER NOT NULL,
+  uses INTEGER NOT NULL CHECK (uses >= 0),
+  max_uses INTEGER NOT NULL CHECK (max_uses >= 1),
+  withdrawn INTEGER NOT NULL CHECK (withdrawn IN (0, 1)),
+  body TEXT NOT NULL,
+  CHECK (uses <= max_uses)
+) STRICT;
+CREATE INDEX grants_open ON grants (expires_at_unix_ms) WHERE withdrawn = 0 AND uses < max_uses;
+
+CREATE TABLE leases (
+  lease_id TEXT PRIMARY KEY,
+  fence INTEGER NOT NULL UNIQUE CHECK (fence >= 1),
+  worker_id TEXT NOT NULL,
+  run_id TEXT NOT NULL,
+  grant_id TEXT NOT NULL REFERENCES grants (grant_id),
+  live INTEGER NOT NULL CHECK (live IN (0, 1)),
+  body TEXT NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX one_live_lease_per_worker ON leases (worker_id) WHERE live = 1;
+CREATE UNIQUE INDEX one_live_lease_per_run ON leases (run_id) WHERE live = 1;
+
+CREATE TABLE tombstones (
+  kind TEXT NOT NULL CHECK (kind IN ('worker', 'key', 'identity')),
+  value TEXT NOT NULL,
+  PRIMARY KEY (kind, value)
+) STRICT;
+
+CREATE TABLE enrolled (
+  kind TEXT NOT NULL CHECK (kind IN ('launcher', 'proxy')),
+  name TEXT NOT NULL,
+  public_key BLOB NOT NULL UNIQUE CHECK (length(public_key) = 32),
+  seq INTEGER NOT NULL CHECK (seq >= 0),
+  last_sha256 TEXT NOT NULL,
+  PRIMARY KEY (kind, name)
+) STRICT;
+
+CREATE TABLE reference_values (
+  digest_field TEXT NOT NULL CHECK (digest_field IN ('image', 'build', 'artifact')),
+  digest_sha256 TEXT NOT NULL CHECK (length(digest_sha256) = 64),
+  PRIMARY KEY (digest_field, digest_sha256)
+) STRICT;
+
+CREATE TABLE evidence (
+  evidence_sha256 TEXT PRIMARY KEY,
+  proxy_id TEXT NOT NULL,
+  seq INTEGER NOT NULL CHECK (seq >= 1),
+  worker_id TEXT NOT NULL,
+  received_at_unix_ms INTEGER NOT NULL,
+  at_unix_ms INTEGER NOT NULL,
+  outcome TEXT NOT NULL
+    CHECK (outcome IN ('quarantined', 'already_quarantined', 'struck', 'recorded')),
+  payload BLOB NOT NULL,
+  UNIQUE (proxy_id, seq)
+) STRICT;
+CREATE INDEX evidence_of_worker ON evidence (worker_id, at_unix_ms);
+
+CREATE TABLE events (
+  seq INTEGER PRIMARY KEY CHECK (seq >= 1),
+  at_unix_ms INTEGER NOT NULL,
+  reason TEXT NOT NULL,
+  actor TEXT NOT NULL,
+  worker_id TEXT,
+  lease_id TEXT,
+  detail TEXT NOT NULL,
+  previous_sha256 TEXT NOT NULL UNIQUE,
+  sha256 TEXT NOT NULL UNIQUE
+) STRICT;
+
+CREATE TRIGGER fences_grow BEFORE INSERT ON leases
+WHEN NEW.fence <= (SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'highest_fence')
+BEGIN SELECT RAISE(ABORT, 'fences must grow'); END;
+
+CREATE TRIGGER live_lease_needs_active_worker BEFORE INSERT ON leases
+WHEN NEW.live = 1 AND NOT EXISTS (
+  SELECT 1 FROM workers WHERE worker_id = NEW.worker_id AND admission = 'active')
+BEGIN SELECT RAISE(ABORT, 'a live lease needs an active worker'); END;
+
+CREATE TRIGGER ended_leases_stay_ended BEFORE UPDATE ON leases
+WHEN OLD.live = 0 OR NEW.fence <> OLD.fence OR NEW.worker_id <> OLD.worker_id
+BEGIN SELECT RAISE(ABORT, 'an ended lease stays as it is'); END;
+
+CREATE TRIGGER confined_workers_hold_no_lease BEFORE UPDATE ON workers
+WHEN NEW.admission <> 'active' AND EXISTS (
+  SELECT 1 FROM leases WHERE worker_id = NEW.worker_id AND live = 1)
+BEGIN SELECT RAISE(ABORT, 'a confined worker holds no live lease'); END;
+
+CREATE TRIGGER banned_workers_stay_banned BEFORE UPDATE ON workers
+WHEN OLD.admission = 'banned' AND NEW.admission <> 'banned'
+BEGIN SELECT RAISE(ABORT, 'a ban is final'); END;
+
+CREATE TRIGGER only_free_workers_are_forgotten BEFORE DELETE ON workers
+WHEN OLD.admission <> 'active' OR EXISTS (
+  SELECT 1 FROM leases WHERE worker_id = OLD.worker_id AND live = 1)
+BEGIN SELECT RAISE(ABORT, 'a confined or leased worker is not forgotten'); END;
+
+CREATE TRIGGER events_are_kept BEFORE DELETE ON events
+BEGIN SELECT RAISE(ABORT, 'events are only added'); END;
+CREATE TRIGGER events_are_final BEFORE UPDATE ON events
+BEGIN SELECT RAISE(ABORT, 'events are only added'); END;
+CREATE TRIGGER evidence_is_kept BEFORE DELETE ON evidence
+BEGIN SELECT RAISE(ABORT, 'evidence is only added'); END;
+CREATE TRIGGER evidence_is_final BEFORE UPDATE ON evidence
+BEGIN SELECT RAISE(ABORT, 'evidence is only added'); END;
+CREATE TRIGGER tombstones_are_kept BEFORE DELETE ON tombstones
+BEGIN SELECT RAISE(ABORT, 'tombstones are only added'); END;
+"""
