@@ -1,14 +1,46 @@
-"""FleetService: the fleet's one asynchronous face (being built: every command still refuses)."""
+"""FleetService: every command the fleet answers, for workers, proxies and operators.
 
+Each command is a few lines: decide in the pure core, settle (durable, applied, told), answer. A
+refusal is raised as `FleetRefusal`. Callers have proved possession of their key before they come
+here (`caller_by_key` names them); operators come with the name of their principal. Egress secrets
+are minted here and leave in the one answer to the one worker. Times: Unix ms.
+"""
+
+import base64
+import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Literal, Never
+from typing import Literal, Self
 
+from ulid import ULID
+
+from palyra_fleet.attestation.evidence import WorkerAttestationExpectation
+from palyra_fleet.attestation.verifier import judge, open_evidence
 from palyra_fleet.clock import now_unix_ms
-from palyra_fleet.refusals import FleetReason, FleetRefusal
+from palyra_fleet.fleet_core import FleetCore, open_store
+from palyra_fleet.leases.credential import EgressSecret
+from palyra_fleet.leases.records import LeaseOrder, WorkerLease
+from palyra_fleet.leases.workspace import WorkerWorkspaceScope
+from palyra_fleet.ledger.decision import Decision
+from palyra_fleet.ledger.facts import lifecycle_state
+from palyra_fleet.ledger.liveness import heartbeat_within_ms, leases_to_stop
+from palyra_fleet.ledger.manager import Outcome
+from palyra_fleet.ledger.wire_views import lease_state
+from palyra_fleet.operator_commands import OperatorCommands
+from palyra_fleet.refusals import FleetReason, FleetRefusal, Refusal, worker_unknown
 from palyra_fleet.settings import FleetSettings
+from palyra_fleet.store.protocol import FleetStore
+from palyra_fleet.store.sqlite import SqliteFleetStore
+from palyra_fleet.violations.effects import violation_decision
+from palyra_fleet.violations.intake import (
+    binding_refusal,
+    chain_refusal,
+    open_violation,
+    weigh,
+)
 from palyra_fleet.wire import models as wire
 from palyra_fleet.wire.dsse import DsseEnvelope
+from palyra_fleet.wire.keys import thumbprint_sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,130 +53,259 @@ class Caller:
     session_epoch: int = 0
 
 
-def _not_built() -> Never:
-    raise FleetRefusal(FleetReason.CLOSED, "this part of the fleet is not built yet")
-
-
-class FleetService:
-    """The fleet."""
+class FleetService(OperatorCommands, FleetCore):
+    """The fleet. `start` it, `close` it; operators' commands are in `OperatorCommands`."""
 
     @classmethod
-    async def start(
-        cls, settings: FleetSettings, clock: Callable[[], int] = now_unix_ms
-    ) -> "FleetService":
-        _not_built()
+    async def start(cls, settings: FleetSettings, clock: Callable[[], int] = now_unix_ms) -> Self:
+        """Open the embedded store and begin. Raises FleetRefusal on unusable state."""
+        return await cls.start_on(SqliteFleetStore(settings.state_dir), settings, clock)
+
+    @classmethod
+    async def start_on(
+        cls, store: FleetStore, settings: FleetSettings, clock: Callable[[], int]
+    ) -> Self:
+        """Begin on a given store."""
+        snapshot = await open_store(store, clock())
+        try:
+            service = cls(settings, clock, store, snapshot)
+            await service._begin()
+        except BaseException:
+            await store.close()
+            raise
+        return service
 
     @property
     def epoch(self) -> int:
-        _not_built()
+        """Grows with every start of the store."""
+        return self._epoch
 
     def caller_by_key(self, key_sha256: str) -> Caller | None:
-        _not_built()
+        """Enrolled proxies and registered workers, quarantined ones too: the commands refuse."""
+        proxy = self._proxies.get(key_sha256)
+        if proxy is not None:
+            return Caller("proxy", proxy[0], proxy[1])
+        worker_id = self._manager.state.worker_by_key.get(key_sha256)
+        if worker_id is None:
+            return None
+        worker = self._manager.state.workers[worker_id]
+        proof = worker.proof
+        if worker.candidate is not None and worker.candidate.key_sha256 == key_sha256:
+            proof = worker.candidate
+        return Caller("worker", worker_id, proof.public_key, worker.session_epoch)
 
-    async def close(self) -> None:
-        _not_built()
+    def health(self) -> dict[str, str]:
+        """Check name → "ok" or what is wrong."""
+        storm = len(self._manager.state.recent_quarantines)
+        frozen = storm > self._settings.policy.storm_quarantines_per_minute
+        reaping = self._reaper is not None and not self._reaper.done()
+        return {
+            "service": "closed" if self._closed else "ok",
+            "store": self._store_problem or "ok",
+            "reaper": "ok" if reaping else "stopped",
+            "storm_breaker": f"{storm} quarantines in a minute" if frozen else "ok",
+        }
 
     async def issue_nonce(self, request: wire.NonceRequest) -> wire.NonceAnswer:
-        _not_built()
+        key_sha256 = thumbprint_sha256(base64.b64decode(request.public_key, validate=True))
+        nonce = secrets.token_urlsafe(32)
+
+        async def act(now: int) -> wire.NonceAnswer:
+            expires = self._nonces.issue(nonce, key_sha256, request.purpose, now)
+            if isinstance(expires, Refusal):
+                raise FleetRefusal.of(expires)
+            return wire.NonceAnswer(nonce=nonce, expires_at_unix_ms=expires)
+
+        return await self._locked(act)
 
     async def register(self, request: wire.RegisterRequest) -> wire.RegisterAnswer:
-        _not_built()
+        """The API has verified the request proof with `request.public_key`."""
+        return await self._locked(lambda now: self._register(request, now))
+
+    async def _register(self, request: wire.RegisterRequest, now: int) -> wire.RegisterAnswer:
+        keys = self._trusted_keys()
+        evidence = open_evidence(request, keys)
+        if isinstance(evidence, Refusal):
+            raise FleetRefusal.of(evidence)
+        attestation = evidence.attestation
+        spent = self._nonces.spend(attestation.nonce, attestation.key_sha256, "register", now)
+        if spent is not None:
+            raise FleetRefusal.of(spent)
+        result = judge(evidence, request.receipt, keys, self._expectation(), now)
+        if isinstance(result, Refusal):
+            raise FleetRefusal.of(result)
+        if result.key_sha256 in self._proxies or result.key_sha256 in self._launchers:
+            text = "this key is enrolled as a proxy's or a launcher's"
+            raise FleetRefusal(FleetReason.KEY_MISMATCH, text)
+        await self._settle(self._manager.register(result, now))
+        worker = self._manager.state.workers[result.worker_id]
+        proof = worker.candidate or worker.proof
+        return wire.RegisterAnswer(
+            worker_id=worker.worker_id,
+            session_epoch=worker.session_epoch,
+            state=lifecycle_state(worker, now).value,
+            heartbeat_within_ms=heartbeat_within_ms(self._settings.policy, worker.worker_id, 0),
+            attested_until_unix_ms=proof.attested_until_unix_ms,
+        )
+
+    def _expectation(self) -> WorkerAttestationExpectation:
+        policy = self._settings.policy
+        values: dict[str, set[str]] = {"image": set(), "build": set(), "artifact": set()}
+        for reference in self._manager.state.references:
+            values[reference.digest_field].add(reference.digest_sha256)
+        return WorkerAttestationExpectation(
+            image_digests_sha256=frozenset(values["image"]),
+            build_digests_sha256=frozenset(values["build"]),
+            artifact_digests_sha256=frozenset(values["artifact"]),
+            sdk_protocol_version=policy.required_sdk_protocol_version,
+            wit_abi_version=policy.required_wit_abi_version,
+            capability_authority_sha256=policy.required_capability_authority_sha256,
+        )
 
     async def heartbeat(
         self, worker_id: str, request: wire.HeartbeatRequest
     ) -> wire.HeartbeatAnswer:
-        _not_built()
+        async def act(now: int) -> wire.HeartbeatAnswer:
+            await self._settle(
+                self._manager.heartbeat(worker_id, request.session_epoch, request.seq, now)
+            )
+            held = tuple((lease.lease_id, lease.fence) for lease in request.held_leases)
+            within_ms = heartbeat_within_ms(self._settings.policy, worker_id, request.seq)
+            return wire.HeartbeatAnswer(
+                state=self._manager.lifecycle(worker_id, now).value,
+                heartbeat_within_ms=within_ms,
+                stop_leases=leases_to_stop(self._manager.state, worker_id, held),
+            )
+
+        return await self._locked(act)
 
     async def request_lease(self, worker_id: str, request: wire.LeaseRequest) -> wire.LeaseAnswer:
-        _not_built()
+        scope = request.workspace_scope
+        order = LeaseOrder(
+            run_id=request.run_id,
+            ttl_ms=request.ttl_ms,
+            required_capabilities=request.required_capabilities,
+            workspace_scope=WorkerWorkspaceScope(
+                scope.workspace_root, scope.allowed_paths, scope.read_only
+            ),
+        )
+        secret = EgressSecret.mint()
+
+        async def act(now: int) -> wire.LeaseAnswer:
+            lease_id = str(ULID.from_timestamp(now))
+            grant = self._manager.state.usable_grant(order.run_id, now)
+            grant_id = None if grant is None else grant.grant_id
+            outcome = self._manager.grant_lease(
+                worker_id, request.session_epoch, grant_id, order, lease_id, secret.sha256, now
+            )
+            lease = _lease_of(await self._settle(outcome), lease_id)
+            return wire.LeaseAnswer(
+                lease_id=lease.lease_id,
+                fence=lease.fence,
+                worker_id=lease.worker_id,
+                run_id=lease.run_id,
+                egress_profile=lease.egress_profile,
+                expires_at_unix_ms=lease.expires_at_unix_ms,
+                egress_secret=secret.reveal(),
+            )
+
+        return await self._locked(act)
 
     async def start_lease(
         self, worker_id: str, lease_id: str, request: wire.LeaseCommand
     ) -> wire.LeaseState:
-        _not_built()
+        return await self._lease_command(
+            lease_id,
+            lambda now: self._manager.start_lease(
+                worker_id, request.session_epoch, lease_id, request.fence, now
+            ),
+        )
 
     async def renew_lease(
         self, worker_id: str, lease_id: str, request: wire.LeaseCommand
     ) -> wire.LeaseState:
-        _not_built()
+        return await self._lease_command(
+            lease_id,
+            lambda now: self._manager.renew_lease(
+                worker_id, request.session_epoch, lease_id, request.fence, request.ttl_ms, now
+            ),
+        )
 
     async def complete_lease(
         self, worker_id: str, lease_id: str, request: wire.CompleteRequest
     ) -> wire.LeaseState:
-        _not_built()
+        report = request.cleanup
+        clean = report.workspace_removed and report.processes_ended and report.secrets_removed
+        return await self._lease_command(
+            lease_id,
+            lambda now: self._manager.complete_lease(
+                worker_id, request.session_epoch, lease_id, request.fence, clean, now
+            ),
+        )
+
+    async def _lease_command(
+        self, lease_id: str, decide: Callable[[int], Outcome]
+    ) -> wire.LeaseState:
+        async def act(now: int) -> wire.LeaseState:
+            decision = await self._settle(decide(now))
+            if decision.records:
+                return lease_state(_lease_of(decision, lease_id))
+            return lease_state(self._manager.state.leases[lease_id])
+
+        return await self._locked(act)
 
     async def orders(
         self, worker_id: str, after_seq: int, wait_ms: int
     ) -> tuple[wire.WorkerOrder, ...]:
-        _not_built()
+        """Long poll. A quarantined worker may ask too: it must be told."""
+        if worker_id not in self._manager.state.workers:
+            raise FleetRefusal.of(worker_unknown(worker_id))
+        return await self._desk.wait(worker_id, after_seq, wait_ms)
 
     async def accept_violation(self, proxy_id: str, envelope: DsseEnvelope) -> wire.ViolationAnswer:
-        _not_built()
+        """Evidence of an enrolled proxy; acknowledged only when durable with its effect."""
+        return await self._locked(lambda now: self._accept_violation(proxy_id, envelope, now))
+
+    async def _accept_violation(
+        self, proxy_id: str, envelope: DsseEnvelope, now: int
+    ) -> wire.ViolationAnswer:
+        state = self._manager.state
+        proxy = state.enrolled.get(("proxy", proxy_id))
+        if proxy is None:
+            text = f"proxy '{proxy_id}' is not enrolled"
+            raise FleetRefusal(FleetReason.EVIDENCE_PROXY_UNKNOWN, text)
+        evidence = open_violation(proxy, envelope)
+        if isinstance(evidence, Refusal):
+            raise FleetRefusal.of(evidence)
+        payload = evidence.payload
+        known = await self._store.evidence(evidence.sha256)
+        if known is not None:
+            return wire.ViolationAnswer(
+                accepted_seq=known.seq, outcome=known.outcome, duplicate=True
+            )
+        lease = state.leases.get(payload.lease_id) or await self._store.lease(payload.lease_id)
+        refusal = chain_refusal(proxy, evidence) or binding_refusal(payload, lease)
+        if refusal is not None:
+            raise FleetRefusal.of(refusal)
+        after = payload.at_unix_ms - payload.strike_window_ms
+        strikes = await self._store.strikes(payload.worker_id, after)
+        outcome = weigh(payload, self._standing(payload.worker_id), strikes)
+        await self._settle(violation_decision(self._manager, proxy, evidence, outcome, now))
+        return wire.ViolationAnswer(accepted_seq=payload.seq, outcome=outcome, duplicate=False)
+
+    def _standing(self, worker_id: str) -> Literal["free", "confined", "forgotten"]:
+        worker = self._manager.state.workers.get(worker_id)
+        if worker is None:
+            return "forgotten"
+        return "confined" if worker.confined else "free"
 
     def view(self) -> AsyncIterator[wire.ViewMessage]:
-        _not_built()
+        """Snapshot, changes, ticks. A reader that is too slow is dropped and must reconnect."""
+        return self._hub.stream()
 
-    async def enrol_launcher(self, actor: str, request: wire.EnrolKeyRequest) -> None:
-        _not_built()
 
-    async def enrol_proxy(self, actor: str, request: wire.EnrolKeyRequest) -> None:
-        _not_built()
-
-    async def add_reference_values(self, actor: str, values: wire.ReferenceValues) -> None:
-        _not_built()
-
-    async def create_grant(self, actor: str, request: wire.GrantRequest) -> wire.GrantView:
-        _not_built()
-
-    async def withdraw_grant(self, actor: str, grant_id: str, reason: str) -> None:
-        _not_built()
-
-    async def grants(self) -> tuple[wire.GrantView, ...]:
-        _not_built()
-
-    async def workers(self) -> tuple[wire.WorkerView, ...]:
-        _not_built()
-
-    async def worker(self, worker_id: str) -> wire.WorkerView:
-        _not_built()
-
-    async def quarantine(self, actor: str, worker_id: str, reason: str) -> wire.WorkerView:
-        _not_built()
-
-    async def release(self, actor: str, worker_id: str, reason: str) -> wire.WorkerView:
-        _not_built()
-
-    async def reverify(self, actor: str, worker_id: str, reason: str) -> wire.WorkerView:
-        _not_built()
-
-    async def cordon(self, actor: str, worker_id: str, reason: str) -> wire.WorkerView:
-        _not_built()
-
-    async def uncordon(self, actor: str, worker_id: str, reason: str) -> wire.WorkerView:
-        _not_built()
-
-    async def drain(
-        self, actor: str, worker_id: str, reason: str, deadline_ms: int
-    ) -> wire.WorkerView:
-        _not_built()
-
-    async def ban(self, actor: str, worker_id: str, reason: str) -> wire.WorkerView:
-        _not_built()
-
-    async def evict(self, actor: str, worker_id: str, reason: str) -> wire.WorkerView:
-        _not_built()
-
-    async def revoke_lease(self, actor: str, lease_id: str, reason: str) -> wire.LeaseState:
-        _not_built()
-
-    async def violations(self, worker_id: str | None, limit: int) -> tuple[wire.ViolationView, ...]:
-        _not_built()
-
-    async def events(self, after_seq: int, limit: int) -> tuple[wire.EventView, ...]:
-        _not_built()
-
-    async def verify_events(self) -> int:
-        _not_built()
-
-    def health(self) -> dict[str, str]:
-        _not_built()
+def _lease_of(decision: Decision, lease_id: str) -> WorkerLease:
+    for record in decision.records:
+        if isinstance(record, WorkerLease) and record.lease_id == lease_id:
+            return record
+    raise LookupError(f"the decision writes no lease {lease_id}")

@@ -1,0 +1,52 @@
+"""Ledger records as operators and workers see them on the wire. Pure; secrets never pass here."""
+
+from palyra_fleet.leases.records import WorkerApprovalGrant, WorkerLease
+from palyra_fleet.ledger.facts import WorkerRecord, lifecycle_state
+from palyra_fleet.wire.models import GrantView, LeaseState, WorkerView
+
+
+def worker_view(worker: WorkerRecord, lease: WorkerLease | None, now_unix_ms: int) -> WorkerView:
+    confined = worker.quarantine
+    return WorkerView(
+        worker_id=worker.worker_id,
+        state=lifecycle_state(worker, now_unix_ms).value,
+        admission=worker.admission.value,
+        eligibility=worker.eligibility.value,
+        liveness=worker.liveness.value,
+        work=worker.work.value,
+        attestation_epoch=worker.attestation_epoch,
+        session_epoch=worker.session_epoch,
+        attested_until_unix_ms=worker.proof.attested_until_unix_ms,
+        key_sha256=worker.proof.key_sha256,
+        artifact_digest_sha256=worker.proof.artifact_digest_sha256,
+        binding_proxy_id=worker.proof.binding_proxy_id,
+        lease_id=None if lease is None else lease.lease_id,
+        run_id=None if lease is None else lease.run_id,
+        fence=None if lease is None else lease.fence,
+        quarantine_reason=None if confined is None else confined.reason,
+        quarantined_at_unix_ms=None if confined is None else confined.at_unix_ms,
+        quarantine_evidence_sha256=None if confined is None else confined.evidence_sha256,
+    )
+
+
+def grant_view(grant: WorkerApprovalGrant) -> GrantView:
+    return GrantView(
+        grant_id=grant.grant_id,
+        run_id=grant.run_id,
+        tool_name=grant.tool_name,
+        principal=grant.principal,
+        egress_profile=grant.egress_profile,
+        expires_at_unix_ms=grant.expires_at_unix_ms,
+        approved_by=grant.approved_by,
+        uses=grant.uses,
+        max_uses=grant.max_uses,
+        withdrawn=grant.withdrawn,
+    )
+
+
+def lease_state(lease: WorkerLease) -> LeaseState:
+    return LeaseState(
+        lease_id=lease.lease_id,
+        state=lease.status.value,
+        expires_at_unix_ms=lease.expires_at_unix_ms,
+    )

@@ -1,0 +1,248 @@
+"""What operators may ask of the fleet. `actor` is the principal's name; it goes into the event log.
+
+Mixed into `FleetService`. Every change is decided by the pure ledger and durable before it is
+answered; listings read the ledger or the store and change nothing. Times: Unix ms.
+"""
+
+import base64
+from collections.abc import Callable
+from typing import Literal
+
+from ulid import ULID
+
+from palyra_fleet.fleet_core import FleetCore
+from palyra_fleet.leases.records import WorkerApprovalGrant, WorkerLease
+from palyra_fleet.ledger.decision import (
+    Decision,
+    Detail,
+    EnrolledKey,
+    EventReason,
+    LedgerEvent,
+    ReferenceValue,
+)
+from palyra_fleet.ledger.manager import Outcome
+from palyra_fleet.ledger.wire_views import grant_view, lease_state, worker_view
+from palyra_fleet.refusals import FleetReason, FleetRefusal, worker_unknown
+from palyra_fleet.store.protocol import ChainBroken, StateUnusable, StoreFailed
+from palyra_fleet.wire import models as wire
+from palyra_fleet.wire.keys import thumbprint_sha256
+
+MAX_LISTED = 1_000
+
+
+class OperatorCommands(FleetCore):
+    """Enrolment, grants, workers, leases, evidence and the event log."""
+
+    async def enrol_launcher(self, actor: str, request: wire.EnrolKeyRequest) -> None:
+        await self._enrol("launcher", EventReason.LAUNCHER_ENROLLED, actor, request)
+
+    async def enrol_proxy(self, actor: str, request: wire.EnrolKeyRequest) -> None:
+        await self._enrol("proxy", EventReason.PROXY_ENROLLED, actor, request)
+
+    async def _enrol(
+        self,
+        kind: Literal["launcher", "proxy"],
+        reason: EventReason,
+        actor: str,
+        request: wire.EnrolKeyRequest,
+    ) -> None:
+        key = EnrolledKey(kind, request.name, base64.b64decode(request.public_key, validate=True))
+        thumbprint = thumbprint_sha256(key.public_key)
+        detail: Detail = {"name": key.name, "key_sha256": thumbprint}
+
+        async def act(now: int) -> None:
+            known = self._manager.state.enrolled.get((kind, key.name))
+            if known is not None and known.public_key == key.public_key:
+                return
+            taken = (
+                known is not None
+                or thumbprint in self._launchers
+                or thumbprint in self._proxies
+                or thumbprint in self._manager.state.worker_by_key
+            )
+            if taken:
+                text = f"the name '{key.name}' or this key is enrolled otherwise"
+                raise FleetRefusal(FleetReason.ENROLMENT_CONFLICT, text)
+            event = LedgerEvent(reason, actor, detail=detail)
+            await self._settle(Decision(now, records=(key,), events=(event,)))
+
+        await self._locked(act)
+
+    async def add_reference_values(self, actor: str, values: wire.ReferenceValues) -> None:
+        offered = (
+            *(ReferenceValue("image", digest) for digest in values.image_digests_sha256),
+            *(ReferenceValue("build", digest) for digest in values.build_digests_sha256),
+            *(ReferenceValue("artifact", digest) for digest in values.artifact_digests_sha256),
+        )
+
+        async def act(now: int) -> None:
+            known = self._manager.state.references
+            new = tuple(value for value in dict.fromkeys(offered) if value not in known)
+            events = tuple(
+                LedgerEvent(
+                    EventReason.REFERENCES_ADDED,
+                    actor,
+                    detail={"field": value.digest_field, "digest_sha256": value.digest_sha256},
+                )
+                for value in new
+            )
+            await self._settle(Decision(now, records=new, events=events))
+
+        await self._locked(act)
+
+    async def create_grant(self, actor: str, request: wire.GrantRequest) -> wire.GrantView:
+        async def act(now: int) -> wire.GrantView:
+            grant = WorkerApprovalGrant(
+                grant_id=str(ULID.from_timestamp(now)),
+                run_id=request.run_id,
+                tool_name=request.tool_name,
+                principal=request.principal,
+                egress_profile=request.egress_profile,
+                expires_at_unix_ms=now + request.ttl_ms,
+                approved_by=actor,
+                max_uses=request.max_uses,
+            )
+            await self._settle(self._manager.create_grant(grant, actor, now))
+            return grant_view(grant)
+
+        return await self._locked(act)
+
+    async def withdraw_grant(self, actor: str, grant_id: str, reason: str) -> None:
+        async def act(now: int) -> None:
+            grant = await self._store.grant(grant_id)
+            if grant is None:
+                text = f"there is no grant '{grant_id}'"
+                raise FleetRefusal(FleetReason.GRANT_UNKNOWN, text)
+            await self._settle(self._manager.withdraw_grant(grant, actor, reason, now))
+
+        await self._locked(act)
+
+    async def grants(self) -> tuple[wire.GrantView, ...]:
+        """The newest grants, newest first."""
+        try:
+            found = await self._store.grants(MAX_LISTED)
+        except (StoreFailed, StateUnusable) as error:
+            raise _unreadable(error) from error
+        return tuple(grant_view(grant) for grant in found)
+
+    async def workers(self) -> tuple[wire.WorkerView, ...]:
+        return tuple(self._worker_view(worker_id) for worker_id in self._manager.state.workers)
+
+    async def worker(self, worker_id: str) -> wire.WorkerView:
+        if worker_id not in self._manager.state.workers:
+            raise FleetRefusal.of(worker_unknown(worker_id))
+        return self._worker_view(worker_id)
+
+    async def quarantine(self, actor: str, worker_id: str, reason: str) -> wire.WorkerView:
+        return await self._on_worker(
+            worker_id, lambda now: self._manager.quarantine(worker_id, actor, reason, now)
+        )
+
+    async def release(self, actor: str, worker_id: str, reason: str) -> wire.WorkerView:
+        """Takes evidence newer than the quarantine, with a new key."""
+        return await self._on_worker(
+            worker_id, lambda now: self._manager.release(worker_id, actor, reason, now)
+        )
+
+    async def reverify(self, actor: str, worker_id: str, reason: str) -> wire.WorkerView:
+        """Clears failed work after newer evidence; releases nobody."""
+        return await self._on_worker(
+            worker_id, lambda now: self._manager.reverify(worker_id, actor, reason, now)
+        )
+
+    async def cordon(self, actor: str, worker_id: str, reason: str) -> wire.WorkerView:
+        return await self._on_worker(
+            worker_id, lambda now: self._manager.cordon(worker_id, actor, reason, now)
+        )
+
+    async def uncordon(self, actor: str, worker_id: str, reason: str) -> wire.WorkerView:
+        return await self._on_worker(
+            worker_id, lambda now: self._manager.uncordon(worker_id, actor, reason, now)
+        )
+
+    async def drain(
+        self, actor: str, worker_id: str, reason: str, deadline_ms: int
+    ) -> wire.WorkerView:
+        """`deadline_ms` is a length of time; then a lease that is still held ends."""
+        return await self._on_worker(
+            worker_id,
+            lambda now: self._manager.drain(worker_id, actor, reason, deadline_ms, now),
+        )
+
+    async def ban(self, actor: str, worker_id: str, reason: str) -> wire.WorkerView:
+        return await self._on_worker(
+            worker_id, lambda now: self._manager.ban(worker_id, actor, reason, now)
+        )
+
+    async def evict(self, actor: str, worker_id: str, reason: str) -> wire.WorkerView:
+        """Answers the worker as it was just before it was forgotten."""
+
+        async def act(now: int) -> wire.WorkerView:
+            outcome = self._manager.evict(worker_id, actor, reason, now)
+            known = worker_id in self._manager.state.workers
+            last = self._worker_view(worker_id) if known else None
+            await self._settle(outcome)
+            if last is None:
+                raise FleetRefusal.of(worker_unknown(worker_id))
+            return last
+
+        return await self._locked(act)
+
+    async def revoke_lease(self, actor: str, lease_id: str, reason: str) -> wire.LeaseState:
+        async def act(now: int) -> wire.LeaseState:
+            outcome = self._manager.revoke_lease(lease_id, actor, reason, now)
+            decision = await self._settle(outcome)
+            ended = next(r for r in decision.records if isinstance(r, WorkerLease))
+            return lease_state(ended)
+
+        return await self._locked(act)
+
+    async def violations(self, worker_id: str | None, limit: int) -> tuple[wire.ViolationView, ...]:
+        """The newest evidence first."""
+        try:
+            found = await self._store.violations(worker_id, _bounded(limit))
+        except StoreFailed as error:
+            raise _unreadable(error) from error
+        return tuple(
+            wire.ViolationView(
+                evidence_sha256=evidence.evidence_sha256,
+                received_at_unix_ms=evidence.received_at_unix_ms,
+                outcome=evidence.outcome,
+                payload=wire.ViolationPayload.model_validate_json(evidence.payload),
+            )
+            for evidence in found
+        )
+
+    async def events(self, after_seq: int, limit: int) -> tuple[wire.EventView, ...]:
+        try:
+            return await self._store.events(after_seq, _bounded(limit))
+        except StoreFailed as error:
+            raise _unreadable(error) from error
+
+    async def verify_events(self) -> int:
+        """Walk the whole hash chain; the number of entries. Refuses on a break."""
+        try:
+            return await self._store.verify_events()
+        except ChainBroken as error:
+            raise FleetRefusal(FleetReason.CHAIN_BROKEN, str(error)) from error
+        except StoreFailed as error:
+            raise _unreadable(error) from error
+
+    async def _on_worker(self, worker_id: str, decide: Callable[[int], Outcome]) -> wire.WorkerView:
+        async def act(now: int) -> wire.WorkerView:
+            await self._settle(decide(now))
+            return self._worker_view(worker_id)
+
+        return await self._locked(act)
+
+    def _worker_view(self, worker_id: str) -> wire.WorkerView:
+        state = self._manager.state
+        return worker_view(state.workers[worker_id], state.live_lease_of(worker_id), self._now())
+
+
+def _bounded(limit: int) -> int:
+    return max(0, min(limit, MAX_LISTED))
+
+
+def _unreadable(error: Exception) -> FleetRefusal:
+    return FleetRefusal(FleetReason.STORE_UNAVAILABLE, f"the store cannot be read: {error}")

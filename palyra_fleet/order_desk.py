@@ -1,0 +1,73 @@
+"""OrderDesk: what each worker must be told, with long polling.
+
+Orders live in memory: after a restart a worker learns the same from its heartbeat (state, leases to
+stop). `seq` starts above every number of earlier epochs, so a worker that asks for more after its
+last one misses nothing. The newest orders per worker are kept, older ones dropped.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+
+from palyra_fleet.ledger.decision import Notice
+from palyra_fleet.wire.models import WorkerOrder
+
+MAX_KEPT = 64
+MAX_WAIT_MS = 60_000
+
+
+class OrderDesk:
+    """Orders by worker."""
+
+    def __init__(self, epoch: int) -> None:
+        self._seq = epoch << 32
+        self._orders: dict[str, deque[WorkerOrder]] = {}
+        self._waiting: dict[str, set[asyncio.Event]] = {}
+        self._closed = False
+
+    def take(self, notices: Iterable[Notice]) -> None:
+        for notice in notices:
+            self._seq += 1
+            order = WorkerOrder(
+                seq=self._seq, kind=notice.kind, lease_id=notice.lease_id, reason=notice.reason
+            )
+            kept = self._orders.setdefault(notice.worker_id, deque(maxlen=MAX_KEPT))
+            kept.append(order)
+            self._wake(notice.worker_id)
+
+    def forget(self, worker_id: str) -> None:
+        """The worker was evicted."""
+        self._orders.pop(worker_id, None)
+        self._wake(worker_id)
+
+    def close(self) -> None:
+        """Answer everyone who waits."""
+        self._closed = True
+        for worker_id in self._waiting:
+            self._wake(worker_id)
+
+    async def wait(self, worker_id: str, after_seq: int, wait_ms: int) -> tuple[WorkerOrder, ...]:
+        """Orders after `after_seq`; waits up to `wait_ms` for one."""
+        orders = self._after(worker_id, after_seq)
+        if orders or self._closed or wait_ms <= 0:
+            return orders
+        woken = asyncio.Event()
+        waiting = self._waiting.setdefault(worker_id, set())
+        waiting.add(woken)
+        try:
+            async with asyncio.timeout(min(wait_ms, MAX_WAIT_MS) / 1000):
+                await woken.wait()
+        except TimeoutError:
+            return ()
+        finally:
+            waiting.discard(woken)
+            if not waiting and self._waiting.get(worker_id) is waiting:
+                del self._waiting[worker_id]
+        return self._after(worker_id, after_seq)
+
+    def _after(self, worker_id: str, after_seq: int) -> tuple[WorkerOrder, ...]:
+        return tuple(o for o in self._orders.get(worker_id, ()) if o.seq > after_seq)
+
+    def _wake(self, worker_id: str) -> None:
+        for event in self._waiting.get(worker_id, ()):
+            event.set()

@@ -1,0 +1,147 @@
+"""ViewHub: the proxies' live view of bindings, sent as a snapshot and then as changes.
+
+Fed with applied decisions only, so no proxy hears what is not durable. A subscriber's queue is
+bounded; one that does not keep up is dropped and must connect again, which starts with a snapshot.
+Without changes a tick says the view is fresh. When the hub closes every stream ends, and a proxy
+without a fresh view denies. `seq` grows with every change of one epoch.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+
+from palyra_fleet.leases.records import WorkerLease
+from palyra_fleet.ledger.decision import EvictedWorker, Record
+from palyra_fleet.ledger.facts import WorkerRecord
+from palyra_fleet.wire.models import Binding, ViewMessage
+
+MAX_QUEUED = 1_024
+TICK_EVERY_S = 0.5
+
+
+def binding_of(lease: WorkerLease) -> Binding:
+    return Binding(
+        worker_id=lease.worker_id,
+        lease_id=lease.lease_id,
+        run_id=lease.run_id,
+        fence=lease.fence,
+        egress_profile=lease.egress_profile,
+        egress_secret_sha256=lease.egress_secret_sha256,
+        expires_at_unix_ms=lease.expires_at_unix_ms,
+    )
+
+
+class ViewHub:
+    """What every proxy should believe right now, and who listens."""
+
+    def __init__(self, epoch: int, highest_fence: int, max_queued: int = MAX_QUEUED) -> None:
+        self._epoch = epoch
+        self._seq = 0
+        self._highest_fence = highest_fence
+        self._max_queued = max_queued
+        self._bindings: dict[str, Binding] = {}
+        self._blocked: set[str] = set()
+        self._listeners: set[asyncio.Queue[ViewMessage]] = set()
+        self._closed = False
+
+    def take(self, records: Iterable[Record], highest_fence: int) -> None:
+        """Believe durable records and tell the listeners what changed."""
+        self._highest_fence = max(self._highest_fence, highest_fence)
+        for record in records:
+            match record:
+                case WorkerRecord():
+                    self._take_worker(record)
+                case WorkerLease():
+                    self._take_lease(record)
+                case EvictedWorker(worker_id):
+                    self._unblock(worker_id)
+                case _:
+                    pass
+
+    async def stream(self) -> AsyncIterator[ViewMessage]:
+        """One proxy's stream. Ends when the proxy is too slow or the fleet closes."""
+        if self._closed:
+            return
+        queue = asyncio.Queue[ViewMessage](self._max_queued)
+        self._listeners.add(queue)
+        try:
+            yield self._snapshot()
+            while not self._closed:
+                message = await self._next(queue)
+                if queue not in self._listeners:
+                    return
+                yield message
+        finally:
+            self._listeners.discard(queue)
+
+    def close(self) -> None:
+        """End every stream, at the latest with its next tick."""
+        self._closed = True
+        self._listeners.clear()
+
+    async def _next(self, queue: asyncio.Queue[ViewMessage]) -> ViewMessage:
+        try:
+            async with asyncio.timeout(TICK_EVERY_S):
+                return await queue.get()
+        except TimeoutError:
+            return self._message("tick")
+
+    def _take_worker(self, worker: WorkerRecord) -> None:
+        if not worker.confined:
+            self._unblock(worker.worker_id)
+        elif worker.worker_id not in self._blocked:
+            self._blocked.add(worker.worker_id)
+            self._tell("block", worker_id=worker.worker_id)
+
+    def _unblock(self, worker_id: str) -> None:
+        if worker_id in self._blocked:
+            self._blocked.remove(worker_id)
+            self._tell("unblock", worker_id=worker_id)
+
+    def _take_lease(self, lease: WorkerLease) -> None:
+        if not lease.status.live:
+            if self._bindings.pop(lease.lease_id, None) is not None:
+                self._tell("unbind", worker_id=lease.worker_id, lease_id=lease.lease_id)
+            return
+        binding = binding_of(lease)
+        if self._bindings.get(lease.lease_id) != binding:
+            self._bindings[lease.lease_id] = binding
+            self._tell("bind", worker_id=lease.worker_id, lease_id=lease.lease_id, new=binding)
+
+    def _tell(
+        self,
+        kind: str,
+        worker_id: str | None = None,
+        lease_id: str | None = None,
+        new: Binding | None = None,
+    ) -> None:
+        self._seq += 1
+        message = self._message(kind, worker_id, lease_id, () if new is None else (new,))
+        for queue in tuple(self._listeners):
+            try:
+                queue.put_nowait(message)
+            except asyncio.QueueFull:
+                self._listeners.discard(queue)
+
+    def _snapshot(self) -> ViewMessage:
+        blocked = tuple(sorted(self._blocked))
+        message = self._message("snapshot", bindings=tuple(self._bindings.values()))
+        return message.model_copy(update={"blocked_workers": blocked})
+
+    def _message(
+        self,
+        kind: str,
+        worker_id: str | None = None,
+        lease_id: str | None = None,
+        bindings: tuple[Binding, ...] = (),
+    ) -> ViewMessage:
+        return ViewMessage.model_validate(
+            {
+                "kind": kind,
+                "epoch": self._epoch,
+                "seq": self._seq,
+                "bindings": bindings,
+                "worker_id": worker_id,
+                "lease_id": lease_id,
+                "highest_fence": self._highest_fence,
+            }
+        )
