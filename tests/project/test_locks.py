@@ -50,6 +50,18 @@ def test_both_locks_agree(repository: Path) -> None:
     assert {name: dev.get(name) for name in runtime} == runtime
 
 
+def test_the_development_lock_was_made_from_what_is_asked_for(repository: Path) -> None:
+    asked_text = (repository / "requirements" / "dev.in").read_text()
+    asked = set(re.findall(r"^[A-Za-z0-9][A-Za-z0-9._-]*", asked_text, re.MULTILINE))
+    lock = (repository / "requirements" / "dev.lock").read_text()
+    locked = {
+        entry.partition("==")[0]
+        for entry in re.split(r"^(?=\S)", lock, flags=re.MULTILINE)
+        if "-r requirements/dev.in" in entry
+    }
+    assert locked == {name.lower() for name in asked}
+
+
 @pytest.mark.parametrize("lock", LOCKS)
 def test_mitmproxy_is_locked_to_a_tested_version(repository: Path, lock: str) -> None:
     assert re.fullmatch(r"12\.2\.\d+", locked_versions(repository / lock)["mitmproxy"])
