@@ -6,6 +6,7 @@ token is a 0600 file made at the first start; only its SHA-256 goes into the ser
 listens on an address other machines can reach.
 """
 
+import asyncio
 import errno
 import ipaddress
 import os
@@ -13,7 +14,7 @@ import secrets
 import socket
 import stat
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,7 @@ from aiohttp import web
 
 from palyra_fleet.api.application import ApiSettings, make_application
 from palyra_fleet.api.callers import token_sha256
+from palyra_fleet.api.protocol import connection_of
 from palyra_fleet.api.routes import Listener
 from palyra_fleet.clock import now_unix_ms
 from palyra_fleet.service import FleetService
@@ -29,8 +31,6 @@ from palyra_fleet.service import FleetService
 MAX_SOCKET_PATH_BYTES: Final = 107
 TOKEN_BYTES: Final = 32
 _CLOSE_WITHIN_S: Final = 2.0
-_MAX_LINE: Final = 4096
-_MAX_HEADER: Final = 8190
 _LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 __all__ = [
@@ -83,22 +83,15 @@ class FleetServer:
         except ServeError:
             admin.close()
             raise
-        runners = {
-            Listener.SOCKET: worker_side,
-            Listener.ADMIN: admin,
-        }
-        started: list[web.AppRunner] = []
+        sockets = {Listener.SOCKET: worker_side, Listener.ADMIN: admin}
         try:
-            for listener, listening in runners.items():
-                runner = _runner(make_application(listener, service, settings, clock))
-                await runner.setup()
-                started.append(runner)
-                await web.SockSite(runner, listening).start()
-            yield cls(socket_path, _url_of(admin))
+            async with AsyncExitStack() as serving:
+                for listener, listening in sockets.items():
+                    application = make_application(listener, service, settings, clock)
+                    await serving.enter_async_context(_served(application, listening))
+                yield cls(socket_path, _url_of(admin))
         finally:
-            for runner in started:
-                await runner.cleanup()
-            for listening in runners.values():
+            for listening in sockets.values():
                 listening.close()
             _forget_socket(socket_path)
 
@@ -141,15 +134,20 @@ def _read_token(path: Path) -> str:
     return token
 
 
-def _runner(application: web.Application) -> web.AppRunner:
-    return web.AppRunner(
-        application,
-        access_log=None,
-        handle_signals=False,
-        shutdown_timeout=_CLOSE_WITHIN_S,
-        max_line_size=_MAX_LINE,
-        max_field_size=_MAX_HEADER,
-    )
+@asynccontextmanager
+async def _served(application: web.Application, listening: socket.socket) -> AsyncIterator[None]:
+    """Accept connections until the block ends; then end what is open, and clean up."""
+    runner = web.AppRunner(application, handle_signals=False, shutdown_timeout=_CLOSE_WITHIN_S)
+    await runner.setup()
+    try:
+        loop = asyncio.get_running_loop()
+        accepting = await loop.create_server(lambda: connection_of(runner), sock=listening)
+        try:
+            yield
+        finally:
+            accepting.close()
+    finally:
+        await runner.cleanup()
 
 
 def _listen_on_loopback(host: str, port: int) -> socket.socket:

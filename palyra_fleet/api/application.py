@@ -11,7 +11,7 @@ import logging
 import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Final, assert_never
+from typing import assert_never
 
 from aiohttp import web
 from aiohttp.typedefs import Handler as AiohttpHandler
@@ -27,6 +27,7 @@ from palyra_fleet.api.problems import (
     problem_of_fleet,
     problem_of_http,
 )
+from palyra_fleet.api.protocol import SECURITY_HEADERS
 from palyra_fleet.api.proxy_calls import STREAMING
 from palyra_fleet.api.routes import ROUTES, Listener, Row, refuse_strays, rows_of
 from palyra_fleet.clock import now_unix_ms
@@ -35,13 +36,6 @@ from palyra_fleet.service import FleetService
 from palyra_fleet.wire.request_proof import HEADER as PROOF_HEADER
 
 _log = logging.getLogger(__name__)
-
-SECURITY_HEADERS: Final = {
-    "Cache-Control": "no-store",
-    "X-Content-Type-Options": "nosniff",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Server": "palyra-fleet",
-}
 
 
 @dataclass(frozen=True, slots=True)

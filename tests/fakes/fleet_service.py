@@ -56,7 +56,8 @@ class FakeFleetService(FleetService):
         self.refuse_with: FleetRefusal | None = None
         self.fail_with: Exception | None = None
         self.view_messages: asyncio.Queue[wire.ViewMessage | None] = asyncio.Queue()
-        self.views_ended = 0
+        self.view_ended = asyncio.Event()
+        self.orders_asked = asyncio.Event()
         self.checks = {"store": "ok"}
         self.calls: list[str] = []
         self._changed = asyncio.Condition()
@@ -226,6 +227,7 @@ class FakeFleetService(FleetService):
         self, worker_id: str, after_seq: int, wait_ms: int
     ) -> tuple[wire.WorkerOrder, ...]:
         self._enter("orders")
+        self.orders_asked.set()
         worker = self._worker(worker_id)
 
         def found() -> tuple[wire.WorkerOrder, ...]:
@@ -250,7 +252,7 @@ class FakeFleetService(FleetService):
             while (message := await self.view_messages.get()) is not None:
                 yield message
         finally:
-            self.views_ended += 1
+            self.view_ended.set()
 
     async def enrol_launcher(self, actor: str, request: wire.EnrolKeyRequest) -> None:
         self._enter("enrol_launcher")

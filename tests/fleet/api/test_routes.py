@@ -1,0 +1,67 @@
+"""The table of routes is what is served: a stray, a missing or a double route stops the start."""
+
+import pytest
+from aiohttp import web
+
+from palyra_fleet.api.application import ApiSettings, make_application
+from palyra_fleet.api.callers import Who, token_sha256
+from palyra_fleet.api.health_calls import live
+from palyra_fleet.api.problems import ApiReason
+from palyra_fleet.api.routes import ROUTES, Listener, RouteTableError, Row, refuse_strays, rows_of
+from tests.fakes.fleet_service import FakeFleetService
+
+SETTINGS = ApiSettings(operator_token_sha256=token_sha256("t"))
+
+
+async def stray(request: web.Request) -> web.Response:
+    return web.Response()
+
+
+@pytest.mark.parametrize("listener", Listener)
+def test_each_application_serves_exactly_its_rows(listener: Listener) -> None:
+    application = make_application(listener, FakeFleetService(), SETTINGS)
+    assert len(list(application.router.routes())) == len(rows_of(listener))
+
+
+def test_a_route_without_a_row_stops_the_start() -> None:
+    application = web.Application()
+    application.router.add_get("/stray", stray, allow_head=False)
+    with pytest.raises(RouteTableError):
+        refuse_strays(application, ())
+
+
+def test_a_row_without_a_route_stops_the_start() -> None:
+    with pytest.raises(RouteTableError):
+        refuse_strays(web.Application(), (Row("GET", "/missing", Who.ANYBODY, live),))
+
+
+def test_two_rows_of_one_route_stop_the_start() -> None:
+    application = web.Application()
+    application.router.add_route("GET", "/twice", stray)
+    row = Row("GET", "/twice", Who.ANYBODY, live)
+    with pytest.raises(RouteTableError):
+        refuse_strays(application, (row, row))
+
+
+def test_no_operator_route_is_on_the_socket_and_no_other_on_the_admin_listener() -> None:
+    assert all(row.who is not Who.OPERATOR for row in rows_of(Listener.SOCKET))
+    assert {row.who for row in rows_of(Listener.ADMIN)} == {Who.OPERATOR, Who.ANYBODY}
+
+
+def test_nobody_may_call_anything_but_health() -> None:
+    anybody = {row.path for row in ROUTES if row.who is Who.ANYBODY}
+    assert anybody == {"/livez", "/readyz"}
+
+
+def test_every_change_takes_a_body_except_the_check_of_the_log() -> None:
+    without = {row.path for row in ROUTES if row.method == "POST" and row.body is None}
+    assert without == {"/v1/events:verify"}
+
+
+def test_every_reason_of_the_http_layer_has_a_row_and_its_own_heading() -> None:
+    assert len({reason.heading for reason in ApiReason}) == len(ApiReason)
+    assert all(400 <= reason.http_status < 600 for reason in ApiReason)
+
+
+def test_the_settings_and_gates_never_show_the_tokens_digest() -> None:
+    assert SETTINGS.operator_token_sha256 not in repr(SETTINGS)
