@@ -1,0 +1,112 @@
+"""Says step by step how a request is judged, for people who want to know why.
+
+Input: a policy, a canonical request, the resolved addresses if known, the time. Output: an
+`Explanation`: the steps with their outcome, the verdict (or the name that would be resolved next),
+and the rule that decided or came nearest, with its owner. It judges nothing itself: the verdict
+comes from `decide`, and the steps show the tables the judge used.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from palyra_egress.destination.address_class import AddressClass, classify
+from palyra_egress.policy.compile import CompiledPolicy, CompiledRule
+from palyra_egress.policy.decide import decide, precheck
+from palyra_egress.policy.match import find_hosts
+from palyra_egress.policy.paths import read_path
+from palyra_egress.reasons import REASONS
+from palyra_egress.request import EgressRequest, RequestKind
+from palyra_egress.verdict import NeedsResolution, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that was looked at, and what was found."""
+
+    name: str
+    finding: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """`verdict` is None if the answer depends on addresses that were not given."""
+
+    steps: tuple[Step, ...]
+    verdict: Verdict | None
+    rule: CompiledRule | None
+
+    @property
+    def allowed(self) -> bool:
+        return self.verdict is None or self.verdict.allowed
+
+    @property
+    def lines(self) -> list[str]:
+        """The explanation as text, one step a line."""
+        return [f"{step.name:<10} {step.finding}" for step in self.steps]
+
+
+def _request_steps(policy: CompiledPolicy, request: EgressRequest) -> list[Step]:
+    literal = classify(request.host)
+    is_literal = literal.address_class is not AddressClass.UNPARSABLE
+    what = f"an IP literal, {literal.address_class.value}" if is_literal else "a name"
+    steps = [
+        Step("request", f"{request.method} {request.url}"),
+        Step("host", f"{request.host} is {what}"),
+    ]
+    if request.kind is RequestKind.REQUEST:
+        form = read_path(request.path)
+        steps.append(Step("path", "malformed" if form is None else f"compared as {form.form}"))
+    denied = find_hosts(policy.deny, request, literal if is_literal else None)
+    steps.append(
+        Step("deny", f"{denied[0].rule_id}, line {denied[0].line}" if denied else "no deny rule")
+    )
+    index = policy.profiles.get(request.requester.profile)
+    if index is None:
+        known = ", ".join(sorted(policy.profiles)) or "none"
+        return [*steps, Step("profile", f"{request.requester.profile!r} is none of: {known}")]
+    steps.append(Step("profile", request.requester.profile))
+    named = [
+        f"{rule.rule_id} (line {rule.line})"
+        for host_rules in find_hosts(index, request, literal if is_literal else None)
+        for rule in host_rules.rules
+    ]
+    steps.append(Step("rules", ", ".join(named[:10]) if named else "none names this host"))
+    return steps
+
+
+def _verdict_steps(verdict: Verdict, rule: CompiledRule | None) -> list[Step]:
+    row = REASONS[verdict.reason]
+    told = f"{verdict.effect.value}: {verdict.reason.value} ({row.title})"
+    if verdict.would_deny is not None:
+        told += f"; would be refused: {verdict.would_deny.value}"
+    steps = [Step("verdict", told)]
+    if verdict.rule_id is not None:
+        word = "rule" if verdict.allowed else "nearest"
+        owner = "" if rule is None or rule.owner is None else f", owner {rule.owner}"
+        place = f"{verdict.policy_file}:{verdict.line}"
+        steps.append(Step(word, f"{verdict.rule_id} at {place}{owner}"))
+    if verdict.pinned:
+        steps.append(Step("pinned", ", ".join(verdict.pinned)))
+    if verdict.consequence.value != "none":
+        steps.append(Step("costs", verdict.consequence.value))
+    return steps
+
+
+def explain(
+    policy: CompiledPolicy,
+    request: EgressRequest,
+    resolved: Sequence[str] | None,
+    now_unix_ms: int,
+) -> Explanation:
+    """How the request is judged; `resolved` None stops where the name would be resolved."""
+    steps = _request_steps(policy, request)
+    answer = precheck(policy, request, now_unix_ms)
+    if isinstance(answer, NeedsResolution):
+        if resolved is None:
+            steps.append(Step("verdict", f"allowed if every address of {answer.host} passes"))
+            return Explanation(tuple(steps), None, None)
+        for address in resolved:
+            steps.append(Step("address", f"{address} is {classify(address).address_class.value}"))
+        answer = decide(policy, request, resolved, now_unix_ms)
+    rule = None if answer.rule_id is None else policy.rules.get(answer.rule_id)
+    return Explanation((*steps, *_verdict_steps(answer, rule)), answer, rule)
