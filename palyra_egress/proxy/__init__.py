@@ -1,0 +1,1 @@
+"""Enforcement on mitmproxy: nothing leaves that the judge did not allow."""

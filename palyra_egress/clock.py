@@ -1,0 +1,19 @@
+"""The one place on the egress side that reads clocks. Everything else takes times as arguments."""
+
+import time
+from datetime import UTC, datetime
+
+
+def now_unix_ms() -> int:
+    """Wall-clock time in Unix milliseconds: for leases, rules and audit entries."""
+    return time.time_ns() // 1_000_000
+
+
+def now_monotonic_ms() -> int:
+    """Monotonic milliseconds: for freshness, deadlines, durations; of this process only."""
+    return time.monotonic_ns() // 1_000_000
+
+
+def now_utc() -> datetime:
+    """Wall-clock time as an aware datetime: for certificates."""
+    return datetime.fromtimestamp(time.time_ns() / 1e9, tz=UTC)

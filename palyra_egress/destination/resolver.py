@@ -1,0 +1,115 @@
+"""Turning a judged name into addresses, once, with a deadline.
+
+Only names that a rule could allow get here, so a refused name causes no DNS query. A `Resolver`
+answers with every address it found, in order and without repetition; the judge classifies all of
+them. Failures are values: `ResolutionRefused` carries the reason. IP literals are not resolved.
+`StaticResolver` answers from an operator's hosts file first, as split-horizon set-ups need.
+"""
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+from palyra_egress.reasons import Reason
+from palyra_egress.request import CanonicalHost
+
+MAX_ADDRESSES = 64
+
+
+class ResolutionRefused(Exception):
+    """The name has no usable answer; `reason` says why, never with the resolver's own words."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+
+
+class Resolver(Protocol):
+    """Answers with all addresses of a name as canonical strings, or raises ResolutionRefused."""
+
+    async def resolve(self, host: CanonicalHost, port: int) -> tuple[str, ...]: ...
+
+    def close(self) -> None: ...
+
+
+def literal_address(host: CanonicalHost) -> str | None:
+    """The host itself when it is an IP literal."""
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return None
+
+
+class SystemResolver:
+    """The system's resolver, in threads of its own so that slow DNS blocks nothing else."""
+
+    def __init__(self, deadline_s: float = 5.0, threads: int = 16) -> None:
+        self._deadline_s = deadline_s
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="palyra-resolve")
+
+    async def resolve(self, host: CanonicalHost, port: int) -> tuple[str, ...]:
+        if (literal := literal_address(host)) is not None:
+            return (literal,)
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                answers = await loop.run_in_executor(
+                    self._threads,
+                    lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM),
+                )
+        except (OSError, TimeoutError, UnicodeError) as error:
+            raise ResolutionRefused(Reason.RESOLUTION_FAILED) from error
+        addresses = tuple(dict.fromkeys(str(answer[4][0]) for answer in answers))
+        if not addresses:
+            raise ResolutionRefused(Reason.RESOLUTION_EMPTY)
+        if len(addresses) > MAX_ADDRESSES:
+            raise ResolutionRefused(Reason.RESOLUTION_FAILED)
+        return addresses
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+class StaticResolver:
+    """Names of an operator's table first, then another resolver for the rest."""
+
+    def __init__(self, table: Mapping[str, tuple[str, ...]], fallback: Resolver) -> None:
+        self._table = dict(table)
+        self._fallback = fallback
+
+    async def resolve(self, host: CanonicalHost, port: int) -> tuple[str, ...]:
+        if (addresses := self._table.get(host)) is not None:
+            return addresses
+        return await self._fallback.resolve(host, port)
+
+    def close(self) -> None:
+        self._fallback.close()
+
+
+class HostsFileError(Exception):
+    """A hosts file line is not `ADDRESS NAME [NAME …]`. Says file, line and what was expected."""
+
+
+def read_hosts_file(path: Path) -> dict[str, tuple[str, ...]]:
+    """Read a file in the form of /etc/hosts. Raises HostsFileError or OSError."""
+    table: dict[str, tuple[str, ...]] = {}
+    for number, raw in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        words = raw.partition("#")[0].split()
+        if not words:
+            continue
+        try:
+            address = str(ipaddress.ip_address(words[0]))
+        except ValueError as error:
+            raise HostsFileError(
+                f"{path}:{number}:1: {words[0]!r} is not an IP address; expected ADDRESS NAME …"
+            ) from error
+        if len(words) == 1:
+            raise HostsFileError(f"{path}:{number}: no name; expected ADDRESS NAME …")
+        for name in words[1:]:
+            key = name.lower().removesuffix(".")
+            table[key] = (*table.get(key, ()), address)
+    return table

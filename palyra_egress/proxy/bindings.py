@@ -1,0 +1,186 @@
+"""The proxy's live view of who may speak: one binding per live lease, pushed by the fleet.
+
+`BindingView` answers two questions: whose credential is this, and may that lease still speak. It
+fails closed: no message yet, a view older than its allowed age, or a fleet that came back with a
+smaller epoch, sequence or fence than was seen before denies everybody. Workers that the proxy
+blocked itself stay blocked until a fleet snapshot, taken after the evidence was acknowledged, no
+longer lists them. Times: `now_unix_ms` for leases, `now_monotonic_ms` for freshness. Pure.
+"""
+
+import hashlib
+import hmac
+from dataclasses import dataclass, field
+
+from palyra_egress.reasons import Reason
+from palyra_egress.request import Requester
+from palyra_fleet.wire.models import Binding, ViewMessage
+
+DEFAULT_MAX_AGE_MS = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Egress that must stop now: leases that lost their binding and workers that are blocked."""
+
+    lease_ids: frozenset[str] = frozenset()
+    worker_ids: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Authentication:
+    """The requester whose secret was right, if any, and why it may not speak, if so."""
+
+    requester: Requester | None
+    refusal: Reason | None
+
+
+@dataclass(slots=True)
+class BindingView:
+    """All bindings by lease id, the blocked workers, and how fresh they are."""
+
+    max_age_ms: int = DEFAULT_MAX_AGE_MS
+    _bindings: dict[str, Binding] = field(default_factory=dict, repr=False)
+    _ended: dict[str, Binding] = field(default_factory=dict, repr=False)
+    _blocked_by_fleet: set[str] = field(default_factory=set)
+    _blocked_here: set[str] = field(default_factory=set)
+    _epoch: int = 0
+    _seq: int = 0
+    _highest_fence: int = 0
+    _heard_at_monotonic_ms: int | None = None
+    _rolled_back: bool = False
+
+    def refusal(self, now_monotonic_ms: int) -> Reason | None:
+        """Why nobody at all may speak, or None."""
+        if self._rolled_back:
+            return Reason.EPOCH_ROLLBACK
+        heard = self._heard_at_monotonic_ms
+        if heard is None or now_monotonic_ms - heard > self.max_age_ms:
+            return Reason.VIEW_STALE
+        return None
+
+    def authenticate(
+        self, lease_id: str, secret: str, now_unix_ms: int, now_monotonic_ms: int
+    ) -> Authentication:
+        """Whose credential this is and whether it may speak. A right secret of an ended lease
+        names its requester, so that the refusal can be audited under the worker's name."""
+        binding = self._bindings.get(lease_id) or self._ended.get(lease_id)
+        if (reason := self.refusal(now_monotonic_ms)) is not None:
+            return Authentication(None, reason)
+        if binding is None:
+            return Authentication(None, Reason.NO_LEASE)
+        digest = hashlib.sha256(secret.encode()).hexdigest()
+        if not hmac.compare_digest(digest, binding.egress_secret_sha256):
+            return Authentication(None, Reason.BAD_CREDENTIALS)
+        requester = Requester(
+            worker_id=binding.worker_id,
+            lease_id=binding.lease_id,
+            profile=binding.egress_profile,
+            run_id=binding.run_id,
+            fence=binding.fence,
+        )
+        return Authentication(requester, self.may_speak(requester, now_unix_ms, now_monotonic_ms))
+
+    def may_speak(
+        self, requester: Requester, now_unix_ms: int, now_monotonic_ms: int
+    ) -> Reason | None:
+        """Why this requester may not speak any more, or None. Asked again on every request."""
+        if (reason := self.refusal(now_monotonic_ms)) is not None:
+            return reason
+        if self.is_blocked(requester.worker_id):
+            return Reason.QUARANTINED
+        binding = self._bindings.get(requester.lease_id)
+        if binding is None or binding.fence != requester.fence:
+            return Reason.NO_LEASE
+        if binding.worker_id != requester.worker_id:
+            return Reason.NO_LEASE
+        if binding.expires_at_unix_ms <= now_unix_ms:
+            return Reason.LEASE_EXPIRED
+        return None
+
+    def is_blocked(self, worker_id: str) -> bool:
+        return worker_id in self._blocked_here or worker_id in self._blocked_by_fleet
+
+    def block_here(self, worker_id: str) -> None:
+        """Block a worker at once, before the fleet knows."""
+        self._blocked_here.add(worker_id)
+
+    def evidence_delivered(self, worker_id: str) -> None:
+        """The fleet has acknowledged the evidence: from here on its word alone counts."""
+        self._blocked_by_fleet.add(worker_id)
+        self._blocked_here.discard(worker_id)
+
+    def expired(self, now_unix_ms: int) -> Ended:
+        """Drop bindings whose time is over, with no word from the fleet needed."""
+        over = [b for b in self._bindings.values() if b.expires_at_unix_ms <= now_unix_ms]
+        for binding in over:
+            self._end(binding.lease_id)
+        return Ended(lease_ids=frozenset(binding.lease_id for binding in over))
+
+    def apply(self, message: ViewMessage, now_monotonic_ms: int) -> Ended:
+        """Take one message of the fleet's stream; what must stop because of it."""
+        if (
+            message.epoch < self._epoch
+            or message.highest_fence < self._highest_fence
+            or (message.epoch == self._epoch and message.seq < self._seq)
+        ):
+            self._rolled_back = True
+            return Ended(lease_ids=frozenset(self._bindings))
+        self._epoch, self._seq = message.epoch, message.seq
+        self._highest_fence = message.highest_fence
+        self._heard_at_monotonic_ms = now_monotonic_ms
+        return self._change(message)
+
+    def _change(self, message: ViewMessage) -> Ended:
+        match message.kind:
+            case "snapshot":
+                return self._replace(message)
+            case "bind":
+                return self._bind(message.bindings)
+            case "unbind":
+                if message.lease_id is None:
+                    return Ended()
+                self._end(message.lease_id)
+                return Ended(lease_ids=frozenset({message.lease_id}))
+            case "block":
+                workers = frozenset(message.blocked_workers) | (
+                    {message.worker_id} if message.worker_id else set()
+                )
+                self._blocked_by_fleet |= workers
+                return Ended(worker_ids=workers)
+            case "unblock":
+                if message.worker_id is not None:
+                    self._blocked_by_fleet.discard(message.worker_id)
+                return Ended()
+            case "tick":
+                return Ended()
+
+    def _bind(self, bindings: tuple[Binding, ...]) -> Ended:
+        replaced = set()
+        for binding in bindings:
+            before = self._bindings.get(binding.lease_id)
+            if before is not None and before.fence != binding.fence:
+                replaced.add(binding.lease_id)
+            self._bindings[binding.lease_id] = binding
+        return Ended(lease_ids=frozenset(replaced))
+
+    def _replace(self, message: ViewMessage) -> Ended:
+        new = {binding.lease_id: binding for binding in message.bindings}
+        gone = {
+            lease_id
+            for lease_id, binding in self._bindings.items()
+            if lease_id not in new or new[lease_id].fence != binding.fence
+        }
+        for lease_id in gone:
+            self._end(lease_id)
+        self._bindings = new
+        self._blocked_by_fleet = set(message.blocked_workers)
+        return Ended(lease_ids=frozenset(gone), worker_ids=frozenset(message.blocked_workers))
+
+    def _end(self, lease_id: str) -> None:
+        """Forget a binding, remembering a bounded number so that refusals can say why."""
+        binding = self._bindings.pop(lease_id, None)
+        if binding is None:
+            return
+        self._ended[lease_id] = binding
+        while len(self._ended) > 10_000:
+            del self._ended[next(iter(self._ended))]

@@ -1,0 +1,173 @@
+"""From a checked request head to the one canonical target that is judged and forwarded. Pure.
+
+CONNECT takes `host:port`; a plain request takes absolute form with scheme http; a request inside a
+tunnel takes origin form only, and its Host must be the host and port the tunnel was opened for.
+Everywhere exactly one Host header is needed (CONNECT may leave it out) and must name the same
+target. What does not fit raises `TargetRefused` with its reason.
+Source: RFC 9112 section 3.2; RFC 9110 sections 7.2 and 7.6.1.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from palyra_egress.destination.hostname import HostRefused, canonical_host, parse_authority
+from palyra_egress.destination.resolver import literal_address
+from palyra_egress.proxy.request_head import RequestHead
+from palyra_egress.reasons import Reason
+from palyra_egress.request import CanonicalHost, EgressRequest, Requester, RequestKind, Scheme
+
+DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+_ABSOLUTE = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<rest>.*)")
+_METHOD = re.compile(r"[A-Z][A-Z-]{0,19}")
+
+# Headers that end at this proxy, in both directions; `proxy-*` is matched by its prefix.
+HOP_BY_HOP: Final = frozenset(
+    {"connection", "keep-alive", "te", "trailer", "upgrade", "alt-svc", "proxy-connection"}
+)
+# What a Connection header may not name, because framing and routing depend on it.
+_NEVER_NOMINATED: Final = frozenset(
+    {"host", "content-length", "transfer-encoding", "content-type", "authorization", "cookie"}
+)
+
+
+class TargetRefused(Exception):
+    """The request names no acceptable target. `reason` says why."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a request goes: canonical host, explicit port, path and query (without `?`)."""
+
+    method: str
+    scheme: Scheme
+    host: CanonicalHost
+    port: int
+    path: str
+    query: str
+
+    @property
+    def host_header(self) -> str:
+        """The canonical Host value: the default port left out, IPv6 in brackets."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
+
+
+def connect_target(head: RequestHead, hosts: Sequence[str]) -> Target:
+    """The target of a CONNECT."""
+    host, port = _authority(head.target, None)
+    for value in hosts:
+        _same(_authority(value, port), host, port)
+    if len(hosts) > 1:
+        raise TargetRefused(Reason.REQUEST_MALFORMED)
+    return Target("CONNECT", "https", host, port, "", "")
+
+
+def plain_target(head: RequestHead, hosts: Sequence[str]) -> Target:
+    """The target of a plain request in absolute form."""
+    match = _ABSOLUTE.fullmatch(head.target)
+    if match is None:
+        raise TargetRefused(Reason.REQUEST_MALFORMED)
+    scheme = match["scheme"].lower()
+    if scheme == "https":
+        raise TargetRefused(Reason.PROTOCOL_NOT_SUPPORTED)
+    if scheme != "http":
+        raise TargetRefused(Reason.SCHEME_UNSUPPORTED)
+    host, port = _authority(match["authority"], 80)
+    _same(_authority(_only(hosts), 80), host, port)
+    path, query = _path(match["rest"] or "/")
+    return Target(_method(head), "http", host, port, path, query)
+
+
+def tunnelled_target(
+    head: RequestHead, hosts: Sequence[str], host: CanonicalHost, port: int
+) -> Target:
+    """The target of a request inside the tunnel to `host:port`."""
+    if not head.target.startswith("/"):
+        raise TargetRefused(
+            Reason.AUTHORITY_MISMATCH if "://" in head.target else Reason.REQUEST_MALFORMED
+        )
+    _same(_authority(_only(hosts), 443), host, port)
+    path, query = _path(head.target)
+    return Target(_method(head), "https", host, port, path, query)
+
+
+def egress_request(kind: RequestKind, target: Target, requester: Requester) -> EgressRequest:
+    """The request as the judge takes it."""
+    return EgressRequest(
+        kind=kind,
+        method=target.method,
+        scheme=target.scheme,
+        host=target.host,
+        port=target.port,
+        path=target.path,
+        query=target.query,
+        requester=requester,
+    )
+
+
+def sni_problem(sni: str | None, request: EgressRequest) -> Reason | None:
+    """Whether the ClientHello names the host the tunnel was opened for (RFC 6066 section 3)."""
+    if literal_address(request.host) is not None:
+        return None if sni is None else Reason.AUTHORITY_MISMATCH
+    if sni is None:
+        return Reason.SNI_MISSING
+    try:
+        named = canonical_host(sni)
+    except HostRefused:
+        return Reason.AUTHORITY_MISMATCH
+    return None if named == request.host else Reason.AUTHORITY_MISMATCH
+
+
+def nominated(connection_values: Sequence[str]) -> frozenset[str]:
+    """The header names that a Connection header declares hop-by-hop."""
+    names = {token.strip().lower() for value in connection_values for token in value.split(",")} - {
+        "",
+        "close",
+        "keep-alive",
+    }
+    if names & _NEVER_NOMINATED:
+        raise TargetRefused(Reason.REQUEST_MALFORMED)
+    return frozenset(names)
+
+
+def _method(head: RequestHead) -> str:
+    if _METHOD.fullmatch(head.method) is None or head.method in ("CONNECT", "TRACE"):
+        raise TargetRefused(Reason.METHOD_MALFORMED)
+    return head.method
+
+
+def _only(hosts: Sequence[str]) -> str:
+    if len(hosts) != 1:
+        raise TargetRefused(Reason.REQUEST_MALFORMED if hosts else Reason.HOST_MISSING)
+    return hosts[0]
+
+
+def _authority(text: str, default_port: int | None) -> tuple[CanonicalHost, int]:
+    try:
+        return parse_authority(text, default_port)
+    except HostRefused as refused:
+        raise TargetRefused(refused.reason) from refused
+
+
+def _same(named: tuple[CanonicalHost, int], host: CanonicalHost, port: int) -> None:
+    if named != (host, port):
+        raise TargetRefused(Reason.AUTHORITY_MISMATCH)
+
+
+def _path(text: str) -> tuple[str, str]:
+    """Split at the first `?`; a fragment never travels."""
+    if "#" in text:
+        raise TargetRefused(Reason.PATH_MALFORMED)
+    path, _, query = text.partition("?")
+    if not path:
+        path = "/"
+    if not path.startswith("/"):
+        raise TargetRefused(Reason.PATH_MALFORMED)
+    return path, query

@@ -1,0 +1,92 @@
+"""Which client connections are open, and whose they are, so that a sweep touches only its worker.
+
+A connection is counted from accept to close; it belongs to a worker from its first verified request
+on. Pure bookkeeping; `abort` is the connection's own.
+"""
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from palyra_egress.proxy.bindings import Ended
+from palyra_egress.reasons import Reason
+from palyra_egress.request import Requester
+
+
+class LiveConnection(Protocol):
+    """One client connection that can be cut. `abort` resets it at once, both ways."""
+
+    @property
+    def requester(self) -> Requester | None: ...
+
+    def abort(self, reason: Reason) -> None: ...
+
+
+@dataclass(slots=True)
+class ConnectionTable:
+    """All open connections, and by worker those that showed whose they are."""
+
+    max_connections: int = 4096
+    max_per_worker: int = 256
+    _all: set[LiveConnection] = field(default_factory=set)
+    _by_worker: dict[str, set[LiveConnection]] = field(default_factory=dict)
+    _empty: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def wait_until_empty(self, deadline_s: float) -> None:
+        """Wait until every connection is closed, at most `deadline_s` seconds."""
+        if not self._all:
+            return
+        self._empty.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(deadline_s):
+                await self._empty.wait()
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def admit(self, connection: LiveConnection) -> bool:
+        """Count a new connection; False when there are too many already."""
+        if len(self._all) >= self.max_connections:
+            return False
+        self._all.add(connection)
+        return True
+
+    def identify(self, connection: LiveConnection, worker_id: str) -> bool:
+        """Note whose connection this is; False when that worker has too many."""
+        held = self._by_worker.setdefault(worker_id, set())
+        if connection not in held and len(held) >= self.max_per_worker:
+            return False
+        held.add(connection)
+        return True
+
+    def forget(self, connection: LiveConnection) -> None:
+        """The connection is closed."""
+        self._all.discard(connection)
+        if not self._all:
+            self._empty.set()
+        who = connection.requester
+        if who is not None and (held := self._by_worker.get(who.worker_id)) is not None:
+            held.discard(connection)
+            if not held:
+                del self._by_worker[who.worker_id]
+
+    def cut(self, ended: Ended, spare: LiveConnection | None = None) -> int:
+        """Abort every connection of these workers and leases; how many were cut."""
+        hit = {c for worker in ended.worker_ids for c in self._by_worker.get(worker, ())}
+        if ended.lease_ids:
+            hit |= {
+                connection
+                for held in self._by_worker.values()
+                for connection in held
+                if (who := connection.requester) is not None and who.lease_id in ended.lease_ids
+            }
+        hit -= {spare}
+        for connection in hit:
+            connection.abort(Reason.NO_LEASE)
+        return len(hit)
+
+    def cut_everything(self, reason: Reason) -> None:
+        """Abort every connection there is."""
+        for connection in list(self._all):
+            connection.abort(reason)

@@ -1,0 +1,303 @@
+"""The enforcing core: every decision of the proxy, independent of the lane that carries the bytes.
+
+For a request the core asks, in this order: is the proxy ready, has this worker requests left, does
+the judge say that a rule could allow it, what does the name resolve to, does the judge allow these
+addresses. The audit entry is written before the verdict is released. A refusal that costs the
+worker its freedom blocks it here first, cuts its other connections, and puts signed evidence into
+the durable spool, all before the refusal is answered.
+Invariants: unknown means deny; one verdict, one audit entry; infrastructure faults never strike.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from ulid import ULID
+
+from palyra_egress.audit.chain import AuditFields
+from palyra_egress.audit.log import AuditLog, AuditUnavailable
+from palyra_egress.destination.resolver import ResolutionRefused, Resolver
+from palyra_egress.proxy.bindings import Authentication, BindingView, Ended
+from palyra_egress.proxy.connections import ConnectionTable, LiveConnection
+from palyra_egress.proxy.evidence import EvidenceSpool, SpoolUnavailable, Violation
+from palyra_egress.proxy.rates import RequestRates
+from palyra_egress.reasons import Reason, row
+from palyra_egress.request import EgressRequest, Requester
+from palyra_egress.service import EgressProxyPolicyService
+from palyra_egress.verdict import Consequence, Limits, NeedsResolution, Verdict
+
+NO_LIMITS: Final = Limits()
+
+
+class Phase(StrEnum):
+    """STARTING and STOPPING refuse everything; only READY asks the judge."""
+
+    STARTING = "starting"
+    READY = "ready"
+    STOPPING = "stopping"
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A released decision. `addresses` is the whole answer that was judged, `pinned` what may be
+    dialled. `close` says that the connection must end after the answer."""
+
+    reason: Reason
+    decision_id: str
+    allowed: bool = False
+    pinned: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+    limits: Limits = NO_LIMITS
+    close: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """Where the core reads time: Unix milliseconds and monotonic milliseconds."""
+
+    now_unix_ms: Callable[[], int]
+    now_monotonic_ms: Callable[[], int]
+
+
+@dataclass(slots=True)
+class EnforcementCore:
+    """One per proxy process, shared by all its connections."""
+
+    proxy_id: str
+    service: EgressProxyPolicyService
+    view: BindingView
+    audit: AuditLog
+    spool: EvidenceSpool
+    resolver: Resolver
+    clocks: Clocks
+    judge_deadline_s: float = 8.0
+    phase: Phase = Phase.STARTING
+    connections: ConnectionTable = field(default_factory=ConnectionTable)
+    evidence_waiting: asyncio.Event = field(default_factory=asyncio.Event)
+    _rates: RequestRates = field(default_factory=RequestRates)
+
+    # --- may anybody speak, and who is it -------------------------------------------------------
+
+    def admission(self) -> Reason | None:
+        """Why the proxy carries nothing at all right now, or None."""
+        if self.phase is Phase.STARTING:
+            return Reason.NOT_READY
+        if self.phase is Phase.STOPPING:
+            return Reason.STOPPING
+        if self.audit.broken or self.spool.broken:
+            return Reason.AUDIT_UNAVAILABLE
+        return None
+
+    def may_speak(self, requester: Requester) -> Reason | None:
+        """Whether an identity that was verified earlier still holds; asked on every request."""
+        return self.admission() or self.view.may_speak(
+            requester, self.clocks.now_unix_ms(), self.clocks.now_monotonic_ms()
+        )
+
+    def authenticate(self, lease_id: str, secret: str) -> Authentication:
+        """Verify proxy credentials against the live view."""
+        if (reason := self.admission()) is not None:
+            return Authentication(None, reason)
+        return self.view.authenticate(
+            lease_id, secret, self.clocks.now_unix_ms(), self.clocks.now_monotonic_ms()
+        )
+
+    # --- the decision ---------------------------------------------------------------------------
+
+    async def judge(
+        self,
+        request: EgressRequest,
+        known: tuple[str, ...] | None,
+        declared_body_bytes: int | None,
+        speaker: LiveConnection,
+    ) -> Judgement:
+        """Decide about one request, audit it, and act on it.
+
+        `known` are the addresses that would be used without a new look-up (the answer its CONNECT
+        was judged on, or an open upstream); `declared_body_bytes` is its Content-Length, if any.
+        """
+        started = self.clocks.now_monotonic_ms()
+        addresses: tuple[str, ...] = ()
+        try:
+            async with asyncio.timeout(self.judge_deadline_s):
+                verdict, addresses = await self._decide(request, known)
+        except TimeoutError:
+            verdict = self.service.refusal(request, Reason.DEADLINE)
+        except ResolutionRefused as refused:
+            verdict = self.service.refusal(request, refused.reason)
+        limit = verdict.limits.max_request_bytes
+        if verdict.allowed and limit is not None and (declared_body_bytes or 0) > limit:
+            verdict = self.service.refusal(request, Reason.REQUEST_TOO_LARGE)
+        return self._release(verdict, request, addresses, started, speaker)
+
+    def refuse(self, request: EgressRequest, reason: Reason, speaker: LiveConnection) -> Judgement:
+        """Refuse a canonical request for a reason found outside the judge."""
+        started = self.clocks.now_monotonic_ms()
+        return self._release(self.service.refusal(request, reason), request, (), started, speaker)
+
+    async def _decide(
+        self, request: EgressRequest, known: tuple[str, ...] | None
+    ) -> tuple[Verdict, tuple[str, ...]]:
+        worker_id = request.requester.worker_id
+        now_monotonic_ms = self.clocks.now_monotonic_ms()
+        if (reason := self.may_speak(request.requester)) is not None:
+            return self.service.refusal(request, reason), ()
+        if not self._rates.take(worker_id, self.service.requests_per_minute, now_monotonic_ms):
+            return self.service.refusal(request, Reason.RATE_LIMITED), ()
+        first = self.service.precheck(request, self.clocks.now_unix_ms())
+        if not isinstance(first, NeedsResolution):
+            return first, ()
+        addresses = known or await self.resolver.resolve(first.host, first.port)
+        if (reason := self.may_speak(request.requester)) is not None:
+            return self.service.refusal(request, reason), ()
+        return self.service.decide(request, addresses, self.clocks.now_unix_ms()), addresses
+
+    def _release(
+        self,
+        verdict: Verdict,
+        request: EgressRequest,
+        addresses: tuple[str, ...],
+        started_monotonic_ms: int,
+        speaker: LiveConnection,
+    ) -> Judgement:
+        """Audit the verdict, carry out its consequence, and only then let it out."""
+        decision_id = str(ULID())
+        now = self.clocks.now_unix_ms()
+        entry = _verdict_entry(verdict, request, addresses, decision_id, now)
+        entry["judged_in_ms"] = self.clocks.now_monotonic_ms() - started_monotonic_ms
+        try:
+            self.audit.append(entry)
+            if verdict.consequence is not Consequence.NONE and not verdict.allowed:
+                self._punish(verdict, request, decision_id, now, speaker)
+        except (AuditUnavailable, SpoolUnavailable):
+            return Judgement(Reason.AUDIT_UNAVAILABLE, decision_id, close=True)
+        return Judgement(
+            reason=verdict.reason,
+            decision_id=decision_id,
+            allowed=verdict.allowed,
+            pinned=verdict.pinned,
+            addresses=addresses,
+            limits=verdict.limits,
+            close=verdict.consequence is Consequence.QUARANTINE,
+        )
+
+    def refuse_early(self, reason: Reason, requester: Requester | None) -> Judgement:
+        """A refusal before there is a canonical request: audited like every other."""
+        decision_id = str(ULID())
+        try:
+            self.audit.append(
+                {
+                    "kind": "verdict",
+                    "at_unix_ms": self.clocks.now_unix_ms(),
+                    "decision_id": decision_id,
+                    "effect": "deny",
+                    "reason": reason.value,
+                    "class": row(reason).reason_class.value,
+                    "early": True,
+                    "policy_digest": self.service.policy_digest,
+                    **_who(requester),
+                }
+            )
+        except AuditUnavailable:
+            return Judgement(Reason.AUDIT_UNAVAILABLE, decision_id, close=True)
+        return Judgement(reason, decision_id, close=True)
+
+    def transferred(
+        self, decision_id: str, outcome: str, sent: int, received: int, ms: int
+    ) -> None:
+        """The end of an allowed exchange: bytes each way, duration, how it ended."""
+        try:
+            self.audit.append(
+                {
+                    "kind": "transfer",
+                    "at_unix_ms": self.clocks.now_unix_ms(),
+                    "decision_id": decision_id,
+                    "outcome": outcome,
+                    "request_bytes": sent,
+                    "response_bytes": received,
+                    "duration_ms": ms,
+                }
+            )
+        except AuditUnavailable:
+            self.connections.cut_everything(Reason.AUDIT_UNAVAILABLE)
+
+    # --- consequences ---------------------------------------------------------------------------
+
+    def _punish(
+        self,
+        verdict: Verdict,
+        request: EgressRequest,
+        decision_id: str,
+        now_unix_ms: int,
+        speaker: LiveConnection,
+    ) -> None:
+        """Block first, cut second, write the evidence third: nothing more leaves meanwhile."""
+        who = request.requester
+        quarantines = verdict.consequence is Consequence.QUARANTINE
+        if quarantines:
+            self.view.block_here(who.worker_id)
+            self.connections.cut(Ended(worker_ids=frozenset({who.worker_id})), spare=speaker)
+        self.spool.append(
+            Violation(
+                worker_id=who.worker_id,
+                lease_id=who.lease_id,
+                fence=who.fence,
+                reason=verdict.reason.value,
+                quarantines=quarantines,
+                strike_limit=verdict.strike_limit,
+                strike_window_ms=verdict.strike_window_ms,
+                rule_id=verdict.rule_id,
+                policy_file=verdict.policy_file,
+                policy_line=verdict.line,
+                policy_digest=verdict.policy_digest,
+                fingerprint=verdict.fingerprint,
+                target=f"{request.method} {request.url}",
+                decision_id=decision_id,
+                at_unix_ms=now_unix_ms,
+            )
+        )
+        self.evidence_waiting.set()
+
+
+def _who(requester: Requester | None) -> AuditFields:
+    if requester is None:
+        return {"worker_id": None, "lease_id": None, "run_id": None, "profile": None}
+    return {
+        "worker_id": requester.worker_id,
+        "lease_id": requester.lease_id,
+        "run_id": requester.run_id,
+        "profile": requester.profile,
+    }
+
+
+def _verdict_entry(
+    verdict: Verdict,
+    request: EgressRequest,
+    addresses: tuple[str, ...],
+    decision_id: str,
+    now_unix_ms: int,
+) -> AuditFields:
+    would_deny = verdict.would_deny.value if verdict.would_deny is not None else None
+    return {
+        "kind": "verdict",
+        "at_unix_ms": now_unix_ms,
+        "decision_id": decision_id,
+        "effect": verdict.effect.value,
+        "reason": verdict.reason.value,
+        "class": verdict.reason_class.value,
+        "would_deny": would_deny,
+        "method": request.method,
+        "target": request.url[:2048],
+        "host": request.host,
+        "port": request.port,
+        "rule_id": verdict.rule_id,
+        "policy_file": verdict.policy_file,
+        "policy_line": verdict.line,
+        "policy_digest": verdict.policy_digest,
+        "fingerprint": verdict.fingerprint,
+        "addresses": list(addresses),
+        "consequence": verdict.consequence.value,
+        **_who(request.requester),
+    }

@@ -1,0 +1,248 @@
+"""One egress proxy, assembled: everything it opens, starts, and closes again in order.
+
+Start: environment, keys, CA, policy, audit log, spool (whose pending workers are blocked first),
+listener, background tasks, and only then READY. Stop: deny, close the listener, drain for a moment,
+reset what is left, deliver what evidence can be delivered, close the files. A background task that
+dies takes the proxy out of service: it refuses everything rather than work half-blind.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import certifi
+from mitmproxy.master import Master
+
+from palyra_egress.audit.log import AuditLog, AuditUnavailable
+from palyra_egress.clock import now_monotonic_ms, now_unix_ms, now_utc
+from palyra_egress.destination.resolver import (
+    Resolver,
+    StaticResolver,
+    SystemResolver,
+    read_hosts_file,
+)
+from palyra_egress.policy.live import PolicyFile
+from palyra_egress.proxy.bindings import BindingView
+from palyra_egress.proxy.core import Clocks, EnforcementCore, Phase
+from palyra_egress.proxy.denial import Answer
+from palyra_egress.proxy.evidence import EvidenceSpool
+from palyra_egress.proxy.fleet_link import FleetLink
+from palyra_egress.proxy.guard import ConnectionGuard, GuardParts
+from palyra_egress.proxy.handler import EnforcingHandler, GuardFactory
+from palyra_egress.proxy.interception import InterceptionAuthority
+from palyra_egress.proxy.master import EgressListener, check_environment, make_master
+from palyra_egress.proxy.receipt import issue_receipt
+from palyra_egress.proxy.settings import ProxySettings
+from palyra_egress.reasons import Reason
+from palyra_egress.service import EgressProxyPolicyService
+from palyra_fleet.client.errors import FleetError
+from palyra_fleet.client.proxy import ProxyClient
+from palyra_fleet.tasks import spawn
+from palyra_fleet.wire.keys import SigningKey
+
+SYNC_EVERY_S = 0.02
+POLL_POLICY_EVERY_S = 0.25
+EXPIRE_EVERY_S = 0.1
+
+_log = logging.getLogger(__name__)
+
+
+class PolicyRefused(Exception):
+    """The policy file is not good; its problems are the message."""
+
+
+@dataclass(slots=True)
+class Enforcement:
+    """Everything of a proxy but its listener: also what is installed under `mitmdump -s`."""
+
+    settings: ProxySettings
+    core: EnforcementCore
+    parts: GuardParts
+    authority: InterceptionAuthority
+    link: FleetLink
+    policy_file: PolicyFile
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    @classmethod
+    def open(cls, settings: ProxySettings) -> Self:
+        """Open keys, CA, policy, audit log and spool. Phase STARTING: everything is refused."""
+        check_environment()
+        settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        key = SigningKey.load_or_create(settings.key_file)
+        authority = InterceptionAuthority.load_or_create(settings.ca_dir, now_utc())
+        extra_roots = settings.extra_roots_file.read_bytes() if settings.extra_roots_file else b""
+        authority.write_bundle(extra_roots)
+        policy_file = PolicyFile(settings.policy_file)
+        policy = policy_file.poll()
+        if policy is None:
+            raise PolicyRefused(policy_file.problem or "the policy could not be read")
+        resolver = _resolver(settings)
+        core = EnforcementCore(
+            proxy_id=settings.proxy_id,
+            service=EgressProxyPolicyService(policy, settings.forbidden),
+            view=BindingView(max_age_ms=settings.max_view_age_ms),
+            audit=AuditLog.open(settings.audit_file, now_unix_ms()),
+            spool=EvidenceSpool.open(settings.spool_dir, settings.proxy_id, key),
+            resolver=resolver,
+            clocks=Clocks(now_unix_ms, now_monotonic_ms),
+        )
+        for evidence in core.spool.pending:
+            if evidence.quarantines:
+                core.view.block_here(evidence.worker_id)
+        parts = GuardParts(
+            core=core,
+            authority=authority,
+            trusted_bundle=_write_upstream_roots(settings.ca_dir, extra_roots),
+            issue_receipt=_receipts(key, core),
+        )
+        link = FleetLink(core, ProxyClient(settings.fleet_socket, key))
+        return cls(settings, core, parts, authority, link, policy_file)
+
+    def begin(self, listening: frozenset[tuple[str, int]]) -> None:
+        """Start the background tasks and become READY. `listening` joins the forbidden targets."""
+        self.core.service.replace_forbidden(self.settings.forbidden | listening)
+        self._spawn(self.link.follow_view(), "follow the fleet's view")
+        self._spawn(self.link.deliver_evidence(), "deliver evidence")
+        self._spawn(self._sync_audit(), "sync the audit log")
+        self._spawn(self._poll_policy(), "watch the policy file")
+        self._spawn(self._expire(), "expire bindings")
+        self.core.phase = Phase.READY
+
+    def problems(self) -> dict[str, str]:
+        """Readiness, check by check: `ok` or what is wrong."""
+        refusal = self.core.view.refusal(now_monotonic_ms())
+        return {
+            "phase": "ok" if self.core.phase is Phase.READY else self.core.phase.value,
+            "policy": self.policy_file.problem or "ok",
+            "view": refusal.value if refusal is not None else "ok",
+            "evidence": self.link.evidence_problem or "ok",
+            "audit": "the audit log cannot be written" if self.core.audit.broken else "ok",
+        }
+
+    async def end(self) -> None:
+        """Refuse everything, drain, cut, deliver, close. Safe to call in any phase."""
+        self.core.phase = Phase.STOPPING
+        await self.core.connections.wait_until_empty(self.settings.drain_s)
+        self.core.connections.cut_everything(Reason.STOPPING)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            await self.link.deliver_pending()
+        except FleetError:
+            _log.warning("%d pieces of evidence wait in the spool", len(self.core.spool.pending))
+        await self.link.client.close()
+        self.core.resolver.close()
+        self.core.spool.close()
+        self.core.audit.close()
+
+    def _spawn(self, work: Coroutine[object, object, None], name: str) -> None:
+        task = spawn(work, name)
+        task.add_done_callback(self._task_ended)
+        self._tasks.append(task)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        if self.core.phase is Phase.READY:
+            _log.critical("background task %r ended; everything is refused", task.get_name())
+            self.core.phase = Phase.STOPPING
+            self.core.connections.cut_everything(Reason.INTERNAL)
+
+    async def _sync_audit(self) -> None:
+        while True:
+            await asyncio.sleep(SYNC_EVERY_S)
+            if self.core.audit.unsynced:
+                try:
+                    await asyncio.to_thread(self.core.audit.sync)
+                except AuditUnavailable as error:
+                    _log.critical("audit log: %s; everything is refused", error)
+                    self.core.connections.cut_everything(Reason.AUDIT_UNAVAILABLE)
+
+    async def _poll_policy(self) -> None:
+        problem: str | None = None
+        while True:
+            await asyncio.sleep(POLL_POLICY_EVERY_S)
+            policy = await asyncio.to_thread(self.policy_file.poll)
+            if policy is not None:
+                self.core.service.replace_policy(policy)
+                _log.info("policy %s is in force", policy.digest)
+            if self.policy_file.problem not in (None, problem):
+                _log.error("the policy in force stays: %s", self.policy_file.problem)
+            problem = self.policy_file.problem
+
+    async def _expire(self) -> None:
+        while True:
+            await asyncio.sleep(EXPIRE_EVERY_S)
+            self.core.connections.cut(self.core.view.expired(now_unix_ms()))
+
+
+@dataclass(slots=True)
+class EgressProxy:
+    """A running proxy: the enforcement and our own Master's listener."""
+
+    enforcement: Enforcement
+    listener: EgressListener
+    master: Master
+    address: tuple[str, int]
+
+    @classmethod
+    async def start(cls, settings: ProxySettings, make_guard: GuardFactory | None = None) -> Self:
+        """Open, listen, and become ready. `make_guard` exists so that faults can be injected."""
+        enforcement = Enforcement.open(settings)
+        master = make_master()
+        factory = make_guard or guard_factory(enforcement.parts)
+        listener = EgressListener(master, factory)
+        try:
+            address = await listener.open(settings.listen_host, settings.listen_port)
+        except OSError:
+            await enforcement.end()
+            raise
+        enforcement.begin(frozenset({address}))
+        return cls(enforcement, listener, master, address)
+
+    async def stop(self) -> None:
+        """Stop in order; see the module."""
+        self.enforcement.core.phase = Phase.STOPPING
+        await self.listener.close()
+        await self.enforcement.end()
+        await self.master.done()
+
+
+def guard_factory(parts: GuardParts) -> GuardFactory:
+    """Makes the guard of each new connection."""
+
+    def make(handler: EnforcingHandler) -> ConnectionGuard:
+        return ConnectionGuard(parts, handler)
+
+    return make
+
+
+def _receipts(key: SigningKey, core: EnforcementCore) -> Callable[[str, str, str], Answer | None]:
+    def issue(target: str, worker_key: str, signature: str) -> Answer | None:
+        return issue_receipt(
+            key,
+            core.proxy_id,
+            core.service.policy_digest,
+            target,
+            worker_key,
+            signature,
+            now_unix_ms(),
+        )
+
+    return issue
+
+
+def _resolver(settings: ProxySettings) -> Resolver:
+    system = SystemResolver()
+    if settings.hosts_file is None:
+        return system
+    return StaticResolver(read_hosts_file(settings.hosts_file), system)
+
+
+def _write_upstream_roots(directory: Path, extra_roots: bytes) -> Path:
+    """The pinned bundle that upstream certificates are verified against."""
+    path = directory / "upstream-roots.pem"
+    path.write_bytes(Path(certifi.where()).read_bytes() + b"\n" + extra_roots)
+    return path

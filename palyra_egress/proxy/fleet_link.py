@@ -1,0 +1,75 @@
+"""The proxy's side of the fleet: keep the view fresh, hand in evidence, never stop trying.
+
+`follow_view` applies the fleet's stream to the binding view and cuts what must end; when the stream
+breaks, the view goes stale by itself and everything is refused until a new snapshot arrives.
+`deliver_evidence` sends spooled envelopes oldest first until each is acknowledged; one the fleet
+will never take (a 4xx answer) stays in the spool, its worker stays blocked, and it is reported.
+"""
+
+import asyncio
+import logging
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from palyra_egress.proxy.core import EnforcementCore
+from palyra_fleet.client.errors import FleetError
+from palyra_fleet.client.proxy import ProxyClient
+
+RETRY_AFTER_S = 0.25
+RETRY_AT_MOST_S = 2.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class FleetLink:
+    """What is wrong with the link, for readiness and logs; None while it works."""
+
+    core: EnforcementCore
+    client: ProxyClient
+    view_problem: str | None = "the fleet has not been heard yet"
+    evidence_problem: str | None = None
+
+    async def follow_view(self) -> None:
+        """Follow the stream for ever."""
+        wait_s = RETRY_AFTER_S
+        while True:
+            try:
+                async with aclosing(self.client.view()) as messages:
+                    async for message in messages:
+                        ended = self.core.view.apply(message, self.core.clocks.now_monotonic_ms())
+                        self.core.connections.cut(ended)
+                        self.view_problem = None
+                        wait_s = RETRY_AFTER_S
+            except FleetError as error:
+                if self.view_problem is None:
+                    _log.warning("lost the fleet's view: %s", error)
+                self.view_problem = str(error)
+            await asyncio.sleep(wait_s)
+            wait_s = min(wait_s * 2, RETRY_AT_MOST_S)
+
+    async def deliver_evidence(self) -> None:
+        """Deliver for ever, woken by new evidence."""
+        wait_s = RETRY_AFTER_S
+        while True:
+            self.core.evidence_waiting.clear()
+            try:
+                await self.deliver_pending()
+                self.evidence_problem = None
+                wait_s = RETRY_AFTER_S
+            except FleetError as error:
+                if self.evidence_problem is None:
+                    _log.error("evidence is not taken by the fleet: %s", error)
+                self.evidence_problem = str(error)
+                await asyncio.sleep(wait_s)
+                wait_s = min(wait_s * 2, RETRY_AT_MOST_S)
+                continue
+            await self.core.evidence_waiting.wait()
+
+    async def deliver_pending(self) -> None:
+        """Send what is pending once. Raises FleetError at the first that is not taken."""
+        for evidence in self.core.spool.pending:
+            await self.client.send_violation(evidence.envelope)
+            if evidence.quarantines:
+                self.core.view.evidence_delivered(evidence.worker_id)
+            self.core.spool.acknowledge(evidence.seq)

@@ -1,0 +1,460 @@
+"""One worker connection's guard: what happens at each of mitmproxy's hooks.
+
+The handler calls the guard itself, after any addon chain and outside the code that swallows addon
+exceptions; whatever the guard raises makes the handler abort the connection. One connection carries
+one identity and at most one tunnel, and one request at a time. Nothing is dialled without the
+grant of the current exchange, and only at addresses that were pinned for it.
+Invariants: no grant, no byte upstream; a change after the verdict breaks the seal; the identity is
+asked for again on every request.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from mitmproxy import http, tls
+from mitmproxy.connection import Client, Server
+from mitmproxy.proxy import layer, layers
+from mitmproxy.proxy.layers import modes
+from mitmproxy.proxy.layers.http import HTTPMode
+
+from palyra_egress.clock import now_utc
+from palyra_egress.proxy.canonical import (
+    Target,
+    TargetRefused,
+    connect_target,
+    egress_request,
+    plain_target,
+    sni_problem,
+    tunnelled_target,
+)
+from palyra_egress.proxy.core import EnforcementCore, Judgement
+from palyra_egress.proxy.denial import Answer, refuse
+from palyra_egress.proxy.exchange import (
+    Exchange,
+    Seal,
+    body_may_follow,
+    forwardable,
+    never_forwarded,
+    returnable,
+)
+from palyra_egress.proxy.identity import parse_proxy_credentials
+from palyra_egress.proxy.interception import InterceptionAuthority, upstream_connection
+from palyra_egress.proxy.layers import JudgedHttpLayer, RefusedLayer, response_of
+from palyra_egress.proxy.receipt import KEY_HEADER, RECEIPT_HOST, SIGNATURE_HEADER
+from palyra_egress.proxy.request_head import RequestHead
+from palyra_egress.reasons import Reason
+from palyra_egress.request import EgressRequest, Requester, RequestKind
+
+_TLS_HANDSHAKE: Final = b"\x16\x03"
+
+
+class Refused(Exception):
+    """This connection must end: `reason` says why. The handler resets it, and writes the audit
+    entry unless one was written already (`audited`)."""
+
+    def __init__(self, reason: Reason, *, audited: bool = False) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+        self.audited = audited
+
+
+class Connection(Protocol):
+    """What the guard needs of its handler."""
+
+    @property
+    def requester(self) -> Requester | None: ...
+
+    def abort(self, reason: Reason) -> None: ...
+
+    def open_upstreams(self) -> list[Server]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class GuardParts:
+    """What every guard of a proxy shares. `issue_receipt` answers the receipt host's requests:
+    (path with query, worker key, signature) → answer, or None when the proof does not hold."""
+
+    core: EnforcementCore
+    authority: InterceptionAuthority
+    trusted_bundle: Path
+    issue_receipt: Callable[[str, str, str], Answer | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """An allowed CONNECT: its request, and the addresses it was judged on."""
+
+    request: EgressRequest
+    judgement: Judgement
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """Where one upstream connection may go: judged addresses and the judged port."""
+
+    addresses: tuple[str, ...]
+    port: int
+
+
+class ConnectionGuard:
+    """The guard of one client connection. Method names are those of mitmproxy's hooks."""
+
+    def __init__(self, parts: GuardParts, connection: Connection) -> None:
+        self.core = parts.core
+        self.head: RequestHead | None = None
+        self.requester: Requester | None = None
+        self._parts = parts
+        self._connection = connection
+        self._tunnel: Tunnel | None = None
+        self._exchange: Exchange | None = None
+        self._answered_flow_id: str | None = None
+        self._pending: Answer | None = None
+        self._upstream_failure: Reason | None = None
+
+    # --- the connection -------------------------------------------------------------------------
+
+    async def client_connected(self, client: Client) -> None:
+        if client.transport_protocol != "tcp":
+            raise Refused(Reason.PROTOCOL_NOT_SUPPORTED)
+        if not self.core.connections.admit(self._connection):
+            raise Refused(Reason.TOO_MANY_CONNECTIONS)
+
+    async def client_disconnected(self, _client: Client) -> None:
+        self._finish("client_closed")
+        self.core.connections.forget(self._connection)
+
+    async def next_layer(self, next_layer: layer.NextLayer) -> None:
+        """Choose the protocol layer; anything but HTTP/1.1, plain or inside inspected TLS, is
+        refused. Overrides whatever an addon chose."""
+        next_layer.layer = None
+        context = next_layer.context
+        data: bytes = next_layer.data_client()  # type: ignore[no-untyped-call]
+        if len(data) < 2:
+            return
+        parent = context.layers[-1] if context.layers else None
+        starts_tls = data.startswith(_TLS_HANDSHAKE[: len(data)])
+        match parent:
+            case modes.HttpProxy() if not starts_tls:
+                next_layer.layer = JudgedHttpLayer(context, HTTPMode.regular, self)
+            case layers.ClientTLSLayer() if not starts_tls and data[:1].isalpha():
+                next_layer.layer = JudgedHttpLayer(context, HTTPMode.transparent, self)
+            case layers.http.HttpStream() if self._tunnel is not None and starts_tls:
+                server_tls = layers.ServerTLSLayer(context)
+                server_tls.child_layer = layers.ClientTLSLayer(context)
+                next_layer.layer = server_tls
+            case _:
+                self._refuse_protocol()
+                next_layer.layer = RefusedLayer(context)
+
+    def _refuse_protocol(self) -> None:
+        if self._tunnel is not None:
+            self.core.refuse(self._tunnel.request, Reason.NON_HTTP_IN_TUNNEL, self._connection)
+        else:
+            self.core.refuse_early(Reason.PROTOCOL_NOT_SUPPORTED, self.requester)
+
+    # --- who is asking --------------------------------------------------------------------------
+
+    def _identify(self, headers: http.Headers) -> Reason | None:
+        """Verify the credentials of this request; None when they are good for it."""
+        credentials = parse_proxy_credentials(headers.get_all("proxy-authorization"))
+        if credentials is None:
+            return self.core.admission() or Reason.NO_IDENTITY
+        found = self.core.authenticate(credentials.lease_id, credentials.secret)
+        who = found.requester
+        if who is None:
+            return found.refusal or Reason.BAD_CREDENTIALS
+        if self.requester is not None and self.requester != who:
+            return Reason.IDENTITY_CHANGED
+        if self.requester is None:
+            self.requester = who
+            if not self.core.connections.identify(self._connection, who.worker_id):
+                return Reason.TOO_MANY_CONNECTIONS
+        return found.refusal
+
+    # --- CONNECT --------------------------------------------------------------------------------
+
+    async def http_connect(self, flow: http.HTTPFlow) -> None:
+        judgement = await self._judge_connect(flow)
+        if not judgement.allowed:
+            answer = refuse(judgement.reason, judgement.decision_id, close=judgement.close)
+            self._answered_flow_id = flow.id
+            flow.response = response_of(answer)
+            return
+        flow.response = None
+
+    async def _judge_connect(self, flow: http.HTTPFlow) -> Judgement:
+        head = self._take_head()
+        if (reason := self._identify(flow.request.headers)) is not None:
+            return self._refuse_unjudged(reason)
+        if self._tunnel is not None or self.requester is None:
+            raise Refused(Reason.PROTOCOL_NOT_SUPPORTED)
+        try:
+            target = connect_target(head, flow.request.headers.get_all("host"))
+        except TargetRefused as refused:
+            return self._refuse_unjudged(refused.reason)
+        request = egress_request(RequestKind.CONNECT, target, self.requester)
+        judgement = await self.core.judge(request, None, None, self._connection)
+        if judgement.allowed:
+            self._tunnel = Tunnel(request, judgement)
+            flow.request.data.host, flow.request.data.port = target.host, target.port
+        return judgement
+
+    async def http_connected(self, _flow: http.HTTPFlow) -> None:
+        if self._tunnel is None:
+            raise Refused(Reason.INTERNAL)
+
+    async def http_connect_error(self, _flow: http.HTTPFlow) -> None:
+        self._tunnel = None
+
+    # --- TLS ------------------------------------------------------------------------------------
+
+    async def tls_clienthello(self, data: tls.ClientHelloData) -> None:
+        data.ignore_connection = False
+        data.establish_server_tls_first = False
+        if self._tunnel is None:
+            raise Refused(Reason.PROTOCOL_NOT_SUPPORTED)
+        request = self._tunnel.request
+        reason = self.core.may_speak(request.requester) or sni_problem(
+            data.client_hello.sni, request
+        )
+        if reason is not None:
+            self.core.refuse(request, reason, self._connection)
+            raise Refused(reason, audited=True)
+
+    async def tls_start_client(self, data: tls.TlsData) -> None:
+        if self._tunnel is None or data.is_dtls:
+            raise Refused(Reason.PROTOCOL_NOT_SUPPORTED)
+        host = self._tunnel.request.host
+        data.ssl_conn = self._parts.authority.server_connection(host, now_utc())
+
+    async def tls_start_server(self, data: tls.TlsData) -> None:
+        exchange = self._exchange
+        server = data.conn
+        if exchange is None or data.is_dtls or not isinstance(server, Server):
+            raise Refused(Reason.INTERNAL)
+        if server.address != (exchange.target.host, exchange.target.port):
+            raise Refused(Reason.NOT_PINNED)
+        server.sni = exchange.target.host
+        data.ssl_conn = upstream_connection(exchange.target.host, self._parts.trusted_bundle)
+
+    async def tls_failed_server(self, _data: tls.TlsData) -> None:
+        self._upstream_failure = Reason.UPSTREAM_TLS
+
+    # --- requests -------------------------------------------------------------------------------
+
+    async def requestheaders(self, flow: http.HTTPFlow) -> None:
+        self._exchange = None
+        self._pending = None
+        self._upstream_failure = None
+        if flow.error is not None:  # mitmproxy refused it already; audit that and answer
+            self._pending = self._answer(self._refuse_unjudged(Reason.REQUEST_MALFORMED))
+            return
+        try:
+            judged = await self._judge_request(flow)
+        except TargetRefused as refused:
+            judged = self._refuse_target(refused.reason)
+        if isinstance(judged, Answer):
+            self._answer_flow(flow, judged)
+        elif not judged.allowed:
+            has_body = body_may_follow(flow.request)
+            self._answer_flow(flow, self._answer(judged, close=judged.close or has_body))
+
+    async def _judge_request(self, flow: http.HTTPFlow) -> Judgement | Answer:
+        head = self._take_head()
+        headers = flow.request.headers
+        hosts = headers.get_all("host")
+        if self._tunnel is not None:
+            tunnel = self._tunnel.request
+            target = tunnelled_target(head, hosts, tunnel.host, tunnel.port)
+            requester = tunnel.requester
+            known: tuple[str, ...] | None = self._tunnel.judgement.addresses
+        else:
+            if (receipt := self._receipt(head, headers)) is not None:
+                return receipt
+            if (reason := self._identify(headers)) is not None:
+                return self._refuse_unjudged(reason)
+            if self.requester is None:
+                raise Refused(Reason.INTERNAL)
+            target = plain_target(head, hosts)
+            requester, known = self.requester, self._open_peer(target)
+        request = egress_request(RequestKind.REQUEST, target, requester)
+        if (reason := never_forwarded(headers)) is not None:
+            return self.core.refuse(request, reason, self._connection)
+        body_bytes = int(headers.get("content-length", "0"))
+        judgement = await self.core.judge(request, known, body_bytes, self._connection)
+        if judgement.allowed:
+            self._grant(flow, target, judgement)
+        return judgement
+
+    def _grant(self, flow: http.HTTPFlow, target: Target, judgement: Judgement) -> None:
+        """Seal the request in the form in which it will leave, and meter both bodies."""
+        forwardable(flow.request, target)
+        exchange = Exchange(
+            flow_id=flow.id,
+            target=target,
+            judgement=judgement,
+            seal=Seal.of(flow.request),
+            started_monotonic_ms=self.core.clocks.now_monotonic_ms(),
+        )
+        self._exchange = exchange
+        flow.response = None
+        flow.request.stream = self._meter(exchange, exchange.take_request, Reason.REQUEST_TOO_LARGE)
+
+    async def request(self, flow: http.HTTPFlow) -> None:
+        """The body is complete (or was streamed): what leaves must still be what was granted."""
+        if self._is_answered(flow):
+            return
+        exchange = self._exchange
+        if exchange is None or exchange.flow_id != flow.id:
+            raise Refused(Reason.INTERNAL)
+        if Seal.of(flow.request) != exchange.seal or flow.server_conn.via is not None:
+            raise Refused(Reason.INTERNAL)
+
+    async def responseheaders(self, flow: http.HTTPFlow) -> None:
+        if self._is_answered(flow):
+            return
+        exchange = self._exchange
+        if exchange is None or exchange.flow_id != flow.id or flow.response is None:
+            raise Refused(Reason.INTERNAL)
+        limit = exchange.judgement.limits.max_response_bytes
+        length = int(flow.response.headers.get("content-length", "0"))
+        if flow.response.status_code < 200:
+            self._fail(flow, Reason.UPSTREAM_PROTOCOL)
+        elif limit is not None and length > limit and flow.request.method != "HEAD":
+            self._fail(flow, Reason.RESPONSE_TOO_LARGE)
+        else:
+            returnable(flow.response)
+            flow.response.stream = self._meter(
+                exchange, exchange.take_response, Reason.RESPONSE_TOO_LARGE
+            )
+
+    async def response(self, flow: http.HTTPFlow) -> None:
+        if not self._is_answered(flow):
+            self._finish("complete")
+
+    async def error(self, _flow: http.HTTPFlow) -> None:
+        self._finish(self._upstream_failure.value if self._upstream_failure else "aborted")
+
+    # --- dialling -------------------------------------------------------------------------------
+
+    def pinned_for(self, server: Server) -> Pinned:
+        """The only places that this upstream connection may go to. Raises Refused."""
+        exchange = self._exchange
+        if exchange is None or server.via is not None or server.transport_protocol != "tcp":
+            raise Refused(Reason.NOT_PINNED)
+        target = exchange.target
+        if server.address != (target.host, target.port):
+            raise Refused(Reason.NOT_PINNED)
+        if server.tls != (target.scheme == "https") or not exchange.judgement.pinned:
+            raise Refused(Reason.NOT_PINNED)
+        if (reason := self._still_allowed()) is not None:
+            raise Refused(reason)
+        return Pinned(exchange.judgement.pinned, target.port)
+
+    def upstream_failed(self, reason: Reason) -> None:
+        """The dial did not work; the answer will say so."""
+        self._upstream_failure = reason
+
+    # --- answers (called by the strict HTTP/1 server) ---------------------------------------------
+
+    def refuse_head(self, reason: Reason) -> Answer:
+        return self._answer(self._refuse_unjudged(reason))
+
+    def answer_for(self, reason: Reason | None) -> Answer | None:
+        pending, self._pending = self._pending, None
+        if pending is not None or reason is None:
+            return pending
+        exchange = self._exchange
+        decision_id = exchange.judgement.decision_id if exchange is not None else ""
+        return refuse(self._upstream_failure or reason, decision_id, close=True)
+
+    # --- helpers --------------------------------------------------------------------------------
+
+    def _take_head(self) -> RequestHead:
+        head, self.head = self.head, None
+        if head is None:
+            raise Refused(Reason.INTERNAL)
+        return head
+
+    def _still_allowed(self) -> Reason | None:
+        who = self._tunnel.request.requester if self._tunnel is not None else self.requester
+        return self.core.may_speak(who) if who is not None else Reason.NO_IDENTITY
+
+    def _is_answered(self, flow: http.HTTPFlow) -> bool:
+        return self._answered_flow_id == flow.id
+
+    def _answer(self, judgement: Judgement, *, close: bool = True) -> Answer:
+        return refuse(judgement.reason, judgement.decision_id, close=close)
+
+    def _answer_flow(self, flow: http.HTTPFlow, answer: Answer) -> None:
+        """Answer without an upstream. While a body may still come, answer first and hang up."""
+        self._answered_flow_id = flow.id
+        if body_may_follow(flow.request):
+            self._pending = answer
+            flow.kill()  # type: ignore[no-untyped-call]
+        else:
+            flow.response = response_of(answer)
+
+    def _fail(self, flow: http.HTTPFlow, reason: Reason) -> None:
+        """End an exchange whose response cannot be passed on."""
+        exchange = self._exchange
+        decision_id = exchange.judgement.decision_id if exchange is not None else ""
+        self._pending = refuse(reason, decision_id, close=True)
+        self._upstream_failure = reason
+        flow.kill()  # type: ignore[no-untyped-call]
+
+    def _refuse_unjudged(self, reason: Reason) -> Judgement:
+        return self.core.refuse_early(reason, self.requester)
+
+    def _refuse_target(self, reason: Reason) -> Judgement:
+        """A request whose target does not fit: inside a tunnel the tunnel's request stands for it,
+        so that a mismatch costs what the policy says."""
+        if self._tunnel is not None:
+            return self.core.refuse(self._tunnel.request, reason, self._connection)
+        return self._refuse_unjudged(reason)
+
+    def _receipt(self, head: RequestHead, headers: http.Headers) -> Answer | None:
+        """The receipt host is answered here and never forwarded."""
+        prefix = f"http://{RECEIPT_HOST}/"
+        if not head.target.startswith(prefix) or head.method != "GET":
+            return None
+        if (reason := self.core.admission()) is not None:
+            return self._answer(self._refuse_unjudged(reason))
+        target = "/" + head.target.removeprefix(prefix)
+        answer = self._parts.issue_receipt(
+            target, headers.get(KEY_HEADER, ""), headers.get(SIGNATURE_HEADER, "")
+        )
+        return answer or self._answer(self._refuse_unjudged(Reason.REQUEST_MALFORMED))
+
+    def _open_peer(self, target: Target) -> tuple[str, ...] | None:
+        """The peer of an upstream connection that this request would reuse."""
+        for server in self._connection.open_upstreams():
+            if server.address == (target.host, target.port) and server.peername:
+                return (str(server.peername[0]),)
+        return None
+
+    def _meter(
+        self, exchange: Exchange, take: Callable[[int], bool], over: Reason
+    ) -> Callable[[bytes], bytes | list[bytes]]:
+        def meter(data: bytes) -> bytes | list[bytes]:
+            if not take(len(data)):
+                self._finish(over.value)
+                self._connection.abort(over)
+                return []
+            return data if self._exchange is exchange else []
+
+        return meter
+
+    def _finish(self, outcome: str) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is None:
+            return
+        self.core.transferred(
+            exchange.judgement.decision_id,
+            outcome,
+            exchange.request_bytes,
+            exchange.response_bytes,
+            self.core.clocks.now_monotonic_ms() - exchange.started_monotonic_ms,
+        )

@@ -1,0 +1,236 @@
+"""The enforcing handler: mitmproxy's connection handler with the guard sealed in.
+
+It calls the guard itself at every hook, after the addon chain (if there is one), outside the code
+that swallows addon exceptions. A guard that refuses, raises, hangs or is cancelled, a hook that
+is not in our table, and a crash of mitmproxy's own layers all end in the same way: both sides of
+the connection are reset. It owns `open_connection`: only what the guard has pinned is dialled.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Any, Final, Literal
+
+from mitmproxy import flow as mitmproxy_flow
+from mitmproxy.connection import ConnectionState, Server
+from mitmproxy.master import Master
+from mitmproxy.options import Options
+from mitmproxy.proxy import commands, events, mode_specs, server_hooks
+from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
+from mitmproxy.proxy.server import ConnectionIO
+
+from palyra_egress.proxy.guard import ConnectionGuard, Refused
+from palyra_egress.proxy.pinned_dial import DialRefused, dial_pinned
+from palyra_egress.reasons import Reason
+from palyra_egress.request import Requester
+
+HOOK_DEADLINE_S: Final = 15.0
+RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # SO_LINGER: on, zero seconds
+
+# Hooks the guard decides at. The value is the guard's method of the same name.
+DECIDED: Final = frozenset(
+    {
+        "client_connected",
+        "client_disconnected",
+        "next_layer",
+        "http_connect",
+        "http_connected",
+        "http_connect_error",
+        "tls_clienthello",
+        "tls_start_client",
+        "tls_start_server",
+        "tls_failed_server",
+        "requestheaders",
+        "request",
+        "responseheaders",
+        "response",
+        "error",
+    }
+)
+# Hooks that only tell; nothing is decided there and nothing can be changed.
+TOLD: Final = frozenset(
+    {
+        "server_connect",
+        "server_connected",
+        "server_connect_error",
+        "server_disconnected",
+        "tls_established_client",
+        "tls_established_server",
+        "tls_failed_client",
+    }
+)
+
+_log = logging.getLogger(__name__)
+
+type AddonChain = Callable[[commands.StartHook], Awaitable[None]]
+type GuardFactory = Callable[["EnforcingHandler"], ConnectionGuard]
+
+
+class EnforcingHandler(ProxyConnectionHandler):
+    """One client connection, enforced. `chain` runs foreign addons first; our Master has none."""
+
+    def __init__(
+        self,
+        master: Master,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        options: Options,
+        mode: mode_specs.ProxyMode,
+        *,
+        make_guard: GuardFactory,
+        chain: AddonChain | None = None,
+        hook_deadline_s: float = HOOK_DEADLINE_S,
+    ) -> None:
+        super().__init__(master, reader, writer, options, mode)  # type: ignore[no-untyped-call]
+        self._chain = chain
+        self._hook_deadline_s = hook_deadline_s
+        self._aborted: Reason | None = None
+        self.guard = make_guard(self)
+
+    # --- what the core needs --------------------------------------------------------------------
+
+    @property
+    def requester(self) -> Requester | None:
+        return self.guard.requester
+
+    def open_upstreams(self) -> list[Server]:
+        """The upstream connections that a request could reuse."""
+        return [
+            connection
+            for connection in self.transports
+            if isinstance(connection, Server) and connection.connected
+        ]
+
+    def abort(self, reason: Reason) -> None:
+        """Reset both sides now: what is in a buffer stays there."""
+        if self._aborted is not None:
+            return
+        self._aborted = reason
+        for io in list(self.transports.values()):
+            if isinstance(io.writer, asyncio.StreamWriter):
+                _reset(io.writer)
+            if io.handler is not None:
+                io.handler.cancel("aborted")
+
+    # --- hooks ----------------------------------------------------------------------------------
+
+    async def handle_hook(self, hook: commands.StartHook) -> None:
+        with self.timeout_watchdog.disarm():
+            try:
+                async with asyncio.timeout(self._hook_deadline_s):
+                    if self._chain is not None:
+                        await self._chain(hook)
+                    await self._decide(hook)
+            except Refused as refused:
+                self._end(hook, refused.reason, audited=refused.audited)
+            except asyncio.CancelledError:
+                self._end(hook, Reason.INTERNAL)
+                raise
+            except TimeoutError:
+                _log.error("hook %s took longer than %s s", hook.name, self._hook_deadline_s)
+                self._end(hook, Reason.DEADLINE)
+            except Exception as fault:  # noqa: BLE001 the proxy's outer edge: every fault refuses
+                _log.error("hook %s failed: %s", hook.name, type(fault).__name__)
+                self._end(hook, Reason.INTERNAL)
+
+    async def _decide(self, hook: commands.StartHook) -> None:
+        if self._aborted is not None and hook.name != "client_disconnected":
+            raise Refused(self._aborted, audited=True)
+        if hook.name in TOLD:
+            return
+        if hook.name not in DECIDED:
+            raise Refused(Reason.PROTOCOL_NOT_SUPPORTED)
+        (subject,) = hook.args()
+        await getattr(self.guard, hook.name)(subject)
+
+    def _end(self, hook: commands.StartHook, reason: Reason, *, audited: bool = False) -> None:
+        """A fault at any hook: the connection is reset and the hook's subject is made harmless."""
+        self.abort(reason)
+        if not audited:
+            self.guard.core.refuse_early(reason, self.guard.requester)
+        (subject,) = hook.args()
+        if isinstance(hook, server_hooks.ClientConnectedHook):
+            self.client.error = reason.value
+        if isinstance(subject, mitmproxy_flow.Flow) and subject.killable:
+            subject.kill()  # type: ignore[no-untyped-call]
+        if hook.name == "tls_clienthello":
+            subject.ignore_connection = False
+        if hook.name in ("tls_start_client", "tls_start_server"):
+            subject.ssl_conn = None
+
+    # --- dialling -------------------------------------------------------------------------------
+
+    async def open_connection(self, command: commands.OpenConnection) -> None:
+        server = command.connection
+        try:
+            self.guard.pinned_for(server)
+            hook_data = server_hooks.ServerConnectionHookData(server=server, client=self.client)
+            await self.handle_hook(server_hooks.ServerConnectHook(hook_data))
+            pinned = self.guard.pinned_for(server)
+            reader, writer = await dial_pinned(pinned.addresses, pinned.port)
+        except (Refused, DialRefused) as refused:
+            await self._dial_failed(command, refused.reason)
+            return
+        except asyncio.CancelledError:
+            await self._dial_failed(command, Reason.UPSTREAM_UNREACHABLE)
+            raise
+        if (aborted := self._aborted) is not None:
+            _reset(writer)
+            await self._dial_failed(command, aborted)
+            return
+        await self._carry(command, hook_data, reader, writer)
+
+    async def _dial_failed(self, command: commands.OpenConnection, reason: Reason) -> None:
+        self.guard.upstream_failed(reason)
+        command.connection.error = reason.value
+        await self.server_event(events.OpenConnectionCompleted(command, reason.value))
+
+    async def _carry(
+        self,
+        command: commands.OpenConnection,
+        hook_data: server_hooks.ServerConnectionHookData,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        """Run an established upstream connection until it ends."""
+        server = command.connection
+        server.state = ConnectionState.OPEN
+        server.peername = writer.get_extra_info("peername")
+        server.sockname = writer.get_extra_info("sockname")
+        self.transports[server] = ConnectionIO(asyncio.current_task(), reader, writer)
+        try:
+            await self.handle_hook(server_hooks.ServerConnectedHook(hook_data))
+            await self.server_event(events.OpenConnectionCompleted(command, None))
+            await self.handle_connection(server)
+        finally:
+            await self.handle_hook(server_hooks.ServerDisconnectedHook(hook_data))
+
+    # --- logging --------------------------------------------------------------------------------
+
+    def log(
+        self,
+        message: str,
+        level: int = logging.INFO,
+        exc_info: Literal[True]
+        | tuple[type[BaseException], BaseException, TracebackType | None]
+        | None = None,
+    ) -> None:
+        """mitmproxy's own messages hold raw requests and never reach a log. Where one reports a
+        crash of its layers, nothing is known about the connection any more: it is reset."""
+        if exc_info is not None:
+            kind: Any = exc_info[0].__name__ if isinstance(exc_info, tuple) else "exception"
+            _log.error("protocol layer failed (%s); the connection is reset", kind)
+            self.abort(Reason.INTERNAL)
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """Close with RST, so that nothing more that is buffered goes out."""
+    sock = writer.get_extra_info("socket")
+    if sock is not None:
+        with contextlib.suppress(OSError):  # closed already
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+    writer.transport.abort()

@@ -1,0 +1,110 @@
+"""Our own mitmproxy Master: options locked, no foreign addon, our own listener.
+
+mitmproxy is used for its protocol layers only. Its command line, configuration file, script loader
+and default addons are not loaded; the one addon here defines the options that the layers read. The
+listener builds an `EnforcingHandler` for each connection, so there is no moment in which a
+connection is handled by anything else.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from mitmproxy.addons.proxyserver import Proxyserver
+from mitmproxy.master import Master
+from mitmproxy.options import Options
+from mitmproxy.proxy import layers, mode_specs
+
+from palyra_egress.proxy.handler import EnforcingHandler, GuardFactory
+
+LOCKED_OPTIONS: Final[Mapping[str, object]] = MappingProxyType(
+    {
+        "connection_strategy": "lazy",  # nothing is dialled before a request was granted
+        "http2": False,  # refused until it is carried without h2-to-h1 smuggling
+        "http3": False,
+        "websocket": False,
+        "rawtcp": False,
+        "validate_inbound_headers": True,
+        "ssl_insecure": False,
+        "ignore_hosts": [],
+        "allow_hosts": [],
+        "tcp_hosts": [],
+        "udp_hosts": [],
+        "upstream_cert": False,
+        "store_streamed_bodies": False,
+        "body_size_limit": None,
+        "keep_host_header": False,
+    }
+)
+KEY_LOG_VARIABLES: Final = ("SSLKEYLOGFILE", "MITMPROXY_SSLKEYLOGFILE")
+BACKLOG: Final = 1024
+IDLE_TIMEOUT_S: Final = 600
+
+_log = logging.getLogger(__name__)
+
+
+class UnsafeEnvironment(Exception):
+    """The process was started in a way that would leak TLS keys; the operator must act."""
+
+
+def check_environment() -> None:
+    """Raises UnsafeEnvironment where mitmproxy would write TLS session keys to a file."""
+    for name in KEY_LOG_VARIABLES:
+        if os.environ.get(name):
+            raise UnsafeEnvironment(
+                f"the variable {name} is set, which writes TLS session keys to a file; unset it"
+            )
+
+
+def make_master() -> Master:
+    """A Master with locked options. Needs a running loop."""
+    options = Options()
+    master = Master(options)
+    master.addons.add(Proxyserver())  # type: ignore[no-untyped-call]
+    options.update(**LOCKED_OPTIONS, tcp_timeout=IDLE_TIMEOUT_S)  # type: ignore[no-untyped-call]
+    return master
+
+
+class EgressListener:
+    """The workers' side: accepts, builds the handler, runs it to its end."""
+
+    def __init__(self, master: Master, make_guard: GuardFactory) -> None:
+        self._master = master
+        self._make_guard = make_guard
+        self._mode = mode_specs.ProxyMode.parse("regular")
+        self._server: asyncio.Server | None = None
+
+    async def open(self, host: str, port: int) -> tuple[str, int]:
+        """Listen; the bound address. Raises OSError."""
+        self._server = await asyncio.start_server(self._accept, host, port, backlog=BACKLOG)
+        address = self._server.sockets[0].getsockname()
+        return str(address[0]), int(address[1])
+
+    async def close(self) -> None:
+        """Take no new connections; running ones go on."""
+        if self._server is not None:
+            self._server.close()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        sock = writer.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            handler = EnforcingHandler(
+                self._master,
+                reader,
+                writer,
+                self._master.options,
+                self._mode,
+                make_guard=self._make_guard,
+            )
+            handler.layer = layers.modes.HttpProxy(handler.layer.context)
+            await handler.handle_client()
+        except Exception as fault:  # noqa: BLE001 the proxy's outer edge: every fault closes
+            _log.error("a connection failed: %s", type(fault).__name__)
+        finally:
+            writer.close()

@@ -1,0 +1,43 @@
+"""What an egress proxy needs to be told. Paths, addresses and caps; no secret."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class ProxySettings:
+    """Settings of one proxy process.
+
+    `state_dir` holds its key, CA, audit log and spool (0700). `hosts_file` has the form of
+    /etc/hosts and is asked before the resolver. `extra_roots_file` (PEM) is trusted upstream beside
+    the public roots. `forbidden` are (address, port) pairs that no rule may reach: the fleet's
+    listeners; the proxy adds its own.
+    """
+
+    state_dir: Path
+    policy_file: Path
+    fleet_socket: Path
+    proxy_id: str = "proxy-local"
+    listen_host: str = "127.0.0.1"
+    listen_port: int = 8080
+    hosts_file: Path | None = None
+    extra_roots_file: Path | None = None
+    forbidden: frozenset[tuple[str, int]] = frozenset()
+    max_view_age_ms: int = 5_000
+    drain_s: float = 2.0
+
+    @property
+    def key_file(self) -> Path:
+        return self.state_dir / "proxy.key"
+
+    @property
+    def audit_file(self) -> Path:
+        return self.state_dir / "audit.jsonl"
+
+    @property
+    def ca_dir(self) -> Path:
+        return self.state_dir / "ca"
+
+    @property
+    def spool_dir(self) -> Path:
+        return self.state_dir / "spool"
