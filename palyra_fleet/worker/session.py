@@ -106,11 +106,13 @@ class WorkerSession:
             registered = await client.register(
                 RegisterRequest(public_key=public_key, evidence=evidence, receipt=receipt)
             )
+            # orders of earlier sessions; what concerns this one comes after its first lease
+            earlier = await client.orders(0, 0)
         except BaseException:
             await client.close()
             raise
         session = cls(client, registered, clock)
-        session._begin()
+        session._begin(seen=max((order.seq for order in earlier), default=0))
         return session
 
     def __repr__(self) -> str:
@@ -184,11 +186,11 @@ class WorkerSession:
         )
         return await self._client.complete_lease(held.answer.lease_id, request)
 
-    def _begin(self) -> None:
+    def _begin(self, seen: int) -> None:
         if self._registered.state == QUARANTINED_STATE:
             self.stop(Stop(StopKind.QUARANTINED, "the worker is quarantined"))
         self._tasks.append(spawn(self._keep_beating(), f"heartbeat {self.worker_id}"))
-        self._tasks.append(spawn(self._keep_listening(), f"orders {self.worker_id}"))
+        self._tasks.append(spawn(self._keep_listening(seen), f"orders {self.worker_id}"))
 
     async def _keep_beating(self) -> None:
         wait_s = self._registered.heartbeat_within_ms / 2000
@@ -213,8 +215,7 @@ class WorkerSession:
                 self.stop(Stop(StopKind.QUARANTINED, "the worker is quarantined"))
             self._stop_if_held(answer.stop_leases, "the fleet does not hold this lease")
 
-    async def _keep_listening(self) -> None:
-        seen = 0
+    async def _keep_listening(self, seen: int) -> None:
         while True:
             try:
                 orders = await self._client.orders(seen, ORDERS_WAIT_MS)

@@ -35,7 +35,6 @@ class FakeWorker:
     lease: wire.LeaseAnswer | None = None
     beats: list[wire.HeartbeatRequest] = field(default_factory=list)
     cleanups: list[wire.CleanupReport] = field(default_factory=list)
-    renewals: int = 0
 
 
 class FakeFleetService(FleetService):
@@ -58,6 +57,8 @@ class FakeFleetService(FleetService):
         self.view_messages: asyncio.Queue[wire.ViewMessage | None] = asyncio.Queue()
         self.view_ended = asyncio.Event()
         self.orders_asked = asyncio.Event()
+        self.renewed: asyncio.Queue[str] = asyncio.Queue()
+        self.beaten: asyncio.Queue[str] = asyncio.Queue()
         self.checks = {"store": "ok"}
         self.calls: list[str] = []
         self._changed = asyncio.Condition()
@@ -158,6 +159,7 @@ class FakeFleetService(FleetService):
         if request.session_epoch != worker.session_epoch:
             raise FleetRefusal(FleetReason.SESSION_STALE, "a newer session exists")
         worker.beats.append(request)
+        self.beaten.put_nowait(worker_id)
         held = worker.lease.lease_id if worker.lease else None
         stop = tuple(one.lease_id for one in request.held_leases if one.lease_id != held)
         return wire.HeartbeatAnswer(
@@ -203,7 +205,7 @@ class FakeFleetService(FleetService):
     ) -> wire.LeaseState:
         self._enter("renew_lease")
         lease = self._lease(worker_id, lease_id, request.fence)
-        self._worker(worker_id).renewals += 1
+        self.renewed.put_nowait(lease_id)
         later = self.clock() + (request.ttl_ms or 0) if self.renews else lease.expires_at_unix_ms
         return wire.LeaseState(
             lease_id=lease_id,

@@ -1,7 +1,7 @@
 """A proxy that only signs receipts: the worker's half of the receipt protocol, checked honestly."""
 
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -23,8 +23,10 @@ class ReceiptProxy:
     status: int = 200
     answer_with: bytes | None = None
     targets: list[str] = field(default_factory=list)
+    before_answer: Callable[[], object] = lambda: None
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        self.before_answer()
         self.targets.append(f"{request.method} {request.raw_path}")
         nonce = request.query.get("nonce", "")
         key = base64.b64decode(request.headers["Palyra-Worker-Key"])

@@ -1,0 +1,45 @@
+"""A run's own directory: private when made, gone when removed, and only it."""
+
+from pathlib import Path
+
+from palyra_fleet.worker.workspace import Workspace
+
+
+def test_a_workspace_is_absolute_private_and_new_each_time(tmp_path: Path) -> None:
+    one, two = Workspace.create(tmp_path), Workspace.create(tmp_path)
+    assert one.root != two.root
+    assert one.root.is_absolute()
+    assert one.root.stat().st_mode & 0o777 == 0o700
+    assert one.scope().allowed_paths == (str(one.root),)
+
+
+def test_removing_takes_everything_inside_and_nothing_behind_a_link(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").write_text("")
+    workspace = Workspace.create(tmp_path)
+    (workspace.root / "out").symlink_to(outside)
+    closed = workspace.root / "closed"
+    (closed / "deep").mkdir(parents=True)
+    closed.chmod(0)
+    assert workspace.remove()
+    assert not workspace.root.exists()
+    assert (outside / "kept").exists()
+
+
+def test_a_workspace_that_the_program_removed_itself_counts_as_gone(tmp_path: Path) -> None:
+    workspace = Workspace.create(tmp_path)
+    workspace.temporary.rmdir()
+    workspace.root.rmdir()
+    assert workspace.remove()
+
+
+def test_a_workspace_replaced_by_a_link_is_not_believed_to_be_gone(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    workspace = Workspace.create(tmp_path)
+    workspace.temporary.rmdir()
+    workspace.root.rmdir()
+    workspace.root.symlink_to(outside)
+    workspace.remove()
+    assert outside.exists()
