@@ -22,14 +22,14 @@ from typing import Final, NamedTuple
 
 
 class AddressClass(StrEnum):
-    """The kinds of address; see `_STRICTNESS` for their order."""
+    """The kinds of address, the mildest first: this order is the strictness."""
 
     PUBLIC = "public"
+    PROTOCOL = "protocol"
     TRANSITION = "transition"
     SHARED = "shared"
     BENCHMARK = "benchmark"
     DOCUMENTATION = "documentation"
-    PROTOCOL = "protocol"
     PRIVATE = "private"
     LINK_LOCAL = "link_local"
     LOOPBACK = "loopback"

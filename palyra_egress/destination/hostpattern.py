@@ -152,7 +152,8 @@ def parse_pattern(text: str) -> HostPattern:
         kind, prefix = PatternKind.NAME_AND_BELOW, "."
     bare = text.removeprefix(prefix)
     if "*" in bare or "?" in bare:
-        suggestion = f"*.{bare.lstrip('*.')}" if "*" not in bare.lstrip("*.") else None
+        rest = _suggest_from_url(bare.lstrip("*."))
+        suggestion = f"*.{rest}" if rest is not None and "." in rest else None
         raise PatternRefused("a wildcard may only stand as the first label", _EXPECTED, suggestion)
     try:
         name = canonical_host(bare)

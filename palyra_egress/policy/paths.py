@@ -21,7 +21,8 @@ from typing import Final, NamedTuple
 _ALLOWED: Final = re.compile(r"/[!\"$->@-\[\]-~]*", re.ASCII)  # printable, but no # ? or backslash
 _ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})?", re.ASCII)
 _UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_~")
-_DOT, _SLASH, _BACKSLASH, _PERCENT = 0x2E, 0x2F, 0x5C, 0x25
+_DOUBLE: Final = re.compile(r"%25[0-9A-Fa-f]{2}", re.ASCII)
+_DOT, _BACKSLASH = 0x2E, 0x5C
 
 
 class ReadPath(NamedTuple):
@@ -55,13 +56,12 @@ def _normal_form(raw: str) -> str | None:
         octet = int(digits, 16)
         if octet < 0x20 or octet in (0x7F, _DOT, _BACKSLASH):
             return None
-        if octet == _PERCENT and re.match(r"[0-9A-Fa-f]{2}", raw[escape.end() :], re.ASCII):
-            return None
         pieces.append(raw[position : escape.start()])
         pieces.append(chr(octet) if octet in _UNRESERVED else f"%{digits.upper()}")
         position = escape.end()
     pieces.append(raw[position:])
-    return "".join(pieces)
+    form = "".join(pieces)
+    return None if _DOUBLE.search(form) is not None else form
 
 
 def _decode(form: str) -> str | None:

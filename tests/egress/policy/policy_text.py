@@ -1,0 +1,55 @@
+"""Small policies as text, and questions to them, for the tests of the judge."""
+
+from collections.abc import Sequence
+
+from palyra_egress.policy.compile import CompiledPolicy
+from palyra_egress.policy.decide import NOTHING_FORBIDDEN, Forbidden, decide, precheck
+from palyra_egress.policy.load import load_policy
+from palyra_egress.policy.request_text import connect_from_authority, judge_request_from_url
+from palyra_egress.request import EgressRequest, Requester
+from palyra_egress.verdict import NeedsResolution, Verdict
+
+PUBLIC = ("203.0.114.1",)
+ASKER = Requester("worker-1", "lease-1", "p")
+HEAD = "version: 1\nname: test\n"
+
+
+def policy(text: str) -> CompiledPolicy:
+    """The policy that `text` spells after version and name."""
+    return load_policy(f"{HEAD}{text}".encode(), "test.yaml")
+
+
+def rules(*items: str, more: str = "") -> CompiledPolicy:
+    """A policy with these rules (flow mappings without their braces and ids) in profile `p`."""
+    lines = "".join(f"  - {{id: r{i}, {item}}}\n" for i, item in enumerate(items))
+    ids = ", ".join(f"r{i}" for i in range(len(items)))
+    return policy(f"rules:\n{lines}profiles: {{p: [{ids}]}}\n{more}")
+
+
+def request(text: str, asker: Requester = ASKER) -> EgressRequest:
+    """`METHOD url` or `CONNECT host:port` as a canonical request."""
+    method, _, target = text.partition(" ")
+    if method == "CONNECT":
+        return connect_from_authority(target, asker)
+    return judge_request_from_url(method, target, asker)
+
+
+def ask(
+    given: CompiledPolicy,
+    text: str,
+    resolved: Sequence[str] = PUBLIC,
+    *,
+    now: int = 0,
+    forbidden: Forbidden = NOTHING_FORBIDDEN,
+) -> Verdict:
+    """The final verdict, through both phases as the proxy asks."""
+    asked = request(text)
+    first = precheck(given, asked, now, forbidden)
+    if isinstance(first, NeedsResolution):
+        return decide(given, asked, resolved, now, forbidden)
+    return first
+
+
+def short(verdict: Verdict) -> str:
+    """`allow`, or the short reason."""
+    return "allow" if verdict.would_deny is None and verdict.allowed else verdict.reason.short
