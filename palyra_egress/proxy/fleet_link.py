@@ -9,7 +9,7 @@ will never take (a 4xx answer) stays in the spool, its worker stays blocked, and
 import asyncio
 import logging
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from palyra_egress.proxy.core import EnforcementCore
 from palyra_fleet.client.errors import FleetError
@@ -29,6 +29,7 @@ class FleetLink:
     client: ProxyClient
     view_problem: str | None = "the fleet has not been heard yet"
     evidence_problem: str | None = None
+    heard: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def follow_view(self) -> None:
         """Follow the stream for ever."""
@@ -40,6 +41,7 @@ class FleetLink:
                         ended = self.core.view.apply(message, self.core.clocks.now_monotonic_ms())
                         self.core.connections.cut(ended)
                         self.view_problem = None
+                        self.heard.set()
                         wait_s = RETRY_AFTER_S
             except FleetError as error:
                 if self.view_problem is None:

@@ -144,7 +144,7 @@ class InterceptionAuthority:
         certificate = (
             _builder(subject, key.public_key(), self._root, now, INTERMEDIATE_LIFE)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_CA_KEY_USAGE, critical=True)
+            .add_extension(CA_KEY_USAGE, critical=True)
             .sign(self._root.key, hashes.SHA256())
         )
         self._intermediate = _Issuer(certificate, key)
@@ -201,7 +201,7 @@ def _choose_alpn(_connection: SSL.Connection, offered: list[bytes]) -> Any:
     return HTTP1_ALPN if HTTP1_ALPN in offered else SSL.NO_OVERLAPPING_PROTOCOLS
 
 
-_CA_KEY_USAGE = x509.KeyUsage(
+CA_KEY_USAGE = x509.KeyUsage(
     digital_signature=True,
     content_commitment=False,
     key_encipherment=False,
@@ -266,7 +266,7 @@ def _create_root(key_path: Path, certificate_path: Path, now: datetime) -> None:
         .not_valid_before(now - CLOCK_SKEW)
         .not_valid_after(now.astimezone(UTC) + ROOT_LIFE)
         .add_extension(x509.BasicConstraints(ca=True, path_length=1), critical=True)
-        .add_extension(_CA_KEY_USAGE, critical=True)
+        .add_extension(CA_KEY_USAGE, critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )

@@ -29,7 +29,7 @@ class FakeWorker:
     worker_id: str
     public_key: bytes
     session_epoch: int = 1
-    state: str = "Available"
+    state: str = "available"
     quarantine_reason: str | None = None
     orders: list[wire.WorkerOrder] = field(default_factory=list)
     lease: wire.LeaseAnswer | None = None
@@ -310,34 +310,34 @@ class FakeFleetService(FleetService):
         return worker
 
     async def quarantine(self, actor: str, worker_id: str, reason: str) -> wire.WorkerView:
-        worker = await self._set("quarantine", actor, worker_id, reason, "Quarantined")
+        worker = await self._set("quarantine", actor, worker_id, reason, "quarantined")
         worker.quarantine_reason = reason
         await self._order(worker, wire.OrderKind.QUARANTINED, reason)
         worker.lease = None
         return _view_of(worker)
 
     async def release(self, actor: str, worker_id: str, reason: str) -> wire.WorkerView:
-        return _view_of(await self._set("release", actor, worker_id, reason, "Available"))
+        return _view_of(await self._set("release", actor, worker_id, reason, "available"))
 
     async def reverify(self, actor: str, worker_id: str, reason: str) -> wire.WorkerView:
-        return _view_of(await self._set("reverify", actor, worker_id, reason, "Available"))
+        return _view_of(await self._set("reverify", actor, worker_id, reason, "available"))
 
     async def cordon(self, actor: str, worker_id: str, reason: str) -> wire.WorkerView:
-        return _view_of(await self._set("cordon", actor, worker_id, reason, "Draining"))
+        return _view_of(await self._set("cordon", actor, worker_id, reason, "draining"))
 
     async def uncordon(self, actor: str, worker_id: str, reason: str) -> wire.WorkerView:
-        return _view_of(await self._set("uncordon", actor, worker_id, reason, "Available"))
+        return _view_of(await self._set("uncordon", actor, worker_id, reason, "available"))
 
     async def drain(
         self, actor: str, worker_id: str, reason: str, deadline_ms: int
     ) -> wire.WorkerView:
-        return _view_of(await self._set("drain", actor, worker_id, reason, "Draining"))
+        return _view_of(await self._set("drain", actor, worker_id, reason, "draining"))
 
     async def ban(self, actor: str, worker_id: str, reason: str) -> wire.WorkerView:
-        return _view_of(await self._set("ban", actor, worker_id, reason, "Quarantined"))
+        return _view_of(await self._set("ban", actor, worker_id, reason, "quarantined"))
 
     async def evict(self, actor: str, worker_id: str, reason: str) -> wire.WorkerView:
-        return _view_of(await self._set("evict", actor, worker_id, reason, "Offline"))
+        return _view_of(await self._set("evict", actor, worker_id, reason, "offline"))
 
     async def revoke_lease(self, actor: str, lease_id: str, reason: str) -> wire.LeaseState:
         self._enter("revoke_lease")

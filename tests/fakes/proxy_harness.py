@@ -155,11 +155,7 @@ async def proxy_harness(
     **settings: Any,
 ) -> AsyncIterator[Harness]:
     """A running proxy with one live lease of profile `test`."""
-    directory.mkdir(parents=True, exist_ok=True)
-    policy_file = directory / "policy.yaml"
-    policy_file.write_text(policy)
-    hosts_file = directory / "hosts"
-    hosts_file.write_text(hosts)
+    policy_file, hosts_file = _write_inputs(directory, policy, hosts)
     proxy = await EgressProxy.start(
         ProxySettings(
             state_dir=directory / "state",
@@ -185,3 +181,11 @@ async def proxy_harness(
         for writer in harness.streams:
             writer.close()
         await proxy.stop()
+
+
+def _write_inputs(directory: Path, policy: str, hosts: str) -> tuple[Path, Path]:
+    directory.mkdir(parents=True, exist_ok=True)
+    policy_file, hosts_file = directory / "policy.yaml", directory / "hosts"
+    policy_file.write_text(policy)
+    hosts_file.write_text(hosts)
+    return policy_file, hosts_file

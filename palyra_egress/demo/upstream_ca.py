@@ -1,15 +1,21 @@
-"""A throw-away CA and server certificates for upstreams that tests start. Real X.509, no fixture."""
+"""A throw-away CA with server certificates, for the upstreams that the demo and tests start.
+
+Real X.509, made fresh each time: a root that lives two days and leaves for one name each.
+"""
 
 import ipaddress
 import ssl
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from palyra_egress.clock import now_utc
+from palyra_egress.proxy.interception import CA_KEY_USAGE
 
 
 @dataclass(frozen=True)
@@ -24,7 +30,7 @@ class UpstreamCa:
     def create(cls, directory: Path) -> "UpstreamCa":
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test upstream CA")])
-        now = datetime.now(UTC)  # noqa: TID251 (a test's own certificate is valid now)
+        now = now_utc()
         certificate = (
             x509.CertificateBuilder()
             .subject_name(name)
@@ -34,8 +40,10 @@ class UpstreamCa:
             .not_valid_before(now - timedelta(hours=1))
             .not_valid_after(now + timedelta(days=2))
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_CA_USAGE, critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
+            .add_extension(CA_KEY_USAGE, critical=True)
+            .add_extension(
+                x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
+            )
             .sign(key, hashes.SHA256())
         )
         directory.mkdir(parents=True, exist_ok=True)
@@ -49,7 +57,7 @@ class UpstreamCa:
     def issue(self, *names: str, days: float = 1.0) -> Path:
         """A PEM file with key and certificate for these DNS names or addresses."""
         key = ec.generate_private_key(ec.SECP256R1())
-        now = datetime.now(UTC)  # noqa: TID251 (a test's own certificate is valid now)
+        now = now_utc()
         certificate = (
             x509.CertificateBuilder()
             .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])]))
@@ -58,9 +66,9 @@ class UpstreamCa:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - timedelta(days=2))
             .not_valid_after(now + timedelta(days=days))
-            .add_extension(x509.SubjectAlternativeName([_san(n) for n in names]), False)
+            .add_extension(x509.SubjectAlternativeName([_san(n) for n in names]), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False)
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), False
             )
@@ -89,16 +97,3 @@ def _san(name: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
         return x509.DNSName(name)
-
-
-_CA_USAGE = x509.KeyUsage(
-    digital_signature=True,
-    content_commitment=False,
-    key_encipherment=False,
-    data_encipherment=False,
-    key_agreement=False,
-    key_cert_sign=True,
-    crl_sign=True,
-    encipher_only=False,
-    decipher_only=False,
-)

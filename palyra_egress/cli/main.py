@@ -1,0 +1,80 @@
+"""`palyra-egress`: the proxy's command line.
+
+Data goes to stdout, everything else to stderr. Errors are three lines (what, why, what to do); exit
+codes: 0 done, 1 the answer is no, 2 yours to fix, 69 server unreachable, 70 our fault; `run` passes
+the program's own code through.
+"""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from palyra_egress.audit.chain import ChainBroken
+from palyra_egress.audit.log import AuditUnavailable
+from palyra_egress.cli.parser import make_parser
+from palyra_egress.destination.resolver import HostsFileError
+from palyra_egress.embedded import NotReady
+from palyra_egress.policy.errors import PolicyFileError
+from palyra_egress.proxy.egress_proxy import PolicyRefused
+from palyra_egress.proxy.evidence import SpoolUnavailable
+from palyra_egress.proxy.interception import AuthorityError
+from palyra_egress.proxy.master import UnsafeEnvironment
+from palyra_fleet.cli.output import say
+from palyra_fleet.cli.trouble import EXPECTED, ExitCode, Trouble, trouble_of
+
+_SETUP_ERRORS = (
+    AuditUnavailable,
+    AuthorityError,
+    ChainBroken,
+    HostsFileError,
+    NotReady,
+    OSError,
+    SpoolUnavailable,
+    UnsafeEnvironment,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    parsed = make_parser().parse_args(arguments)
+    try:
+        return int(parsed.run(parsed))
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.DONE
+    except Exception as error:
+        if os.environ.get("PALYRA_DEBUG"):
+            raise
+        trouble = _trouble(error)
+        say(f"palyra-egress: {trouble}")
+        return int(trouble.exit_code)
+
+
+def _trouble(error: Exception) -> Trouble:
+    match error:
+        case Trouble():
+            return error
+        case PolicyFileError() | PolicyRefused():
+            return Trouble(
+                ExitCode.YOURS,
+                "the policy is not good",
+                str(error),
+                "correct the lines named above; `palyra-egress policy check FILE` shows them",
+            )
+        case _ if isinstance(error, EXPECTED):
+            return trouble_of(error)
+        case _ if isinstance(error, _SETUP_ERRORS):
+            return Trouble(
+                ExitCode.YOURS, "the setup is not usable", str(error), "correct it and try again"
+            )
+        case _:
+            return trouble_of(error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""The arguments of `palyra-egress`. One function a noun; handlers live in their own modules."""
+
+import argparse
+from pathlib import Path
+
+from palyra_egress.cli import audit_commands, demo_command, run_commands, serve_commands
+from palyra_egress.cli.policy_commands import add_policy_commands
+
+type _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+DEFAULT_POLICY = Path("policies/coding-agent.yaml")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="palyra-egress", description="A fail-closed egress proxy for untrusted workers."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_demo(commands)
+    _add_up(commands)
+    _add_run(commands)
+    _add_proxy(commands)
+    _add_audit(commands)
+    add_policy_commands(commands)
+    return parser
+
+
+def _add_demo(commands: _Commands) -> None:
+    demo = commands.add_parser(
+        "demo", help="an allowed request, a refused one, a violation and a quarantine, for real"
+    )
+    demo.set_defaults(run=demo_command.demo)
+
+
+def _add_up(commands: _Commands) -> None:
+    up = commands.add_parser("up", help="fleet, proxy and admin API in one process")
+    _add_proxy_arguments(up)
+    up.add_argument(
+        "--admin",
+        type=_address,
+        default=("127.0.0.1", 8081),
+        metavar="HOST:PORT",
+        help="where the admin API listens (default 127.0.0.1:8081; loopback only)",
+    )
+    up.set_defaults(run=serve_commands.up)
+
+
+def _add_run(commands: _Commands) -> None:
+    run = commands.add_parser("run", help="run any program as a worker of this installation")
+    run.add_argument("--profile", help="the policy's profile (needed where there are several)")
+    run.add_argument("--run-id", help="the run's id (default: a fresh one)")
+    run.add_argument("--worker-id", help="run as this worker (default: a fresh one)")
+    run.add_argument("--url", help="the admin API (default: from PALYRA_HOME)")
+    run.add_argument("--token-file", type=Path, help="the operator's token (default: PALYRA_HOME)")
+    run.add_argument("program", nargs="*", metavar="-- CMD", help="the program and its arguments")
+    run.set_defaults(run=run_commands.run)
+
+
+def _add_proxy(commands: _Commands) -> None:
+    proxy = commands.add_parser("proxy", help="the proxy as a process of its own")
+    verbs = proxy.add_subparsers(required=True, metavar="VERB")
+    serve = verbs.add_parser("serve", help="serve workers beside a fleet on this machine")
+    _add_proxy_arguments(serve)
+    serve.add_argument("--state-dir", type=Path, required=True, help="keys, CA, audit log, spool")
+    serve.add_argument("--fleet-socket", type=Path, required=True, help="the fleet's Unix socket")
+    serve.add_argument("--name", required=True, help="the name this proxy is enrolled under")
+    serve.set_defaults(run=serve_commands.serve_proxy)
+    key = verbs.add_parser("key", help="print the public key to enrol (makes the key if needed)")
+    key.add_argument("--state-dir", type=Path, required=True)
+    key.set_defaults(run=serve_commands.proxy_key)
+
+
+def _add_proxy_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--policy",
+        type=Path,
+        default=DEFAULT_POLICY,
+        metavar="FILE",
+        help=f"the policy file (default {DEFAULT_POLICY}); changes are picked up",
+    )
+    parser.add_argument(
+        "--listen",
+        type=_address,
+        default=("127.0.0.1", 8080),
+        metavar="HOST:PORT",
+        help="where workers connect (default 127.0.0.1:8080)",
+    )
+    parser.add_argument(
+        "--hosts-file", type=Path, metavar="FILE", help="names to resolve first, as in /etc/hosts"
+    )
+    parser.add_argument(
+        "--extra-roots", type=Path, metavar="PEM", help="CAs to trust upstream beside the public"
+    )
+
+
+def _add_audit(commands: _Commands) -> None:
+    audit = commands.add_parser("audit", help="the audit log")
+    verbs = audit.add_subparsers(required=True, metavar="VERB")
+    verify = verbs.add_parser("verify", help="check the hash chain of a log")
+    verify.add_argument("file", type=Path)
+    verify.set_defaults(run=audit_commands.verify)
+    show = verbs.add_parser("show", help="print the entries of a log as JSON lines")
+    show.add_argument("file", type=Path)
+    show.add_argument("--denied", action="store_true", help="refusals only")
+    show.add_argument("--worker", help="one worker only")
+    show.set_defaults(run=audit_commands.show)
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
+    return host.removeprefix("[").removesuffix("]"), int(port)

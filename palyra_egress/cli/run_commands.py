@@ -1,0 +1,113 @@
+"""`run`: any program as a worker of this installation.
+
+The operator who calls it approves the measured program (its digest becomes a reference value), the
+grant for one run, and the profile. The program gets a lease, the environment with proxy and CA
+bundle, and a workspace; its exit code is passed through.
+"""
+
+import asyncio
+import getpass
+import re
+from argparse import Namespace
+from pathlib import Path
+
+from ulid import ULID
+
+from palyra_egress.installation import EgressNote, Installation
+from palyra_egress.policy.load import load_policy_file
+from palyra_fleet.cli.output import say
+from palyra_fleet.cli.place import find_token, find_url
+from palyra_fleet.cli.trouble import ExitCode, Trouble
+from palyra_fleet.client.operator import OperatorClient
+from palyra_fleet.wire.keys import SigningKey
+from palyra_fleet.wire.models import GrantRequest, ReferenceValues
+from palyra_fleet.worker.launcher import Launcher, WorkerIdentity, measure
+from palyra_fleet.worker.runner import RunSettings, run_as_worker
+from palyra_fleet.worker.session import SessionSettings
+
+GRANT_FOR_MS = 12 * 3600 * 1000
+
+
+def run(arguments: Namespace) -> int:
+    """Run the program; the exit code is the program's own."""
+    if not arguments.program:
+        raise Trouble(
+            ExitCode.YOURS, "there is nothing to run", "no program was named", "put it after `--`"
+        )
+    return asyncio.run(_run(arguments))
+
+
+async def _run(arguments: Namespace) -> int:
+    note = _note()
+    profile = arguments.profile or _only_profile(Path(note.policy_file))
+    run_id = arguments.run_id or f"run-{ULID()}"
+    worker_id = arguments.worker_id or str(ULID())
+    await _approve(arguments, run_id, profile)
+    settings = RunSettings(
+        session=SessionSettings(
+            socket_path=Path(note.fleet_socket),
+            proxy_address=note.proxy,
+            launcher=Launcher(SigningKey.load(Path(note.launcher_key))),
+            identity=WorkerIdentity(worker_id, f"local:{worker_id}"),
+        ),
+        run_id=run_id,
+        combined_bundle=Path(note.bundle_file),
+        palyra_ca=Path(note.ca_file),
+    )
+    say(f"palyra: run {run_id} as worker {worker_id}, profile {profile}")
+    return await run_as_worker(arguments.program, settings, say)
+
+
+async def _approve(arguments: Namespace, run_id: str, profile: str) -> None:
+    """Make the measured program a reference value, and grant it one run."""
+    measured = await asyncio.to_thread(measure, arguments.program[0])
+    operator = OperatorClient(find_url(arguments.url), find_token(arguments.token_file))
+    try:
+        await operator.add_reference_values(
+            ReferenceValues(
+                image_digests_sha256=(measured.image_digest_sha256,),
+                build_digests_sha256=(measured.build_digest_sha256,),
+                artifact_digests_sha256=(measured.artifact.digest_sha256,),
+            )
+        )
+        await operator.create_grant(
+            GrantRequest(
+                run_id=run_id,
+                tool_name=_tool_name(arguments.program[0]),
+                principal=getpass.getuser(),
+                egress_profile=profile,
+                ttl_ms=GRANT_FOR_MS,
+            )
+        )
+    finally:
+        await operator.close()
+
+
+def _note() -> EgressNote:
+    path = Installation.of_environment().note
+    try:
+        return EgressNote.read(path)
+    except FileNotFoundError:
+        why, remedy = f"{path} does not exist", "start it with `make up`, or set PALYRA_HOME"
+    except (OSError, ValueError) as error:
+        why, remedy = str(error), "start the proxy again with `make up`"
+    raise Trouble(ExitCode.YOURS, "no proxy is known here", why, remedy)
+
+
+def _only_profile(policy_file: Path) -> str:
+    """The policy's profile, where there is just one to choose."""
+    profiles = sorted(load_policy_file(policy_file).profiles)
+    if len(profiles) == 1:
+        return profiles[0]
+    raise Trouble(
+        ExitCode.YOURS,
+        "the policy has more than one profile",
+        f"it has {', '.join(profiles)}",
+        "choose one with --profile",
+    )
+
+
+def _tool_name(command: str) -> str:
+    """The program's name in the alphabet of tool names."""
+    name = re.sub(r"[^a-z0-9._-]", "-", Path(command).name.lower()).strip("._-")
+    return name[:64] or "program"

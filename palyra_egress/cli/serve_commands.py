@@ -1,0 +1,107 @@
+"""Commands that serve: the whole installation in one process, or the proxy alone."""
+
+import asyncio
+import base64
+import signal
+from argparse import Namespace
+from pathlib import Path
+
+from palyra_egress.embedded import EmbeddedSettings, embedded
+from palyra_egress.installation import Installation
+from palyra_egress.policy.load import load_policy_file
+from palyra_egress.proxy.egress_proxy import EgressProxy
+from palyra_egress.proxy.settings import ProxySettings
+from palyra_fleet.cli.output import put, say
+from palyra_fleet.cli.trouble import ExitCode
+from palyra_fleet.wire.keys import SigningKey
+
+
+def up(arguments: Namespace) -> int:
+    """Fleet, proxy and admin API in one process, until Ctrl-C or SIGTERM."""
+    return asyncio.run(_up(arguments))
+
+
+def serve_proxy(arguments: Namespace) -> int:
+    """The proxy as a process of its own, beside a fleet that is reached over its socket."""
+    return asyncio.run(_serve_proxy(arguments))
+
+
+def proxy_key(arguments: Namespace) -> int:
+    """Print the proxy's public key, base64, as `palyra-fleet proxy enrol` takes it."""
+    key = SigningKey.load_or_create(arguments.state_dir / "proxy.key")
+    put(base64.b64encode(key.public_key).decode())
+    return ExitCode.DONE
+
+
+async def _up(arguments: Namespace) -> int:
+    installation = Installation.of_environment()
+    host, port = arguments.listen
+    admin_host, admin_port = arguments.admin
+    settings = EmbeddedSettings(
+        policy_file=arguments.policy,
+        listen_host=host,
+        listen_port=port,
+        admin_host=admin_host,
+        admin_port=admin_port,
+        hosts_file=arguments.hosts_file,
+        extra_roots_file=arguments.extra_roots,
+    )
+    profiles = " | ".join(sorted(load_policy_file(arguments.policy).profiles))
+    ended = _until_told_to_end()
+    async with embedded(installation, settings) as running:
+        put(f"proxy           http://{running.note.proxy}")
+        put(f"admin API       {running.admin_url}")
+        put(f"operator token  {installation.home.token_file.absolute()}")
+        put(f"policy          {running.note.policy_file} (changes are picked up)")
+        put(f"profiles        {profiles}")
+        put(f"state           {installation.directory.absolute()}")
+        put("")
+        put("run any program as a worker:")
+        put(f"  {_command()} run --profile PROFILE -- CMD")
+        put("")
+        put("Ctrl-C stops everything in order.")
+        await ended.wait()
+        say("stopping")
+    say("stopped")
+    return ExitCode.DONE
+
+
+async def _serve_proxy(arguments: Namespace) -> int:
+    host, port = arguments.listen
+    ended = _until_told_to_end()
+    proxy = await EgressProxy.start(
+        ProxySettings(
+            state_dir=arguments.state_dir,
+            policy_file=arguments.policy,
+            fleet_socket=arguments.fleet_socket,
+            proxy_id=arguments.name,
+            listen_host=host,
+            listen_port=port,
+            hosts_file=arguments.hosts_file,
+            extra_roots_file=arguments.extra_roots,
+        )
+    )
+    try:
+        put(f"proxy           http://{proxy.address[0]}:{proxy.address[1]}")
+        put(f"worker CA       {proxy.enforcement.authority.root_path.absolute()}")
+        put(f"worker bundle   {proxy.enforcement.authority.bundle_path.absolute()}")
+        await ended.wait()
+        say("stopping")
+    finally:
+        await proxy.stop()
+    say("stopped")
+    return ExitCode.DONE
+
+
+def _until_told_to_end() -> asyncio.Event:
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ended.set)
+    return ended
+
+
+def _command() -> str:
+    """How the console script of this environment is called from here."""
+    script = Path(".venv/bin/palyra-egress")
+    return str(script) if script.exists() else "palyra-egress"

@@ -1,0 +1,147 @@
+"""The embedded installation: fleet and proxy in one process, over the same socket as apart.
+
+This is the one module of the egress side that may import the fleet's service. The proxy speaks to
+the fleet through its Unix socket with signed requests, exactly as it does as a process of its own,
+so there is one path to test. Start order: fleet, its listeners, enrolment of this installation's
+own launcher and proxy keys, proxy. Stop order: proxy (delivers its evidence), listeners, store.
+"""
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from palyra_egress.installation import EgressNote, Installation
+from palyra_egress.proxy.egress_proxy import EgressProxy
+from palyra_egress.proxy.settings import ProxySettings
+from palyra_fleet.serve import (
+    FleetServer,
+    load_or_create_operator_token,
+    token_sha256,
+    write_admin_url,
+)
+from palyra_fleet.service import FleetService
+from palyra_fleet.settings import FleetSettings
+from palyra_fleet.wire.keys import SigningKey
+from palyra_fleet.wire.models import EnrolKeyRequest
+
+LAUNCHER_NAME = "local"
+PROXY_NAME = "proxy-local"
+ENROLLED_BY = "installation"
+READY_WITHIN_S = 10.0
+
+
+class NotReady(Exception):
+    """The proxy did not become ready in time; the message says which check failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedSettings:
+    """What the operator chooses. Ports of 0 take a free one."""
+
+    policy_file: Path
+    listen_host: str = "127.0.0.1"
+    listen_port: int = 0
+    admin_host: str = "127.0.0.1"
+    admin_port: int = 0
+    hosts_file: Path | None = None
+    extra_roots_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A running installation."""
+
+    installation: Installation
+    fleet: FleetService
+    proxy: EgressProxy
+    admin_url: str
+    note: EgressNote
+
+
+@asynccontextmanager
+async def embedded(
+    installation: Installation, settings: EmbeddedSettings
+) -> AsyncIterator[Embedded]:
+    """Run everything until the block ends."""
+    installation.create()
+    home = installation.home
+    token = load_or_create_operator_token(home.token_file)
+    fleet = await FleetService.start(FleetSettings(state_dir=home.fleet_state))
+    try:
+        async with FleetServer.start(
+            fleet,
+            home.socket_path,
+            settings.admin_host,
+            settings.admin_port,
+            token_sha256(token),
+        ) as server:
+            await _enrol_own_keys(installation, fleet)
+            write_admin_url(home.admin_url_file, server.admin_url)
+            proxy = await EgressProxy.start(
+                _proxy_settings(installation, settings, server.admin_url)
+            )
+            try:
+                await _until_ready(proxy)
+                note = _note(installation, settings, proxy)
+                note.write(installation.note)
+                yield Embedded(installation, fleet, proxy, server.admin_url, note)
+            finally:
+                await proxy.stop()
+    finally:
+        await fleet.close()
+
+
+async def _enrol_own_keys(installation: Installation, fleet: FleetService) -> None:
+    """Enrol the launcher's and the proxy's public keys of this installation (idempotent)."""
+    launcher = SigningKey.load_or_create(installation.launcher_key)
+    proxy = SigningKey.load_or_create(installation.egress_state / "proxy.key")
+    await fleet.enrol_launcher(ENROLLED_BY, _enrolment(LAUNCHER_NAME, launcher))
+    await fleet.enrol_proxy(ENROLLED_BY, _enrolment(PROXY_NAME, proxy))
+
+
+def _enrolment(name: str, key: SigningKey) -> EnrolKeyRequest:
+    return EnrolKeyRequest(name=name, public_key=base64.b64encode(key.public_key).decode())
+
+
+def _proxy_settings(
+    installation: Installation, settings: EmbeddedSettings, admin_url: str
+) -> ProxySettings:
+    admin = urlsplit(admin_url)
+    return ProxySettings(
+        state_dir=installation.egress_state,
+        policy_file=settings.policy_file,
+        fleet_socket=installation.home.socket_path,
+        proxy_id=PROXY_NAME,
+        listen_host=settings.listen_host,
+        listen_port=settings.listen_port,
+        hosts_file=settings.hosts_file,
+        extra_roots_file=settings.extra_roots_file,
+        forbidden=frozenset({(admin.hostname or "", admin.port or 0)}),
+    )
+
+
+def _note(installation: Installation, settings: EmbeddedSettings, proxy: EgressProxy) -> EgressNote:
+    host, port = proxy.address
+    authority = proxy.enforcement.authority
+    return EgressNote(
+        proxy=f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+        fleet_socket=str(installation.home.socket_path.absolute()),
+        launcher_key=str(installation.launcher_key.absolute()),
+        ca_file=str(authority.root_path.absolute()),
+        bundle_file=str(authority.bundle_path.absolute()),
+        policy_file=str(settings.policy_file.absolute()),
+    )
+
+
+async def _until_ready(proxy: EgressProxy) -> None:
+    """Wait until the proxy has heard the fleet."""
+    try:
+        async with asyncio.timeout(READY_WITHIN_S):
+            await proxy.enforcement.link.heard.wait()
+    except TimeoutError as error:
+        wrong = {k: v for k, v in proxy.enforcement.problems().items() if v != "ok"}
+        raise NotReady(f"the proxy is not ready: {wrong}") from error

@@ -1,0 +1,84 @@
+"""The real fleet on its real listeners; a launcher and a proxy are enrolled over HTTP."""
+
+import base64
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ulid import ULID
+
+from palyra_fleet.client import OperatorClient, ProxyClient
+from palyra_fleet.serve import FleetServer, load_or_create_operator_token, token_sha256
+from palyra_fleet.service import FleetService
+from palyra_fleet.settings import FleetSettings
+from palyra_fleet.wire.keys import SigningKey
+from palyra_fleet.wire.models import EnrolKeyRequest, ReferenceValues
+from palyra_fleet.worker.launcher import Launcher, Measurement, WorkerIdentity, measure
+from palyra_fleet.worker.session import SessionSettings
+from tests.fakes.receipt_proxy import ReceiptProxy, receipt_proxy
+
+
+@dataclass(frozen=True, slots=True)
+class RealFleet:
+    service: FleetService
+    server: FleetServer
+    operator: OperatorClient
+    token: str
+    launcher_key: SigningKey
+    proxy_key: SigningKey
+    proxy: ReceiptProxy
+    home: Path
+
+    def session(self, worker_id: str | None = None) -> SessionSettings:
+        made = worker_id or str(ULID())
+        return SessionSettings(
+            socket_path=self.server.socket_path,
+            proxy_address=self.proxy.address,
+            launcher=Launcher(self.launcher_key),
+            identity=WorkerIdentity(made, f"worker:{made}"),
+        )
+
+    def as_proxy(self) -> ProxyClient:
+        return ProxyClient(self.server.socket_path, self.proxy_key)
+
+    async def accept(self, program: str) -> Measurement:
+        """Enrol what `program` measures as."""
+        measured = measure(program)
+        await self.operator.add_reference_values(
+            ReferenceValues(
+                image_digests_sha256=(measured.image_digest_sha256,),
+                build_digests_sha256=(measured.build_digest_sha256,),
+                artifact_digests_sha256=(measured.artifact.digest_sha256,),
+            )
+        )
+        return measured
+
+
+def enrolment(name: str, key: SigningKey) -> EnrolKeyRequest:
+    return EnrolKeyRequest(name=name, public_key=base64.b64encode(key.public_key).decode())
+
+
+@asynccontextmanager
+async def real_fleet() -> AsyncIterator[RealFleet]:
+    launcher_key, proxy_key = SigningKey.generate(), SigningKey.generate()
+    with tempfile.TemporaryDirectory(prefix="fleet-") as directory:
+        home = Path(directory)
+        token = load_or_create_operator_token(home / "operator.token")
+        service = await FleetService.start(FleetSettings(state_dir=home / "state"))
+        try:
+            async with (
+                FleetServer.start(
+                    service, home / "run" / "fleet.sock", "127.0.0.1", 0, token_sha256(token)
+                ) as server,
+                OperatorClient(server.admin_url, token) as operator,
+                receipt_proxy(proxy_key) as proxy,
+            ):
+                await operator.enrol_launcher(enrolment("launcher-1", launcher_key))
+                await operator.enrol_proxy(enrolment("proxy-1", proxy_key))
+                yield RealFleet(
+                    service, server, operator, token, launcher_key, proxy_key, proxy, home
+                )
+        finally:
+            await service.close()
