@@ -37,7 +37,7 @@ from palyra_fleet.wire.models import (
 from palyra_fleet.worker.launcher import Launcher, Measurement, WorkerIdentity
 from palyra_fleet.worker.lease_clock import LeaseClock
 from palyra_fleet.worker.receipt import fetch_receipt
-from palyra_fleet.worker.stop import QUARANTINED_STATE, Stop, StopKind, stop_for_problem
+from palyra_fleet.worker.stop import Stop, StopKind, state_is_quarantined, stop_for_problem
 
 ORDERS_WAIT_MS: Final = 20_000
 RETRY_AFTER_S: Final = 0.5
@@ -187,7 +187,7 @@ class WorkerSession:
         return await self._client.complete_lease(held.answer.lease_id, request)
 
     def _begin(self, seen: int) -> None:
-        if self._registered.state == QUARANTINED_STATE:
+        if state_is_quarantined(self._registered.state):
             self.stop(Stop(StopKind.QUARANTINED, "the worker is quarantined"))
         self._tasks.append(spawn(self._keep_beating(), f"heartbeat {self.worker_id}"))
         self._tasks.append(spawn(self._keep_listening(seen), f"orders {self.worker_id}"))
@@ -211,7 +211,7 @@ class WorkerSession:
                 self._obey(problem)
                 continue
             wait_s = answer.heartbeat_within_ms / 2000
-            if answer.state == QUARANTINED_STATE:
+            if state_is_quarantined(answer.state):
                 self.stop(Stop(StopKind.QUARANTINED, "the worker is quarantined"))
             self._stop_if_held(answer.stop_leases, "the fleet does not hold this lease")
 
@@ -226,7 +226,8 @@ class WorkerSession:
                 self._obey(problem)
                 await asyncio.sleep(RETRY_AFTER_S)
                 continue
-            for order in orders:
+            # a quarantine also stops the lease; of the two, the quarantine is the reason
+            for order in sorted(orders, key=lambda one: one.kind is not OrderKind.QUARANTINED):
                 seen = max(seen, order.seq)
                 self._follow(order)
 

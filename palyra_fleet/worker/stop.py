@@ -9,9 +9,8 @@ from enum import StrEnum
 from typing import Final
 
 from palyra_fleet.client.errors import FleetProblem
+from palyra_fleet.ledger.facts import WorkerLifecycleState
 from palyra_fleet.refusals import FleetReason
-
-QUARANTINED_STATE: Final = "Quarantined"
 
 
 class StopKind(StrEnum):
@@ -37,6 +36,11 @@ _LEASE_OVER: Final = frozenset(
     {FleetReason.LEASE_UNKNOWN, FleetReason.STALE_FENCE, FleetReason.LEASE_ENDED}
 )
 _SESSION_OVER: Final = frozenset({FleetReason.SESSION_STALE, FleetReason.WORKER_UNKNOWN})
+
+
+def state_is_quarantined(state: str) -> bool:
+    """What an answer's `state` means for a running worker."""
+    return state == WorkerLifecycleState.QUARANTINED.value
 
 
 def stop_for_problem(problem: FleetProblem) -> Stop | None:

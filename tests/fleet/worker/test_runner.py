@@ -235,7 +235,7 @@ async def test_a_cancelled_run_still_ends_its_program_and_cleans_up(bench: Bench
 
 async def test_a_worker_that_is_quarantined_already_does_not_run(bench: Bench) -> None:
     worker = bench.fleet.service.add_worker(b"\0" * 32, bench.worker_id)
-    worker.state = "Quarantined"
+    worker.state = "quarantined"
     with pytest.raises(ProgramNotStarted, match="quarantined"):
         await bench.run([sys.executable, "-c", ""])
 
