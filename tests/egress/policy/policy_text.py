@@ -23,7 +23,8 @@ def rules(*items: str, more: str = "") -> CompiledPolicy:
     """A policy with these rules (flow mappings without their braces and ids) in profile `p`."""
     lines = "".join(f"  - {{id: r{i}, {item}}}\n" for i, item in enumerate(items))
     ids = ", ".join(f"r{i}" for i in range(len(items)))
-    return policy(f"rules:\n{lines}profiles: {{p: [{ids}]}}\n{more}")
+    head = f"rules:\n{lines}" if items else "rules: []\n"
+    return policy(f"{head}profiles: {{p: [{ids}]}}\n{more}")
 
 
 def request(text: str, asker: Requester = ASKER) -> EgressRequest:
