@@ -57,7 +57,9 @@ class ProxyPen:
     seq: int = 0
     last_sha256: str = "0" * 64
 
-    def receipt(self, worker_key: SigningKey, nonce: str, at: int, **changes: Any) -> DsseEnvelope:
+    def receipt(
+        self, worker_key: SigningKey, nonce: str, at: int, /, **changes: Any
+    ) -> DsseEnvelope:
         payload = wire.ReceiptPayload.model_validate(
             {
                 "proxy_id": self.name,
@@ -70,7 +72,7 @@ class ProxyPen:
         )
         return seal(self.key, RECEIPT_TYPE, payload.model_dump_json().encode())
 
-    def violation(self, lease: wire.LeaseAnswer, at: int, **changes: Any) -> DsseEnvelope:
+    def violation(self, lease: wire.LeaseAnswer, at: int, /, **changes: Any) -> DsseEnvelope:
         """The next evidence of the chain; `changes` spoil fields."""
         payload = wire.ViolationPayload.model_validate(
             {
@@ -133,7 +135,7 @@ class FleetWorld:
         request = wire.NonceRequest(public_key=public(key), purpose="register")
         return (await self.service.issue_nonce(request)).nonce
 
-    def evidence(self, worker: WorkerPen, nonce: str, **changes: Any) -> DsseEnvelope:
+    def evidence(self, worker: WorkerPen, nonce: str, /, **changes: Any) -> DsseEnvelope:
         now = self.clock()
         payload = wire.AttestationPayload.model_validate(
             {
@@ -156,7 +158,7 @@ class FleetWorld:
         )
         return seal(self.launcher, ATTESTATION_TYPE, payload.model_dump_json().encode())
 
-    async def registration(self, worker: WorkerPen, **changes: Any) -> wire.RegisterRequest:
+    async def registration(self, worker: WorkerPen, /, **changes: Any) -> wire.RegisterRequest:
         nonce = await self.nonce(worker.key)
         return wire.RegisterRequest(
             public_key=public(worker.key),

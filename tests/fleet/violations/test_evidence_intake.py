@@ -1,0 +1,185 @@
+"""Evidence of violations through the service, on both stores: accepted once, in order, for ever."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from palyra_fleet.refusals import FleetReason, FleetRefusal
+from palyra_fleet.store.protocol import StoreFailed
+from palyra_fleet.store.sqlite import SqliteFleetStore
+from palyra_fleet.wire import models as wire
+from palyra_fleet.wire.dsse import RECEIPT_TYPE, VIOLATION_TYPE, seal
+from palyra_fleet.wire.keys import SigningKey
+from tests.fakes.fleet_world import FleetWorld, ProxyPen, WorkerPen, fleet_world, public
+from tests.fakes.ledger_world import ulid
+from tests.fakes.memory_fleet_store import MemoryFleetStore
+
+W1 = ulid(1)
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[FleetWorld]:
+    sqlite = request.param == "sqlite"
+    store = SqliteFleetStore(tmp_path / "state") if sqlite else MemoryFleetStore()
+    async with fleet_world(store) as world:
+        yield world
+
+
+async def _leased(world: FleetWorld) -> tuple[WorkerPen, wire.LeaseAnswer]:
+    worker = WorkerPen(W1)
+    await world.register(worker)
+    return worker, await world.lease(worker, "run-1")
+
+
+async def _refused(world: FleetWorld, envelope: Any, proxy_id: str = "proxy-1") -> FleetReason:
+    with pytest.raises(FleetRefusal) as caught:
+        await world.service.accept_violation(proxy_id, envelope)
+    return caught.value.reason
+
+
+async def test_a_quarantining_violation_does_everything_at_once(world: FleetWorld) -> None:
+    worker, lease = await _leased(world)
+    envelope = world.proxy.violation(lease, world.clock())
+    answer = await world.service.accept_violation("proxy-1", envelope)
+    assert (answer.accepted_seq, answer.outcome, answer.duplicate) == (1, "quarantined", False)
+    view = await world.service.worker(W1)
+    assert (view.state, view.lease_id) == ("quarantined", None)
+    assert view.quarantine_reason == "egress.address_private"
+    (kept,) = await world.service.violations(W1, 10)
+    assert view.quarantine_evidence_sha256 == kept.evidence_sha256 == world.proxy.last_sha256
+    reasons = [e.reason for e in await world.service.events(0, 100)]
+    assert reasons[-2:] == ["worker.lease_revoked", "worker.quarantined_by_egress"]
+    kinds = [order.kind for order in await world.service.orders(W1, 0, 0)]
+    assert kinds == [wire.OrderKind.STOP_LEASE, wire.OrderKind.QUARANTINED]
+    assert (await world.beat(worker, lease)).stop_leases == (lease.lease_id,)
+    assert await world.service.verify_events() == len(reasons)
+
+
+async def test_the_same_evidence_twice_answers_the_same(world: FleetWorld) -> None:
+    _, lease = await _leased(world)
+    envelope = world.proxy.violation(lease, world.clock())
+    first = await world.service.accept_violation("proxy-1", envelope)
+    events = await world.service.events(0, 100)
+    again = await world.service.accept_violation("proxy-1", envelope)
+    assert again == first.model_copy(update={"duplicate": True})
+    assert await world.service.events(0, 100) == events
+
+
+async def test_more_evidence_against_the_quarantined_is_recorded(world: FleetWorld) -> None:
+    _, lease = await _leased(world)
+    outcomes = [
+        (
+            await world.service.accept_violation(
+                "proxy-1", world.proxy.violation(lease, world.clock())
+            )
+        ).outcome
+        for _ in range(3)
+    ]
+    assert outcomes == ["quarantined", "already_quarantined", "already_quarantined"]
+    assert len(await world.service.violations(None, 10)) == 3
+
+
+async def test_evidence_counts_after_the_lease_ended(world: FleetWorld) -> None:
+    worker, lease = await _leased(world)
+    await world.complete(worker, lease)
+    envelope = world.proxy.violation(lease, world.clock())
+    answer = await world.service.accept_violation("proxy-1", envelope)
+    assert answer.outcome == "quarantined"
+    assert (await world.service.worker(W1)).state == "quarantined"
+
+
+async def test_evidence_about_a_forgotten_worker_is_recorded(world: FleetWorld) -> None:
+    worker, lease = await _leased(world)
+    await world.complete(worker, lease)
+    await world.service.evict("alice", W1, "gone")
+    envelope = world.proxy.violation(lease, world.clock())
+    answer = await world.service.accept_violation("proxy-1", envelope)
+    assert answer.outcome == "recorded"
+
+
+async def test_strikes_quarantine_at_the_limit_within_the_window(world: FleetWorld) -> None:
+    _, lease = await _leased(world)
+    strike = {"consequence": "strike", "strike_limit": 3, "strike_window_ms": 1_000}
+    outcomes = []
+    for after_ms in (0, 999, 1_000, 1_001):  # the first is out of the window of the third
+        envelope = world.proxy.violation(lease, world.clock() + after_ms, **strike)
+        outcomes.append((await world.service.accept_violation("proxy-1", envelope)).outcome)
+    assert outcomes == ["struck", "struck", "struck", "quarantined"]
+
+
+async def test_a_strike_without_a_limit_quarantines(world: FleetWorld) -> None:
+    _, lease = await _leased(world)
+    envelope = world.proxy.violation(lease, world.clock(), consequence="strike")
+    answer = await world.service.accept_violation("proxy-1", envelope)
+    assert answer.outcome == "quarantined"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"seq": 2}, FleetReason.EVIDENCE_GAP),
+        ({"previous_sha256": "9" * 64}, FleetReason.EVIDENCE_CHAIN),
+        ({"proxy_id": "proxy-2"}, FleetReason.EVIDENCE_FOREIGN),
+        ({"worker_id": ulid(2)}, FleetReason.EVIDENCE_UNBOUND),
+        ({"lease_id": ulid(2)}, FleetReason.EVIDENCE_UNBOUND),
+        ({"fence": 2}, FleetReason.EVIDENCE_UNBOUND),
+    ],
+)
+async def test_evidence_that_does_not_fit_is_refused(
+    world: FleetWorld, changes: dict[str, Any], reason: FleetReason
+) -> None:
+    _, lease = await _leased(world)
+    envelope = world.proxy.violation(lease, world.clock(), **changes)
+    assert await _refused(world, envelope) is reason
+    assert (await world.service.worker(W1)).state == "assigned"
+    assert await world.service.violations(None, 10) == ()
+
+
+async def test_other_content_under_a_used_number_is_refused(world: FleetWorld) -> None:
+    _, lease = await _leased(world)
+    strike = {"consequence": "strike", "strike_limit": 9, "strike_window_ms": 1}
+    for _ in range(2):
+        envelope = world.proxy.violation(lease, world.clock(), **strike)
+        await world.service.accept_violation("proxy-1", envelope)
+    rewritten = world.proxy.violation(lease, world.clock(), seq=1, previous_sha256="0" * 64)
+    assert await _refused(world, rewritten) is FleetReason.EVIDENCE_REORDERED
+
+
+async def test_forged_evidence_is_refused(world: FleetWorld) -> None:
+    _, lease = await _leased(world)
+    forger = ProxyPen("proxy-1", SigningKey.generate())
+    envelope = forger.violation(lease, world.clock())
+    assert await _refused(world, envelope) is FleetReason.EVIDENCE_SIGNATURE
+    signature = envelope.signatures[0].model_copy(update={"keyid": world.proxy.key.thumbprint})
+    dressed_up = envelope.model_copy(update={"signatures": (signature,)})
+    assert await _refused(world, dressed_up) is FleetReason.EVIDENCE_SIGNATURE
+    assert await _refused(world, envelope, "proxy-9") is FleetReason.EVIDENCE_PROXY_UNKNOWN
+    nonsense = seal(world.proxy.key, VIOLATION_TYPE, b"[]")
+    assert await _refused(world, nonsense) is FleetReason.EVIDENCE_SIGNATURE
+    other_type = seal(world.proxy.key, RECEIPT_TYPE, b"{}")
+    assert await _refused(world, other_type) is FleetReason.EVIDENCE_SIGNATURE
+
+
+async def test_every_proxy_has_a_chain_of_its_own(world: FleetWorld) -> None:
+    _, lease = await _leased(world)
+    second = ProxyPen("proxy-2")
+    request = wire.EnrolKeyRequest(name="proxy-2", public_key=public(second.key))
+    await world.service.enrol_proxy("alice", request)
+    for pen in (world.proxy, second, world.proxy):
+        envelope = pen.violation(lease, world.clock())
+        await world.service.accept_violation(pen.name, envelope)
+    foreign = world.proxy.violation(lease, world.clock())
+    assert await _refused(world, foreign, "proxy-2") is FleetReason.EVIDENCE_SIGNATURE
+
+
+async def test_evidence_the_store_did_not_take_can_be_sent_again() -> None:
+    store = MemoryFleetStore()
+    async with fleet_world(store) as world:
+        _, lease = await _leased(world)
+        envelope = world.proxy.violation(lease, world.clock())
+        store.fail_next = StoreFailed("the disk is full", ambiguous=False)
+        assert await _refused(world, envelope) is FleetReason.STORE_UNAVAILABLE
+        answer = await world.service.accept_violation("proxy-1", envelope)
+        assert (answer.outcome, answer.duplicate) == ("quarantined", False)
