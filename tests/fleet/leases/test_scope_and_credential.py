@@ -1,0 +1,73 @@
+"""Workspace scopes, hostile ones by the row; egress secrets that do not show themselves."""
+
+import re
+
+import pytest
+
+from palyra_fleet.leases.credential import EgressSecret, secret_matches, secret_sha256
+from palyra_fleet.leases.workspace import WorkerWorkspaceScope
+
+
+@pytest.mark.parametrize(
+    ("root", "paths"),
+    [
+        ("/work", ("/work",)),
+        ("/work/run", ("/work/run/a", "/work/run/b/c")),
+        ("/work/..run", ("/work/..run/...",)),  # dots that are names
+    ],
+)
+def test_a_normal_scope_inside_its_root_is_taken(root: str, paths: tuple[str, ...]) -> None:
+    assert WorkerWorkspaceScope(root, paths).problem() is None
+
+
+@pytest.mark.parametrize(
+    ("root", "paths"),
+    [
+        ("", ("/work",)),
+        ("/", ("/work",)),  # everything is not a workspace
+        ("//", ("//",)),
+        ("//work", ("//work/a",)),  # POSIX leaves the meaning of two slashes open
+        ("work", ("work/a",)),  # relative
+        ("/work/", ("/work/a",)),
+        ("/work/./run", ("/work/run",)),
+        ("/work/../etc", ("/work/../etc/a",)),
+        ("/work", ()),  # an empty list allows nothing
+        ("/work", ("/workshop",)),  # a prefix of the name is not a parent
+        ("/work", ("/etc",)),
+        ("/work", ("/work/../etc",)),
+        ("/work", ("/work//a",)),
+        ("/work", ("/work/a/",)),
+        ("/work", ("work/a",)),
+        ("/work", ("/work/a\x00b",)),
+        ("/work", ("/work/a\nb",)),
+        ("/work", ("/work/a\\..\\b",)),
+        ("/work", ("/work/a", "/etc/passwd")),  # one bad path spoils the scope
+    ],
+)
+def test_a_scope_that_is_not_plainly_inside_is_refused(root: str, paths: tuple[str, ...]) -> None:
+    assert WorkerWorkspaceScope(root, paths).problem() is not None
+
+
+@pytest.mark.parametrize(("root", "accepted"), [("/srv/a", True), ("/srv", True), ("/srvx", False)])
+def test_a_scope_stays_inside_the_fleets_root(root: str, accepted: bool) -> None:
+    scope = WorkerWorkspaceScope(root, (root,))
+    assert (scope.problem("/srv") is None) is accepted
+
+
+def test_a_secret_is_43_characters_and_never_the_same() -> None:
+    texts = {EgressSecret.mint().reveal() for _ in range(100)}
+    assert len(texts) == 100
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]{43}", text) for text in texts)
+
+
+def test_a_secret_matches_its_digest_only() -> None:
+    secret = EgressSecret.mint()
+    assert secret_matches(secret.reveal(), secret.sha256)
+    assert not secret_matches(secret.reveal() + "x", secret.sha256)
+    assert not secret_matches("", secret_sha256("x"))
+
+
+def test_a_secret_stays_out_of_repr_and_formatting() -> None:
+    secret = EgressSecret.mint()
+    shown = f"{secret} {secret!r} {[secret]}"
+    assert secret.reveal() not in shown

@@ -1,0 +1,220 @@
+"""The ledger's commands, one rule at a time; what the service tests do not already say."""
+
+from dataclasses import replace
+
+import pytest
+
+from palyra_fleet.leases.records import LeaseOrder
+from palyra_fleet.ledger.facts import (
+    Admission,
+    Eligibility,
+    Liveness,
+    Work,
+    WorkerLifecycleState,
+    WorkerRecord,
+    assignable,
+    lifecycle_state,
+)
+from palyra_fleet.ledger.manager import WorkerFleetManager
+from palyra_fleet.ledger.policy import BindingLevel, WorkerFleetPolicy
+from palyra_fleet.refusals import FleetReason
+from tests.fakes.ledger_world import SCOPE, LedgerWorld, attested, reasons, refused, ulid
+
+W1, W2 = ulid(1001), ulid(1002)
+
+
+@pytest.fixture
+def world() -> LedgerWorld:
+    world = LedgerWorld()
+    world.register(W1)
+    return world
+
+
+@pytest.fixture
+def worker(world: LedgerWorld) -> WorkerRecord:
+    return world.worker(W1)
+
+
+S = WorkerLifecycleState
+
+
+@pytest.mark.parametrize(
+    ("facts", "state"),
+    [
+        ({}, S.AVAILABLE),
+        ({"admission": Admission.QUARANTINED, "work": Work.FAILED}, S.QUARANTINED),
+        ({"admission": Admission.BANNED}, S.QUARANTINED),
+        ({"work": Work.FAILED, "liveness": Liveness.STALE}, S.FAILED),
+        ({"work": Work.ORPHANED, "liveness": Liveness.STALE}, S.ORPHANED),
+        ({"liveness": Liveness.STALE, "eligibility": Eligibility.CORDONED}, S.OFFLINE),
+        ({"eligibility": Eligibility.CORDONED, "work": Work.BUSY}, S.DRAINING),
+        ({"eligibility": Eligibility.DRAINING}, S.DRAINING),
+        ({"work": Work.BUSY}, S.BUSY),
+        ({"work": Work.CLEANUP}, S.BUSY),
+        ({"work": Work.ASSIGNED}, S.ASSIGNED),
+        ({"liveness": Liveness.NEVER}, S.REGISTERED),
+    ],
+)
+def test_the_public_state_is_the_first_that_matches(
+    worker: WorkerRecord, facts: dict[str, object], state: WorkerLifecycleState
+) -> None:
+    assert lifecycle_state(replace(worker, **facts), 2_000) is state  # type: ignore[arg-type]
+
+
+def test_a_worker_whose_evidence_ran_out_is_only_registered(worker: WorkerRecord) -> None:
+    until = worker.proof.attested_until_unix_ms
+    assert lifecycle_state(worker, until - 1) is S.AVAILABLE
+    assert lifecycle_state(worker, until) is S.REGISTERED
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"admission": Admission.PENDING},
+        {"admission": Admission.QUARANTINED},
+        {"admission": Admission.BANNED},
+        {"eligibility": Eligibility.CORDONED},
+        {"eligibility": Eligibility.DRAINING},
+        {"liveness": Liveness.NEVER},
+        {"liveness": Liveness.STALE},
+        *({"work": work} for work in Work if work is not Work.IDLE),
+        {"cleanup_verified": False},
+    ],
+)
+def test_each_fact_alone_makes_a_worker_unassignable(
+    worker: WorkerRecord, facts: dict[str, object]
+) -> None:
+    assert assignable(worker, 3_000, 2_500, (), 60_000, 2_000)
+    spoiled = replace(worker, **facts)  # type: ignore[arg-type]
+    assert not assignable(spoiled, 3_000, 2_500, (), 60_000, 2_000)
+
+
+@pytest.mark.parametrize(
+    ("deadline", "end", "capabilities", "binding_age_ms"),
+    [
+        (1_999, 2_500, (), 60_000),  # the heartbeat is overdue
+        (3_000, 2_000, (), 60_000),  # a lease without length
+        (3_000, 10**12, (), 60_000),  # a lease beyond the attestation
+        (3_000, 2_500, ("gpu",), 60_000),  # a capability it does not have
+        (3_000, 2_500, (), 0),  # the binding is not fresh
+    ],
+)
+def test_deadline_end_capability_and_binding_each_count(
+    worker: WorkerRecord,
+    deadline: int,
+    end: int,
+    capabilities: tuple[str, ...],
+    binding_age_ms: int,
+) -> None:
+    assert not assignable(worker, deadline, end, capabilities, binding_age_ms, 2_000)
+
+
+def test_deciding_changes_nothing(world: LedgerWorld) -> None:
+    before = (dict(world.manager.state.workers), world.manager.state.high_water_unix_ms)
+    world.manager.quarantine(W1, "alice", "why", 9_000)
+    world.manager.reap(10**9)
+    assert (world.manager.state.workers, world.manager.state.high_water_unix_ms) == before
+
+
+def test_a_grant_for_another_run_is_refused_in_the_published_words(world: LedgerWorld) -> None:
+    grant_id = world.grant("run-1", 2_000)
+    outcome = world.manager.grant_lease(
+        W1, 1, grant_id, LeaseOrder("run-2", 1_000, (), SCOPE), ulid(1), "5" * 64, 2_000
+    )
+    assert refused(outcome) is FleetReason.LEASE_INVALID
+    expected = "worker lease request is invalid: grant run_id must match lease run_id"
+    assert outcome.text == expected  # type: ignore[union-attr]
+
+
+def test_a_lease_ends_with_the_first_of_ttl_policy_grant_and_attestation() -> None:
+    """Invariant 5."""
+    for ttl_ms, lease_max_ms, grant_end, evidence_end, end in (
+        (10, 50, 2_060, 2_070, 2_010),
+        (99, 50, 2_060, 2_070, 2_050),
+        (99, 98, 2_060, 2_070, 2_060),
+        (99, 98, 2_080, 2_070, 2_070),
+    ):
+        manager = WorkerFleetManager(WorkerFleetPolicy(lease_max_ms=lease_max_ms))
+        world = LedgerWorld(manager)
+        world.do(manager.register(attested(W1, until_unix_ms=evidence_end), 2_000))
+        world.grant("run-1", 2_000, grant_end)
+        world.do(world.ask(W1, "run-1", 2_000, ttl_ms))
+        (lease,) = manager.state.leases.values()
+        assert lease.expires_at_unix_ms == end
+
+
+def test_completion_is_taken_until_the_last_millisecond_and_not_after(world: LedgerWorld) -> None:
+    lease = world.lease(W1, "run-1", 2_000, 500)
+    assert refused(world.complete(lease, 2_501)) is FleetReason.LEASE_ENDED
+    assert reasons(world.do(world.complete(lease, 2_500))) == ["worker.completed"]
+
+
+@pytest.mark.parametrize("verb", ["start_lease", "renew_lease"])
+def test_start_and_renewal_end_before_the_lease_does(world: LedgerWorld, verb: str) -> None:
+    lease = world.lease(W1, "run-1", 2_000, 500)
+    more = (None,) if verb == "renew_lease" else ()
+    command = getattr(world.manager, verb)
+    outcome = command(W1, 1, lease.lease_id, lease.fence, *more, 2_500)
+    assert refused(outcome) is FleetReason.LEASE_ENDED
+    outcome = command(W1, 1, lease.lease_id, lease.fence + 1, *more, 2_100)
+    assert refused(outcome) is FleetReason.STALE_FENCE
+    world.do(command(W1, 1, lease.lease_id, lease.fence, *more, 2_499))
+
+
+def test_starting_twice_is_refused(world: LedgerWorld) -> None:
+    lease = world.lease(W1, "run-1", 2_000)
+    world.do(world.manager.start_lease(W1, 1, lease.lease_id, lease.fence, 2_010))
+    again = world.manager.start_lease(W1, 1, lease.lease_id, lease.fence, 2_020)
+    assert refused(again) is FleetReason.COMMAND_INVALID
+
+
+def test_a_heartbeat_number_must_grow(world: LedgerWorld) -> None:
+    world.do(world.manager.heartbeat(W1, 1, 5, 2_010))
+    assert refused(world.manager.heartbeat(W1, 1, 5, 2_020)) is FleetReason.HEARTBEAT_OLD
+    ordinary = world.do(world.manager.heartbeat(W1, 1, 6, 2_030))
+    assert not ordinary.durable  # heartbeats stay in memory
+
+
+def test_a_late_heartbeat_orphans_the_lease_before_it_counts(world: LedgerWorld) -> None:
+    """Invariant 8."""
+    lease = world.lease(W1, "run-1", 2_000, 10**6)
+    late = 2_000 + world.manager.policy.heartbeat_timeout_ms + 1
+    decision = world.do(world.manager.heartbeat(W1, 1, 1, late))
+    assert reasons(decision) == ["worker.heartbeat_stale", "worker.heartbeat"]
+    assert world.manager.state.live_lease_of(W1) is None
+    assert world.manager.lifecycle(W1, late) is S.ORPHANED
+    assert refused(world.complete(lease, late)) is FleetReason.REATTEST_FIRST
+
+
+def test_time_that_moves_back_counts_as_standing_still(world: LedgerWorld) -> None:
+    """Invariant 11."""
+    lease = world.lease(W1, "run-1", 2_000, 500)
+    world.do(world.manager.reap(2_500))
+    assert lease.lease_id not in world.manager.state.leases
+    world.grant("run-2", 100)
+    world.register(W1, 100)
+    decision = world.do(world.ask(W1, "run-2", 100, 10))
+    assert decision.at_unix_ms == 2_500
+
+
+def test_capacity_is_kept() -> None:
+    policy = WorkerFleetPolicy(max_workers=2, max_leases=1, leases_per_principal=1)
+    world = LedgerWorld(WorkerFleetManager(policy))
+    world.register(W1)
+    world.register(W2)
+    full = world.manager.register(attested(ulid(3)), 2_000)
+    assert refused(full) is FleetReason.FLEET_FULL
+    world.lease(W1, "run-1", 2_000)
+    world.grant("run-2", 2_000)
+    assert refused(world.ask(W2, "run-2", 2_000)) is FleetReason.LEASES_FULL
+
+
+def test_what_the_policy_cannot_hold_it_refuses_to_promise() -> None:
+    for wrong in (
+        {"leases_per_worker": 2},
+        {"least_binding_level": BindingLevel.ENFORCED},
+        {"least_binding_level": BindingLevel.CLAIMED},
+        {"max_leases": 0},
+    ):
+        with pytest.raises(ValueError, match=r"leases|binding|limit"):
+            WorkerFleetPolicy(**wrong)  # type: ignore[arg-type]
