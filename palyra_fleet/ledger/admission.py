@@ -140,12 +140,20 @@ def _new_worker(result: AttestationResult, proof: Proof) -> WorkerRecord:
 
 
 def _renew_evidence(draft: Draft, worker: WorkerRecord, proof: Proof) -> None:
+    """New evidence. A lease that is kept never outlives it."""
     lease = draft.live_lease_of(worker.worker_id)
     if lease is not None and proof.key_sha256 != worker.proof.key_sha256:
         draft.end_lease(
             lease, LeaseStatus.REVOKED, EventReason.LEASE_REVOKED, "registered with a new key"
         )
         lease = None
+    if lease is not None and lease.expires_at_unix_ms > proof.attested_until_unix_ms:
+        draft.put_lease(replace(lease, expires_at_unix_ms=proof.attested_until_unix_ms))
+        detail: Detail = {
+            "fence": lease.fence,
+            "expires_at_unix_ms": proof.attested_until_unix_ms,
+        }
+        draft.event(EventReason.LEASE_SHORTENED, worker.worker_id, lease.lease_id, detail)
     worker = draft.worker(worker.worker_id)
     clean = lease is None and worker.work is not Work.FAILED
     draft.put_worker(

@@ -23,6 +23,7 @@ class EventReason(StrEnum):
     ASSIGNED = "worker.assigned"
     STARTED = "worker.started"
     RENEWED = "worker.lease_renewed"
+    LEASE_SHORTENED = "worker.lease_shortened"
     COMPLETED = "worker.completed"
     CLEANUP_FAILED = "worker.cleanup_failed"
     TTL_EXPIRED = "worker.ttl_expired"

@@ -1,0 +1,390 @@
+"""Every command in any order, a clock that moves both ways, restarts: the invariants hold.
+
+The machine decides with the pure manager, commits to a store, then applies, as the service does.
+After every step it checks, by the numbers of specification 20, section 1: 1 one live lease per
+worker and run, grants spent once; 2 fences grow; 3 the confined hold nothing; 4 the way out of
+quarantine; 5 the caps of a lease; 6 stale fences change nothing; 7 eligibility on request only;
+8 the way back from stale and orphaned; 9 events with every change, chained; 10 a restart loses
+nothing; 11 nothing revives. (12, the default admits nobody, is in test_service_registration.)
+"""
+
+import asyncio
+import hashlib
+import tempfile
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from palyra_fleet.attestation.result import AttestationResult
+from palyra_fleet.leases.records import LeaseOrder, WorkerApprovalGrant, WorkerLease
+from palyra_fleet.ledger.decision import Decision, EventReason
+from palyra_fleet.ledger.facts import Admission, Liveness, Work, WorkerRecord
+from palyra_fleet.ledger.manager import Outcome, WorkerFleetManager
+from palyra_fleet.ledger.policy import WorkerFleetPolicy
+from palyra_fleet.store.protocol import FleetStore
+from palyra_fleet.store.sqlite import SqliteFleetStore
+from tests.fakes.ledger_world import SCOPE, key_of, ulid
+from tests.fakes.memory_fleet_store import Disk, MemoryFleetStore
+
+POLICY = WorkerFleetPolicy(
+    heartbeat_timeout_ms=100,
+    lease_max_ms=150,
+    attestation_max_ms=400,
+    binding_max_age_ms=300,
+    max_leases=2,
+    storm_quarantines_per_minute=1_000,
+)
+WORKERS = tuple(ulid(n) for n in (1, 2, 3))
+RUNS = ("run-1", "run-2", "run-3")
+workers = st.sampled_from(WORKERS)
+runs = st.sampled_from(RUNS)
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """The ledger on a memory store."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.disk = Disk()
+        self.store = self.make_store()
+        self.now = 1_000
+        self.ids = 10_000
+        self.seq = 0
+        self.command = "nothing"
+        self.before: dict[str, WorkerRecord] = {}
+        self.fences: list[int] = []
+        self.seen_ended: set[str] = set()
+        self.all_leases: dict[str, WorkerLease] = {}
+        self.grant_ends: dict[str, int] = {}
+        self.events = 0
+
+    def make_store(self) -> FleetStore:
+        return MemoryFleetStore(self.disk)
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return self.loop.run_until_complete(work)
+
+    @initialize()
+    def start(self) -> None:
+        self.load()
+
+    def load(self) -> None:
+        snapshot = self.run(self.store.open(self.now))
+        self.manager = WorkerFleetManager(POLICY)
+        self.manager.state.load(
+            snapshot.records,
+            snapshot.highest_fence,
+            snapshot.high_water_unix_ms,
+            POLICY.heartbeat_timeout_ms,
+        )
+
+    def do(self, command: str, outcome: Outcome) -> bool:
+        self.command = command
+        self.before = dict(self.manager.state.workers)
+        if not isinstance(outcome, Decision):
+            return False
+        assert outcome.at_unix_ms >= self.manager.state.high_water_unix_ms
+        assert bool(outcome.events) == bool(outcome.records)  # 9
+        if outcome.durable:
+            self.run(self.store.commit(outcome))
+        self.manager.apply(outcome)
+        self.events += len(outcome.events)
+        for record in outcome.records:
+            if isinstance(record, WorkerLease):
+                self.note(record)
+        return True
+
+    def note(self, lease: WorkerLease) -> None:
+        if lease.lease_id not in self.all_leases:
+            self.fences.append(lease.fence)
+        assert lease.lease_id not in self.seen_ended  # 11
+        if not lease.status.live:
+            self.seen_ended.add(lease.lease_id)
+        self.all_leases[lease.lease_id] = lease
+
+    def next_id(self) -> str:
+        self.ids += 1
+        return ulid(self.ids)
+
+    def session(self, worker_id: str) -> int:
+        worker = self.manager.state.workers.get(worker_id)
+        return 1 if worker is None else worker.session_epoch
+
+    @rule(ms=st.integers(-300, 300))
+    def clock_moves(self, ms: int) -> None:
+        self.now = max(0, self.now + ms)
+
+    @rule()
+    def restart(self) -> None:
+        kept = self.manager.state
+        self.run(self.store.close())
+        self.store = self.make_store()
+        self.load()
+        state = self.manager.state
+        now = state.high_water_unix_ms
+        assert state.workers == kept.workers  # 10
+        assert state.leases == kept.leases
+        assert state.tombstones == kept.tombstones
+        assert {g for g in state.grants.values() if g.usable(now)} == {
+            g for g in kept.grants.values() if g.usable(now)
+        }
+        assert state.highest_fence == kept.highest_fence
+        assert now >= kept.high_water_unix_ms or not self.events
+        self.command, self.before = "restart", dict(state.workers)
+
+    @rule(worker_id=workers, key=st.integers(0, 3), ms=st.integers(1, 500), other=workers)
+    def register(self, worker_id: str, key: int, ms: int, other: str) -> None:
+        public_key = key_of(f"{worker_id}/{key}")
+        now = self.manager.effective_now(self.now)
+        identity = worker_id if key else other  # sometimes the identity of another worker
+        result = AttestationResult(
+            worker_id=worker_id,
+            evidence_identity=identity,
+            public_key=public_key,
+            key_sha256=hashlib.sha256(public_key).hexdigest(),
+            artifact_digest_sha256="c" * 64,
+            supported_capabilities=frozenset(),
+            evidence_until_unix_ms=now + ms,
+            evidence_sha256="e" * 64,
+            binding_proxy_id="proxy-1",
+            bound_at_unix_ms=now,
+        )
+        self.do("register", self.manager.register(result, self.now))
+
+    @rule(worker_id=workers, session_off=st.sampled_from([0, 0, 0, -1]))
+    def heartbeat(self, worker_id: str, session_off: int) -> None:
+        self.seq += 1
+        session = self.session(worker_id) + session_off
+        done = self.do("heartbeat", self.manager.heartbeat(worker_id, session, self.seq, self.now))
+        assert not (done and session_off)
+
+    @rule(run_id=runs, ms=st.integers(1, 400))
+    def create_grant(self, run_id: str, ms: int) -> None:
+        end = self.manager.effective_now(self.now) + ms
+        grant = WorkerApprovalGrant(self.next_id(), run_id, "tool", "who", "profile", end, "alice")
+        self.grant_ends[grant.grant_id] = end
+        self.do("grant", self.manager.create_grant(grant, "alice", self.now))
+
+    @rule(which=st.integers(0, 10))
+    @precondition(lambda self: self.grant_ends)
+    def withdraw_grant(self, which: int) -> None:
+        grant_id = list(self.grant_ends)[which % len(self.grant_ends)]
+        grant = self.run(self.store.grant(grant_id))
+        outcome = self.manager.withdraw_grant(grant, "alice", "why", self.now)
+        self.do("withdraw", outcome)
+
+    @rule(worker_id=workers, run_id=runs, ttl_ms=st.integers(1, 300))
+    def ask(self, worker_id: str, run_id: str, ttl_ms: int) -> None:
+        now = self.manager.effective_now(self.now)
+        grant = self.manager.state.usable_grant(run_id, now)
+        outcome = self.manager.grant_lease(
+            worker_id,
+            self.session(worker_id),
+            None if grant is None else grant.grant_id,
+            LeaseOrder(run_id, ttl_ms, (), SCOPE),
+            self.next_id(),
+            "5" * 64,
+            self.now,
+        )
+        self.do("ask", outcome)
+
+    @rule(worker_id=workers, ttl_ms=st.one_of(st.none(), st.integers(1, 300)), start=st.booleans())
+    def start_or_renew(self, worker_id: str, ttl_ms: int | None, start: bool) -> None:
+        lease = self.manager.state.live_lease_of(worker_id)
+        if lease is None:
+            return
+        session, fence = self.session(worker_id), lease.fence
+        if start:
+            outcome = self.manager.start_lease(worker_id, session, lease.lease_id, fence, self.now)
+        else:
+            outcome = self.manager.renew_lease(
+                worker_id, session, lease.lease_id, fence, ttl_ms, self.now
+            )
+        self.do("start" if start else "renew", outcome)
+
+    @rule(worker_id=workers, clean=st.booleans())
+    def complete(self, worker_id: str, clean: bool) -> None:
+        lease = self.manager.state.live_lease_of(worker_id)
+        if lease is not None:
+            outcome = self.manager.complete_lease(
+                worker_id, self.session(worker_id), lease.lease_id, lease.fence, clean, self.now
+            )
+            self.do("complete", outcome)
+
+    @rule(which=st.integers(0, 50), clean=st.booleans())
+    @precondition(lambda self: self.seen_ended)
+    def use_a_stale_fence(self, which: int, clean: bool) -> None:
+        ended = sorted(self.seen_ended)
+        lease = self.all_leases[ended[which % len(ended)]]
+        who, session = lease.worker_id, self.session(lease.worker_id)
+        for outcome in (
+            self.manager.complete_lease(who, session, lease.lease_id, lease.fence, clean, self.now),
+            self.manager.start_lease(who, session, lease.lease_id, lease.fence, self.now),
+            self.manager.renew_lease(who, session, lease.lease_id, lease.fence, None, self.now),
+        ):
+            assert not isinstance(outcome, Decision)  # 6
+
+    @rule()
+    def reap(self) -> None:
+        self.do("reap", self.manager.reap(self.now))
+        now = self.manager.effective_now(self.now)
+        assert all(lease.expires_at_unix_ms > now for lease in self.manager.state.leases.values())
+
+    @rule(which=st.integers(0, 2))
+    def revoke(self, which: int) -> None:
+        live = list(self.manager.state.leases)
+        if live:
+            lease_id = live[which % len(live)]
+            self.do("revoke", self.manager.revoke_lease(lease_id, "alice", "why", self.now))
+
+    @rule(
+        worker_id=workers,
+        verb=st.sampled_from(["quarantine", "release", "reverify", "cordon", "uncordon", "evict"]),
+    )
+    def operator(self, worker_id: str, verb: str) -> None:
+        self.do(verb, getattr(self.manager, verb)(worker_id, "alice", "why", self.now))
+
+    @rule(worker_id=workers)
+    def release_after_all_it_takes(self, worker_id: str) -> None:
+        """Random keys rarely line up, so help: a fresh key, then the operator."""
+        worker = self.manager.state.workers.get(worker_id)
+        if worker is None or worker.admission is not Admission.QUARANTINED:
+            return
+        self.ids += 1
+        self.register_with(worker, key_of(f"fresh/{self.ids}"))
+        self.do("release", self.manager.release(worker_id, "alice", "why", self.now))
+
+    def register_with(self, worker: WorkerRecord, public_key: bytes) -> None:
+        now = self.manager.effective_now(self.now)
+        result = AttestationResult(
+            worker.worker_id,
+            worker.evidence_identity,
+            public_key,
+            hashlib.sha256(public_key).hexdigest(),
+            "c" * 64,
+            frozenset(),
+            now + 500,
+            "e" * 64,
+            "proxy-1",
+            now,
+        )
+        self.do("register", self.manager.register(result, self.now))
+
+    @rule(worker_id=workers)
+    def egress_quarantine(self, worker_id: str) -> None:
+        reason = EventReason.QUARANTINED_BY_EGRESS
+        outcome = self.manager.quarantine(worker_id, "p", "why", self.now, reason, "d" * 64)
+        self.do("quarantine", outcome)
+
+    @rule(worker_id=workers, deadline_ms=st.integers(1, 200))
+    def drain(self, worker_id: str, deadline_ms: int) -> None:
+        self.do("drain", self.manager.drain(worker_id, "alice", "why", deadline_ms, self.now))
+
+    @rule(worker_id=workers, sure=st.integers(0, 9))
+    def ban(self, worker_id: str, sure: int) -> None:
+        if sure == 9:
+            self.do("ban", self.manager.ban(worker_id, "alice", "why", self.now))
+
+    @invariant()
+    def leases_are_exclusive_and_fenced(self) -> None:
+        """1, 2."""
+        live = list(self.manager.state.leases.values())
+        assert len({lease.worker_id for lease in live}) == len(live)
+        assert len({lease.run_id for lease in live}) == len(live)
+        assert len(live) <= POLICY.max_leases
+        spent = [lease.grant_id for lease in self.all_leases.values()]
+        assert len(set(spent)) == len(spent)
+        assert self.fences == sorted(set(self.fences))
+
+    @invariant()
+    def leases_respect_their_caps(self) -> None:
+        """3, 5; and work says what is held."""
+        state = self.manager.state
+        for worker in state.workers.values():
+            lease = state.live_lease_of(worker.worker_id)
+            assert (lease is not None) == (worker.work in {Work.ASSIGNED, Work.BUSY})
+            if lease is None:
+                continue
+            assert not worker.confined
+            assert lease.expires_at_unix_ms <= min(
+                worker.proof.attested_until_unix_ms,
+                self.grant_ends[lease.grant_id],
+                lease.granted_at_unix_ms + POLICY.lease_max_ms,
+            )
+
+    @invariant()
+    def facts_change_only_by_their_commands(self) -> None:
+        """4, 7, 8."""
+        for worker_id, was in self.before.items():
+            now = self.manager.state.workers.get(worker_id)
+            if now is None:
+                assert self.command == "evict"
+                assert not was.confined
+                continue
+            if was.confined and not now.confined:
+                assert self.command == "release"
+                assert was.quarantine is not None
+                assert was.admission is Admission.QUARANTINED
+                assert now.proof.attestation_epoch > was.quarantine.attestation_epoch
+                assert now.proof.key_sha256 not in {
+                    was.proof.key_sha256,
+                    was.quarantine.key_sha256,
+                }
+            if was.eligibility is not now.eligibility:
+                assert self.command in {"cordon", "uncordon", "drain"}
+            if was.liveness is Liveness.STALE and now.liveness is Liveness.LIVE:
+                assert self.command in {"heartbeat", "register"}
+            if was.work is Work.ORPHANED and now.work is not Work.ORPHANED:
+                assert self.command in {"register", "release"}
+                assert now.proof.attestation_epoch > was.proof.attestation_epoch
+            if was.work is Work.FAILED and now.work is not Work.FAILED:
+                assert self.command == "reverify"
+
+    @invariant()
+    def indexes_say_what_the_records_say(self) -> None:
+        state = self.manager.state
+        keys = {}
+        for worker in state.workers.values():
+            for proof in (worker.proof, worker.candidate):
+                if proof is not None:
+                    keys[proof.key_sha256] = worker.worker_id
+        assert state.worker_by_key == keys
+        assert state.worker_by_identity == {
+            w.evidence_identity: w.worker_id for w in state.workers.values()
+        }
+
+    def teardown(self) -> None:
+        assert self.run(self.store.verify_events()) == self.events  # 9
+        self.run(self.store.close())
+        self.loop.run_until_complete(self.loop.shutdown_default_executor())
+        self.loop.close()
+
+
+class SqliteLedgerMachine(LedgerMachine):
+    """The same on SQLite, with real restarts."""
+
+    def make_store(self) -> FleetStore:
+        if not hasattr(self, "place"):
+            self.place = tempfile.TemporaryDirectory()
+        return SqliteFleetStore(Path(self.place.name) / "state")
+
+    def teardown(self) -> None:
+        super().teardown()
+        self.place.cleanup()
+
+
+_QUIET = [HealthCheck.too_slow, HealthCheck.filter_too_much]
+
+TestLedgerOnMemory = LedgerMachine.TestCase
+TestLedgerOnMemory.settings = settings(
+    max_examples=150, stateful_step_count=60, deadline=None, suppress_health_check=_QUIET
+)
+TestLedgerOnSqlite = SqliteLedgerMachine.TestCase
+TestLedgerOnSqlite.settings = settings(
+    max_examples=10, stateful_step_count=40, deadline=None, suppress_health_check=_QUIET
+)
