@@ -1,0 +1,121 @@
+"""Where the fleet listens and the files beside it: private, local, never over somebody else's."""
+
+import socket
+import stat
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import pytest
+
+from palyra_fleet.serve import (
+    FleetServer,
+    ServeError,
+    load_or_create_operator_token,
+    token_sha256,
+    write_admin_url,
+)
+from tests.fakes.fleet_service import FakeFleetService
+from tests.fakes.raw_http import ask
+
+
+def starting(
+    socket_path: Path, host: str = "127.0.0.1", port: int = 0
+) -> AbstractAsyncContextManager[FleetServer]:
+    return FleetServer.start(FakeFleetService(), socket_path, host, port, token_sha256("t"))
+
+
+async def test_the_socket_is_private_while_served_and_gone_after(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "fleet.sock"
+    async with starting(path):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+        assert (await ask(path, "GET", "/livez")).status == 200
+    assert not path.exists()
+
+
+async def test_a_dead_socket_is_replaced_and_a_living_one_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "fleet.sock"
+    path.parent.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    async with starting(path):
+        with pytest.raises(ServeError, match="another fleet"):
+            async with starting(path):
+                pass
+        assert (await ask(path, "GET", "/livez")).status == 200
+
+
+async def test_a_file_in_the_sockets_place_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "fleet.sock"
+    path.parent.mkdir(mode=0o700)
+    path.write_text("mine")
+    with pytest.raises(ServeError, match="not a socket"):
+        async with starting(path):
+            pass
+    assert path.read_text() == "mine"
+
+
+async def test_a_directory_that_others_may_enter_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir(mode=0o755)
+    with pytest.raises(ServeError, match="others may enter"):
+        async with starting(tmp_path / "run" / "fleet.sock"):
+            pass
+
+
+async def test_a_path_too_long_for_a_socket_is_refused_in_words(tmp_path: Path) -> None:
+    with pytest.raises(ServeError, match="at most"):
+        async with starting(tmp_path / ("x" * 120) / "fleet.sock"):
+            pass
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "169.254.169.254", "example.org"])
+async def test_the_admin_listener_is_local_only(tmp_path: Path, host: str) -> None:
+    with pytest.raises(ServeError, match="loopback"):
+        async with starting(tmp_path / "run" / "fleet.sock", host):
+            pass
+
+
+async def test_a_taken_port_is_refused_in_words(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(ServeError, match="cannot listen"):
+            async with starting(tmp_path / "run" / "s", "127.0.0.1", taken.getsockname()[1]):
+                pass
+
+
+async def test_the_admin_url_names_the_port_that_was_taken(tmp_path: Path) -> None:
+    async with starting(tmp_path / "run" / "s", "localhost") as server:
+        assert server.admin_url.startswith("http://127.0.0.1:")
+        assert (await ask(server.admin_url, "GET", "/livez")).status == 200
+
+
+def test_a_token_is_made_once_and_only_its_owner_may_read_it(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "operator.token"
+    token = load_or_create_operator_token(path)
+    assert len(token) == 43
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert load_or_create_operator_token(path) == token
+    assert load_or_create_operator_token(tmp_path / "other.token") != token
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "word"),
+    [("x" * 43, 0o644, "too open"), ("", 0o600, "no token"), ("short", 0o600, "no token")],
+)
+def test_a_token_file_that_is_not_safe_is_refused(
+    tmp_path: Path, content: str, mode: int, word: str
+) -> None:
+    path = tmp_path / "operator.token"
+    path.write_text(content)
+    path.chmod(mode)
+    with pytest.raises(ServeError, match=word):
+        load_or_create_operator_token(path)
+
+
+def test_the_admin_url_file_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "home" / "admin.url"
+    write_admin_url(path, "http://127.0.0.1:1")
+    write_admin_url(path, "http://127.0.0.1:22222")
+    assert path.read_text() == "http://127.0.0.1:22222\n"
+    assert [file.name for file in path.parent.iterdir()] == ["admin.url"]
