@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from palyra_egress.destination.address_class import (
     NEVER_LIFTED,
     AddressClass,
+    AddressRange,
     classify,
     format_ipv6,
     is_covered,
@@ -216,7 +217,7 @@ def test_an_embedded_address_is_never_milder_than_bare(
     assert order.index(wrapped) >= order.index(bare) or int(address) < 2
 
 
-def _range(text: str) -> object:
+def _range(text: str) -> AddressRange:
     found = parse_range(text)
     assert found is not None
     return found

@@ -1,0 +1,212 @@
+"""Mirror of cli/policy_commands.py and policy/case_lines.py: answers and exit codes."""
+
+import argparse
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from palyra_egress.cli.policy_commands import add_policy_commands
+from tests.egress.policy.policy_text import HEAD
+
+POLICIES = Path(__file__).resolve().parents[3] / "policies"
+AGENT = str(POLICIES / "coding-agent.yaml")
+AT = ["--at", "2026-11-23T00:00:00Z"]
+
+
+def _run(*words: str) -> int:
+    parser = argparse.ArgumentParser()
+    add_policy_commands(parser.add_subparsers(required=True))
+    args = parser.parse_args(["policy", *words])
+    code: int = args.handler(args)
+    return code
+
+
+@pytest.mark.parametrize("path", sorted(POLICIES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_sample_policy_is_good_and_its_tests_pass(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run("check", str(path), *AT) == 0
+    assert _run("test", str(path), "-o", "json") == 0
+    answer = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert answer["failed"] == 0 and answer["passed"] > 0
+
+
+def test_check_tells_every_problem_and_returns_two(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(f"{HEAD}mode: x\nrule: []\n")
+    assert _run("check", str(path)) == 2
+    told = capsys.readouterr().err
+    assert f"{path}:3:7: bad_value" in told and f"{path}:4:1: unknown_key" in told
+    assert _run("check", str(path), "-o", "json") == 2
+    assert len(json.loads(capsys.readouterr().out)["problems"]) == 2
+    assert _run("check", str(tmp_path / "absent.yaml")) == 2
+
+
+def test_a_failing_embedded_test_is_an_answer_of_no(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(
+        f"{HEAD}profiles: {{p: []}}\n"
+        "tests: [{profile: p, request: GET https://a.test/, expect: allow}]\n"
+    )
+    assert _run("check", str(path)) == 1
+    assert _run("test", str(path)) == 1
+    assert "0 passed, 1 failed" in capsys.readouterr().out
+
+
+def test_check_warns_about_rules_that_do_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(
+        f"{HEAD}rules:\n"
+        "  - {id: old, hosts: [a.test], until: 2020-01-01T00:00:00Z}\n"
+        "  - {id: empty, hosts: [a.test], methods: []}\n"
+        "  - {id: lost, hosts: [b.bad.test]}\n"
+        "  - {id: soon, hosts: [a.test], until: 2026-11-30T00:00:00Z}\n"
+        "deny: [{id: d, hosts: [.bad.test]}]\n"
+        "profiles: {p: [old, empty, soon]}\n"
+    )
+    assert _run("check", str(path), *AT, "-o", "json") == 0
+    warnings = json.loads(capsys.readouterr().out)["warnings"]
+    assert [(w["line"], w["code"]) for w in warnings] == [
+        (4, "rule_expired"),
+        (5, "allows_nothing"),
+        (6, "rule_unused"),
+        (6, "rule_shadowed"),
+        (7, "rule_expires_soon"),
+    ]
+
+
+def test_explain_names_the_rule_its_line_and_its_owner(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked = ["--policy", AGENT, "--profile", "coding", *AT]
+    assert _run("explain", "https://git.example/acme/x", *asked, "--resolved", "203.0.114.1") == 0
+    told = capsys.readouterr().out
+    assert "allow: egress.allowed" in told and "owner platform-team" in told
+    assert _run("explain", "https://git.example/other", *asked) == 1
+    told = capsys.readouterr().out
+    assert "egress.path_not_allowed" in told and f"git at {AGENT}:" in told
+    assert "owner platform-team" in told
+    assert _run("explain", "https://git.example/acme/x", *asked, "--resolved", "10.0.0.1") == 1
+    assert "egress.private_target" in capsys.readouterr().out
+    assert _run("explain", "https://git.example/acme/x", *asked) == 0
+    assert "allowed if every address" in capsys.readouterr().out
+    assert _run("explain", "https://127.1/", *asked) == 1
+    assert "egress.numeric_host" in capsys.readouterr().out
+    assert _run("explain", "api.example:443", "--method", "CONNECT", *asked, "-o", "json") == 0
+    assert json.loads(capsys.readouterr().out)["steps"][0]["name"] == "request"
+
+
+CASES = [
+    ({"method": "GET", "url": "https://git.example/acme/x"}, "allow", "allowed"),
+    ({"method": "CONNECT", "url": "git.example:443"}, "allow", "allowed"),
+    ({"method": "CONNECT", "url": "git.example"}, "deny", "port_missing"),
+    ({"method": "GET", "url": "https://git.example/x"}, "deny", "path_not_allowed"),
+    ({"method": "GET", "url": "https://other.example/"}, "deny", "host_not_allowed"),
+    ({"method": "GET", "url": "https://a:b@git.example/"}, "deny", "url_credentials"),
+    ({"method": "GET", "url": "ftp://git.example/"}, "deny", "scheme_unsupported"),
+    (
+        {"method": "GET", "url": "https://git.example/acme/x", "profile": "q"},
+        "deny",
+        "profile_unknown",
+    ),
+    (
+        {"method": "GET", "url": "https://git.example/acme/x", "resolved": []},
+        "deny",
+        "resolution_empty",
+    ),
+    (
+        {"method": "GET", "url": "https://git.example/acme/x", "resolved": "x"},
+        "deny",
+        "request_malformed",
+    ),
+    (
+        {"method": "GET", "url": "https://git.example/acme/x", "colour": 1},
+        "deny",
+        "request_malformed",
+    ),
+    (
+        {"method": "GET", "url": "https://git.example/acme/x", "facts": 1},
+        "deny",
+        "request_malformed",
+    ),
+    ({"method": "GET"}, "deny", "request_malformed"),
+    ({"method": 7, "url": None}, "deny", "request_malformed"),
+    (
+        {"method": "GET", "url": "https://git.example/acme/x", "http_version": "HTTP/0.9"},
+        "deny",
+        "protocol_not_supported",
+    ),
+    ({"method": "GET", "url": "https://git.example/acme/x", "sni": None}, "deny", "sni_missing"),
+    (
+        {"method": "GET", "url": "https://git.example/acme/x", "sni": "GIT.example."},
+        "allow",
+        "allowed",
+    ),
+    (
+        {"method": "GET", "url": "https://git.example/acme/x", "sni": "x.example"},
+        "deny",
+        "authority_mismatch",
+    ),
+    (
+        {"method": "GET", "url": "https://git.example/acme/x", "host_header": "git.example:443"},
+        "allow",
+        "allowed",
+    ),
+    (
+        {"method": "GET", "url": "https://git.example/acme/x", "host_header": "x.example"},
+        "deny",
+        "authority_mismatch",
+    ),
+    (
+        {"method": "GET", "url": "https://git.example/acme/x", "authority": "git.example:8443"},
+        "deny",
+        "authority_mismatch",
+    ),
+    (
+        {"method": "GET", "url": "https://git.example/acme/x", "connect": "git.example:8443"},
+        "deny",
+        "authority_mismatch",
+    ),
+    (
+        {"method": "GET", "url": "https://git.example/acme/x", "connect": "git.example:443"},
+        "allow",
+        "allowed",
+    ),
+]
+
+
+def test_judge_answers_every_line_and_never_breaks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [
+        json.dumps({"id": number, "resolved": ["203.0.114.1"], **case})
+        for number, (case, _, _) in enumerate(CASES)
+    ]
+    broken = ["{", "[]", "7", '"x"', "\udcff", "[" * 100_000, '{"id": NaN}']
+    source = "\n".join([*lines, "", *broken]).encode("utf-8", "surrogateescape")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(source)))
+    assert _run("judge", "--policy", AGENT, "--profile", "coding", *AT) == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(answers) == len(CASES) + len(broken)
+    for number, (case, effect, reason) in enumerate(CASES):
+        answer = answers[number]
+        assert (answer["id"], answer["effect"]) == (number, effect), case
+        assert answer["reason"] == f"egress.{reason}", case
+    for answer in answers[len(CASES) :]:
+        assert (answer["effect"], answer["reason"]) == ("deny", "egress.request_malformed")
+    first = answers[0]
+    assert (
+        first["class"] == "allowed"
+        and first["rule"] == "git"
+        and first["pinned"] == ["203.0.114.1"]
+    )
+    assert (first["canonical_host"], first["port"]) == ("git.example", 443)
