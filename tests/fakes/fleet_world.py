@@ -118,9 +118,10 @@ class FleetWorld:
     clock: Clock
     launcher: SigningKey = field(default_factory=SigningKey.generate)
     proxy: ProxyPen = field(default_factory=ProxyPen)
+    launcher_name: str = "launcher-1"
 
     async def enrol(self) -> None:
-        launcher = wire.EnrolKeyRequest(name="launcher-1", public_key=public(self.launcher))
+        launcher = wire.EnrolKeyRequest(name=self.launcher_name, public_key=public(self.launcher))
         await self.service.enrol_launcher("alice", launcher)
         proxy = wire.EnrolKeyRequest(name=self.proxy.name, public_key=public(self.proxy.key))
         await self.service.enrol_proxy("alice", proxy)

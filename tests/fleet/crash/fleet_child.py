@@ -1,0 +1,48 @@
+"""A fleet that commits as fast as it can and says what it acknowledged, until it is killed.
+
+Run with the state directory and the number of the round. Every line on stdout is one
+acknowledgement, written only after the service answered: `epoch <n>`, `lease <lease> <fence>`,
+`done <lease>`, `quarantined <worker> <evidence digest>`.
+"""
+
+import asyncio
+import itertools
+import sys
+from pathlib import Path
+
+from palyra_fleet.ledger.policy import WorkerFleetPolicy
+from palyra_fleet.service import FleetService
+from tests.fakes.fleet_world import Clock, FleetWorld, ProxyPen, WorkerPen, settings
+from tests.fakes.ledger_world import ulid
+
+
+def acknowledge(*words: object) -> None:
+    sys.stdout.write(" ".join(map(str, words)) + "\n")
+    sys.stdout.flush()
+
+
+async def main(state_dir: Path, number: int) -> None:
+    clock = Clock()
+    policy = WorkerFleetPolicy(storm_quarantines_per_minute=10**6)
+    service = await FleetService.start(settings(state_dir, policy), clock)
+    world = FleetWorld(service, clock, proxy=ProxyPen(f"proxy-{number}"))
+    world.launcher_name = f"launcher-{number}"
+    await world.enrol()
+    acknowledge("epoch", service.epoch)
+    for count in itertools.count():
+        clock.forward(1)
+        worker = WorkerPen(ulid(number * 10**6 + count))
+        await world.register(worker)
+        lease = await world.lease(worker, f"run-{number}-{count}")
+        acknowledge("lease", lease.lease_id, lease.fence)
+        if count % 2:
+            await world.complete(worker, lease)
+            acknowledge("done", lease.lease_id)
+        else:
+            evidence = world.proxy.violation(lease, clock())
+            await service.accept_violation(world.proxy.name, evidence)
+            acknowledge("quarantined", worker.worker_id, world.proxy.last_sha256)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2])))
