@@ -1,0 +1,1 @@
+"""The policy language: read (`load`, `live`), compiled (`compile`), judged (`decide`)."""

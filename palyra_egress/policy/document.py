@@ -32,6 +32,7 @@ from palyra_egress.policy.errors import Position, ProblemCode, Problems
 
 MAX_BYTES: Final = 4 * 1024 * 1024
 MAX_DEPTH: Final = 16
+_MAX_AMBIGUOUS: Final = 100  # longer text is text to everybody, and the pattern stays cheap
 _INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,17})", re.ASCII)
 _AMBIGUOUS: Final = re.compile(
     r"(?:y|n|yes|no|on|off|null|~"
@@ -164,6 +165,7 @@ class _Builder:
             and isinstance(event, ScalarEvent)
             and not event.style
             and not isinstance(node.value, bool | int)
+            and len(node.text) <= _MAX_AMBIGUOUS
             and (_AMBIGUOUS.fullmatch(node.text) or node.text.lower() in {"true", "false"})
         ):
             self._problems.add(

@@ -6,7 +6,8 @@ a new `CompiledPolicy` to put in force, or None if there is nothing new or the n
 then `problem` says why and the last good policy stays. Invariants: nothing half-read is ever
 returned (a file that changes while it is read is read again at the next poll), a bad or vanished
 file never replaces a good policy, and `problem` is None exactly when the newest text is in force.
-It reads no clock and starts no thread: the caller decides how often to poll.
+It reads no clock and starts no thread: the caller decides how often to poll, and polls in a thread
+of its own, because a file of thousands of rules takes seconds to read.
 """
 
 from pathlib import Path
