@@ -9,9 +9,10 @@ values. Long calls (orders, views) are cancelled when the application shuts down
 import asyncio
 import logging
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import assert_never
+from typing import Any, Final, assert_never
 
 from aiohttp import web
 from aiohttp.typedefs import Handler as AiohttpHandler
@@ -23,6 +24,7 @@ from palyra_fleet.api.callers import NOBODY, Identity, ProofGate, SignedRequest,
 from palyra_fleet.api.problems import (
     ApiReason,
     ApiRefusal,
+    Headers,
     problem_of_api,
     problem_of_fleet,
     problem_of_http,
@@ -36,6 +38,8 @@ from palyra_fleet.service import FleetService
 from palyra_fleet.wire.request_proof import HEADER as PROOF_HEADER
 
 _log = logging.getLogger(__name__)
+
+MAX_LONG_CALLS_PER_CALLER: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,7 @@ class _Gatekeeper:
     clock: Callable[[], int]
     tokens: TokenGate
     proofs: ProofGate
-    long_calls: set[asyncio.Task[object]] = field(default_factory=set)
+    long_calls: dict[Identity, set[asyncio.Task[Any]]] = field(default_factory=dict)
 
     def serve(self, row: Row) -> AiohttpHandler:
         async def handler(request: web.Request) -> web.StreamResponse:
@@ -71,9 +75,10 @@ class _Gatekeeper:
                 body=body,
                 write_timeout_ms=self.settings.view_write_within_ms,
             )
-            return await (
-                self._as_long_call(row.handler(call)) if row.streams else row.handler(call)
-            )
+            if not row.streams:
+                return await row.handler(call)
+            with self._long_call(identity):
+                return await row.handler(call)
 
         return handler
 
@@ -106,19 +111,24 @@ class _Gatekeeper:
             request, wanted=row.body is not None, within_ms=self.settings.body_within_ms
         )
 
-    async def _as_long_call(self, call: Awaitable[web.StreamResponse]) -> web.StreamResponse:
+    @contextmanager
+    def _long_call(self, identity: Identity) -> Iterator[None]:
+        """One waiting call of a caller: bounded in number, and ended with the application."""
+        own = self.long_calls.setdefault(identity, set())
         task = asyncio.current_task()
-        if task is None:  # pragma: no cover (a handler always runs in a task)
-            return await call
-        self.long_calls.add(task)
+        if task is None or len(own) >= MAX_LONG_CALLS_PER_CALLER:
+            raise ApiRefusal(ApiReason.TOO_MANY_CALLS, headers=Headers({"Retry-After": "1"}))
+        own.add(task)
         try:
-            return await call
+            yield
         finally:
-            self.long_calls.discard(task)
+            own.discard(task)
+            if not own:
+                self.long_calls.pop(identity, None)
 
     async def end_long_calls(self, application: web.Application) -> None:
         del application
-        for task in tuple(self.long_calls):
+        for task in [one for own in self.long_calls.values() for one in own]:
             task.cancel()
 
 

@@ -105,10 +105,17 @@ class TokenGate:
 
 @dataclass(slots=True)
 class ProofGate:
-    """Believes a fresh proof of a key that the ledger knows, or that the body itself names."""
+    """Believes a fresh proof of a key that the ledger knows, or that the body itself names.
+
+    Spent proofs are remembered per kind of route, so that a flood of workers or strangers cannot
+    fill the memory that proxies need to hand in evidence. A proof names its route, so one that was
+    spent at one kind is worth nothing at another.
+    """
 
     caller_by_key: Callable[[str], Caller | None]
-    _verifier: ProofVerifier = field(default_factory=ProofVerifier)
+    _verifiers: dict[Who, ProofVerifier] = field(
+        default_factory=lambda: {who: ProofVerifier() for who in Who}
+    )
 
     def well_formed(self, header: str | None) -> ParsedProof:
         """The proof's form, before the body is read."""
@@ -124,7 +131,7 @@ class ProofGate:
         caller = self.caller_by_key(proof.key_thumbprint)
         if caller is None:
             raise _proof_refused()
-        self._verify(proof, caller.public_key, request, now_unix_ms)
+        self._verify(who, proof, caller.public_key, request, now_unix_ms)
         if caller.kind != who.value:
             raise ApiRefusal(ApiReason.CALLER_NOT_ALLOWED)
         return Identity(who, caller.id)
@@ -139,14 +146,19 @@ class ProofGate:
             raise _proof_refused() from None
         if not hmac.compare_digest(hashlib.sha256(raw).hexdigest(), proof.key_thumbprint):
             raise _proof_refused()
-        self._verify(proof, raw, request, now_unix_ms)
+        self._verify(Who.KEY_IN_BODY, proof, raw, request, now_unix_ms)
         return Identity(Who.KEY_IN_BODY, proof.key_thumbprint)
 
     def _verify(
-        self, proof: ParsedProof, public_key: bytes, request: SignedRequest, now_unix_ms: int
+        self,
+        who: Who,
+        proof: ParsedProof,
+        public_key: bytes,
+        request: SignedRequest,
+        now_unix_ms: int,
     ) -> None:
         try:
-            self._verifier.verify(
+            self._verifiers[who].verify(
                 proof, public_key, request.method, request.target, request.body, now_unix_ms
             )
         except ProofRefused as refused:

@@ -28,6 +28,7 @@ class ApiReason(StrEnum):
     TOO_MANY_ATTEMPTS = "api.too_many_attempts"
     PROOF_REFUSED = "api.proof_refused"
     CALLER_NOT_ALLOWED = "api.caller_not_allowed"
+    TOO_MANY_CALLS = "api.too_many_calls"
     NOT_FOUND = "api.not_found"
     METHOD_NOT_ALLOWED = "api.method_not_allowed"
     REQUEST_INVALID = "api.request_invalid"
@@ -53,6 +54,7 @@ _TABLE: Final[Mapping[ApiReason, tuple[str, int]]] = {
     ApiReason.TOO_MANY_ATTEMPTS: ("Too many wrong tokens", 429),
     ApiReason.PROOF_REFUSED: ("A valid proof of a known key is needed", 401),
     ApiReason.CALLER_NOT_ALLOWED: ("This caller may not do this", 403),
+    ApiReason.TOO_MANY_CALLS: ("This caller has too many calls waiting", 429),
     ApiReason.NOT_FOUND: ("No such resource", 404),
     ApiReason.METHOD_NOT_ALLOWED: ("The method does not apply here", 405),
     ApiReason.REQUEST_INVALID: ("The request is not valid HTTP", 400),

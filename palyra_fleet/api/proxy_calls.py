@@ -23,9 +23,9 @@ _log = logging.getLogger(__name__)
 async def view(call: Call) -> web.StreamResponse:
     """Every change of the bindings, until either side goes away."""
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+    messages = call.service.view()
     call.request[STREAMING] = True
     await response.prepare(call.request)
-    messages = call.service.view()
     try:
         async for message in messages:
             line = message.model_dump_json().encode() + b"\n"

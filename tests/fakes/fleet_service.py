@@ -56,7 +56,7 @@ class FakeFleetService(FleetService):
         self.fail_with: Exception | None = None
         self.view_messages: asyncio.Queue[wire.ViewMessage | None] = asyncio.Queue()
         self.view_ended = asyncio.Event()
-        self.orders_asked = asyncio.Event()
+        self.orders_asked: asyncio.Queue[str] = asyncio.Queue()
         self.renewed: asyncio.Queue[str] = asyncio.Queue()
         self.beaten: asyncio.Queue[str] = asyncio.Queue()
         self.checks = {"store": "ok"}
@@ -229,7 +229,7 @@ class FakeFleetService(FleetService):
         self, worker_id: str, after_seq: int, wait_ms: int
     ) -> tuple[wire.WorkerOrder, ...]:
         self._enter("orders")
-        self.orders_asked.set()
+        self.orders_asked.put_nowait(worker_id)
         worker = self._worker(worker_id)
 
         def found() -> tuple[wire.WorkerOrder, ...]:

@@ -50,7 +50,7 @@ async def ask(
     if body and "Content-Length" not in given and "Transfer-Encoding" not in given:
         given["Content-Length"] = str(len(body))
     head = f"{method} {target} HTTP/1.1\r\nConnection: close\r\n"
-    head += "".join(f"{name}: {value}\r\n" for name, value in given.items() if value is not None)
+    head += "".join(f"{name}: {value}\r\n" for name, value in given.items())
     return await ask_raw(where, head.encode("latin-1") + b"\r\n" + body)
 
 

@@ -6,9 +6,11 @@ from contextlib import aclosing
 import pytest
 from ulid import ULID
 
+from palyra_fleet.api.application import MAX_LONG_CALLS_PER_CALLER
 from palyra_fleet.client import FleetProblem, FleetUnavailable
 from palyra_fleet.clock import now_unix_ms
 from palyra_fleet.refusals import FleetReason, FleetRefusal
+from palyra_fleet.tasks import spawn
 from palyra_fleet.wire.models import ViewMessage
 from palyra_fleet.wire.request_proof import HEADER, prove
 from tests.fakes.raw_http import open_connection
@@ -101,10 +103,30 @@ async def test_closing_the_server_ends_open_views_and_long_polls() -> None:
         fleet.service.view_messages.put_nowait(tick(1))
         await anext(view)
         polling = asyncio.gather(worker.orders(0, 30_000), return_exceptions=True)
-        await fleet.service.orders_asked.wait()
+        await fleet.service.orders_asked.get()
     (ended,) = await polling
     assert isinstance(ended, FleetUnavailable)
     with pytest.raises(FleetUnavailable):
         await anext(view)
     await proxy.close()
     await worker.close()
+
+
+async def test_a_caller_may_wait_in_a_few_places_at_once_and_no_more(fleet: ServedFleet) -> None:
+    async with fleet.as_worker() as worker, fleet.as_proxy() as proxy:
+        polling = [
+            spawn(worker.orders(0, 30_000), f"poll {number}")
+            for number in range(MAX_LONG_CALLS_PER_CALLER)
+        ]
+        for _ in polling:
+            await fleet.service.orders_asked.get()
+        with pytest.raises(FleetProblem) as refused:
+            await worker.orders(0, 30_000)
+        assert (refused.value.status, refused.value.reason) == (429, "api.too_many_calls")
+        fleet.service.view_messages.put_nowait(tick(1))
+        async with aclosing(proxy.view()) as view:  # another caller is not affected
+            assert (await anext(view)).seq == 1
+        await fleet.service.quarantine("operator", fleet.worker_id, "why")
+        for orders in await asyncio.gather(*polling):
+            assert len(orders) == 1
+        assert len(await worker.orders(0, 30_000)) == 1

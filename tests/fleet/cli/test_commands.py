@@ -179,3 +179,14 @@ async def test_a_missing_program_is_yours_to_fix(shell: Shell) -> None:
     said = await shell(*run_command(shell, "127.0.0.1:9", "no-such-program"))
     assert said.code == 2
     assert "no-such-program" in said.err
+
+
+async def test_arguments_of_the_program_are_its_own_even_if_they_look_like_ours(
+    served: Shell,
+) -> None:
+    proxy_key = SigningKey.generate()
+    await enrol_everything(served, proxy_key, "sh")
+    async with receipt_proxy(proxy_key) as proxy:
+        program = ("sh", "-c", 'printf "%s|" "$@"', "name", "--proxy", "x", "--", "-h", "")
+        said = await served(*run_command(served, proxy.address, *program))
+    assert (said.code, said.out) == (0, "--proxy|x|--|-h||")

@@ -38,7 +38,7 @@ async def test_a_worker_reads_orders_by_long_poll_as_soon_as_they_are_given(
 ) -> None:
     async with fleet.as_worker() as worker:
         polling = asyncio.gather(worker.orders(0, 30_000))
-        await fleet.service.orders_asked.wait()
+        await fleet.service.orders_asked.get()
         await fleet.service.quarantine("operator", fleet.worker_id, "why")
         (orders,) = await polling
         assert orders == (WorkerOrder(seq=1, kind=OrderKind.QUARANTINED, reason="why"),)
