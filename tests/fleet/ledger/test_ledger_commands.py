@@ -143,6 +143,16 @@ def test_a_lease_ends_with_the_first_of_ttl_policy_grant_and_attestation() -> No
         assert lease.expires_at_unix_ms == end
 
 
+def test_a_kept_lease_is_shortened_to_shorter_evidence(world: LedgerWorld) -> None:
+    """Invariant 5."""
+    lease = world.lease(W1, "run-1", 2_000, 60_000)
+    renewed = attested(W1, until_unix_ms=2_300, now_unix_ms=2_100)
+    decision = world.do(world.manager.register(renewed, 2_100))
+    assert reasons(decision) == ["worker.lease_shortened", "worker.registered"]
+    assert world.manager.state.leases[lease.lease_id].expires_at_unix_ms == 2_300
+    assert reasons(world.do(world.manager.reap(2_300))) == ["worker.ttl_expired"]
+
+
 def test_completion_is_taken_until_the_last_millisecond_and_not_after(world: LedgerWorld) -> None:
     lease = world.lease(W1, "run-1", 2_000, 500)
     assert refused(world.complete(lease, 2_501)) is FleetReason.LEASE_ENDED

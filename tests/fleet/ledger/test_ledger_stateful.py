@@ -31,7 +31,7 @@ from tests.fakes.ledger_world import SCOPE, key_of, ulid
 from tests.fakes.memory_fleet_store import Disk, MemoryFleetStore
 
 POLICY = WorkerFleetPolicy(
-    heartbeat_timeout_ms=100,
+    heartbeat_timeout_ms=200,
     lease_max_ms=150,
     attestation_max_ms=400,
     binding_max_age_ms=300,
@@ -42,6 +42,8 @@ WORKERS = tuple(ulid(n) for n in (1, 2, 3))
 RUNS = ("run-1", "run-2", "run-3")
 workers = st.sampled_from(WORKERS)
 runs = st.sampled_from(RUNS)
+some = st.integers(0, 10)
+rarely = st.integers(0, 5).map(lambda n: n == 5)
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -115,7 +117,7 @@ class LedgerMachine(RuleBasedStateMachine):
         worker = self.manager.state.workers.get(worker_id)
         return 1 if worker is None else worker.session_epoch
 
-    @rule(ms=st.integers(-300, 300))
+    @rule(ms=st.one_of(st.integers(0, 40), st.integers(-60, 250)))
     def clock_moves(self, ms: int) -> None:
         self.now = max(0, self.now + ms)
 
@@ -141,7 +143,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def register(self, worker_id: str, key: int, ms: int, other: str) -> None:
         public_key = key_of(f"{worker_id}/{key}")
         now = self.manager.effective_now(self.now)
-        identity = worker_id if key else other  # sometimes the identity of another worker
+        identity = other if key == 3 else worker_id  # sometimes the identity of another worker
         result = AttestationResult(
             worker_id=worker_id,
             evidence_identity=identity,
@@ -170,9 +172,11 @@ class LedgerMachine(RuleBasedStateMachine):
         self.grant_ends[grant.grant_id] = end
         self.do("grant", self.manager.create_grant(grant, "alice", self.now))
 
-    @rule(which=st.integers(0, 10))
+    @rule(which=some, now=rarely)
     @precondition(lambda self: self.grant_ends)
-    def withdraw_grant(self, which: int) -> None:
+    def withdraw_grant(self, which: int, now: bool) -> None:
+        if not now:
+            return
         grant_id = list(self.grant_ends)[which % len(self.grant_ends)]
         grant = self.run(self.store.grant(grant_id))
         outcome = self.manager.withdraw_grant(grant, "alice", "why", self.now)
@@ -193,28 +197,63 @@ class LedgerMachine(RuleBasedStateMachine):
         )
         self.do("ask", outcome)
 
-    @rule(worker_id=workers, ttl_ms=st.one_of(st.none(), st.integers(1, 300)), start=st.booleans())
-    def start_or_renew(self, worker_id: str, ttl_ms: int | None, start: bool) -> None:
-        lease = self.manager.state.live_lease_of(worker_id)
-        if lease is None:
-            return
-        session, fence = self.session(worker_id), lease.fence
-        if start:
-            outcome = self.manager.start_lease(worker_id, session, lease.lease_id, fence, self.now)
-        else:
-            outcome = self.manager.renew_lease(
-                worker_id, session, lease.lease_id, fence, ttl_ms, self.now
-            )
-        self.do("start" if start else "renew", outcome)
+    @rule(worker_id=workers, run_id=runs, ms=st.integers(20, 300), ttl_ms=st.integers(1, 300))
+    def work_begins(self, worker_id: str, run_id: str, ms: int, ttl_ms: int) -> None:
+        """Random steps rarely line up to a lease, so help: evidence, a grant, and the asking."""
+        if worker_id not in self.manager.state.workers:
+            self.register(worker_id, 0, ms, worker_id)
+        elif not self.manager.state.workers[worker_id].confined:
+            self.register_with(self.manager.state.workers[worker_id], None, ms)
+        self.create_grant(run_id, ms)
+        self.ask(worker_id, run_id, ttl_ms)
 
-    @rule(worker_id=workers, clean=st.booleans())
-    def complete(self, worker_id: str, clean: bool) -> None:
-        lease = self.manager.state.live_lease_of(worker_id)
-        if lease is not None:
-            outcome = self.manager.complete_lease(
-                worker_id, self.session(worker_id), lease.lease_id, lease.fence, clean, self.now
-            )
-            self.do("complete", outcome)
+    @rule(worker_id=workers, ms=st.integers(1, 100))
+    def evidence_is_renewed_with_the_same_key(self, worker_id: str, ms: int) -> None:
+        worker = self.manager.state.workers.get(worker_id)
+        if worker is not None:
+            self.register_with(worker, None, ms)
+
+    def live(self, which: int) -> WorkerLease:
+        live = list(self.manager.state.leases.values())
+        return live[which % len(live)]
+
+    @rule(which=some, ttl_ms=st.one_of(st.none(), st.integers(1, 300)))
+    @precondition(lambda self: self.manager.state.leases)
+    def renew(self, which: int, ttl_ms: int | None) -> None:
+        lease = self.live(which)
+        session = self.session(lease.worker_id)
+        outcome = self.manager.renew_lease(
+            lease.worker_id, session, lease.lease_id, lease.fence, ttl_ms, self.now
+        )
+        self.do("renew", outcome)
+
+    @rule(which=some)
+    @precondition(lambda self: self.manager.state.leases)
+    def start_lease(self, which: int) -> None:
+        lease = self.live(which)
+        session = self.session(lease.worker_id)
+        outcome = self.manager.start_lease(
+            lease.worker_id, session, lease.lease_id, lease.fence, self.now
+        )
+        self.do("start", outcome)
+
+    @rule(which=some, clean=st.booleans())
+    @precondition(lambda self: self.manager.state.leases)
+    def complete(self, which: int, clean: bool) -> None:
+        lease = self.live(which)
+        session = self.session(lease.worker_id)
+        outcome = self.manager.complete_lease(
+            lease.worker_id, session, lease.lease_id, lease.fence, clean, self.now
+        )
+        self.do("complete", outcome)
+
+    @rule(which=some)
+    @precondition(lambda self: self.manager.state.leases)
+    def a_leased_worker_is_caught(self, which: int) -> None:
+        reason = EventReason.QUARANTINED_BY_EGRESS
+        who = self.live(which).worker_id
+        outcome = self.manager.quarantine(who, "p", "why", self.now, reason, "d" * 64)
+        self.do("quarantine", outcome)
 
     @rule(which=st.integers(0, 50), clean=st.booleans())
     @precondition(lambda self: self.seen_ended)
@@ -235,19 +274,36 @@ class LedgerMachine(RuleBasedStateMachine):
         now = self.manager.effective_now(self.now)
         assert all(lease.expires_at_unix_ms > now for lease in self.manager.state.leases.values())
 
-    @rule(which=st.integers(0, 2))
-    def revoke(self, which: int) -> None:
-        live = list(self.manager.state.leases)
-        if live:
-            lease_id = live[which % len(live)]
+    @rule(which=some, now=rarely)
+    @precondition(lambda self: self.manager.state.leases)
+    def revoke(self, which: int, now: bool) -> None:
+        if now:
+            lease_id = self.live(which).lease_id
             self.do("revoke", self.manager.revoke_lease(lease_id, "alice", "why", self.now))
 
-    @rule(
-        worker_id=workers,
-        verb=st.sampled_from(["quarantine", "release", "reverify", "cordon", "uncordon", "evict"]),
-    )
-    def operator(self, worker_id: str, verb: str) -> None:
+    @rule(worker_id=workers, verb=st.sampled_from(["release", "reverify", "uncordon", "uncordon"]))
+    def operator_lets_go(self, worker_id: str, verb: str) -> None:
         self.do(verb, getattr(self.manager, verb)(worker_id, "alice", "why", self.now))
+
+    @rule(worker_id=workers, verb=st.sampled_from(["quarantine", "cordon", "evict"]), now=rarely)
+    def operator_takes_hold(self, worker_id: str, verb: str, now: bool) -> None:
+        if now:
+            self.do(verb, getattr(self.manager, verb)(worker_id, "alice", "why", self.now))
+
+    @rule(worker_id=workers, new_key=st.booleans(), now=rarely)
+    def release_on_evidence_from_before_the_last_quarantine(
+        self, worker_id: str, new_key: bool, now: bool
+    ) -> None:
+        worker = self.manager.state.workers.get(worker_id)
+        if not now or worker is None or worker.admission is Admission.BANNED:
+            return
+        self.do("quarantine", self.manager.quarantine(worker_id, "alice", "why", self.now))
+        self.ids += 1
+        self.register_with(worker, key_of(f"early/{self.ids}") if new_key else None, 500)
+        if new_key:
+            self.do("quarantine", self.manager.quarantine(worker_id, "bob", "why", self.now))
+        released = self.manager.release(worker_id, "alice", "why", self.now)
+        assert not isinstance(released, Decision)  # 4
 
     @rule(worker_id=workers)
     def release_after_all_it_takes(self, worker_id: str) -> None:
@@ -256,10 +312,11 @@ class LedgerMachine(RuleBasedStateMachine):
         if worker is None or worker.admission is not Admission.QUARANTINED:
             return
         self.ids += 1
-        self.register_with(worker, key_of(f"fresh/{self.ids}"))
+        self.register_with(worker, key_of(f"fresh/{self.ids}"), 500)
         self.do("release", self.manager.release(worker_id, "alice", "why", self.now))
 
-    def register_with(self, worker: WorkerRecord, public_key: bytes) -> None:
+    def register_with(self, worker: WorkerRecord, new_key: bytes | None, ms: int) -> None:
+        public_key = new_key or worker.proof.public_key
         now = self.manager.effective_now(self.now)
         result = AttestationResult(
             worker.worker_id,
@@ -268,26 +325,21 @@ class LedgerMachine(RuleBasedStateMachine):
             hashlib.sha256(public_key).hexdigest(),
             "c" * 64,
             frozenset(),
-            now + 500,
+            now + ms,
             "e" * 64,
             "proxy-1",
             now,
         )
         self.do("register", self.manager.register(result, self.now))
 
-    @rule(worker_id=workers)
-    def egress_quarantine(self, worker_id: str) -> None:
-        reason = EventReason.QUARANTINED_BY_EGRESS
-        outcome = self.manager.quarantine(worker_id, "p", "why", self.now, reason, "d" * 64)
-        self.do("quarantine", outcome)
+    @rule(worker_id=workers, deadline_ms=st.integers(1, 200), now=rarely)
+    def drain(self, worker_id: str, deadline_ms: int, now: bool) -> None:
+        if now:
+            self.do("drain", self.manager.drain(worker_id, "alice", "why", deadline_ms, self.now))
 
-    @rule(worker_id=workers, deadline_ms=st.integers(1, 200))
-    def drain(self, worker_id: str, deadline_ms: int) -> None:
-        self.do("drain", self.manager.drain(worker_id, "alice", "why", deadline_ms, self.now))
-
-    @rule(worker_id=workers, sure=st.integers(0, 9))
-    def ban(self, worker_id: str, sure: int) -> None:
-        if sure == 9:
+    @rule(worker_id=workers, now=rarely, surely=rarely)
+    def ban(self, worker_id: str, now: bool, surely: bool) -> None:
+        if now and surely:
             self.do("ban", self.manager.ban(worker_id, "alice", "why", self.now))
 
     @invariant()
@@ -382,9 +434,9 @@ _QUIET = [HealthCheck.too_slow, HealthCheck.filter_too_much]
 
 TestLedgerOnMemory = LedgerMachine.TestCase
 TestLedgerOnMemory.settings = settings(
-    max_examples=150, stateful_step_count=60, deadline=None, suppress_health_check=_QUIET
+    max_examples=300, stateful_step_count=80, deadline=None, suppress_health_check=_QUIET
 )
 TestLedgerOnSqlite = SqliteLedgerMachine.TestCase
 TestLedgerOnSqlite.settings = settings(
-    max_examples=10, stateful_step_count=40, deadline=None, suppress_health_check=_QUIET
+    max_examples=25, stateful_step_count=60, deadline=None, suppress_health_check=_QUIET
 )
