@@ -1,4 +1,7 @@
-"""The forms of a good answer: one model, a list of models, nothing, or a small status object."""
+"""The forms of a good answer: one model, a list of models, nothing, or a small status object.
+
+Refusals are never made here: they are raised, and `problems` puts them into words.
+"""
 
 import json
 from collections.abc import Mapping

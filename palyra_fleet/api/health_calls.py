@@ -1,4 +1,8 @@
-"""Handlers of `/livez` (the process answers) and `/readyz` (the fleet can decide)."""
+"""Handlers of `/livez` (the process answers) and `/readyz` (the fleet can decide).
+
+Both are open to anybody who reaches a listener, so they name checks and say nothing about workers.
+No check at all, or a fleet that refuses to say, is not ready.
+"""
 
 from typing import Final
 

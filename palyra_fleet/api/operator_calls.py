@@ -1,4 +1,8 @@
-"""Handlers of the operator's routes. Every change carries who asked and why."""
+"""Handlers of the operator's routes. Every change carries who asked and why.
+
+Who asked is the principal that the token stands for, never a field of the body; why is in the body
+and ends up in the event log. Lists are bounded by `limit`.
+"""
 
 from collections.abc import Awaitable, Callable
 from typing import Final

@@ -1,4 +1,8 @@
-"""Handlers of the worker's routes, and of the two that a key without a worker may call."""
+"""Handlers of the worker's routes, and of the two that a key without a worker may call.
+
+The worker's id comes from the proof, never from the body: a worker can speak only for itself. The
+session's epoch and the lease's fence are in the body and are judged by the fleet.
+"""
 
 from typing import Final
 

@@ -1,4 +1,8 @@
-"""Commands that do their work here: serve the fleet, run a program as a worker, make a key."""
+"""Commands that do their work here: serve the fleet, run a program as a worker, make a key.
+
+`serve` ends in order at Ctrl-C or SIGTERM: listeners first, then the fleet. The token itself is
+never printed, only the file it is in.
+"""
 
 import asyncio
 import base64

@@ -1,4 +1,8 @@
-"""What a worker may ask of the fleet, each request signed with the worker's own key."""
+"""What a worker may ask of the fleet, each request signed with the worker's own key.
+
+The key is named by the proof of every request, so no call takes a worker id. Raises FleetProblem
+when the fleet refuses and FleetUnavailable when it does not answer.
+"""
 
 import base64
 from pathlib import Path
