@@ -196,7 +196,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def add_policy_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Adds `policy` and its commands; each sets `handler` to a function from args to exit code."""
+    """Adds `policy` and its commands; each sets `run` to a function from args to exit code."""
     policy = subparsers.add_parser(
         "policy", help="check, test, explain and judge with policy files"
     )
@@ -205,12 +205,12 @@ def add_policy_commands(subparsers: "argparse._SubParsersAction[argparse.Argumen
     parser = commands.add_parser("check", help="say whether a policy file would be put in force")
     parser.add_argument("file")
     _add_common(parser)
-    parser.set_defaults(handler=check)
+    parser.set_defaults(run=check)
 
     parser = commands.add_parser("test", help="run the tests inside a policy file")
     parser.add_argument("file")
     _add_common(parser)
-    parser.set_defaults(handler=test)
+    parser.set_defaults(run=test)
 
     parser = commands.add_parser("explain", help="say how one request is judged, and why")
     parser.add_argument("url", help="the URL, or host:port with --method CONNECT")
@@ -219,10 +219,10 @@ def add_policy_commands(subparsers: "argparse._SubParsersAction[argparse.Argumen
     parser.add_argument("--method", default="GET")
     parser.add_argument("--resolved", nargs="+", metavar="IP", help="what the name resolves to")
     _add_common(parser)
-    parser.set_defaults(handler=explain_url)
+    parser.set_defaults(run=explain_url)
 
     parser = commands.add_parser("judge", help="judge JSON lines from standard input")
     parser.add_argument("--policy", required=True, metavar="FILE")
     parser.add_argument("--profile", help="for lines that name none")
     _add_common(parser)
-    parser.set_defaults(handler=judge)
+    parser.set_defaults(run=judge)

@@ -122,9 +122,13 @@ class Enforcement:
             "audit": "the audit log cannot be written" if self.core.audit.broken else "ok",
         }
 
+    def refuse_everything(self) -> None:
+        """From now on every request is refused; what is open goes on until it is cut."""
+        self.core.phase = Phase.STOPPING
+
     async def end(self) -> None:
         """Refuse everything, drain, cut, deliver, close. Safe to call in any phase."""
-        self.core.phase = Phase.STOPPING
+        self.refuse_everything()
         await self.core.connections.wait_until_empty(self.settings.drain_s)
         self.core.connections.cut_everything(Reason.STOPPING)
         for task in self._tasks:
@@ -204,7 +208,7 @@ class EgressProxy:
 
     async def stop(self) -> None:
         """Stop in order; see the module."""
-        self.enforcement.core.phase = Phase.STOPPING
+        self.enforcement.refuse_everything()
         await self.listener.close()
         await self.enforcement.end()
         await self.master.done()

@@ -64,6 +64,12 @@ TOLD: Final = frozenset(
     }
 )
 
+# Hooks that no foreign addon gets to see: which protocol is spoken, and with which TLS, is ours
+# alone; mitmproxy's own addons would change the layer stack while they merely propose.
+OURS_ALONE: Final = frozenset(
+    {"next_layer", "tls_clienthello", "tls_start_client", "tls_start_server"}
+)
+
 _log = logging.getLogger(__name__)
 
 type AddonChain = Callable[[commands.StartHook], Awaitable[None]]
@@ -122,7 +128,7 @@ class EnforcingHandler(ProxyConnectionHandler):
         with self.timeout_watchdog.disarm():
             try:
                 async with asyncio.timeout(self._hook_deadline_s):
-                    if self._chain is not None:
+                    if self._chain is not None and hook.name not in OURS_ALONE:
                         await self._chain(hook)
                     await self._decide(hook)
             except Refused as refused:

@@ -20,7 +20,7 @@ def _run(*words: str) -> int:
     parser = argparse.ArgumentParser()
     add_policy_commands(parser.add_subparsers(required=True))
     args = parser.parse_args(["policy", *words])
-    code: int = args.handler(args)
+    code: int = args.run(args)
     return code
 
 

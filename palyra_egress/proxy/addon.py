@@ -1,0 +1,147 @@
+"""The same enforcement under `mitmdump -s`, for people who live in mitmproxy.
+
+Loading the script rebinds the connection handler that mitmproxy's listeners make, and this stays
+so for the life of the process: editing, breaking or deleting the script, removing the addon, or
+another addon that raises changes nothing about it. Before the enforcement is open, every
+connection is reset; once it is closed, every request is refused. Foreign addons run before the
+guard and cannot change what it decided. Options that would open a hole are locked.
+"""
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Any, Final
+
+from mitmproxy import ctx, exceptions
+from mitmproxy.addonmanager import Loader
+from mitmproxy.proxy import mode_servers
+from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
+
+from palyra_egress.proxy.egress_proxy import Enforcement, guard_factory
+from palyra_egress.proxy.handler import EnforcingHandler
+from palyra_egress.proxy.master import LOCKED_OPTIONS
+from palyra_egress.proxy.settings import ProxySettings
+from palyra_fleet.tasks import spawn
+
+OPTIONS: Final = {
+    "palyra_state_dir": "Directory of the proxy's key, CA, audit log and spool.",
+    "palyra_policy": "The policy file.",
+    "palyra_fleet_socket": "The fleet's Unix socket.",
+    "palyra_proxy_id": "The name this proxy is enrolled under.",
+    "palyra_hosts_file": "Names to resolve first, as in /etc/hosts; empty for none.",
+    "palyra_extra_roots": "CAs (PEM) to trust upstream beside the public ones; empty for none.",
+}
+_REQUIRED: Final = ("palyra_state_dir", "palyra_policy", "palyra_fleet_socket", "palyra_proxy_id")
+_ALSO_LOCKED: Final[dict[str, object]] = {
+    "flow_detail": 0,
+    "onboarding": False,
+    "client_certs": None,
+}
+
+_log = logging.getLogger(__name__)
+
+
+class _Installed:
+    """The one enforcement of this process; None until it is open."""
+
+    enforcement: Enforcement | None = None
+    ending: asyncio.Task[None] | None = None
+
+
+class ScriptedHandler(EnforcingHandler):
+    """The enforcing handler as mitmproxy's own listeners construct it.
+
+    It cannot refuse by raising: mitmdump ends when an error is logged while it starts.
+    """
+
+    def __init__(self, master: Any, reader: Any, writer: Any, options: Any, mode: Any) -> None:
+        enforcement = _Installed.enforcement
+        self._open = enforcement is not None and isinstance(writer, asyncio.StreamWriter)
+        if enforcement is not None and self._open:
+            super().__init__(
+                master,
+                reader,
+                writer,
+                options,
+                mode,
+                make_guard=guard_factory(enforcement.parts),
+                chain=master.addons.handle_lifecycle,
+            )
+            return
+        ProxyConnectionHandler.__init__(self, master, reader, writer, options, mode)  # type: ignore[no-untyped-call]
+        if isinstance(writer, asyncio.StreamWriter):
+            writer.transport.abort()
+        else:
+            writer.close()
+
+    async def handle_client(self) -> None:
+        """Nothing at all while the enforcement is not open, or on anything but TCP."""
+        if self._open:
+            await super().handle_client()
+
+
+class PalyraEgressAddon:
+    """Installs the enforcement. What it does afterwards is only to lock options."""
+
+    name = "palyra_egress"
+
+    def load(self, loader: Loader) -> None:
+        mode_servers.ProxyConnectionHandler = ScriptedHandler  # type: ignore[misc]
+        for option, text in OPTIONS.items():
+            loader.add_option(option, str, "", text)
+        ctx.options.update(**_locked())  # type: ignore[no-untyped-call]
+
+    def configure(self, updated: set[str]) -> None:
+        for option, value in _locked().items():
+            if option in updated and getattr(ctx.options, option) != value:
+                raise exceptions.OptionsError(  # type: ignore[no-untyped-call]
+                    f"{option} is locked to {value!r} by Palyra"
+                )
+        if "mode" in updated and not all(
+            mode.partition("@")[0] == "regular" for mode in ctx.options.mode
+        ):
+            raise exceptions.OptionsError(  # type: ignore[no-untyped-call]
+                "only the mode 'regular' is enforced by Palyra"
+            )
+
+    def running(self) -> None:
+        if _Installed.enforcement is not None:
+            return  # the script was loaded again; the enforcement never went away
+        try:
+            enforcement = Enforcement.open(_settings())
+        except Exception as error:  # noqa: BLE001 whatever is wrong, nothing may be forwarded
+            _log.error("the enforcement cannot be opened, so mitmproxy stops: %s", error)
+            ctx.master.shutdown()  # type: ignore[no-untyped-call]
+            return
+        proxyserver = ctx.master.addons.get("proxyserver")  # type: ignore[no-untyped-call]
+        listening = frozenset((str(a[0]), int(a[1])) for a in proxyserver.listen_addrs())
+        enforcement.begin(listening)
+        _Installed.enforcement = enforcement
+
+    def done(self) -> None:
+        """Close only when the whole process ends; an unloaded script changes nothing."""
+        enforcement = _Installed.enforcement
+        if enforcement is None or not ctx.master.should_exit.is_set():
+            return
+        enforcement.refuse_everything()
+        _Installed.ending = spawn(enforcement.end(), "end the enforcement")
+
+
+def _locked() -> dict[str, object]:
+    return {**LOCKED_OPTIONS, **_ALSO_LOCKED}
+
+
+def _settings() -> ProxySettings:
+    values = {name: str(getattr(ctx.options, name)) for name in OPTIONS}
+    missing = [name for name in _REQUIRED if not values[name]]
+    if missing:
+        raise ValueError(f"set {', '.join(missing)} with --set NAME=VALUE")
+    hosts, roots = values["palyra_hosts_file"], values["palyra_extra_roots"]
+    return ProxySettings(
+        state_dir=Path(values["palyra_state_dir"]),
+        policy_file=Path(values["palyra_policy"]),
+        fleet_socket=Path(values["palyra_fleet_socket"]),
+        proxy_id=values["palyra_proxy_id"],
+        hosts_file=Path(hosts) if hosts else None,
+        extra_roots_file=Path(roots) if roots else None,
+    )
