@@ -1,4 +1,8 @@
-"""Cordon, uncordon, drain: eligibility changes on request only, and nothing else with it. Pure."""
+"""Cordon, uncordon, drain: eligibility changes on request only, and nothing else with it.
+
+Input is an operator's command, output a decision or a refusal. A drain carries a deadline (Unix ms)
+at which a lease that is still held ends; see `liveness.reap`. Pure.
+"""
 
 from dataclasses import replace
 

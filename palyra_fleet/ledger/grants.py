@@ -1,4 +1,8 @@
-"""Approval grants: made and withdrawn by operators. Pure. Times: Unix ms."""
+"""Approval grants: made and withdrawn by operators, kept by the fleet, never a caller's word.
+
+A new grant is unspent and for one use. Withdrawing one ends the live lease that rests on it, since
+no lease outlives its grant. Pure. Times: Unix ms.
+"""
 
 from dataclasses import replace
 

@@ -1,4 +1,8 @@
-"""Guards that many commands share: each answers None or the refusal. Pure."""
+"""Guards that many commands share: each answers the worker, or the refusal that stops the command.
+
+Unknown and banned workers get nothing; the quarantined may beat and attest, which is why working
+commands use `find_working` and the others `find_worker`. Pure.
+"""
 
 from palyra_fleet.ledger.facts import Admission, WorkerRecord
 from palyra_fleet.ledger.state import LedgerState

@@ -1,4 +1,8 @@
-"""Ledger records as operators and workers see them on the wire. Pure; secrets never pass here."""
+"""Ledger records as operators and workers see them on the wire.
+
+The one place that builds these models, so that every listing shows a record the same way. Neither
+secrets nor their digests pass here. Pure. Times: Unix ms.
+"""
 
 from palyra_fleet.leases.records import WorkerApprovalGrant, WorkerLease
 from palyra_fleet.ledger.facts import WorkerRecord, lifecycle_state
