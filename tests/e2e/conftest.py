@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from palyra_egress.demo.upstream_ca import UpstreamCa
+from tests.e2e.apart import Apart, set_up_apart
 from tests.e2e.place import Place
 from tests.e2e.programs import programs
 from tests.e2e.upstreams import HOSTS, upstreams
@@ -30,6 +31,12 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
         programs() as registry,
     ):
         yield Place(tmp_path, registry, served, ca)
+
+
+@pytest.fixture
+async def apart(place: Place) -> Apart:
+    """Fleet and proxy as two running programs."""
+    return await set_up_apart(place)
 
 
 def _needed(program: str) -> str:

@@ -45,7 +45,7 @@ class Upstreams:
     """What arrived, and where the server listens. `git_root` holds bare repositories."""
 
     git_root: Path
-    wheel: bytes = field(default_factory=lambda: make_wheel())
+    wheel: bytes
     port: int = 0
     seen: list[SeenRequest] = field(default_factory=list)
 
@@ -155,7 +155,7 @@ def _record_digest(text: str) -> str:
 @asynccontextmanager
 async def upstreams(context: ssl.SSLContext, git_root: Path) -> AsyncIterator[Upstreams]:
     """Serve on a free loopback port until the block ends."""
-    served = Upstreams(git_root)
+    served = Upstreams(git_root, make_wheel())
     application = web.Application()
     application.router.add_route("*", "/{path:.*}", served.handle)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.5)

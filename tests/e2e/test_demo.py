@@ -1,0 +1,15 @@
+"""The first thing a newcomer runs: `palyra-egress demo` tells the whole story and ends with 0."""
+
+from tests.e2e.place import EGRESS, Place
+
+
+async def test_the_demo_shows_an_allowed_request_a_refused_one_and_a_quarantine(
+    place: Place,
+) -> None:
+    done = await place.programs.finished(EGRESS, "demo", environment=place.environment)
+    assert done.code == 0, done.said
+    for word in ("allowed", "refused: ", "quarantined by the fleet", "both chains hold"):
+        assert any(word in line for line in done.out.splitlines()), done.out
+    assert "egress.host_not_allowed" in done.out
+    assert "egress.metadata_target" in done.out
+    assert not place.home.exists()  # it keeps to a temporary directory
