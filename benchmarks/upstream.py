@@ -1,0 +1,63 @@
+"""The benchmarks' upstream: the smallest honest HTTP/1.1 server, plain and inside TLS.
+
+It answers every request head with the same 200 and a body of BODY_BYTES, keeps connections open,
+and does nothing else, so that what is measured is what stands before it. A program of its own:
+the argument is a PEM file with key and certificate; the first line out is JSON with its two ports.
+"""
+
+import asyncio
+import json
+import signal
+import ssl
+import sys
+from typing import Final
+
+BODY_BYTES: Final = 1024
+ANSWER: Final = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n" % BODY_BYTES
+) + b"x" * BODY_BYTES
+_HEAD_END: Final = b"\r\n\r\n"
+
+
+class Answering(asyncio.Protocol):
+    """One connection: an answer for each head; bodies are not expected."""
+
+    def __init__(self) -> None:
+        self._transport: asyncio.WriteTransport | None = None
+        self._pending = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        heads = (self._pending + data).split(_HEAD_END)
+        self._pending = heads.pop()
+        if heads and self._transport is not None:
+            self._transport.write(ANSWER * len(heads))
+
+
+def server_context(pem: str) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(pem)
+    return context
+
+
+async def main() -> None:
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, ended.set)
+    plain = await loop.create_server(Answering, "127.0.0.1", 0, backlog=1024)
+    secure = await loop.create_server(
+        Answering, "127.0.0.1", 0, backlog=1024, ssl=server_context(sys.argv[1])
+    )
+    ports = {"plain": plain.sockets[0].getsockname()[1], "tls": secure.sockets[0].getsockname()[1]}
+    sys.stdout.write(json.dumps(ports) + "\n")
+    sys.stdout.flush()
+    await ended.wait()
+    plain.close()
+    secure.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,47 @@
+"""The benchmarks run and measure something in every cell; how fast is not a test's business."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.programs import Programs, programs
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+WITHIN_S = 120.0
+
+
+async def report_of(registry: Programs, name: str, *arguments: str) -> Any:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("PALYRA_")}
+    done = await registry.finished(
+        *(sys.executable, BENCHMARKS / name, "--json", *arguments),
+        environment=kept,
+        within_s=WITHIN_S,
+    )
+    assert done.code == 0, done.err
+    return json.loads(done.out)
+
+
+async def test_every_cell_of_the_proxy_benchmark_has_answered_requests() -> None:
+    async with programs() as registry:
+        report = await report_of(
+            registry, "bench_proxy.py", "--seconds", "1", "--rounds", "1", "--connections", "4"
+        )
+    assert len(report["works"]) == 3
+    for row in report["works"]:
+        assert set(row["cells"]) == {"direct", "mitmdump", "ours"}
+        for name, cell in row["cells"].items():
+            assert cell["requests"] > 0, (row["work"], name)
+            assert (cell["proxy_cpu_us_per_request"] is None) is (name == "direct")
+
+
+async def test_every_cell_of_the_quarantine_benchmark_has_a_latency() -> None:
+    async with programs() as registry:
+        report = await report_of(
+            registry, "bench_quarantine.py", "--rounds", "1", "--tunnels", "1", "3"
+        )
+    assert set(report) == {"1", "3"}
+    for (latency,) in report.values():
+        assert set(latency) == {"refused_ms", "cut_ms", "quarantined_ms", "told_ms"}
+        assert min(latency.values()) >= 0
