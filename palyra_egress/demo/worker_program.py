@@ -2,7 +2,7 @@
 
 It knows nothing of Palyra. It uses curl when there is one, and Python's own client, and reports
 what it saw as JSON lines on stdout: what each request gave, and after the violation how long its
-open connection lived on. Arguments: the upstream's base URL and a URL that the policy does not allow.
+open connection lived on. Arguments: the upstream's base URL, and a URL the policy does not allow.
 """
 
 import http.client
