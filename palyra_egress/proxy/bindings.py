@@ -3,8 +3,8 @@
 `BindingView` answers two questions: whose credential is this, and may that lease still speak. It
 fails closed: no message yet, a view older than its allowed age, or a fleet that came back with a
 smaller epoch, sequence or fence than was seen before denies everybody. Workers that the proxy
-blocked itself stay blocked until a fleet snapshot, taken after the evidence was acknowledged, no
-longer lists them. Times: `now_unix_ms` for leases, `now_monotonic_ms` for freshness. Pure.
+blocked itself stay blocked until the fleet has acknowledged the evidence, has shown them as blocked
+and no longer does. Times: `now_unix_ms` for leases, `now_monotonic_ms` for freshness. Pure.
 """
 
 import hashlib
@@ -43,6 +43,7 @@ class BindingView:
     _ended: dict[str, Binding] = field(default_factory=dict, repr=False)
     _blocked_by_fleet: set[str] = field(default_factory=set)
     _blocked_here: set[str] = field(default_factory=set)
+    _acknowledged: set[str] = field(default_factory=set)
     _epoch: int = 0
     _seq: int = 0
     _highest_fence: int = 0
@@ -103,11 +104,20 @@ class BindingView:
     def block_here(self, worker_id: str) -> None:
         """Block a worker at once, before the fleet knows."""
         self._blocked_here.add(worker_id)
+        self._acknowledged.discard(worker_id)
 
     def evidence_delivered(self, worker_id: str) -> None:
-        """The fleet has acknowledged the evidence: from here on its word alone counts."""
-        self._blocked_by_fleet.add(worker_id)
-        self._blocked_here.discard(worker_id)
+        """The fleet has acknowledged the evidence: once its view shows the worker as blocked, its
+        word alone counts. Until then the block stays ours: what the stream still carries may be
+        older than the acknowledgement."""
+        self._acknowledged.add(worker_id)
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Leave to the fleet what it has acknowledged and shows as blocked."""
+        for worker_id in self._acknowledged & self._blocked_by_fleet:
+            self._acknowledged.discard(worker_id)
+            self._blocked_here.discard(worker_id)
 
     def expired(self, now_unix_ms: int) -> Ended:
         """Drop bindings whose time is over, with no word from the fleet needed."""
@@ -146,6 +156,7 @@ class BindingView:
                     {message.worker_id} if message.worker_id else set()
                 )
                 self._blocked_by_fleet |= workers
+                self._hand_over()
                 return Ended(worker_ids=workers)
             case "unblock":
                 if message.worker_id is not None:
@@ -174,6 +185,7 @@ class BindingView:
             self._end(lease_id)
         self._bindings = new
         self._blocked_by_fleet = set(message.blocked_workers)
+        self._hand_over()
         return Ended(lease_ids=frozenset(gone), worker_ids=frozenset(message.blocked_workers))
 
     def _end(self, lease_id: str) -> None:
