@@ -17,6 +17,7 @@ from typing import Self
 from palyra_egress.audit.chain import AuditFields, ChainBroken, ChainHead, follow, link
 
 _TAIL_BYTES = 1 << 20
+_CLOSED = -1
 
 
 class AuditUnavailable(Exception):
@@ -70,7 +71,7 @@ class AuditLog:
     def append(self, fields: AuditFields) -> int:
         """Write one entry and return its sequence number. Raises AuditUnavailable."""
         if self._broken:
-            raise AuditUnavailable(f"{self._path}: the audit log failed earlier")
+            raise AuditUnavailable(f"{self._path}: the audit log is closed or failed earlier")
         line, head = link(self._head, fields)
         try:
             written = os.write(self._descriptor, line)
@@ -96,10 +97,22 @@ class AuditLog:
         self._synced_seq = seq
 
     def close(self) -> None:
-        """Sync what is left and close the file."""
-        if not self._broken:
-            self.sync()
-        os.close(self._descriptor)
+        """Sync what is left and close the file; later appends are refused. May be called twice.
+
+        The descriptor is forgotten: its number may soon be another file's or a peer's socket.
+        """
+        descriptor, self._descriptor = self._descriptor, _CLOSED
+        if descriptor == _CLOSED:
+            return
+        failed, self._broken = self._broken, True
+        try:
+            if not failed:
+                os.fdatasync(descriptor)
+                self._synced_seq = self._head.seq
+        except OSError as error:
+            raise AuditUnavailable(f"{self._path}: {error.strerror}") from error
+        finally:
+            os.close(descriptor)
 
 
 def _lock(path: Path, descriptor: int) -> None:

@@ -144,7 +144,11 @@ class EvidenceSpool:
             raise SpoolUnavailable(f"{self._mark}: {error.strerror}") from error
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        """Close the file; nothing more is taken. May be called twice."""
+        descriptor, self._descriptor = self._descriptor, -1
+        self._broken = True
+        if descriptor >= 0:
+            os.close(descriptor)
 
     def _write(self, line: bytes) -> None:
         if self._broken:
@@ -166,6 +170,11 @@ class EvidenceSpool:
         delivered = self._delivered_seq()
         for number, line in enumerate(whole.split(b"\n") if newline else [], start=1):
             self._take(line, number, delivered)
+        if delivered > self._seq:
+            raise SpoolUnavailable(
+                f"{self._spool}: ends at {self._seq}, but {delivered} was delivered;"
+                " restore the file, or enrol the proxy anew with an empty spool directory"
+            )
 
     def _take(self, line: bytes, number: int, delivered: int) -> None:
         try:
@@ -176,6 +185,10 @@ class EvidenceSpool:
             raise SpoolUnavailable(
                 f"{self._spool}:{number}: not evidence signed by this proxy's key"
             ) from error
+        if (payload.seq, payload.previous_sha256) != (self._seq + 1, self._previous_sha256):
+            raise SpoolUnavailable(
+                f"{self._spool}:{number}: does not follow the line before it; evidence is missing"
+            )
         self._seq = payload.seq
         self._previous_sha256 = hashlib.sha256(encoded).hexdigest()
         if payload.seq > delivered:

@@ -1,0 +1,80 @@
+"""Evidence spool and audit log: what is missing is noticed, and a closed file stays closed."""
+
+import pytest
+
+from palyra_egress.audit.log import AuditLog, AuditUnavailable
+from palyra_egress.proxy.evidence import EvidenceSpool, SpoolUnavailable, Violation
+from palyra_fleet.wire.keys import SigningKey
+from tests.fakes.proxy_harness import LEASE, WORKER
+
+VIOLATION = Violation(
+    worker_id=WORKER,
+    lease_id=LEASE,
+    fence=1,
+    reason="egress.metadata_target",
+    quarantines=True,
+    strike_limit=0,
+    strike_window_ms=0,
+    rule_id=None,
+    policy_file=None,
+    policy_line=None,
+    policy_digest="0" * 64,
+    fingerprint="0" * 64,
+    target="CONNECT 169.254.169.254:80",
+    decision_id="01BX5ZZKBKACTAV9WEVGEMMVS1",
+    at_unix_ms=1,
+)
+
+
+@pytest.fixture
+def key(tmp_path) -> SigningKey:
+    return SigningKey.load_or_create(tmp_path / "key")
+
+
+def fill(directory, key: SigningKey, *, delivered: int = 0) -> None:
+    spool = EvidenceSpool.open(directory, "proxy", key)
+    for _ in range(3):
+        spool.append(VIOLATION)
+    if delivered:
+        spool.acknowledge(delivered)
+    spool.close()
+
+
+def test_a_spool_that_lost_its_file_is_refused_and_not_numbered_from_one_again(tmp_path, key):
+    fill(tmp_path / "spool", key, delivered=3)
+    (tmp_path / "spool" / "evidence.jsonl").unlink()
+    with pytest.raises(SpoolUnavailable, match="ends at 0, but 3 was delivered"):
+        EvidenceSpool.open(tmp_path / "spool", "proxy", key)
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_line_missing_from_the_spool_is_noticed(tmp_path, key, lost):
+    fill(tmp_path / "spool", key)
+    file = tmp_path / "spool" / "evidence.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    del lines[lost]
+    file.write_bytes(b"".join(lines))
+    with pytest.raises(SpoolUnavailable, match=f":{lost + 1}: does not follow"):
+        EvidenceSpool.open(tmp_path / "spool", "proxy", key)
+
+
+def test_a_whole_spool_opens_and_gives_what_is_pending(tmp_path, key):
+    fill(tmp_path / "spool", key, delivered=1)
+    spool = EvidenceSpool.open(tmp_path / "spool", "proxy", key)
+    assert [evidence.seq for evidence in spool.pending] == [2, 3]
+    spool.close()
+    spool.close()
+    with pytest.raises(SpoolUnavailable):
+        spool.append(VIOLATION)
+
+
+def test_a_closed_audit_log_writes_into_no_file_that_took_its_descriptor(tmp_path):
+    log = AuditLog.open(tmp_path / "audit.jsonl", 0)
+    descriptor = log._descriptor
+    log.close()
+    log.close()
+    with (tmp_path / "other").open("wb") as other:
+        assert other.fileno() == descriptor, "the number is used again"
+        with pytest.raises(AuditUnavailable):
+            log.append({"kind": "verdict"})
+    assert (tmp_path / "other").read_bytes() == b""
