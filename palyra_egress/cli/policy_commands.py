@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from palyra_egress.cli.policy_import_command import add_import_command
 from palyra_egress.clock import now_unix_ms
 from palyra_egress.destination.hostname import HostRefused
 from palyra_egress.policy.case_lines import judge_line
@@ -226,3 +227,4 @@ def add_policy_commands(subparsers: "argparse._SubParsersAction[argparse.Argumen
     parser.add_argument("--profile", help="for lines that name none")
     _add_common(parser)
     parser.set_defaults(run=judge)
+    add_import_command(commands)

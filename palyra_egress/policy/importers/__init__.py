@@ -1,0 +1,1 @@
+"""Translators from other tools' policy files; each module knows one tool's format."""
