@@ -122,6 +122,13 @@ class EnforcingHandler(ProxyConnectionHandler):
             if io.handler is not None:
                 io.handler.cancel("aborted")
 
+    async def handle_client(self) -> None:
+        """Run the connection to its end; however it ends, it is not counted any longer."""
+        try:
+            await super().handle_client()
+        finally:
+            self.guard.core.connections.forget(self)
+
     # --- hooks ----------------------------------------------------------------------------------
 
     async def handle_hook(self, hook: commands.StartHook) -> None:
@@ -176,6 +183,8 @@ class EnforcingHandler(ProxyConnectionHandler):
             self.guard.pinned_for(server)
             hook_data = server_hooks.ServerConnectionHookData(server=server, client=self.client)
             await self.handle_hook(server_hooks.ServerConnectHook(hook_data))
+            if self._aborted is not None:  # at that hook, or while it ran
+                raise Refused(self._aborted, audited=True)
             pinned = self.guard.pinned_for(server)
             reader, writer = await dial_pinned(pinned.addresses, pinned.port)
         except (Refused, DialRefused) as refused:
@@ -184,6 +193,11 @@ class EnforcingHandler(ProxyConnectionHandler):
         except asyncio.CancelledError:
             await self._dial_failed(command, Reason.UPSTREAM_UNREACHABLE)
             raise
+        except Exception as fault:  # noqa: BLE001 the proxy's outer edge: every fault refuses
+            _log.error("dialling failed: %s", type(fault).__name__)
+            self._refuse_fault()
+            await self._dial_failed(command, Reason.INTERNAL)
+            return
         if (aborted := self._aborted) is not None:
             _reset(writer)
             await self._dial_failed(command, aborted)
@@ -230,7 +244,13 @@ class EnforcingHandler(ProxyConnectionHandler):
         if exc_info is not None:
             kind: Any = exc_info[0].__name__ if isinstance(exc_info, tuple) else "exception"
             _log.error("protocol layer failed (%s); the connection is reset", kind)
+            self._refuse_fault()
+
+    def _refuse_fault(self) -> None:
+        """A fault outside a hook: audited once, and both sides are reset."""
+        if self._aborted is None:
             self.abort(Reason.INTERNAL)
+            self.guard.core.refuse_early(Reason.INTERNAL, self.guard.requester)
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
