@@ -31,6 +31,8 @@ class Seal:
     authority: bytes
     http_version: bytes
     headers: _Fields
+    buffered: bytes
+    has_trailers: bool
 
     @classmethod
     def of(cls, request: http.Request) -> Self:
@@ -44,6 +46,8 @@ class Seal:
             data.authority,
             data.http_version,
             data.headers.fields,
+            data.content or b"",
+            bool(data.trailers),
         )
 
 
@@ -56,6 +60,7 @@ class Exchange:
     judgement: Judgement
     seal: Seal
     started_monotonic_ms: int
+    request_meter: object = None
     request_bytes: int = 0
     response_bytes: int = 0
 
@@ -70,6 +75,22 @@ class Exchange:
         self.response_bytes += count
         limit = self.judgement.limits.max_response_bytes
         return limit is None or self.response_bytes <= limit
+
+    def holds(self, request: http.Request) -> bool:
+        """Whether this is still the granted request, with its meter."""
+        return Seal.of(request) == self.seal and request.stream is self.request_meter
+
+
+def is_as_read(request: http.Request, target: Target) -> bool:
+    """Whether the parsed request says what the checked head said, which is what is judged."""
+    data = request.data
+    path, _, query = data.path.partition(b"?")
+    return (data.method, path, query, data.http_version.startswith(b"HTTP/1.")) == (
+        target.method.encode(),
+        target.path.encode(),
+        target.query.encode(),
+        True,
+    )
 
 
 def forwardable(request: http.Request, target: Target) -> None:

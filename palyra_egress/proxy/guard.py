@@ -36,6 +36,7 @@ from palyra_egress.proxy.exchange import (
     Seal,
     body_may_follow,
     forwardable,
+    is_as_read,
     never_forwarded,
     returnable,
 )
@@ -279,6 +280,8 @@ class ConnectionGuard:
                 raise Refused(Reason.INTERNAL)
             target = plain_target(head, hosts)
             requester, known = self.requester, self._open_peer(target)
+        if not is_as_read(flow.request, target):
+            raise Refused(Reason.INTERNAL)
         request = egress_request(RequestKind.REQUEST, target, requester)
         if (reason := never_forwarded(headers)) is not None:
             return self.core.refuse(request, reason, self._connection)
@@ -300,7 +303,8 @@ class ConnectionGuard:
         )
         self._exchange = exchange
         flow.response = None
-        flow.request.stream = self._meter(exchange, exchange.take_request, Reason.REQUEST_TOO_LARGE)
+        meter = self._meter(exchange, exchange.take_request, Reason.REQUEST_TOO_LARGE)
+        flow.request.stream = exchange.request_meter = meter
 
     async def request(self, flow: http.HTTPFlow) -> None:
         """The body is complete (or was streamed): what leaves must still be what was granted."""
@@ -309,7 +313,12 @@ class ConnectionGuard:
         exchange = self._exchange
         if exchange is None or exchange.flow_id != flow.id:
             raise Refused(Reason.INTERNAL)
-        if Seal.of(flow.request) != exchange.seal or flow.server_conn.via is not None:
+        if not exchange.holds(flow.request) or flow.server_conn.via is not None:
+            raise Refused(Reason.INTERNAL)
+
+    def check_leaving(self, request: http.Request) -> None:
+        """Asked by the HTTP layer when a head is about to be written upstream. Raises Refused."""
+        if self._exchange is None or not self._exchange.holds(request):
             raise Refused(Reason.INTERNAL)
 
     async def responseheaders(self, flow: http.HTTPFlow) -> None:

@@ -11,7 +11,7 @@ from mitmproxy import http
 from mitmproxy.net.http import http1
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
-from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode
+from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode, HttpStream
 from mitmproxy.proxy.layers.http._base import HttpEvent, ReceiveHttp
 from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
@@ -54,6 +54,10 @@ class Answerer(Protocol):
     def answer_for(self, reason: Reason | None) -> Answer | None:
         """The answer that was prepared for the current request, or the generic one for a failure
         (`reason`); None when nothing may be said any more."""
+        ...
+
+    def check_leaving(self, request: http.Request) -> None:
+        """Raises unless this head is, to the letter, the one that was granted."""
         ...
 
 
@@ -150,6 +154,13 @@ class JudgedHttpLayer(HttpLayer):
             strict = StrictHttp1Server(self.context.fork(), self._guard)
             self.connections.setdefault(self.context.client, strict)
         yield from super()._handle_event(event)
+
+    def event_to_child(self, child: layer.Layer | HttpStream, event: events.Event) -> Commands:
+        """The last place before a head is written upstream, behind every hook: what is not the
+        granted request raises here, and the handler resets both sides."""
+        if isinstance(event, RequestHeaders) and not isinstance(child, HttpStream):
+            self._guard.check_leaving(event.request)
+        yield from super().event_to_child(child, event)
 
 
 class RefusedLayer(layer.Layer):
