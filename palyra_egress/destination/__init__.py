@@ -1,0 +1,1 @@
+"""Where a request wants to go: host names and patterns, address classes, resolving."""

@@ -1,0 +1,1 @@
+"""What is lent: grants, leases with fences, workspace scopes, egress credentials."""

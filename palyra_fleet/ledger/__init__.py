@@ -1,0 +1,1 @@
+"""The ledger: facts, commands and events of every worker, as a pure state machine."""

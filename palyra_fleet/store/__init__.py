@@ -1,0 +1,1 @@
+"""What makes decisions durable: the store protocol and its SQLite adapter."""

@@ -1,0 +1,1 @@
+"""What proxies saw: evidence intake, and what a violation costs."""

@@ -4,10 +4,6 @@ Each kind has one function that maps a case to ours and asserts. The corpora lie
 (`../shared/corpora`, or the folder named by PALYRA_CORPORA); without them the suite says so.
 """
 
-import json
-import os
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,11 +13,11 @@ from palyra_egress.destination.address_class import classify, parse_ipv4, parse_
 from palyra_egress.destination.hostname import HostRefused, canonical_host, parse_authority
 from palyra_egress.destination.hostpattern import PatternRefused, parse_pattern
 from palyra_egress.policy.case_lines import judge_case
-from palyra_egress.policy.errors import PolicyFileError
 from palyra_egress.policy.load import load_policy
 from palyra_egress.policy.paths import read_path
 from palyra_egress.policy.policy_lint import lint
 from palyra_egress.verdict import Verdict
+from tests.conformance.cases import ALL, OURS, RUNNERS, Case, allows, is_refused, runs, wanted
 from tests.conformance.not_ours import CASES, KINDS
 from tests.conformance.translate import (
     NOW,
@@ -39,54 +35,6 @@ from tests.conformance.translate import (
     url,
 )
 
-type Case = dict[str, Any]
-ROOT = Path(__file__).resolve().parents[2]
-CORPORA = Path(os.environ.get("PALYRA_CORPORA", ROOT.parent / "shared" / "corpora"))
-RUNNERS: dict[str, Callable[[Case], None]] = {}
-
-
-def runs(*kinds: str) -> Callable[[Callable[[Case], None]], Callable[[Case], None]]:
-    """Registers the function that runs these kinds."""
-
-    def register(function: Callable[[Case], None]) -> Callable[[Case], None]:
-        RUNNERS.update(dict.fromkeys(kinds, function))
-        return function
-
-    return register
-
-
-def _load_cases() -> list[Case]:
-    if not CORPORA.is_dir():
-        return []
-    files = sorted(CORPORA.glob("*.jsonl"))
-    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
-
-
-ALL = _load_cases()
-OURS = [c for c in ALL if c["kind"] not in KINDS and c["id"] not in CASES]
-
-
-def _wanted(case: Case) -> list[Any]:
-    """Every right answer: the strict one where the peer is laxer, and what else is acceptable."""
-    first = case.get("strict_expected", case["expected"])
-    return [first, case["acceptable"]] if "acceptable" in case else [first]
-
-
-def _refused(action: Callable[[], object]) -> bool:
-    try:
-        action()
-    except (HostRefused, PatternRefused, PolicyFileError):
-        return True
-    return False
-
-
-def _allows(action: Callable[[], Verdict]) -> str:
-    """The outcome; a target that cannot even be read is a denial."""
-    try:
-        return outcome(action())
-    except HostRefused:
-        return "deny"
-
 
 @runs("ip_class")
 def _ip_class(case: Case) -> None:
@@ -97,14 +45,14 @@ def _ip_class(case: Case) -> None:
     given = load([rule(["a.test"], ports=[port], private=private)], config.get("deny_ranges", []))
     forbidden = frozenset((a, config["proxy_port"]) for a in config.get("local_ips", ()))
     found = outcome(judge(given, url(f"https://a.test:{port}/"), [ip], forbidden))
-    match _wanted(case)[0]:
+    match wanted(case)[0]:
         case "load_error_or_allow":
             assert found == "allow"
         case "deny_unless_local_optin":  # an explicit `private` range is the opt-in
             without = load([rule(["a.test"])])
             assert outcome(judge(without, url("https://a.test/"), [ip])) == "deny"
         case _:
-            assert found in _wanted(case)
+            assert found in wanted(case)
 
 
 @runs("ip_literal_parse")
@@ -113,11 +61,11 @@ def _ip_literal_parse(case: Case) -> None:
     everything = load([rule(["0.0.0.0/0", "::/0", ".com"])])
     names_only = load([rule([".com"])])
     if expected["verdict"] == "deny_unless_ip_rule":
-        assert _allows(lambda: judge(names_only, url(f"https://{host}/"))) == "deny"
-        assert _allows(lambda: judge(everything, url(f"https://{host}/"))) == "allow"
+        assert allows(lambda: judge(names_only, url(f"https://{host}/"))) == "deny"
+        assert allows(lambda: judge(everything, url(f"https://{host}/"))) == "allow"
         return
-    assert _allows(lambda: judge(everything, url(f"https://{host}/"))) == "deny"
-    assert _allows(lambda: judge(everything, connect(f"{host}:443"))) == "deny"
+    assert allows(lambda: judge(everything, url(f"https://{host}/"))) == "deny"
+    assert allows(lambda: judge(everything, connect(f"{host}:443"))) == "deny"
     try:
         canonical, _ = parse_authority(host, 443)
     except HostRefused:
@@ -138,7 +86,7 @@ def _authority_normalize(case: Case) -> None:
     if expected["canonical"] is not None:
         assert canonical == expected["canonical"]
     acceptable = canonical is not None and canonical == case.get("acceptable")
-    found = _allows(lambda: judge(given, url(f"https://{raw}/")))
+    found = allows(lambda: judge(given, url(f"https://{raw}/")))
     assert found == ("allow" if acceptable else expected["verdict"])
 
 
@@ -157,13 +105,13 @@ def _hostport_parse(case: Case) -> None:
 
 
 def _pattern_is_valid(text: str) -> bool:
-    return not _refused(lambda: load([{"hosts": [text]}]))
+    return not is_refused(lambda: load([{"hosts": [text]}]))
 
 
 @runs("pattern_validate")
 def _pattern_validate(case: Case) -> None:
     pattern = case["input"]["pattern"]
-    assert ("valid" if _pattern_is_valid(pattern) else "invalid") in _wanted(case)
+    assert ("valid" if _pattern_is_valid(pattern) else "invalid") in wanted(case)
     if "suggest " in case["note"]:
         with pytest.raises(PatternRefused) as refused:
             parse_pattern(pattern)
@@ -175,7 +123,7 @@ def _host_match(case: Case) -> None:
     pattern, host = case["input"]["pattern"], case["input"]["host"]
     if case["input"].get("wildcard_matches_apex") and pattern.startswith("*."):
         pattern = pattern[1:]
-    if "invalid_pattern" in _wanted(case):
+    if "invalid_pattern" in wanted(case):
         assert not _pattern_is_valid(pattern)
         return
     try:
@@ -185,11 +133,11 @@ def _host_match(case: Case) -> None:
         pattern = error.suggestion
     if case["input"].get("list") == "deny":
         given = load([rule([".com"])], [pattern])
-        matched = _allows(lambda: judge(given, url(f"https://{host}/"))) == "deny"
+        matched = allows(lambda: judge(given, url(f"https://{host}/"))) == "deny"
     else:
         given = load([rule([pattern])])
-        matched = _allows(lambda: judge(given, url(f"https://{host}/"))) == "allow"
-    assert ("match" if matched else "nomatch") in _wanted(case)
+        matched = allows(lambda: judge(given, url(f"https://{host}/"))) == "allow"
+    assert ("match" if matched else "nomatch") in wanted(case)
 
 
 @runs("path_rule")
@@ -206,14 +154,14 @@ def _path_rule(case: Case) -> None:
         ]
     )
     target = f"https://{given_rule['host']}{asked['target']}"
-    found = _allows(lambda: judge(given, url(target, asked["method"])))
-    assert case["expected"] == "allow_or_deny" or found in _wanted(case)
+    found = allows(lambda: judge(given, url(target, asked["method"])))
+    assert case["expected"] == "allow_or_deny" or found in wanted(case)
 
 
 @runs("path_match")
 def _path_match(case: Case) -> None:
     given = load([rule(["a.test"], paths=glob_paths([case["input"]["pattern"]]))])
-    found = _allows(lambda: judge(given, url(f"https://a.test{case['input']['path']}")))
+    found = allows(lambda: judge(given, url(f"https://a.test{case['input']['path']}")))
     assert ("match" if found == "allow" else "nomatch") == case["expected"]
 
 
@@ -229,7 +177,7 @@ def _url_pattern_match(case: Case) -> None:
     found = "nomatch"
     if _pattern_is_valid(host):
         given = load([rule([host], paths=glob_paths([f"/{path}"]))])
-        allowed = _allows(lambda: judge(given, url(case["input"]["url"]))) == "allow"
+        allowed = allows(lambda: judge(given, url(case["input"]["url"]))) == "allow"
         found = "match" if allowed else "nomatch"
     assert found == case["expected"]
 
@@ -250,16 +198,16 @@ def _request_decision(case: Case) -> None:
         _, port = parse_authority(asked["host"], 443)
         policy = iron_policy(given["policy"], port)
         target = f"https://{asked['host'].partition(':')[0]}:{port}{asked['path']}"
-        found = _allows(lambda: judge(policy, url(target, asked["method"])))
+        found = allows(lambda: judge(policy, url(target, asked["method"])))
     elif case["kind"] == "protocol_restriction":
         policy = load([rule([given["pattern"]], schemes=[given["rule_protocol"]])])
-        found = _allows(lambda: judge(policy, url(f"{given['request_scheme']}://{given['host']}/")))
+        found = allows(lambda: judge(policy, url(f"{given['request_scheme']}://{given['host']}/")))
     else:
         allow, deny = _plain_policy(given["policy"])
         policy = load([rule(allow, schemes=["http", "https"])], deny)
         target = given.get("url") or f"https://{given['host']}:{given['port']}/"
-        found = _allows(lambda: judge(policy, url(target)))
-    assert found in _wanted(case)
+        found = allows(lambda: judge(policy, url(target)))
+    assert found in wanted(case)
 
 
 @runs("acl_decision")
@@ -270,25 +218,25 @@ def _acl_decision(case: Case) -> None:
         asked = connect(f"{given['host']}:443")
     else:
         asked = url(f"http://{given['host']}/")
-    assert outcome(judge(policy, asked)) in _wanted(case)
+    assert outcome(judge(policy, asked)) in wanted(case)
 
 
 @runs("policy_load")
 def _policy_load(case: Case) -> None:
     given = case["input"]
     if "policy" in given:
-        refused = _refused(lambda: iron_policy(given["policy"], 443))
+        refused = is_refused(lambda: iron_policy(given["policy"], 443))
     else:
         policy = YAML(typ="safe", pure=True).load(given["policy_yaml"])
-        refused = _refused(lambda: smokescreen_policy(policy, None))
+        refused = is_refused(lambda: smokescreen_policy(policy, None))
     assert ("invalid" if refused else "valid") == case["expected"]
 
 
 @runs("connect")
 def _connect(case: Case) -> None:
     given = load([rule(case["input"]["allow"])])
-    found = _allows(lambda: judge(given, connect(case["input"]["target"])))
-    assert {"allow": "tunnel"}.get(found, found) in _wanted(case)
+    found = allows(lambda: judge(given, connect(case["input"]["target"])))
+    assert {"allow": "tunnel"}.get(found, found) in wanted(case)
 
 
 @runs("inner_host_mismatch")
@@ -372,7 +320,7 @@ def _ipv4_literal_validate(case: Case) -> None:
 def _port_spec_validate(case: Case) -> None:
     spec = case["input"]["spec"]
     text = f"version: 1\nname: x\nrules: [{{id: r, hosts: [a.test], ports: [{spec}]}}]"
-    refused = _refused(lambda: load_policy(text.encode(), "f"))
+    refused = is_refused(lambda: load_policy(text.encode(), "f"))
     assert ("invalid" if refused else "valid") == case["expected"]
 
 
@@ -380,8 +328,8 @@ def _port_spec_validate(case: Case) -> None:
 def _dangerous_port(case: Case) -> None:
     port = case["input"]["port"]
     assert case["expected"] == "deny"
-    assert _refused(lambda: load([{"hosts": ["a.test"], "ports": [port]}]))
-    assert _allows(lambda: judge(load([rule(["a.test"])]), connect(f"a.test:{port}"))) == "deny"
+    assert is_refused(lambda: load([{"hosts": ["a.test"], "ports": [port]}]))
+    assert allows(lambda: judge(load([rule(["a.test"])]), connect(f"a.test:{port}"))) == "deny"
 
 
 def _as_ours(document: Case) -> dict[str, Any]:
@@ -410,12 +358,12 @@ def _as_ours(document: Case) -> dict[str, Any]:
 def _policy_lint(case: Case) -> None:
     text = case["input"]["policy_yaml"]
     if not text.strip():
-        assert _refused(lambda: load_policy(text.encode(), "f"))
+        assert is_refused(lambda: load_policy(text.encode(), "f"))
         return
     ours = _as_ours(YAML(typ="safe", pure=True).load(text))
     expected = case["expected"]
     if expected in ("error", "error_or_fix"):
-        assert _refused(lambda: load(**ours))
+        assert is_refused(lambda: load(**ours))
         return
     policy = load(**ours)
     if expected == "fix":
@@ -432,15 +380,15 @@ def _python_primitive_trap(case: Case) -> None:
     if primitive.startswith(("ipaddress", "x in ip_network")):
         assert outcome(judge(anything, url("https://a.com/"), [value])) == "deny"
     elif primitive.startswith("socket.getaddrinfo"):
-        assert _allows(lambda: judge(anything, url(f"https://{value}/"))) == "deny"
+        assert allows(lambda: judge(anything, url(f"https://{value}/"))) == "deny"
     elif primitive.startswith("urllib.parse"):
-        assert _allows(lambda: judge(anything, url(value))) == "deny"
+        assert allows(lambda: judge(anything, url(value))) == "deny"
     elif primitive.startswith("int(x)"):
-        assert _refused(lambda: parse_authority(f"a.com:{value}", None))
+        assert is_refused(lambda: parse_authority(f"a.com:{value}", None))
     elif primitive.startswith("x.encode"):
-        assert _refused(lambda: canonical_host(value))
+        assert is_refused(lambda: canonical_host(value))
     elif primitive.startswith("yaml.safe_load"):
-        assert _refused(lambda: load_policy(value.encode(), "f"))
+        assert is_refused(lambda: load_policy(value.encode(), "f"))
     else:
         raise AssertionError(f"no mapping for {primitive}")
 

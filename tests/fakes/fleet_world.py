@@ -26,7 +26,7 @@ from tests.fakes.memory_fleet_store import MemoryFleetStore
 
 START_UNIX_MS = 1_800_000_000_000
 IMAGE, BUILD, ARTIFACT = "1" * 64, "2" * 64, "3" * 64
-SCOPE = wire.WorkspaceScopeModel(workspace_root="/work/run", allowed_paths=("/work/run/in",))
+SCOPE = wire.WorkspaceScopeModel(workspace_root="/job/run", allowed_paths=("/job/run/in",))
 CLEAN = wire.CleanupReport(workspace_removed=True, processes_ended=True, secrets_removed=True)
 DIRTY = wire.CleanupReport(workspace_removed=True, processes_ended=False, secrets_removed=True)
 

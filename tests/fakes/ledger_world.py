@@ -12,7 +12,7 @@ from palyra_fleet.ledger.manager import Outcome, WorkerFleetManager
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.refusals import FleetReason, Refusal
 
-SCOPE = WorkerWorkspaceScope("/work/run", ("/work/run/in",))
+SCOPE = WorkerWorkspaceScope("/job/run", ("/job/run/in",))
 FAR_UNIX_MS = 10_000_000_000
 
 

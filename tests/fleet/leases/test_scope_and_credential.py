@@ -11,9 +11,9 @@ from palyra_fleet.leases.workspace import WorkerWorkspaceScope
 @pytest.mark.parametrize(
     ("root", "paths"),
     [
-        ("/work", ("/work",)),
-        ("/work/run", ("/work/run/a", "/work/run/b/c")),
-        ("/work/..run", ("/work/..run/...",)),  # dots that are names
+        ("/job", ("/job",)),
+        ("/job/run", ("/job/run/a", "/job/run/b/c")),
+        ("/job/..run", ("/job/..run/...",)),  # dots that are names
     ],
 )
 def test_a_normal_scope_inside_its_root_is_taken(root: str, paths: tuple[str, ...]) -> None:
@@ -23,25 +23,25 @@ def test_a_normal_scope_inside_its_root_is_taken(root: str, paths: tuple[str, ..
 @pytest.mark.parametrize(
     ("root", "paths"),
     [
-        ("", ("/work",)),
-        ("/", ("/work",)),  # everything is not a workspace
+        ("", ("/job",)),
+        ("/", ("/job",)),  # everything is not a workspace
         ("//", ("//",)),
-        ("//work", ("//work/a",)),  # POSIX leaves the meaning of two slashes open
+        ("//job", ("//job/a",)),  # POSIX leaves the meaning of two slashes open
         ("work", ("work/a",)),  # relative
-        ("/work/", ("/work/a",)),
-        ("/work/./run", ("/work/run",)),
-        ("/work/../etc", ("/work/../etc/a",)),
-        ("/work", ()),  # an empty list allows nothing
-        ("/work", ("/workshop",)),  # a prefix of the name is not a parent
-        ("/work", ("/etc",)),
-        ("/work", ("/work/../etc",)),
-        ("/work", ("/work//a",)),
-        ("/work", ("/work/a/",)),
-        ("/work", ("work/a",)),
-        ("/work", ("/work/a\x00b",)),
-        ("/work", ("/work/a\nb",)),
-        ("/work", ("/work/a\\..\\b",)),
-        ("/work", ("/work/a", "/etc/passwd")),  # one bad path spoils the scope
+        ("/job/", ("/job/a",)),
+        ("/job/./run", ("/job/run",)),
+        ("/job/../etc", ("/job/../etc/a",)),
+        ("/job", ()),  # an empty list allows nothing
+        ("/job", ("/jobshop",)),  # a prefix of the name is not a parent
+        ("/job", ("/etc",)),
+        ("/job", ("/job/../etc",)),
+        ("/job", ("/job//a",)),
+        ("/job", ("/job/a/",)),
+        ("/job", ("work/a",)),
+        ("/job", ("/job/a\x00b",)),
+        ("/job", ("/job/a\nb",)),
+        ("/job", ("/job/a\\..\\b",)),
+        ("/job", ("/job/a", "/etc/passwd")),  # one bad path spoils the scope
     ],
 )
 def test_a_scope_that_is_not_plainly_inside_is_refused(root: str, paths: tuple[str, ...]) -> None:
