@@ -18,7 +18,8 @@ from typing import Any
 
 from palyra_egress.clock import now_monotonic_ms, now_unix_ms
 from palyra_egress.proxy.egress_proxy import EgressProxy
-from palyra_egress.proxy.handler import GuardFactory
+from palyra_egress.proxy.guard import ConnectionGuard
+from palyra_egress.proxy.handler import AddonChain, EnforcingHandler, GuardFactory
 from palyra_egress.proxy.settings import ProxySettings
 from palyra_fleet.wire.models import Binding, ViewMessage
 
@@ -145,6 +146,36 @@ async def read_reply(reader: asyncio.StreamReader, has_body: Any = None) -> Repl
     return Reply(int(status), phrase.strip(), headers, body)
 
 
+async def read_to_end(reader: asyncio.StreamReader) -> bytes:
+    """Everything until the connection is closed or reset."""
+    got = b""
+    async with asyncio.timeout(10):
+        try:
+            while data := await reader.read(65536):
+                got += data
+        except OSError:  # a reset, bare or inside TLS, is an end too
+            pass
+    return got
+
+
+@dataclass
+class Injection:
+    """Faults for every connection of one proxy: a guard that misbehaves, a foreign addon chain,
+    and how long a hook may take."""
+
+    guard_class: type[ConnectionGuard] = ConnectionGuard
+    chain: AddonChain | None = None
+    hook_deadline_s: float | None = None
+    proxy: EgressProxy | None = None
+
+    def make_guard(self, handler: EnforcingHandler) -> ConnectionGuard:
+        assert self.proxy is not None
+        handler._chain = self.chain
+        if self.hook_deadline_s is not None:
+            handler._hook_deadline_s = self.hook_deadline_s
+        return self.guard_class(self.proxy.enforcement.parts, handler)
+
+
 @asynccontextmanager
 async def proxy_harness(
     directory: Path,
@@ -152,9 +183,12 @@ async def proxy_harness(
     hosts: str = "",
     extra_roots: Path | None = None,
     make_guard: GuardFactory | None = None,
+    inject: Injection | None = None,
     **settings: Any,
 ) -> AsyncIterator[Harness]:
-    """A running proxy with one live lease of profile `test`."""
+    """A running proxy with one live lease of profile `test`, and one of another worker."""
+    if inject is not None:
+        make_guard = inject.make_guard
     policy_file, hosts_file = _write_inputs(directory, policy, hosts)
     proxy = await EgressProxy.start(
         ProxySettings(
@@ -170,6 +204,8 @@ async def proxy_harness(
         ),
         make_guard,
     )
+    if inject is not None:
+        inject.proxy = proxy
     harness = Harness(proxy, directory)
     try:
         harness.tell(

@@ -55,6 +55,13 @@ class RecordingUpstream:
                     writer.write(self.answer)
                     await writer.drain()
 
+    async def wait_until_closed(self) -> None:
+        """Wait until no connection that was served is open any more."""
+        async with asyncio.timeout(10):
+            while self.open_now:
+                self.closed.clear()
+                await self.closed.wait()
+
     @property
     def heads(self) -> list[bytes]:
         """Every request line that arrived."""

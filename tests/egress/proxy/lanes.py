@@ -1,0 +1,177 @@
+"""The lanes that bytes take through the proxy, as one worker drives them, for the chaos tests.
+
+Each lane sends one request that the policy allows and closes the connection after it, and answers
+with every byte that came back after the tunnel (if any) was open. `CLOSING` asks for the
+connection's end, so that a lane always ends, whether the proxy answered or cut it.
+"""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from palyra_egress.demo.upstream_ca import UpstreamCa
+from tests.fakes.proxy_harness import Harness, Injection, basic, proxy_harness, read_to_end
+from tests.fakes.upstream import RecordingUpstream, recording_upstream
+
+POLICY: Final = """\
+version: 1
+name: chaos
+rules:
+  - id: api
+    hosts: [api.example]
+    ports: [{secure}, {impostor}]
+    methods: [GET, POST]
+    private: [127.0.0.0/8]
+  - id: plain
+    hosts: [plain.example]
+    schemes: [http]
+    ports: [{plain}]
+    methods: [GET, POST]
+    private: [127.0.0.0/8]
+profiles:
+  test: [api, plain]
+violations:
+  quarantine: [metadata_target, private_target]
+"""
+HOSTS: Final = "127.0.0.1 api.example plain.example\n"
+BODY: Final = b"5\r\nBODY!\r\n"
+BODY_END: Final = b"0\r\n\r\n"
+
+
+@dataclass
+class Chaos:
+    """A proxy with an upstream per kind, and what the worker's side of a lane needs."""
+
+    harness: Harness
+    plain: RecordingUpstream
+    secure: RecordingUpstream
+    impostor: RecordingUpstream
+
+    @property
+    def core(self) -> Any:
+        return self.harness.core
+
+    @property
+    def upstreams(self) -> tuple[RecordingUpstream, ...]:
+        return self.plain, self.secure, self.impostor
+
+    def nothing_was_dialled(self) -> None:
+        assert [upstream.connections for upstream in self.upstreams] == [0, 0, 0]
+        self.nothing_was_received()
+
+    def nothing_was_received(self) -> None:
+        assert [bytes(upstream.received) for upstream in self.upstreams] == [b"", b"", b""]
+
+    async def everything_is_closed(self) -> None:
+        """Both sides of every connection end, and the proxy remembers none of them."""
+        for upstream in self.upstreams:
+            await upstream.wait_until_closed()
+        await self.core.connections.wait_until_empty(5)
+        assert len(self.core.connections) == 0
+
+
+@asynccontextmanager
+async def chaos(directory: Path, inject: Injection | None = None) -> AsyncIterator[Chaos]:
+    ca = UpstreamCa.create(directory / "ca")
+    stranger = UpstreamCa.create(directory / "stranger")
+    async with (
+        recording_upstream() as plain,
+        recording_upstream(ca.server_context("api.example")) as secure,
+        recording_upstream(stranger.server_context("api.example")) as impostor,
+        proxy_harness(
+            directory / "proxy",
+            POLICY.format(plain=plain.port, secure=secure.port, impostor=impostor.port),
+            HOSTS,
+            ca.ca_file,
+            inject=inject,
+        ) as harness,
+    ):
+        yield Chaos(harness, plain, secure, impostor)
+
+
+def plain_head(world: Chaos, method: str, extra: str = "", path: str = "/x") -> bytes:
+    authority = f"plain.example:{world.plain.port}"
+    return (
+        f"{method} http://{authority}{path} HTTP/1.1\r\nHost: {authority}\r\n{extra}"
+        f"Connection: close\r\nProxy-Authorization: {basic()}\r\n\r\n"
+    ).encode()
+
+
+def inner_head(authority: str, method: str, extra: str = "", path: str = "/x") -> bytes:
+    return (
+        f"{method} {path} HTTP/1.1\r\nHost: {authority}\r\n{extra}Connection: close\r\n\r\n"
+    ).encode()
+
+
+async def _send_plain(world: Chaos, raw: bytes) -> bytes:
+    reader, writer = await world.harness.connect()
+    writer.write(raw)
+    got = await read_to_end(reader)
+    writer.close()
+    return got
+
+
+async def _send_tunnelled(world: Chaos, authority: str, raw: bytes) -> bytes:
+    try:
+        reply, reader, writer = await world.harness.tunnel(authority)
+    except (OSError, ssl.SSLError):
+        return b""
+    if reply is None:
+        return b""
+    if reply.status != 200:
+        writer.close()
+        return f"refused {reply.status}".encode()
+    writer.write(raw)
+    got = await read_to_end(reader)
+    writer.close()
+    return got
+
+
+async def plain(world: Chaos) -> bytes:
+    return await _send_plain(world, plain_head(world, "GET"))
+
+
+async def plain_streamed(world: Chaos) -> bytes:
+    head = plain_head(world, "POST", "Transfer-Encoding: chunked\r\n")
+    return await _send_plain(world, head + BODY + BODY_END)
+
+
+async def inspected(world: Chaos) -> bytes:
+    authority = f"api.example:{world.secure.port}"
+    return await _send_tunnelled(world, authority, inner_head(authority, "GET"))
+
+
+async def inspected_streamed(world: Chaos) -> bytes:
+    authority = f"api.example:{world.secure.port}"
+    head = inner_head(authority, "POST", "Transfer-Encoding: chunked\r\n")
+    return await _send_tunnelled(world, authority, head + BODY + BODY_END)
+
+
+async def refused_connect(world: Chaos) -> bytes:
+    """A CONNECT that no rule allows."""
+    return await _send_tunnelled(world, "unknown.example:443", b"")
+
+
+async def untrusted_upstream(world: Chaos) -> bytes:
+    """An allowed name whose server shows a certificate that nobody trusts."""
+    authority = f"api.example:{world.impostor.port}"
+    return await _send_tunnelled(world, authority, inner_head(authority, "GET"))
+
+
+async def mute_upstream(world: Chaos) -> bytes:
+    """A server that takes the request and hangs up."""
+
+    async def hang_up(_head: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    world.plain.respond = hang_up
+    return await plain(world)
+
+
+type Lane = Callable[[Chaos], Awaitable[bytes]]
+
+CARRYING: Final[tuple[Lane, ...]] = (plain, inspected, plain_streamed, inspected_streamed)

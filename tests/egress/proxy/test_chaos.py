@@ -1,0 +1,313 @@
+"""Whatever goes wrong at whichever moment, nothing leaves that was not granted.
+
+Faults are put into real connections (a guard that misbehaves at one hook, a broken part of the
+core), and every test asks the upstream what arrived. The hooks come from the handler's own table,
+so that a new hook without a row here fails.
+"""
+
+import asyncio
+import os
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import pytest
+
+from palyra_egress.proxy.bindings import BindingView
+from palyra_egress.proxy.core import Phase
+from palyra_egress.proxy.guard import ConnectionGuard
+from palyra_egress.proxy.handler import DECIDED
+from palyra_egress.service import EgressProxyPolicyService
+from tests.egress.proxy.lanes import (
+    BODY_END,
+    CARRYING,
+    Chaos,
+    Lane,
+    chaos,
+    inner_head,
+    inspected,
+    inspected_streamed,
+    mute_upstream,
+    plain,
+    plain_streamed,
+    refused_connect,
+    untrusted_upstream,
+)
+from tests.fakes.proxy_harness import Injection, read_to_end
+
+HANG_DEADLINE_S: Final = 0.15
+
+# --- the table: how each hook is reached, and what may have happened before it -----------------
+
+NOT_DIALLED: Final = "nothing was dialled"
+NOT_SENT: Final = "dialled, and no byte of a request was sent"
+GRANTED: Final = "the granted request is on its way; no response byte comes back"
+PASSED_ON: Final = "the granted exchange went through; both sides end"
+
+_PLAIN: Final = (plain, plain_streamed)
+_INSPECTED: Final = (inspected, inspected_streamed)
+
+STIMULI: Final[dict[str, tuple[tuple[tuple[Lane, ...], str], ...]]] = {
+    "client_connected": ((CARRYING, NOT_DIALLED),),
+    "next_layer": ((CARRYING, NOT_DIALLED),),
+    "http_connect": ((_INSPECTED, NOT_DIALLED),),
+    "http_connected": ((_INSPECTED, NOT_DIALLED),),
+    "http_connect_error": (((refused_connect,), NOT_DIALLED),),
+    "tls_clienthello": ((_INSPECTED, NOT_DIALLED),),
+    "tls_start_client": ((_INSPECTED, NOT_DIALLED),),
+    "requestheaders": ((CARRYING, NOT_DIALLED),),
+    "tls_start_server": ((_INSPECTED, NOT_SENT),),
+    "tls_failed_server": (((untrusted_upstream,), NOT_SENT),),
+    "request": (
+        ((plain, inspected), NOT_DIALLED),
+        ((plain_streamed, inspected_streamed), GRANTED),  # the body went out while it came in
+    ),
+    "responseheaders": ((CARRYING, GRANTED),),
+    "error": (((mute_upstream,), GRANTED),),
+    "response": ((CARRYING, PASSED_ON),),
+    "client_disconnected": ((CARRYING, PASSED_ON),),
+}
+
+
+# --- the faults ---------------------------------------------------------------------------------
+
+
+@dataclass
+class Struck:
+    """Proof that the fault really happened."""
+
+    event: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+async def _raise() -> None:
+    raise RuntimeError("injected")
+
+
+async def _time_out() -> None:
+    raise TimeoutError
+
+
+async def _hang() -> None:
+    await asyncio.Event().wait()
+
+
+async def _cancel() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.Event().wait()
+
+
+FAULTS: Final = {
+    "raises": _raise,
+    "raises a timeout": _time_out,
+    "hangs": _hang,
+    "is cancelled": _cancel,
+}
+
+
+def faulty_guard(hook: str, fault: str, *, late: bool, struck: Struck) -> type[ConnectionGuard]:
+    """A guard whose `hook` fails, before its decision or (`late`) after it."""
+    decide = getattr(ConnectionGuard, hook)
+
+    async def fail(self: ConnectionGuard, subject: Any) -> None:
+        if late:
+            await decide(self, subject)
+        struck.event.set()
+        await FAULTS[fault]()
+
+    return type("FaultyGuard", (ConnectionGuard,), {hook: fail})
+
+
+def _matrix() -> list[Any]:
+    rows = []
+    for hook in sorted(DECIDED):
+        for lanes, expected in STIMULI[hook]:
+            for lane in lanes:
+                for fault in FAULTS:
+                    # a late fault differs from an early one by what was decided, not by its kind
+                    lates = (False, True) if lane is lanes[0] or fault == "raises" else (False,)
+                    for late in lates:
+                        when = "late" if late else "early"
+                        name = f"{hook}-{fault.replace(' ', '_')}-{when}-{lane.__name__}"
+                        rows.append(pytest.param(hook, fault, late, lane, expected, id=name))
+    return rows
+
+
+def test_every_hook_that_is_decided_has_a_row_and_every_row_a_hook():
+    assert set(STIMULI) == set(DECIDED)
+
+
+@pytest.mark.parametrize("lane", CARRYING)
+async def test_every_lane_carries_a_request_while_nothing_is_wrong(tmp_path, lane):
+    async with chaos(tmp_path) as world:
+        got = await lane(world)
+        assert got.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert got.endswith(b"hello")
+        assert world.plain.connections + world.secure.connections == 1
+        await world.everything_is_closed()
+
+
+@pytest.mark.parametrize(("hook", "fault", "late", "lane", "expected"), _matrix())
+async def test_a_hook_that_fails_lets_nothing_through(tmp_path, hook, fault, late, lane, expected):
+    struck = Struck()
+    inject = Injection(
+        faulty_guard(hook, fault, late=late, struck=struck),
+        hook_deadline_s=HANG_DEADLINE_S if fault == "hangs" else None,
+    )
+    async with chaos(tmp_path, inject) as world:
+        got = await lane(world)
+        async with asyncio.timeout(5):
+            await struck.event.wait()
+        await world.everything_is_closed()
+        match expected:
+            case "nothing was dialled":
+                world.nothing_was_dialled()
+            case "dialled, and no byte of a request was sent":
+                world.nothing_was_received()
+            case "the granted request is on its way; no response byte comes back":
+                assert b"hello" not in got
+                assert b" 200 " not in got
+            case _:
+                assert got.count(b"hello") <= 1
+        if hook == "request":
+            received = bytes(world.plain.received + world.secure.received)
+            assert not received.endswith(BODY_END), "the request must not look complete"
+
+
+# --- a broken part of the core --------------------------------------------------------------------
+
+
+class RaisingService(EgressProxyPolicyService):
+    """A judge whose two phases, or whose refusals, fail."""
+
+    failing: frozenset[str] = frozenset()
+
+    def precheck(self, request, now_unix_ms):
+        self._fail("precheck")
+        return super().precheck(request, now_unix_ms)
+
+    def decide(self, request, addresses, now_unix_ms):
+        self._fail("decide")
+        return super().decide(request, addresses, now_unix_ms)
+
+    def refusal(self, request, reason):
+        self._fail("refusal")
+        return super().refusal(request, reason)
+
+    def _fail(self, name):
+        if name in self.failing:
+            raise RuntimeError("injected")
+
+
+def _use_failing_service(world: Chaos, *failing: str) -> None:
+    service = RaisingService(world.core.service.policy)
+    service.failing = frozenset(failing)
+    world.core.service = service
+
+
+def _write_to(descriptor: int, device: str, flags: int) -> None:
+    """From now on what is written to `descriptor` goes to `device`."""
+    other = os.open(device, flags)
+    os.dup2(other, descriptor)
+    os.close(other)
+
+
+def policy_is_gone(world: Chaos) -> None:
+    world.core.service.replace_policy(None)
+
+
+def precheck_raises(world: Chaos) -> None:
+    _use_failing_service(world, "precheck")
+
+
+def decide_raises(world: Chaos) -> None:
+    _use_failing_service(world, "decide")
+
+
+def whole_judge_raises(world: Chaos) -> None:
+    _use_failing_service(world, "precheck", "decide", "refusal")
+
+
+def view_was_never_heard(world: Chaos) -> None:
+    world.core.view = BindingView()
+
+
+def view_is_stale(world: Chaos) -> None:
+    world.core.view._heard_at_monotonic_ms -= world.core.view.max_age_ms + 1
+
+
+def disk_is_full(world: Chaos) -> None:
+    _write_to(world.core.audit._descriptor, "/dev/full", os.O_WRONLY)
+
+
+def audit_is_read_only(world: Chaos) -> None:
+    _write_to(world.core.audit._descriptor, "/dev/null", os.O_RDONLY)
+
+
+def spool_is_broken(world: Chaos) -> None:
+    world.core.spool._broken = True
+
+
+def proxy_is_starting(world: Chaos) -> None:
+    world.core.phase = Phase.STARTING
+
+
+def proxy_is_stopping(world: Chaos) -> None:
+    world.core.phase = Phase.STOPPING
+
+
+BREAKAGES: Final = (
+    policy_is_gone,
+    precheck_raises,
+    decide_raises,
+    whole_judge_raises,
+    view_was_never_heard,
+    view_is_stale,
+    disk_is_full,
+    audit_is_read_only,
+    spool_is_broken,
+    proxy_is_starting,
+    proxy_is_stopping,
+)
+
+
+@pytest.mark.parametrize("lane", CARRYING)
+@pytest.mark.parametrize("breakage", BREAKAGES)
+async def test_a_broken_core_lets_nothing_through(tmp_path, breakage, lane):
+    async with chaos(tmp_path) as world:
+        breakage(world)
+        got = await lane(world)
+        assert b" 200 OK" not in got
+        await world.everything_is_closed()
+        world.nothing_was_dialled()
+
+
+@pytest.mark.parametrize("breakage", BREAKAGES)
+async def test_a_core_that_breaks_while_a_tunnel_is_open_lets_nothing_more_through(
+    tmp_path, breakage
+):
+    async with chaos(tmp_path) as world:
+        authority = f"api.example:{world.secure.port}"
+        _, reader, writer = await world.harness.tunnel(authority)
+        breakage(world)
+        writer.write(inner_head(authority, "GET"))
+        assert b" 200 OK" not in await read_to_end(reader)
+        writer.close()
+        await world.everything_is_closed()
+        world.nothing_was_dialled()
+
+
+@pytest.mark.parametrize("breakage", BREAKAGES)
+async def test_a_core_that_breaks_stops_a_connection_whose_upstream_is_open(tmp_path, breakage):
+    async with chaos(tmp_path) as world:
+        authority = f"api.example:{world.secure.port}"
+        _, reader, writer = await world.harness.tunnel(authority)
+        writer.write(f"GET /first HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode())
+        assert (await reader.readuntil(b"hello")).startswith(b"HTTP/1.1 200 OK")
+        before = bytes(world.secure.received)
+        breakage(world)
+        writer.write(inner_head(authority, "GET", path="/second"))
+        assert b" 200 OK" not in await read_to_end(reader)
+        writer.close()
+        await world.everything_is_closed()
+        assert bytes(world.secure.received) == before
