@@ -5,7 +5,7 @@ memory, for two days at most, path length 0; the intermediate signs leaves, one 
 one day, with a key of their own that is neither CA's. Leaves are minted after the CONNECT was
 allowed and never before, and kept in a bounded cache together with their TLS context. Upstream, TLS
 1.2 or newer is verified against one pinned bundle, for exactly the judged host.
-Sources: RFC 5280, RFC 6125.
+Sources: RFC 5280, RFC 9525.
 """
 
 import ipaddress
@@ -31,6 +31,7 @@ LEAF_LIFE = timedelta(days=1)
 CLOCK_SKEW = timedelta(minutes=5)
 MAX_LEAVES = 2048
 HTTP1_ALPN = b"http/1.1"
+X509_CHECK_FLAG_NEVER_CHECK_SUBJECT = 0x20  # openssl/x509v3.h; a common name names no host
 
 
 class AuthorityError(Exception):
@@ -79,6 +80,8 @@ class InterceptionAuthority:
             raise AuthorityError(f"{directory}: the root CA files are damaged") from error
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise AuthorityError(f"{key_path}: expected an EC key")
+        if key.public_key() != certificate.public_key():
+            raise AuthorityError(f"{directory}: root-key.pem is not the key of root.pem")
         return cls(directory, _Issuer(certificate, key))
 
     @property
@@ -157,7 +160,8 @@ def upstream_connection(host: CanonicalHost, trusted_bundle: Path) -> SSL.Connec
     parameters = SSL._lib.SSL_get0_param(connection._ssl)  # type: ignore[attr-defined]
     SSL._lib.X509_VERIFY_PARAM_set_hostflags(  # type: ignore[attr-defined]
         parameters,
-        SSL._lib.X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS,  # type: ignore[attr-defined]
+        SSL._lib.X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS  # type: ignore[attr-defined]
+        | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT,
     )
     try:
         packed = ipaddress.ip_address(host).packed
