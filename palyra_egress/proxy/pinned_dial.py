@@ -38,11 +38,15 @@ async def dial_pinned(
             )
     except (OSError, TimeoutError) as error:
         raise DialRefused(Reason.UPSTREAM_UNREACHABLE) from error
-    peer = ipaddress.ip_address(connected.getpeername()[0])
+    try:
+        peer = ipaddress.ip_address(connected.getpeername()[0])
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except OSError as error:  # reset already: who it was cannot be checked any more
+        connected.close()
+        raise DialRefused(Reason.UPSTREAM_UNREACHABLE) from error
     if peer not in {ipaddress.ip_address(address) for address in pinned}:
         connected.close()
         raise DialRefused(Reason.NOT_PINNED)
-    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return await asyncio.open_connection(sock=connected, limit=READ_BUFFER_BYTES)
 
 
