@@ -49,16 +49,17 @@ class Output:
     async def line(self, number: int) -> str:
         """The line with this number, from 0, once it is complete."""
         while self._data.count(b"\n") <= number:
-            assert not self.reading.done(), f"the output ended before line {number}: {self.text}"
             await self._more()
         return self.text.split("\n")[number]
 
     async def holds(self, text: str) -> None:
         while text not in self.text:
-            assert not self.reading.done(), f"{text!r} never came: {self.text}"
             await self._more()
 
     async def _more(self) -> None:
+        """Wait for more output. Raises EOFError when there will be none."""
+        if self.reading.done():
+            raise EOFError
         self._grew.clear()
         await self._grew.wait()
 
@@ -129,6 +130,9 @@ class Program:
                 await waiting
         except TimeoutError:
             raise AssertionError(f"{what!r} did not come within {within_s:g} s: {self}") from None
+        except EOFError:
+            code = await self.ended()
+            raise AssertionError(f"ended with {code} before {what!r} came: {self}") from None
 
     def __str__(self) -> str:
         return f"stdout: {self.out.text}\nstderr: {self.err.text}"

@@ -26,7 +26,7 @@ async def report_of(registry: Programs, name: str, *arguments: str) -> Any:
 async def test_every_cell_of_the_proxy_benchmark_has_answered_requests() -> None:
     async with programs() as registry:
         report = await report_of(
-            registry, "bench_proxy.py", "--seconds", "1", "--rounds", "1", "--connections", "4"
+            registry, "bench_proxy.py", "--seconds", "0.5", "--rounds", "1", "--connections", "4"
         )
     assert len(report["works"]) == 3
     for row in report["works"]:
