@@ -19,8 +19,11 @@ from typing import Final
 from palyra_fleet.api.problems import ApiReason, ApiRefusal, Headers
 from palyra_fleet.service import Caller
 from palyra_fleet.wire.request_proof import (
+    MAX_REMEMBERED_PER_KEY,
+    WINDOW_MS,
     ParsedProof,
     ProofRefused,
+    ProofsExhausted,
     ProofVerifier,
     parse_proof,
 )
@@ -39,6 +42,16 @@ class Who(StrEnum):
     WORKER = "worker"
     PROXY = "proxy"
     OPERATOR = "operator"
+
+
+_MOST_PER_KEY: Final = {
+    Who.ANYBODY: MAX_REMEMBERED_PER_KEY,
+    Who.KEY_IN_BODY: MAX_REMEMBERED_PER_KEY,
+    Who.WORKER: MAX_REMEMBERED_PER_KEY,
+    Who.PROXY: 100_000,
+    Who.OPERATOR: MAX_REMEMBERED_PER_KEY,
+}
+"""How many proofs of one key are remembered, by kind of caller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +120,16 @@ class TokenGate:
 class ProofGate:
     """Believes a fresh proof of a key that the ledger knows, or that the body itself names.
 
-    Spent proofs are remembered per kind of route, so that a flood of workers or strangers cannot
-    fill the memory that proxies need to hand in evidence. A proof names its route, so one that was
-    spent at one kind is worth nothing at another.
+    Spent proofs are remembered per kind of caller, so that a flood of workers or strangers cannot
+    fill the memory that proxies need to hand in evidence, whatever route they flood. A proof names
+    its route and a key has one kind, so one that was spent is worth nothing elsewhere. Nor can one
+    worker fill the memory of workers: the number per key is bounded. A proxy's bound is higher,
+    since it must get evidence through.
     """
 
     caller_by_key: Callable[[str], Caller | None]
     _verifiers: dict[Who, ProofVerifier] = field(
-        default_factory=lambda: {who: ProofVerifier() for who in Who}
+        default_factory=lambda: {who: ProofVerifier(_MOST_PER_KEY[who]) for who in Who}
     )
 
     def well_formed(self, header: str | None) -> ParsedProof:
@@ -131,7 +146,7 @@ class ProofGate:
         caller = self.caller_by_key(proof.key_thumbprint)
         if caller is None:
             raise _proof_refused()
-        self._verify(who, proof, caller.public_key, request, now_unix_ms)
+        self._verify(Who(caller.kind), proof, caller.public_key, request, now_unix_ms)
         if caller.kind != who.value:
             raise ApiRefusal(ApiReason.CALLER_NOT_ALLOWED)
         return Identity(who, caller.id)
@@ -161,6 +176,9 @@ class ProofGate:
             self._verifiers[who].verify(
                 proof, public_key, request.method, request.target, request.body, now_unix_ms
             )
+        except ProofsExhausted as exhausted:
+            wait = Headers({"Retry-After": str(WINDOW_MS // 1000)})
+            raise ApiRefusal(ApiReason.TOO_MANY_CALLS, str(exhausted), wait) from exhausted
         except ProofRefused as refused:
             raise _proof_refused() from refused
 

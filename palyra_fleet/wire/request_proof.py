@@ -3,7 +3,9 @@
 The caller signs method, target, body digest, time and a nonce with the key the fleet knows it by
 (a worker's attested key, a proxy's enrolled key), so a stolen header replays nothing and no bearer
 secret travels. Header: `Palyra-Proof: v1 <thumbprint>;<unix ms>;<nonce>;<base64 signature>`.
-The verifier refuses times more than 60 s away and any nonce it has seen inside that window.
+The verifier refuses times more than 60 s away and any nonce it has seen inside that window. It
+remembers a bounded number of nonces, in all and of one key, so that a caller who floods it shuts
+out itself long before others.
 """
 
 import base64
@@ -18,6 +20,7 @@ from palyra_fleet.wire.keys import SigningKey, signature_is_valid
 HEADER = "Palyra-Proof"
 WINDOW_MS = 60_000
 MAX_REMEMBERED_NONCES = 200_000
+MAX_REMEMBERED_PER_KEY = 4_096
 
 _FORM = re.compile(
     r"v1 (?P<key>[0-9a-f]{64});(?P<at>[0-9]{1,15})"
@@ -27,6 +30,10 @@ _FORM = re.compile(
 
 class ProofRefused(Exception):
     """The proof is missing, malformed, late, replayed or signed by another key."""
+
+
+class ProofsExhausted(ProofRefused):
+    """The proof is good, but too many of this key, or in all, are remembered: try again later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +81,9 @@ def parse_proof(header: str | None) -> ParsedProof:
 class ProofVerifier:
     """Checks proofs and remembers their nonces for the length of the window."""
 
+    most_per_key: int = MAX_REMEMBERED_PER_KEY
     _seen: dict[tuple[str, str], int] = field(default_factory=dict)
+    _per_key: dict[str, int] = field(default_factory=dict)
 
     def verify(
         self,
@@ -95,9 +104,11 @@ class ProofVerifier:
         spent = (proof.key_thumbprint, proof.nonce)
         if spent in self._seen:
             raise ProofRefused("the proof was used before")
-        if len(self._seen) >= MAX_REMEMBERED_NONCES:
-            raise ProofRefused("too many requests in the window; try again later")
+        of_key = self._per_key.get(proof.key_thumbprint, 0)
+        if of_key >= self.most_per_key or len(self._seen) >= MAX_REMEMBERED_NONCES:
+            raise ProofsExhausted("too many requests in the window; try again later")
         self._seen[spent] = max(now_unix_ms, proof.at_unix_ms) + WINDOW_MS
+        self._per_key[proof.key_thumbprint] = of_key + 1
 
     def _forget_old(self, now_unix_ms: int) -> None:
         while self._seen:
@@ -105,3 +116,6 @@ class ProofVerifier:
             if self._seen[oldest] >= now_unix_ms:
                 return
             del self._seen[oldest]
+            left = self._per_key.pop(oldest[0]) - 1
+            if left:
+                self._per_key[oldest[0]] = left

@@ -2,16 +2,23 @@
 
 import pytest
 
+from palyra_fleet.api import callers
 from palyra_fleet.api.application import host_name
 from palyra_fleet.api.callers import (
     ATTEMPT_WINDOW_MS,
     ATTEMPTS_PER_WINDOW,
     MAX_ADDRESSES,
     FailedAttempts,
+    ProofGate,
+    SignedRequest,
     TokenGate,
+    Who,
     token_sha256,
 )
 from palyra_fleet.api.problems import ApiReason, ApiRefusal
+from palyra_fleet.service import Caller
+from palyra_fleet.wire.keys import SigningKey, thumbprint_sha256
+from palyra_fleet.wire.request_proof import parse_proof, prove
 
 TOKEN = "the-token"
 
@@ -78,6 +85,40 @@ def test_the_memory_of_addresses_is_bounded() -> None:
 
 def test_the_gate_shows_neither_token_nor_digest() -> None:
     assert token_sha256(TOKEN) not in repr(TokenGate(token_sha256(TOKEN)))
+
+
+def gate_of(*callers: Caller) -> ProofGate:
+    by_key = {thumbprint_sha256(caller.public_key): caller for caller in callers}
+    return ProofGate(by_key.get)
+
+
+def knock(gate: ProofGate, key: SigningKey, who: Who) -> ApiReason | None:
+    """One signed request for a route of `who`; why it was refused, if it was."""
+    request = SignedRequest("GET", "/v1/x", b"")
+    proof = parse_proof(prove(key, request.method, request.target, request.body, 0))
+    try:
+        gate.known_caller(proof, request, who, 0)
+    except ApiRefusal as refusal:
+        return refusal.reason
+    return None
+
+
+def test_a_worker_that_floods_is_told_so_and_shuts_out_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("palyra_fleet.wire.request_proof.MAX_REMEMBERED_NONCES", 4)
+    monkeypatch.setitem(callers._MOST_PER_KEY, Who.WORKER, 2)
+    flooding, working, proxy = (SigningKey.generate() for _ in range(3))
+    gate = gate_of(
+        Caller("worker", "w1", flooding.public_key),
+        Caller("worker", "w2", working.public_key),
+        Caller("proxy", "p1", proxy.public_key),
+    )
+    # a proxy's routes refuse it, and take no room of the proxies
+    tried = [knock(gate, flooding, who) for who in (Who.PROXY, Who.PROXY, Who.PROXY, Who.WORKER)]
+    assert tried == [ApiReason.CALLER_NOT_ALLOWED] * 2 + [ApiReason.TOO_MANY_CALLS] * 2
+    assert knock(gate, working, Who.WORKER) is None
+    assert [knock(gate, proxy, Who.PROXY) for _ in range(4)] == [None] * 4
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.request_proof import (
     WINDOW_MS,
     ProofRefused,
+    ProofsExhausted,
     ProofVerifier,
     parse_proof,
     prove,
@@ -78,6 +79,35 @@ def test_a_refused_proof_spends_nothing() -> None:
 
 def test_no_two_proofs_of_one_request_are_the_same() -> None:
     assert len({prove(KEY, "GET", "/", b"", NOW) for _ in range(50)}) == 50
+
+
+def test_a_caller_that_floods_shuts_out_itself_and_nobody_else() -> None:
+    verifier, other = ProofVerifier(most_per_key=3), SigningKey.generate()
+    for _ in range(3):
+        verify(prove(KEY, "POST", "/v1/x?a=1", b"body", NOW), verifier=verifier)
+    with pytest.raises(ProofsExhausted):
+        verify(prove(KEY, "POST", "/v1/x?a=1", b"body", NOW), verifier=verifier)
+    proof = prove(other, "POST", "/v1/x?a=1", b"body", NOW)
+    verify(proof, key=other.public_key, verifier=verifier)
+
+
+def test_room_comes_back_when_the_window_has_passed() -> None:
+    verifier = ProofVerifier(most_per_key=2)
+    for later in (0, WINDOW_MS + 1, 2 * WINDOW_MS + 2):
+        now = NOW + later
+        for _ in range(2):
+            verify(prove(KEY, "POST", "/v1/x?a=1", b"body", now), now=now, verifier=verifier)
+        with pytest.raises(ProofsExhausted):
+            verify(prove(KEY, "POST", "/v1/x?a=1", b"body", now), now=now, verifier=verifier)
+    assert len(verifier._seen) == sum(verifier._per_key.values()) == 2
+
+
+def test_a_forged_proof_takes_no_room_of_the_key_it_names() -> None:
+    verifier = ProofVerifier(most_per_key=1)
+    forged = prove(SigningKey.generate(), "POST", "/v1/x?a=1", b"body", NOW)
+    with pytest.raises(ProofRefused):
+        verify(f"v1 {KEY.thumbprint}{forged[67:]}", verifier=verifier)
+    verify(verifier=verifier)
 
 
 MALFORMED = [
