@@ -35,6 +35,7 @@ from palyra_fleet.store.protocol import (
 )
 from palyra_fleet.tasks import spawn
 from palyra_fleet.view_hub import ViewHub
+from palyra_fleet.violations.alarm import UnboundEvidence
 from palyra_fleet.wire.keys import thumbprint_sha256
 
 _log = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ class FleetCore:
         self._nonces = NonceBook(settings.policy.nonce_ttl_ms)
         self._hub = ViewHub(snapshot.epoch, snapshot.highest_fence)
         self._desk = OrderDesk(snapshot.epoch)
+        self._unbound_evidence = UnboundEvidence()
         self._launchers: dict[str, bytes] = {}
         self._proxies: dict[str, tuple[str, bytes]] = {}
         self._manager.state.load(

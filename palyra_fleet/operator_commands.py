@@ -5,6 +5,7 @@ answered; listings read the ledger or the store and change nothing. Times: Unix 
 """
 
 import base64
+import heapq
 from collections.abc import Callable
 from typing import Literal
 
@@ -21,7 +22,7 @@ from palyra_fleet.ledger.decision import (
     ReferenceValue,
 )
 from palyra_fleet.ledger.manager import Outcome
-from palyra_fleet.ledger.wire_views import grant_view, lease_state, worker_view
+from palyra_fleet.ledger.wire_views import grant_view, lease_state, lease_view, worker_view
 from palyra_fleet.refusals import FleetReason, FleetRefusal, worker_unknown
 from palyra_fleet.store.protocol import ChainBroken, StateUnusable, StoreFailed
 from palyra_fleet.wire import models as wire
@@ -124,6 +125,12 @@ class OperatorCommands(FleetCore):
         except (StoreFailed, StateUnusable) as error:
             raise _unreadable(error) from error
         return tuple(grant_view(grant) for grant in found)
+
+    async def leases(self, limit: int) -> tuple[wire.LeaseView, ...]:
+        """The live leases, newest first."""
+        live = self._manager.state.leases.values()
+        newest = heapq.nlargest(_bounded(limit), live, key=lambda lease: lease.fence)
+        return tuple(lease_view(lease) for lease in newest)
 
     async def workers(self) -> tuple[wire.WorkerView, ...]:
         return tuple(self._worker_view(worker_id) for worker_id in self._manager.state.workers)

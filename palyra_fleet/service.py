@@ -1,4 +1,4 @@
-"""FleetService: every command the fleet answers, for workers, proxies and operators.
+"""FleetService: every command the fleet answers. Those of workers are here, others are mixed in.
 
 Each command is a few lines: decide in the pure core, settle (durable, applied, told), answer. A
 refusal is raised as `FleetRefusal`. Callers have proved possession of their key before they come
@@ -8,7 +8,7 @@ are minted here and leave in the one answer to the one worker. Times: Unix ms.
 
 import base64
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -27,19 +27,12 @@ from palyra_fleet.ledger.liveness import heartbeat_within_ms, leases_to_stop
 from palyra_fleet.ledger.manager import Outcome
 from palyra_fleet.ledger.wire_views import lease_state
 from palyra_fleet.operator_commands import OperatorCommands
+from palyra_fleet.proxy_commands import ProxyCommands
 from palyra_fleet.refusals import FleetReason, FleetRefusal, Refusal, worker_unknown
 from palyra_fleet.settings import FleetSettings
 from palyra_fleet.store.protocol import FleetStore
 from palyra_fleet.store.sqlite import SqliteFleetStore
-from palyra_fleet.violations.effects import violation_decision
-from palyra_fleet.violations.intake import (
-    binding_refusal,
-    chain_refusal,
-    open_violation,
-    weigh,
-)
 from palyra_fleet.wire import models as wire
-from palyra_fleet.wire.dsse import DsseEnvelope
 from palyra_fleet.wire.keys import thumbprint_sha256
 
 
@@ -53,8 +46,8 @@ class Caller:
     session_epoch: int = 0
 
 
-class FleetService(OperatorCommands, FleetCore):
-    """The fleet. `start` it, `close` it; operators' commands are in `OperatorCommands`."""
+class FleetService(OperatorCommands, ProxyCommands, FleetCore):
+    """The fleet. `start` it, `close` it. What operators and proxies may ask is mixed in."""
 
     @classmethod
     async def start(cls, settings: FleetSettings, clock: Callable[[], int] = now_unix_ms) -> Self:
@@ -106,6 +99,11 @@ class FleetService(OperatorCommands, FleetCore):
             "storm_breaker": f"{storm} quarantines in a minute" if frozen else "ok",
         }
 
+    def alarms(self) -> dict[str, str]:
+        """What an operator should look at although the fleet works. Empty is good."""
+        unbound = self._unbound_evidence.alarm(self._now())
+        return {} if unbound is None else {"evidence": unbound}
+
     async def issue_nonce(self, request: wire.NonceRequest) -> wire.NonceAnswer:
         key_sha256 = thumbprint_sha256(base64.b64decode(request.public_key, validate=True))
         nonce = secrets.token_urlsafe(32)
@@ -137,7 +135,7 @@ class FleetService(OperatorCommands, FleetCore):
         if result.key_sha256 in self._proxies or result.key_sha256 in self._launchers:
             text = "this key is enrolled as a proxy's or a launcher's"
             raise FleetRefusal(FleetReason.KEY_MISMATCH, text)
-        await self._settle(self._manager.register(result, now))
+        await self._settle(self._manager.register(result, now, request.continues_session))
         worker = self._manager.state.workers[result.worker_id]
         proof = worker.candidate or worker.proof
         return wire.RegisterAnswer(
@@ -261,47 +259,6 @@ class FleetService(OperatorCommands, FleetCore):
         if worker_id not in self._manager.state.workers:
             raise FleetRefusal.of(worker_unknown(worker_id))
         return await self._desk.wait(worker_id, after_seq, wait_ms)
-
-    async def accept_violation(self, proxy_id: str, envelope: DsseEnvelope) -> wire.ViolationAnswer:
-        """Evidence of an enrolled proxy; acknowledged only when durable with its effect."""
-        return await self._locked(lambda now: self._accept_violation(proxy_id, envelope, now))
-
-    async def _accept_violation(
-        self, proxy_id: str, envelope: DsseEnvelope, now: int
-    ) -> wire.ViolationAnswer:
-        state = self._manager.state
-        proxy = state.enrolled.get(("proxy", proxy_id))
-        if proxy is None:
-            text = f"proxy '{proxy_id}' is not enrolled"
-            raise FleetRefusal(FleetReason.EVIDENCE_PROXY_UNKNOWN, text)
-        evidence = open_violation(proxy, envelope)
-        if isinstance(evidence, Refusal):
-            raise FleetRefusal.of(evidence)
-        payload = evidence.payload
-        known = await self._store.evidence(evidence.sha256)
-        if known is not None:
-            return wire.ViolationAnswer(
-                accepted_seq=known.seq, outcome=known.outcome, duplicate=True
-            )
-        lease = state.leases.get(payload.lease_id) or await self._store.lease(payload.lease_id)
-        refusal = chain_refusal(proxy, evidence) or binding_refusal(payload, lease)
-        if refusal is not None:
-            raise FleetRefusal.of(refusal)
-        after = payload.at_unix_ms - payload.strike_window_ms
-        strikes = await self._store.strikes(payload.worker_id, after)
-        outcome = weigh(payload, self._standing(payload.worker_id), strikes)
-        await self._settle(violation_decision(self._manager, proxy, evidence, outcome, now))
-        return wire.ViolationAnswer(accepted_seq=payload.seq, outcome=outcome, duplicate=False)
-
-    def _standing(self, worker_id: str) -> Literal["free", "confined", "forgotten"]:
-        worker = self._manager.state.workers.get(worker_id)
-        if worker is None:
-            return "forgotten"
-        return "confined" if worker.confined else "free"
-
-    def view(self) -> AsyncIterator[wire.ViewMessage]:
-        """Snapshot, changes, ticks. A reader that is too slow is dropped and must reconnect."""
-        return self._hub.stream()
 
 
 def _lease_of(decision: Decision, lease_id: str) -> WorkerLease:

@@ -1,7 +1,8 @@
 """Handlers of `/livez` (the process answers) and `/readyz` (the fleet can decide).
 
 Both are open to anybody who reaches a listener, so they name checks and say nothing about workers.
-No check at all, or a fleet that refuses to say, is not ready.
+No check at all, or a fleet that refuses to say, is not ready. An alarm is for people: the fleet can
+decide all the same, so it does not make it unready.
 """
 
 from typing import Final
@@ -23,9 +24,9 @@ async def live(call: Call) -> web.StreamResponse:
 async def ready(call: Call) -> web.StreamResponse:
     """200 only if every check says `ok`; no check at all is not ready."""
     try:
-        checks = call.service.health()
+        checks, alarms = call.service.health(), call.service.alarms()
     except FleetRefusal as refusal:
-        checks = {"fleet": refusal.reason.value}
+        checks, alarms = {"fleet": refusal.reason.value}, {}
     good = bool(checks) and all(value == GOOD for value in checks.values())
-    answer = {"status": GOOD if good else "not_ready", "checks": checks}
+    answer = {"status": GOOD if good else "not_ready", "checks": checks, "alarms": alarms}
     return answers.status_object(answer, 200 if good else 503)

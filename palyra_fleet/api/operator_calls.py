@@ -15,6 +15,7 @@ from palyra_fleet.client.lists import (
     EventList,
     EventsVerified,
     GrantList,
+    LeaseList,
     ViolationList,
     WorkerList,
 )
@@ -77,6 +78,11 @@ async def drain(call: Call) -> web.StreamResponse:
         call.identity.id, call.part("worker_id"), request.reason, request.deadline_ms
     )
     return answers.model(changed)
+
+
+async def list_leases(call: Call) -> web.StreamResponse:
+    limit = call.number("limit", default=DEFAULT_ROWS, least=1, most=MAX_ROWS)
+    return answers.model(LeaseList(items=await call.service.leases(limit)))
 
 
 async def revoke_lease(call: Call) -> web.StreamResponse:

@@ -48,6 +48,10 @@ async def accept_violation(call: Call) -> web.StreamResponse:
     return answers.model(await call.service.accept_violation(call.identity.id, envelope))
 
 
+async def evidence_chain(call: Call) -> web.StreamResponse:
+    return answers.model(await call.service.evidence_chain(call.identity.id))
+
+
 def _abort(request: web.Request) -> None:
     transport = request.transport
     if isinstance(transport, asyncio.WriteTransport):

@@ -81,6 +81,7 @@ ROUTES: Final = (
     # proxies
     Row("GET", "/v1/proxy/view", _PROXY, _P.view, streams=True),
     Row("POST", "/v1/proxy/violations", _PROXY, _P.accept_violation, DsseEnvelope),
+    Row("GET", "/v1/proxy/chain", _PROXY, _P.evidence_chain),
     # operators
     Row("GET", "/v1/grants", _OP, _O.list_grants),
     Row("POST", "/v1/grants", _OP, _O.create_grant, wire.GrantRequest),
@@ -89,11 +90,13 @@ ROUTES: Final = (
     Row("GET", _WORKER, _OP, _O.show_worker),
     Row("POST", f"{_WORKER}:quarantine", _OP, _change(lambda fleet: fleet.quarantine), _REASON),
     Row("POST", f"{_WORKER}:release", _OP, _change(lambda fleet: fleet.release), _REASON),
+    Row("POST", f"{_WORKER}:reverify", _OP, _change(lambda fleet: fleet.reverify), _REASON),
     Row("POST", f"{_WORKER}:cordon", _OP, _change(lambda fleet: fleet.cordon), _REASON),
     Row("POST", f"{_WORKER}:uncordon", _OP, _change(lambda fleet: fleet.uncordon), _REASON),
     Row("POST", f"{_WORKER}:ban", _OP, _change(lambda fleet: fleet.ban), _REASON),
     Row("POST", f"{_WORKER}:evict", _OP, _change(lambda fleet: fleet.evict), _REASON),
     Row("POST", f"{_WORKER}:drain", _OP, _O.drain, wire.DrainRequest),
+    Row("GET", "/v1/leases", _OP, _O.list_leases, query=("limit",)),
     Row("POST", f"{_LEASE}:revoke", _OP, _O.revoke_lease, _REASON),
     Row("GET", "/v1/violations", _OP, _O.list_violations, query=("worker_id", "limit")),
     Row("GET", "/v1/events", _OP, _O.list_events, query=_PAGE),

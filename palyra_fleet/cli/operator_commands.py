@@ -79,6 +79,11 @@ async def withdraw_grant(arguments: Namespace, client: OperatorClient) -> ExitCo
     return ExitCode.DONE
 
 
+async def list_leases(arguments: Namespace, client: OperatorClient) -> ExitCode:
+    show_many(await client.leases(arguments.limit), arguments.output)
+    return ExitCode.DONE
+
+
 async def revoke_lease(arguments: Namespace, client: OperatorClient) -> ExitCode:
     show_one(await client.revoke_lease(arguments.lease_id, arguments.reason), arguments.output)
     return ExitCode.DONE

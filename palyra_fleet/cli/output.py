@@ -16,6 +16,7 @@ from palyra_fleet.wire.models import (
     EventView,
     GrantView,
     LeaseState,
+    LeaseView,
     ViolationView,
     WorkerView,
 )
@@ -23,6 +24,15 @@ from palyra_fleet.wire.models import (
 COLUMNS: Final[dict[type[BaseModel], tuple[str, ...]]] = {
     WorkerView: ("worker_id", "state", "admission", "eligibility", "work", "run_id", "lease_id"),
     GrantView: ("grant_id", "run_id", "tool_name", "principal", "egress_profile", "uses"),
+    LeaseView: (
+        "lease_id",
+        "worker_id",
+        "run_id",
+        "fence",
+        "state",
+        "egress_profile",
+        "expires_at_unix_ms",
+    ),
     LeaseState: ("lease_id", "state", "expires_at_unix_ms"),
     EventView: ("seq", "at_unix_ms", "reason", "actor", "worker_id", "lease_id"),
     ViolationView: (

@@ -101,7 +101,9 @@ def _worker_run(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
     verb.add_argument("--capability", type=_name, action="append", default=[])
     verb.add_argument("--ca-bundle", type=Path, required=True, help="system roots plus our CA")
     verb.add_argument("--ca", type=Path, required=True, help="our CA alone")
-    verb.add_argument("--ttl-s", type=_seconds, default=300)
+    verb.add_argument(
+        "--ttl-s", type=_seconds, default=300, help="the lease's length; it is renewed in time"
+    )
     verb.add_argument("program", nargs="*", metavar="-- PROGRAM ARGUMENT…")
     verb.set_defaults(run=local_commands.run_worker)
 
@@ -112,7 +114,12 @@ def _grant(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
     create.add_argument("--tool", type=_name, required=True)
     create.add_argument("--principal", type=_principal, required=True)
     create.add_argument("--profile", type=_name, required=True, help="the egress profile")
-    create.add_argument("--ttl-s", type=_seconds, default=900)
+    create.add_argument(
+        "--ttl-s",
+        type=_seconds,
+        default=900,
+        help="how long the approval holds; the run, however often renewed, ends with it",
+    )
     _operator_verb(verbs, "list", "every grant", operator_commands.list_grants)
     withdraw = _operator_verb(verbs, "withdraw", "take back", operator_commands.withdraw_grant)
     withdraw.add_argument("grant_id", type=_ulid)
@@ -120,6 +127,8 @@ def _grant(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
 
 
 def _lease(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
+    found = _operator_verb(verbs, "list", "leases that run now", operator_commands.list_leases)
+    found.add_argument("--limit", type=_rows, default=100)
     revoke = _operator_verb(verbs, "revoke", "end a lease now", operator_commands.revoke_lease)
     revoke.add_argument("lease_id", type=_ulid)
     revoke.add_argument("--reason", type=_reason, required=True)

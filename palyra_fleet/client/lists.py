@@ -6,6 +6,7 @@
 from palyra_fleet.wire.models import (
     EventView,
     GrantView,
+    LeaseView,
     ViolationView,
     WireModel,
     WorkerOrder,
@@ -19,6 +20,10 @@ class OrderList(WireModel):
 
 class GrantList(WireModel):
     items: tuple[GrantView, ...]
+
+
+class LeaseList(WireModel):
+    items: tuple[LeaseView, ...]
 
 
 class WorkerList(WireModel):

@@ -11,6 +11,7 @@ from palyra_fleet.client.lists import (
     EventList,
     EventsVerified,
     GrantList,
+    LeaseList,
     ViolationList,
     WorkerList,
 )
@@ -22,6 +23,7 @@ from palyra_fleet.wire.models import (
     GrantRequest,
     GrantView,
     LeaseState,
+    LeaseView,
     ReasonRequest,
     ReferenceValues,
     ViolationView,
@@ -34,6 +36,7 @@ class WorkerAction(StrEnum):
 
     QUARANTINE = "quarantine"
     RELEASE = "release"
+    REVERIFY = "reverify"
     CORDON = "cordon"
     UNCORDON = "uncordon"
     BAN = "ban"
@@ -68,6 +71,10 @@ class OperatorClient(FleetClient):
     async def drain(self, worker_id: str, reason: str, deadline_ms: int) -> WorkerView:
         request = DrainRequest(reason=reason, deadline_ms=deadline_ms)
         return await self.call("POST", f"/v1/workers/{worker_id}:drain", WorkerView, request)
+
+    async def leases(self, limit: int = 100) -> tuple[LeaseView, ...]:
+        """The live leases, newest first."""
+        return (await self.call("GET", query_target("/v1/leases", limit=limit), LeaseList)).items
 
     async def revoke_lease(self, lease_id: str, reason: str) -> LeaseState:
         target = f"/v1/leases/{lease_id}:revoke"

@@ -17,7 +17,7 @@ from palyra_fleet.client.transport import DEFAULT_TIMEOUT_MS, FleetClient
 from palyra_fleet.client.worker import SOCKET_URL
 from palyra_fleet.wire.dsse import DsseEnvelope
 from palyra_fleet.wire.keys import SigningKey
-from palyra_fleet.wire.models import ViewMessage, ViolationAnswer
+from palyra_fleet.wire.models import EvidenceChain, ViewMessage, ViolationAnswer
 
 DEFAULT_SILENCE_MS = 10_000
 
@@ -48,3 +48,8 @@ class ProxyClient(FleetClient):
     async def send_violation(self, envelope: DsseEnvelope) -> ViolationAnswer:
         """Hand in signed evidence. The same evidence twice gets the same answer."""
         return await self.call("POST", "/v1/proxy/violations", ViolationAnswer, envelope)
+
+    async def evidence_chain(self) -> EvidenceChain:
+        """How far the fleet holds this proxy's evidence. Less than was acknowledged before: its
+        state was restored from a backup, and what came after must be handed in again."""
+        return await self.call("GET", "/v1/proxy/chain", EvidenceChain)

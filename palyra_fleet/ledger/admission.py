@@ -4,7 +4,9 @@ Inputs are verified attestations and operators' commands; outputs are decisions 
 quarantine takes an operator and newer evidence and a new key; a ban leaves tombstones on worker id,
 key and evidence identity. A registration counts as the new session's first heartbeat. With the same
 key it keeps a live lease (the worker proved itself again); with a new key it is a new process, and
-the lease of the old one ends. Source: specification 20, section 1.
+the lease of the old one ends. One that `continues` a session is that session proving itself again:
+it needs the session's own key, so an older session cannot take the worker back, and it cleans up
+nothing that ended meanwhile. Source: specification 20, section 1.
 """
 
 from dataclasses import replace
@@ -38,10 +40,16 @@ LAUNCHER_ACTOR = "attestation"
 
 
 def register(
-    state: LedgerState, policy: WorkerFleetPolicy, result: AttestationResult, now_unix_ms: int
+    state: LedgerState,
+    policy: WorkerFleetPolicy,
+    result: AttestationResult,
+    continues: bool,
+    now_unix_ms: int,
 ) -> Decision | Refusal:
     """Admit a worker, renew its evidence, or keep it as the candidate of a quarantined one."""
-    refusal = _registration_refusal(state, policy, result, now_unix_ms)
+    refusal = _registration_refusal(state, policy, result, now_unix_ms) or (
+        _continuation_refusal(state, result) if continues else None
+    )
     if refusal is not None:
         return refusal
     draft = Draft(state, now_unix_ms, LAUNCHER_ACTOR)
@@ -63,8 +71,8 @@ def register(
         )
         reason = EventReason.CANDIDATE_ATTESTED
     else:
-        _renew_evidence(draft, worker, proof)
-        reason = EventReason.REGISTERED
+        _renew_evidence(draft, worker, proof, continues)
+        reason = EventReason.REATTESTED if continues else EventReason.REGISTERED
     draft.beat(Beat(result.worker_id, 0, now_unix_ms + policy.heartbeat_timeout_ms))
     detail: Detail = {
         "attestation_epoch": epoch,
@@ -105,6 +113,17 @@ def _registration_refusal(
     return None
 
 
+def _continuation_refusal(state: LedgerState, result: AttestationResult) -> Refusal | None:
+    """Only the worker's current key goes on: whoever registered last holds the worker."""
+    worker = find_worker(state, result.worker_id)
+    if isinstance(worker, Refusal):
+        return worker
+    if result.key_sha256 == (worker.candidate or worker.proof).key_sha256:
+        return None
+    text = f"worker '{result.worker_id}' has a newer session with another key"
+    return Refusal(FleetReason.SESSION_STALE, text)
+
+
 def _proof(
     policy: WorkerFleetPolicy, result: AttestationResult, epoch: int, now_unix_ms: int
 ) -> Proof:
@@ -139,8 +158,9 @@ def _new_worker(result: AttestationResult, proof: Proof) -> WorkerRecord:
     )
 
 
-def _renew_evidence(draft: Draft, worker: WorkerRecord, proof: Proof) -> None:
-    """New evidence. A lease that is kept never outlives it."""
+def _renew_evidence(draft: Draft, worker: WorkerRecord, proof: Proof, continues: bool) -> None:
+    """New evidence. A lease that is kept never outlives it; a run that was orphaned is forgiven to
+    a new session only, since the old one may not have ended its processes yet."""
     lease = draft.live_lease_of(worker.worker_id)
     if lease is not None and proof.key_sha256 != worker.proof.key_sha256:
         draft.end_lease(
@@ -155,7 +175,8 @@ def _renew_evidence(draft: Draft, worker: WorkerRecord, proof: Proof) -> None:
         }
         draft.event(EventReason.LEASE_SHORTENED, worker.worker_id, lease.lease_id, detail)
     worker = draft.worker(worker.worker_id)
-    clean = lease is None and worker.work is not Work.FAILED
+    unclean = {Work.FAILED, Work.ORPHANED} if continues else {Work.FAILED}
+    clean = lease is None and worker.work not in unclean
     draft.put_worker(
         replace(
             worker,

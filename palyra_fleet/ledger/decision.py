@@ -19,6 +19,7 @@ class EventReason(StrEnum):
     """Reasons in the event log. A released spelling never changes."""
 
     REGISTERED = "worker.registered"
+    REATTESTED = "worker.reattested"
     CANDIDATE_ATTESTED = "worker.candidate_attested"
     ASSIGNED = "worker.assigned"
     STARTED = "worker.started"

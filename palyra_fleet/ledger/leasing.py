@@ -1,9 +1,11 @@
 """Grants and leases: who gets a run, for how long, and how it ends. Pure.
 
 A lease needs an assignable worker, a usable grant for the run and room; it takes a new fence, and
-ends at the least of now + ttl, policy maximum, grant and attestation. Start and renew need the
-current `(lease_id, fence)` before the end. Completion is also taken in the very last millisecond
-(now = end), as long as the lease was not reaped: it hands nothing out. Times: Unix ms.
+ends at the least of now + ttl, now + policy maximum, grant and attestation. A renewal counts from
+its own `now` under the same caps, so a run lasts as long as its grant and ever new evidence carry
+it, and no lease runs longer than the policy's maximum on one word of the worker. Start and renew
+need the current `(lease_id, fence)` before the end. Completion is also taken in the very last
+millisecond (now = end), as long as the lease was not reaped: it hands nothing out. Times: Unix ms.
 """
 
 from dataclasses import replace
@@ -52,8 +54,7 @@ def grant_lease(
     refusal = _capacity_refusal(state, policy, grant, order.run_id)
     if refusal is not None:
         return refusal
-    ttl_ms = min(order.ttl_ms, policy.lease_max_ms)
-    end = min(now_unix_ms + ttl_ms, grant.expires_at_unix_ms, worker.proof.attested_until_unix_ms)
+    end = _end(policy, worker, order.ttl_ms, grant.expires_at_unix_ms, now_unix_ms)
     beat = state.beats.get(worker_id)
     deadline = -1 if beat is None else beat.deadline_unix_ms
     if not assignable(
@@ -76,6 +77,21 @@ def grant_lease(
         grant_expires_at_unix_ms=grant.expires_at_unix_ms,
     )
     return _granted(Draft(state, now_unix_ms, worker_id), worker, grant, lease)
+
+
+def _end(
+    policy: WorkerFleetPolicy,
+    worker: WorkerRecord,
+    ttl_ms: int,
+    grant_expires_at_unix_ms: int,
+    now_unix_ms: int,
+) -> int:
+    """When a lease that is given or renewed now ends: the only place that says so."""
+    return min(
+        now_unix_ms + min(ttl_ms, policy.lease_max_ms),
+        grant_expires_at_unix_ms,
+        worker.proof.attested_until_unix_ms,
+    )
 
 
 def _granted(
@@ -191,7 +207,7 @@ def renew_lease(
     ttl_ms: int | None,
     now_unix_ms: int,
 ) -> Decision | Refusal:
-    """A later end under the same caps, counted from when the lease was given; never earlier."""
+    """A later end under the same caps, counted from now; never an earlier one."""
     worker = find_working(state, worker_id, session_epoch)
     if isinstance(worker, Refusal):
         return worker
@@ -200,12 +216,8 @@ def renew_lease(
         return lease
     if now_unix_ms >= lease.expires_at_unix_ms:
         return Refusal(FleetReason.LEASE_ENDED, f"lease '{lease_id}' has ended")
-    end = min(
-        now_unix_ms + (policy.lease_max_ms if ttl_ms is None else ttl_ms),
-        lease.granted_at_unix_ms + policy.lease_max_ms,
-        worker.proof.attested_until_unix_ms,
-        lease.grant_expires_at_unix_ms,
-    )
+    wanted_ms = policy.lease_max_ms if ttl_ms is None else ttl_ms
+    end = _end(policy, worker, wanted_ms, lease.grant_expires_at_unix_ms, now_unix_ms)
     draft = Draft(state, now_unix_ms, worker_id)
     if end > lease.expires_at_unix_ms:
         draft.put_lease(replace(lease, expires_at_unix_ms=end))

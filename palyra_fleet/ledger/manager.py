@@ -37,9 +37,11 @@ class WorkerFleetManager:
         now = self.effective_now(now_unix_ms)
         return lifecycle_state(self.state.workers[worker_id], now)
 
-    def register(self, result: AttestationResult, now_unix_ms: int) -> Outcome:
+    def register(
+        self, result: AttestationResult, now_unix_ms: int, continues: bool = False
+    ) -> Outcome:
         now = self.effective_now(now_unix_ms)
-        return admission.register(self.state, self.policy, result, now)
+        return admission.register(self.state, self.policy, result, continues, now)
 
     def heartbeat(self, worker_id: str, session_epoch: int, seq: int, now_unix_ms: int) -> Outcome:
         now = self.effective_now(now_unix_ms)

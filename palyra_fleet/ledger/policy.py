@@ -25,7 +25,9 @@ class WorkerFleetPolicy:
     """What a worker must be, and how much the fleet hands out.
 
     `attested_until` is the least of the evidence's end, `attestation_max_ms` and
-    `binding_max_age_ms` from now, so that no lease outlives the proof it rests on.
+    `binding_max_age_ms` from now, so that no lease outlives the proof it rests on. `lease_max_ms`
+    is the longest time from a lease's latest grant or renewal to its end, not of the whole run: the
+    run is bounded by its grant, and lasts only as long as the worker proves itself again.
     """
 
     max_workers: int = 10_000

@@ -6,7 +6,7 @@ secrets nor their digests pass here. Pure. Times: Unix ms.
 
 from palyra_fleet.leases.records import WorkerApprovalGrant, WorkerLease
 from palyra_fleet.ledger.facts import WorkerRecord, lifecycle_state
-from palyra_fleet.wire.models import GrantView, LeaseState, WorkerView
+from palyra_fleet.wire.models import GrantView, LeaseState, LeaseView, WorkerView
 
 
 def worker_view(worker: WorkerRecord, lease: WorkerLease | None, now_unix_ms: int) -> WorkerView:
@@ -45,6 +45,22 @@ def grant_view(grant: WorkerApprovalGrant) -> GrantView:
         uses=grant.uses,
         max_uses=grant.max_uses,
         withdrawn=grant.withdrawn,
+    )
+
+
+def lease_view(lease: WorkerLease) -> LeaseView:
+    return LeaseView(
+        lease_id=lease.lease_id,
+        fence=lease.fence,
+        worker_id=lease.worker_id,
+        run_id=lease.run_id,
+        state=lease.status.value,
+        egress_profile=lease.egress_profile,
+        principal=lease.principal,
+        grant_id=lease.grant_id,
+        granted_at_unix_ms=lease.granted_at_unix_ms,
+        expires_at_unix_ms=lease.expires_at_unix_ms,
+        grant_expires_at_unix_ms=lease.grant_expires_at_unix_ms,
     )
 
 

@@ -1,7 +1,8 @@
 """What accepted evidence does to the fleet, as one decision. Pure.
 
 Evidence, the proxy's place in its chain, the quarantine with its lease revocation, and the events
-are one decision and so one transaction: an acknowledged quarantine is durable with its reason.
+are one decision and so one transaction: an acknowledged quarantine is durable with its reason. What
+names a lease this fleet never gave is logged under no worker: it accuses, and proves nothing.
 """
 
 from dataclasses import replace
@@ -18,15 +19,19 @@ from palyra_fleet.ledger.manager import WorkerFleetManager
 from palyra_fleet.refusals import Refusal
 from palyra_fleet.violations.intake import EvidenceOutcome, VerifiedEvidence
 
+NOT_BOUND = "not_bound"
+"""`why` of an event about evidence that names a lease the fleet never gave."""
+
 
 def violation_decision(
     manager: WorkerFleetManager,
     proxy: EnrolledKey,
     evidence: VerifiedEvidence,
     outcome: EvidenceOutcome,
+    bound: bool,
     now_unix_ms: int,
 ) -> Decision | Refusal:
-    """Record the evidence and do what `outcome` says."""
+    """Record the evidence and do what `outcome` says. `bound`: the fleet knows that lease."""
     payload = evidence.payload
     now = manager.effective_now(now_unix_ms)
     record = EvidenceRecord(
@@ -52,7 +57,8 @@ def violation_decision(
     else:
         struck = outcome == "struck"
         reason = EventReason.VIOLATION_STRUCK if struck else EventReason.VIOLATION_RECORDED
-        decision = Decision(now, events=(_event(reason, proxy, evidence, outcome),))
+        event = _event(reason, proxy, evidence, outcome) if bound else _unbound(proxy, evidence)
+        decision = Decision(now, events=(event,))
     if isinstance(decision, Refusal):
         return decision
     return replace(decision, records=(*decision.records, record, moved))
@@ -70,3 +76,18 @@ def _event(
         "evidence_seq": payload.seq,
     }
     return LedgerEvent(reason, f"proxy:{proxy.name}", payload.worker_id, payload.lease_id, detail)
+
+
+def _unbound(proxy: EnrolledKey, evidence: VerifiedEvidence) -> LedgerEvent:
+    payload = evidence.payload
+    detail: Detail = {
+        "outcome": "recorded",
+        "why": NOT_BOUND,
+        "claimed_reason": payload.reason,
+        "claimed_worker_id": payload.worker_id,
+        "claimed_lease_id": payload.lease_id,
+        "claimed_fence": payload.fence,
+        "evidence_sha256": evidence.sha256,
+        "evidence_seq": payload.seq,
+    }
+    return LedgerEvent(EventReason.VIOLATION_RECORDED, f"proxy:{proxy.name}", detail=detail)

@@ -3,8 +3,11 @@
 The chain: `seq` counts 1, 2, 3 … per proxy, and `previous_sha256` is the SHA-256 of the payload
 bytes before (64 zeros for the first), so nothing can be left out or reordered unseen. The same
 bytes twice answer the same, marked duplicate. A lease that ended meanwhile still counts: it was
-bound when it happened. Strikes count over all rules of one worker, within the evidence's own window
-by the proxies' times. Pure: records come in, a verdict goes out. Source: specification 20, 4.
+bound when it happened. Evidence about a lease that this fleet never gave (its state was restored
+from an old backup, or the proxy lies) takes its place in the chain and harms nobody: refusing it
+would hold back everything the proxy says after it. Strikes count over all rules of one worker,
+within the evidence's own window by the proxies' times. Pure: records come in, a verdict goes out.
+Source: specification 20, 4; docs/decisions/0007.
 """
 
 import hashlib
@@ -26,6 +29,8 @@ from palyra_fleet.wire.dsse import (
 from palyra_fleet.wire.models import ViolationPayload
 
 type EvidenceOutcome = Literal["quarantined", "already_quarantined", "struck", "recorded"]
+type Standing = Literal["free", "confined", "forgotten", "not_bound"]
+"""What the fleet can do about the accused: nothing, if it forgot it or never gave that lease."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,24 +73,18 @@ def chain_refusal(proxy: EnrolledKey, evidence: VerifiedEvidence) -> Refusal | N
     return None
 
 
-def binding_refusal(payload: ViolationPayload, lease: WorkerLease | None) -> Refusal | None:
+def is_bound(payload: ViolationPayload, lease: WorkerLease | None) -> bool:
     """Did this worker ever hold this lease with this fence?"""
-    bound = lease is not None and (lease.worker_id, lease.fence) == (
+    return lease is not None and (lease.worker_id, lease.fence) == (
         payload.worker_id,
         payload.fence,
     )
-    if bound:
-        return None
-    text = f"worker '{payload.worker_id}' never held lease '{payload.lease_id}' with that fence"
-    return Refusal(FleetReason.EVIDENCE_UNBOUND, text)
 
 
-def weigh(
-    payload: ViolationPayload, worker: Literal["free", "confined", "forgotten"], strikes: int
-) -> EvidenceOutcome:
+def weigh(payload: ViolationPayload, worker: Standing, strikes: int) -> EvidenceOutcome:
     """What to do. `strikes` counts earlier ones in the window. A limit of 0 allows no strike."""
     match worker:
-        case "forgotten":
+        case "forgotten" | "not_bound":
             return "recorded"
         case "confined":
             return "already_quarantined"

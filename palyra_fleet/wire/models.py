@@ -74,14 +74,21 @@ class AttestationPayload(WireModel):
 
 
 class RegisterRequest(WireModel):
-    """Registration: evidence signed by a launcher, and the proxy's receipt over the same nonce."""
+    """Registration: evidence signed by a launcher, and the proxy's receipt over the same nonce.
+
+    `continues_session`: a running session proves itself again, with its own key; it is refused once
+    a newer session has registered with another. Without it, a new session begins.
+    """
 
     public_key: Base64Key
     evidence: DsseEnvelope
     receipt: DsseEnvelope
+    continues_session: bool = False
 
 
 class RegisterAnswer(WireModel):
+    """`session_epoch` is the one to use from now on; calls with an earlier one are refused."""
+
     worker_id: Ulid
     session_epoch: int
     state: str
@@ -234,11 +241,22 @@ class ViolationPayload(WireModel):
 
 
 class ViolationAnswer(WireModel):
-    """`outcome` is what the fleet did with it; the same evidence twice answers the same."""
+    """`outcome` is what the fleet did with it; the same evidence twice answers the same.
+
+    `recorded`: kept, and nobody was stopped for it, since the fleet forgot the worker or never gave
+    that lease. A proxy that blocked the worker by itself keeps it blocked.
+    """
 
     accepted_seq: int
     outcome: Literal["quarantined", "already_quarantined", "struck", "recorded"]
     duplicate: bool
+
+
+class EvidenceChain(WireModel):
+    """How far the fleet holds a proxy's evidence. The next must be `seq` + 1 and follow it."""
+
+    seq: int
+    last_sha256: DigestSha256
 
 
 class GrantRequest(WireModel):
@@ -261,6 +279,22 @@ class GrantView(WireModel):
     uses: int
     max_uses: int
     withdrawn: bool
+
+
+class LeaseView(WireModel):
+    """A live lease as operators see it. `state` is `assigned` or `busy`."""
+
+    lease_id: Ulid
+    fence: int
+    worker_id: Ulid
+    run_id: str
+    state: str
+    egress_profile: str
+    principal: str
+    grant_id: Ulid
+    granted_at_unix_ms: UnixMs
+    expires_at_unix_ms: UnixMs
+    grant_expires_at_unix_ms: UnixMs
 
 
 class ReferenceValues(WireModel):

@@ -60,6 +60,7 @@ class FakeFleetService(FleetService):
         self.renewed: asyncio.Queue[str] = asyncio.Queue()
         self.beaten: asyncio.Queue[str] = asyncio.Queue()
         self.checks = {"store": "ok"}
+        self.raised: dict[str, str] = {}
         self.calls: list[str] = []
         self._changed = asyncio.Condition()
 
@@ -350,6 +351,15 @@ class FakeFleetService(FleetService):
                 )
         raise FleetRefusal(FleetReason.LEASE_UNKNOWN, "no such lease")
 
+    async def leases(self, limit: int) -> tuple[wire.LeaseView, ...]:
+        self._enter("leases")
+        held = [worker.lease for worker in self.known.values() if worker.lease is not None]
+        return tuple(map(_lease_view_of, held))[:limit]
+
+    async def evidence_chain(self, proxy_id: str) -> wire.EvidenceChain:
+        self._enter("evidence_chain")
+        return wire.EvidenceChain(seq=len(self.evidence), last_sha256=NO_DIGEST)
+
     async def violations(self, worker_id: str | None, limit: int) -> tuple[wire.ViolationView, ...]:
         self._enter("violations")
         return ()
@@ -364,6 +374,25 @@ class FakeFleetService(FleetService):
 
     def health(self) -> dict[str, str]:
         return self.checks
+
+    def alarms(self) -> dict[str, str]:
+        return self.raised
+
+
+def _lease_view_of(lease: wire.LeaseAnswer) -> wire.LeaseView:
+    return wire.LeaseView(
+        lease_id=lease.lease_id,
+        fence=lease.fence,
+        worker_id=lease.worker_id,
+        run_id=lease.run_id,
+        state="busy",
+        egress_profile=lease.egress_profile,
+        principal="ops",
+        grant_id=lease.lease_id,
+        granted_at_unix_ms=0,
+        expires_at_unix_ms=lease.expires_at_unix_ms,
+        grant_expires_at_unix_ms=lease.expires_at_unix_ms,
+    )
 
 
 def _view_of(worker: FakeWorker) -> wire.WorkerView:

@@ -147,7 +147,24 @@ async def test_withdrawing_a_grant_ends_its_lease() -> None:
         assert await _refused(unknown) is FleetReason.GRANT_UNKNOWN
 
 
-async def test_renewal_is_capped_by_the_policy_and_never_shortens() -> None:
+async def test_the_live_leases_are_listed_newest_first_and_no_more_than_asked() -> None:
+    async with fleet_world() as world:
+        workers = await _workers(world, 3)
+        leases = [await world.lease(worker, f"run-{n}") for n, worker in enumerate(workers)]
+        command = wire.LeaseCommand(session_epoch=1, fence=leases[2].fence)
+        await world.service.start_lease(workers[2].worker_id, leases[2].lease_id, command)
+        await world.complete(workers[0], leases[0])
+        listed = await world.service.leases(10)
+        assert [(one.fence, one.state) for one in listed] == [(3, "busy"), (2, "assigned")]
+        (newest,) = await world.service.leases(1)
+        assert (newest.lease_id, newest.worker_id) == (leases[2].lease_id, ulid(3))
+        assert (newest.run_id, newest.egress_profile) == ("run-2", "profile")
+        assert newest.expires_at_unix_ms == leases[2].expires_at_unix_ms
+        assert secret_sha256(leases[2].egress_secret) not in repr(listed)
+        assert await world.service.leases(0) == ()
+
+
+async def test_renewal_counts_from_now_is_capped_and_never_shortens() -> None:
     async with fleet_world(policy=WorkerFleetPolicy(lease_max_ms=100_000)) as world:
         (worker,) = await _workers(world, 1)
         lease = await world.lease(worker, "run-1", ttl_ms=20_000)
@@ -158,7 +175,10 @@ async def test_renewal_is_capped_by_the_policy_and_never_shortens() -> None:
         assert state.expires_at_unix_ms == start + 20_000
         long = wire.LeaseCommand(session_epoch=1, fence=lease.fence)
         state = await world.service.renew_lease(W1, lease.lease_id, long)
-        assert state.expires_at_unix_ms == start + 100_000
+        assert state.expires_at_unix_ms == start + 110_000
+        greedy = wire.LeaseCommand(session_epoch=1, fence=lease.fence, ttl_ms=300_000)
+        state = await world.service.renew_lease(W1, lease.lease_id, greedy)
+        assert state.expires_at_unix_ms == start + 110_000
 
 
 async def test_the_view_is_a_snapshot_then_changes_in_order() -> None:

@@ -330,6 +330,12 @@ async def test_ready_says_each_check_and_turns_503_when_one_is_bad(fleet: Served
     assert (await ask(fleet.admin_url, "GET", "/readyz")).status == 503
 
 
+async def test_an_alarm_is_shown_and_does_not_make_the_fleet_unready(fleet: ServedFleet) -> None:
+    fleet.service.raised = {"evidence": "look at it"}
+    answer = await ask(fleet.socket_path, "GET", "/readyz")
+    assert (answer.status, json.loads(answer.body)["alarms"]) == (200, fleet.service.raised)
+
+
 async def test_one_proof_used_by_many_at_once_lets_in_one(fleet: ServedFleet) -> None:
     proof = prove(fleet.worker_key, "POST", "/v1/worker/heartbeat", BEAT, now_unix_ms())
     headers = {HEADER: proof, **JSON}

@@ -87,6 +87,10 @@ async def test_an_operator_stops_a_running_worker_from_the_command_line(served: 
         await process.stdout.readline()
         (worker,) = json.loads((await served("worker", "list", "-o", "json")).out)
         worker_id = worker["worker_id"]
+        (lease,) = json.loads((await served("lease", "list", "-o", "json")).out)
+        assert (lease["worker_id"], lease["run_id"]) == (worker_id, "run-1")
+        assert (lease["state"], lease["egress_profile"]) == ("busy", "default")
+        assert lease["lease_id"] in (await served("lease", "list", "--limit", "1")).out
         said = await served("worker", "quarantine", worker_id, "--reason", "looks wrong")
         assert said.code == 0
         assert "quarantined" in said.out
@@ -96,6 +100,9 @@ async def test_an_operator_stops_a_running_worker_from_the_command_line(served: 
     refused = await served("worker", "release", worker_id, "--reason", "too early")
     assert refused.code == 1
     assert refused.err.startswith("palyra-fleet: the fleet refused\n  why: ")
+    reverified = await served("worker", "reverify", worker_id, "--reason", "no way round")
+    assert reverified.code == 1
+    assert "reverifying does not release it" in reverified.err
     assert (await served("worker", "show", worker_id)).out.count("\n") > 10
     tail = await served("event", "tail", "--lines", "3", "-o", "json")
     assert len(json.loads(tail.out)) == 3
@@ -113,7 +120,7 @@ async def test_grants_are_listed_and_withdrawn(served: Shell) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("worker", "list"), ("violation", "list"), ("grant", "list")],
+    [("worker", "list"), ("lease", "list"), ("violation", "list"), ("grant", "list")],
     ids=" ".join,
 )
 async def test_an_empty_list_is_empty_on_stdout(served: Shell, arguments: tuple[str, ...]) -> None:

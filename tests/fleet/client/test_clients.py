@@ -60,6 +60,7 @@ async def test_evidence_is_handed_in_and_the_same_again_is_a_duplicate(fleet: Se
     async with fleet.as_proxy() as proxy:
         assert not (await proxy.send_violation(envelope)).duplicate
         assert (await proxy.send_violation(envelope)).duplicate
+        assert (await proxy.evidence_chain()).seq == 2
 
 
 async def test_every_call_of_an_operator_reaches_its_command(fleet: ServedFleet) -> None:
@@ -73,12 +74,15 @@ async def test_every_call_of_an_operator_reaches_its_command(fleet: ServedFleet)
         await operator.add_reference_values(ReferenceValues())
         await operator.violations(fleet.worker_id, 5)
         await operator.drain(fleet.worker_id, "why", 1_000)
+        assert await operator.leases(5) == ()
         for action in WorkerAction:
             shown = await operator.act(action, fleet.worker_id, "why")
             assert shown.worker_id == fleet.worker_id
         assert len(await operator.events()) == await operator.verify_events()
         assert (await operator.events(after_seq=1, limit=1))[0].seq == 2
-    assert {*WorkerAction, "create_grant", "withdraw_grant", "drain"} <= set(fleet.service.calls)
+    assert {*WorkerAction, "leases", "create_grant", "withdraw_grant", "drain"} <= set(
+        fleet.service.calls
+    )
 
 
 async def test_an_operator_of_something_unknown_gets_a_problem(fleet: ServedFleet) -> None:

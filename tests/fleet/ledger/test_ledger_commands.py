@@ -143,6 +143,88 @@ def test_a_lease_ends_with_the_first_of_ttl_policy_grant_and_attestation() -> No
         assert lease.expires_at_unix_ms == end
 
 
+def test_a_renewal_counts_from_its_own_now_under_the_same_caps() -> None:
+    """Invariant 5: ttl, longest time from the renewal, grant, attestation."""
+    for ttl_ms, lease_max_ms, grant_end, evidence_end, end in (
+        (10, 50, 9_000, 9_000, 2_040),  # never earlier than it ends already
+        (30, 50, 9_000, 9_000, 2_060),
+        (None, 50, 9_000, 9_000, 2_080),
+        (99, 50, 9_000, 9_000, 2_080),
+        (99, 50, 2_070, 9_000, 2_070),
+        (99, 50, 9_000, 2_065, 2_065),
+    ):
+        world = LedgerWorld(WorkerFleetManager(WorkerFleetPolicy(lease_max_ms=lease_max_ms)))
+        world.do(world.manager.register(attested(W1, until_unix_ms=evidence_end), 2_000))
+        world.grant("run-1", 2_000, grant_end)
+        world.do(world.ask(W1, "run-1", 2_000, 40))
+        (lease,) = world.manager.state.leases.values()
+        world.do(world.manager.renew_lease(W1, 1, lease.lease_id, lease.fence, ttl_ms, 2_030))
+        (lease,) = world.manager.state.leases.values()
+        assert lease.expires_at_unix_ms == end
+
+
+def test_a_run_goes_on_past_the_longest_lease_and_ends_with_its_grant() -> None:
+    world = LedgerWorld(WorkerFleetManager(WorkerFleetPolicy(lease_max_ms=50)))
+    world.register(W1)
+    world.grant("run-1", 2_000, 2_300)
+    world.do(world.ask(W1, "run-1", 2_000, 50))
+    (lease,) = world.manager.state.leases.values()
+    for now in range(2_025, 2_300, 25):
+        world.do(world.manager.renew_lease(W1, 1, lease.lease_id, lease.fence, None, now))
+        assert world.manager.state.leases[lease.lease_id].expires_at_unix_ms == min(now + 50, 2_300)
+    assert reasons(world.do(world.manager.reap(2_300))) == ["worker.ttl_expired"]
+
+
+def test_a_session_that_proves_itself_again_keeps_its_lease_and_gets_a_new_epoch(
+    world: LedgerWorld,
+) -> None:
+    lease = world.lease(W1, "run-1", 2_000)
+    world.do(world.manager.start_lease(W1, 1, lease.lease_id, lease.fence, 2_000))
+    decision = world.do(world.manager.register(attested(W1, now_unix_ms=2_100), 2_100, True))
+    assert reasons(decision) == ["worker.reattested"]
+    worker = world.worker(W1)
+    assert (worker.session_epoch, worker.attestation_epoch, worker.work) == (2, 2, Work.BUSY)
+    assert world.manager.state.live_lease_of(W1) is not None
+    assert refused(world.manager.heartbeat(W1, 1, 9, 2_110)) is FleetReason.SESSION_STALE
+    fenced = world.manager.renew_lease(W1, 1, lease.lease_id, lease.fence, None, 2_110)
+    assert refused(fenced) is FleetReason.SESSION_STALE
+    world.do(world.manager.heartbeat(W1, 2, 1, 2_110))
+    world.do(world.manager.renew_lease(W1, 2, lease.lease_id, lease.fence, None, 2_110))
+
+
+def test_an_older_session_cannot_take_the_worker_back(world: LedgerWorld) -> None:
+    world.register(W1, 2_100, key="newer")
+    back = world.manager.register(attested(W1, now_unix_ms=2_200), 2_200, True)
+    assert refused(back) is FleetReason.SESSION_STALE
+    world.do(world.manager.quarantine(W1, "alice", "why", 2_300))
+    world.register(W1, 2_400, key="newest")  # candidate evidence
+    back = world.manager.register(attested(W1, "newer", now_unix_ms=2_500), 2_500, True)
+    assert refused(back) is FleetReason.SESSION_STALE
+    unknown = world.manager.register(attested(W2), 2_500, True)
+    assert refused(unknown) is FleetReason.WORKER_UNKNOWN
+
+
+def test_proving_itself_again_while_quarantined_is_candidate_evidence(world: LedgerWorld) -> None:
+    world.do(world.manager.quarantine(W1, "alice", "why", 2_100))
+    decision = world.do(world.manager.register(attested(W1, now_unix_ms=2_200), 2_200, True))
+    assert reasons(decision) == ["worker.candidate_attested"]
+    assert world.worker(W1).admission is Admission.QUARANTINED
+    released = world.manager.release(W1, "alice", "why", 2_300)
+    assert refused(released) is FleetReason.RELEASE_NEEDS_KEY
+
+
+def test_a_session_that_goes_on_does_not_clean_up_a_run_that_ended(world: LedgerWorld) -> None:
+    """Invariant 8: its processes may still be there; a new session says that they are not."""
+    world.lease(W1, "run-1", 2_000, 500)
+    world.do(world.manager.reap(2_500))
+    world.do(world.manager.register(attested(W1, now_unix_ms=2_600), 2_600, True))
+    assert world.worker(W1).work is Work.ORPHANED
+    world.grant("run-2", 2_600)
+    assert refused(world.ask(W1, "run-2", 2_600)) is FleetReason.NO_WORKER
+    world.register(W1, 2_700)
+    world.do(world.ask(W1, "run-2", 2_700))
+
+
 def test_a_kept_lease_is_shortened_to_shorter_evidence(world: LedgerWorld) -> None:
     """Invariant 5."""
     lease = world.lease(W1, "run-1", 2_000, 60_000)

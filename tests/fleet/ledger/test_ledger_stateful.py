@@ -3,9 +3,10 @@
 The machine decides with the pure manager, commits to a store, then applies, as the service does.
 After every step it checks, by the numbers of specification 20, section 1: 1 one live lease per
 worker and run, grants spent once; 2 fences grow; 3 the confined hold nothing; 4 the way out of
-quarantine; 5 the caps of a lease; 6 stale fences change nothing; 7 eligibility on request only;
-8 the way back from stale and orphaned; 9 events with every change, chained; 10 a restart loses
-nothing; 11 nothing revives. (12, the default admits nobody, is in test_service_registration.)
+quarantine; 5 the caps of a lease, counted from its latest grant or renewal; 6 stale fences change
+nothing; 7 eligibility on request only; 8 the way back from stale and orphaned (a session that goes
+on is none); 9 events with every change, chained; 10 a restart loses nothing; 11 nothing revives.
+(12, the default admits nobody, is in test_service_registration.)
 """
 
 import asyncio
@@ -63,6 +64,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.seen_ended: set[str] = set()
         self.all_leases: dict[str, WorkerLease] = {}
         self.grant_ends: dict[str, int] = {}
+        self.asked_at: dict[str, int] = {}
         self.events = 0
 
     def make_store(self) -> FleetStore:
@@ -98,10 +100,12 @@ class LedgerMachine(RuleBasedStateMachine):
         self.events += len(outcome.events)
         for record in outcome.records:
             if isinstance(record, WorkerLease):
-                self.note(record)
+                self.note(record, outcome.at_unix_ms)
         return True
 
-    def note(self, lease: WorkerLease) -> None:
+    def note(self, lease: WorkerLease, now: int) -> None:
+        if self.command in {"ask", "renew"} and lease.status.live:
+            self.asked_at[lease.lease_id] = now
         if lease.lease_id not in self.all_leases:
             self.fences.append(lease.fence)
         assert lease.lease_id not in self.seen_ended  # 11
@@ -213,6 +217,21 @@ class LedgerMachine(RuleBasedStateMachine):
         if worker is not None:
             self.register_with(worker, None, ms)
 
+    @rule(worker_id=workers, ms=st.integers(1, 100), own_key=st.sampled_from([True, True, False]))
+    def the_session_goes_on(self, worker_id: str, ms: int, own_key: bool) -> None:
+        worker = self.manager.state.workers.get(worker_id)
+        if worker is None:
+            return
+        current = (worker.candidate or worker.proof).public_key
+        key = current if own_key else key_of(f"another/{worker_id}")
+        done = self.register_with(worker, key, ms, continues=True)
+        assert not done or own_key  # whoever registered last holds the worker
+        if done:
+            now = self.manager.state.workers[worker_id]
+            assert now.session_epoch == worker.session_epoch + 1
+            if not worker.confined:
+                assert (now.work, now.admission) == (worker.work, worker.admission)  # 8
+
     def live(self, which: int) -> WorkerLease:
         live = list(self.manager.state.leases.values())
         return live[which % len(live)]
@@ -315,7 +334,9 @@ class LedgerMachine(RuleBasedStateMachine):
         self.register_with(worker, key_of(f"fresh/{self.ids}"), 500)
         self.do("release", self.manager.release(worker_id, "alice", "why", self.now))
 
-    def register_with(self, worker: WorkerRecord, new_key: bytes | None, ms: int) -> None:
+    def register_with(
+        self, worker: WorkerRecord, new_key: bytes | None, ms: int, continues: bool = False
+    ) -> bool:
         public_key = new_key or worker.proof.public_key
         now = self.manager.effective_now(self.now)
         result = AttestationResult(
@@ -330,7 +351,8 @@ class LedgerMachine(RuleBasedStateMachine):
             "proxy-1",
             now,
         )
-        self.do("register", self.manager.register(result, self.now))
+        verb = "continue" if continues else "register"
+        return self.do(verb, self.manager.register(result, self.now, continues))
 
     @rule(worker_id=workers, deadline_ms=st.integers(1, 200), now=rarely)
     def drain(self, worker_id: str, deadline_ms: int, now: bool) -> None:
@@ -366,7 +388,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert lease.expires_at_unix_ms <= min(
                 worker.proof.attested_until_unix_ms,
                 self.grant_ends[lease.grant_id],
-                lease.granted_at_unix_ms + POLICY.lease_max_ms,
+                self.asked_at[lease.lease_id] + POLICY.lease_max_ms,
             )
 
     @invariant()
@@ -390,7 +412,7 @@ class LedgerMachine(RuleBasedStateMachine):
             if was.eligibility is not now.eligibility:
                 assert self.command in {"cordon", "uncordon", "drain"}
             if was.liveness is Liveness.STALE and now.liveness is Liveness.LIVE:
-                assert self.command in {"heartbeat", "register"}
+                assert self.command in {"heartbeat", "register", "continue"}
             if was.work is Work.ORPHANED and now.work is not Work.ORPHANED:
                 assert self.command in {"register", "release"}
                 assert now.proof.attestation_epoch > was.proof.attestation_epoch

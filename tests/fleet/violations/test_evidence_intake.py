@@ -122,9 +122,6 @@ async def test_a_strike_without_a_limit_quarantines(world: FleetWorld) -> None:
         ({"seq": 2}, FleetReason.EVIDENCE_GAP),
         ({"previous_sha256": "9" * 64}, FleetReason.EVIDENCE_CHAIN),
         ({"proxy_id": "proxy-2"}, FleetReason.EVIDENCE_FOREIGN),
-        ({"worker_id": ulid(2)}, FleetReason.EVIDENCE_UNBOUND),
-        ({"lease_id": ulid(2)}, FleetReason.EVIDENCE_UNBOUND),
-        ({"fence": 2}, FleetReason.EVIDENCE_UNBOUND),
     ],
 )
 async def test_evidence_that_does_not_fit_is_refused(
@@ -135,6 +132,93 @@ async def test_evidence_that_does_not_fit_is_refused(
     assert await _refused(world, envelope) is reason
     assert (await world.service.worker(W1)).state == "assigned"
     assert await world.service.violations(None, 10) == ()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"worker_id": ulid(2)}, {"lease_id": ulid(2)}, {"fence": 2}],
+    ids=lambda changes: next(iter(changes)),
+)
+async def test_evidence_about_a_lease_never_given_harms_nobody_and_holds_back_nothing(
+    world: FleetWorld, changes: dict[str, Any]
+) -> None:
+    _, lease = await _leased(world)
+    other = WorkerPen(ulid(2))
+    await world.register(other)
+    envelope = world.proxy.violation(lease, world.clock(), **changes)
+    answer = await world.service.accept_violation("proxy-1", envelope)
+    assert (answer.accepted_seq, answer.outcome, answer.duplicate) == (1, "recorded", False)
+    states = [(view.worker_id, view.state) for view in await world.service.workers()]
+    assert states == [(W1, "assigned"), (ulid(2), "available")]
+    event = (await world.service.events(0, 100))[-1]
+    assert (event.reason, event.worker_id) == ("worker.violation_recorded", None)
+    assert event.detail["why"] == "not_bound"
+    assert event.detail["claimed_reason"] == "egress.address_private"
+    again = await world.service.accept_violation("proxy-1", envelope)
+    assert again == answer.model_copy(update={"duplicate": True})
+    later = world.proxy.violation(lease, world.clock())
+    answer = await world.service.accept_violation("proxy-1", later)
+    assert (answer.accepted_seq, answer.outcome) == (2, "quarantined")
+
+
+async def test_evidence_about_a_lease_never_given_is_no_strike(world: FleetWorld) -> None:
+    _, lease = await _leased(world)
+    strike = {"consequence": "strike", "strike_limit": 2, "strike_window_ms": 10_000}
+    outcomes = []
+    for changes in ({"fence": 9}, {}, {"fence": 9}, {}):
+        envelope = world.proxy.violation(lease, world.clock(), **strike, **changes)
+        outcomes.append((await world.service.accept_violation("proxy-1", envelope)).outcome)
+    assert outcomes == ["recorded", "struck", "recorded", "quarantined"]
+
+
+async def test_an_alarm_tells_of_evidence_about_leases_never_given_for_an_hour(
+    world: FleetWorld,
+) -> None:
+    _, lease = await _leased(world)
+    assert world.service.alarms() == {}
+    for _ in range(2):
+        envelope = world.proxy.violation(lease, world.clock(), fence=9)
+        await world.service.accept_violation("proxy-1", envelope)
+    alarm = world.service.alarms()["evidence"]
+    assert alarm.startswith("2 pieces of evidence name a lease this fleet never gave")
+    assert W1 not in alarm
+    assert set(world.service.health().values()) == {"ok"}
+    world.clock.forward(3_599_999)
+    assert world.service.alarms() != {}
+    world.clock.forward(1)
+    assert world.service.alarms() == {}
+
+
+async def test_after_unbound_evidence_gaps_forgeries_and_rewrites_are_still_refused(
+    world: FleetWorld,
+) -> None:
+    _, lease = await _leased(world)
+    unbound = world.proxy.violation(lease, world.clock(), fence=9)
+    forger = ProxyPen("proxy-1", SigningKey.generate())
+    forged = forger.violation(lease, world.clock(), fence=9)
+    assert await _refused(world, forged) is FleetReason.EVIDENCE_SIGNATURE
+    await world.service.accept_violation("proxy-1", unbound)
+    gap = world.proxy.violation(lease, world.clock(), fence=9, seq=3)
+    assert await _refused(world, gap) is FleetReason.EVIDENCE_GAP
+    rewritten = world.proxy.violation(lease, world.clock(), fence=8, seq=1)
+    assert await _refused(world, rewritten) is FleetReason.EVIDENCE_REORDERED
+    loose = world.proxy.violation(lease, world.clock(), fence=9, seq=2, previous_sha256="9" * 64)
+    assert await _refused(world, loose) is FleetReason.EVIDENCE_CHAIN
+
+
+async def test_a_proxy_learns_how_far_the_fleet_holds_its_chain(world: FleetWorld) -> None:
+    _, lease = await _leased(world)
+    assert await world.service.evidence_chain("proxy-1") == wire.EvidenceChain(
+        seq=0, last_sha256="0" * 64
+    )
+    for changes in ({}, {"fence": 9}):
+        envelope = world.proxy.violation(lease, world.clock(), **changes)
+        await world.service.accept_violation("proxy-1", envelope)
+    held = await world.service.evidence_chain("proxy-1")
+    assert held == wire.EvidenceChain(seq=2, last_sha256=world.proxy.last_sha256)
+    with pytest.raises(FleetRefusal) as refused:
+        await world.service.evidence_chain("proxy-9")
+    assert refused.value.reason is FleetReason.EVIDENCE_PROXY_UNKNOWN
 
 
 async def test_other_content_under_a_used_number_is_refused(world: FleetWorld) -> None:

@@ -1,0 +1,82 @@
+"""What enrolled proxies may ask of the fleet: the live view, their place in their chain, evidence.
+
+Mixed into `FleetService`. Evidence is acknowledged only when it is durable with its effect. What is
+forged, out of order or rewritten is refused; what is the proxy's and next in its chain is taken,
+even if the fleet does not know the lease it is about. Times: Unix ms.
+"""
+
+from collections.abc import AsyncIterator
+
+from palyra_fleet.fleet_core import FleetCore
+from palyra_fleet.ledger.decision import EnrolledKey
+from palyra_fleet.refusals import FleetReason, FleetRefusal, Refusal
+from palyra_fleet.violations.effects import violation_decision
+from palyra_fleet.violations.intake import (
+    Standing,
+    chain_refusal,
+    is_bound,
+    open_violation,
+    weigh,
+)
+from palyra_fleet.wire import models as wire
+from palyra_fleet.wire.dsse import DsseEnvelope
+
+
+class ProxyCommands(FleetCore):
+    """The proxies' side of the fleet."""
+
+    def view(self) -> AsyncIterator[wire.ViewMessage]:
+        """Snapshot, changes, ticks. A reader that is too slow is dropped and must reconnect."""
+        return self._hub.stream()
+
+    async def evidence_chain(self, proxy_id: str) -> wire.EvidenceChain:
+        """How far the fleet holds this proxy's evidence: it goes on with the next number."""
+        proxy = self._enrolled_proxy(proxy_id)
+        return wire.EvidenceChain(seq=proxy.seq, last_sha256=proxy.last_sha256)
+
+    async def accept_violation(self, proxy_id: str, envelope: DsseEnvelope) -> wire.ViolationAnswer:
+        """Evidence of an enrolled proxy; the same twice answers the same."""
+        return await self._locked(lambda now: self._accept_violation(proxy_id, envelope, now))
+
+    async def _accept_violation(
+        self, proxy_id: str, envelope: DsseEnvelope, now: int
+    ) -> wire.ViolationAnswer:
+        proxy = self._enrolled_proxy(proxy_id)
+        evidence = open_violation(proxy, envelope)
+        if isinstance(evidence, Refusal):
+            raise FleetRefusal.of(evidence)
+        payload = evidence.payload
+        known = await self._store.evidence(evidence.sha256)
+        if known is not None:
+            return wire.ViolationAnswer(
+                accepted_seq=known.seq, outcome=known.outcome, duplicate=True
+            )
+        refusal = chain_refusal(proxy, evidence)
+        if refusal is not None:
+            raise FleetRefusal.of(refusal)
+        standing = await self._standing(payload)
+        after = payload.at_unix_ms - payload.strike_window_ms
+        strikes = await self._store.strikes(payload.worker_id, after)
+        outcome = weigh(payload, standing, strikes)
+        bound = standing != "not_bound"
+        await self._settle(violation_decision(self._manager, proxy, evidence, outcome, bound, now))
+        if not bound:
+            self._unbound_evidence.note(now)
+        return wire.ViolationAnswer(accepted_seq=payload.seq, outcome=outcome, duplicate=False)
+
+    def _enrolled_proxy(self, proxy_id: str) -> EnrolledKey:
+        proxy = self._manager.state.enrolled.get(("proxy", proxy_id))
+        if proxy is None:
+            text = f"proxy '{proxy_id}' is not enrolled"
+            raise FleetRefusal(FleetReason.EVIDENCE_PROXY_UNKNOWN, text)
+        return proxy
+
+    async def _standing(self, payload: wire.ViolationPayload) -> Standing:
+        state = self._manager.state
+        lease = state.leases.get(payload.lease_id) or await self._store.lease(payload.lease_id)
+        if not is_bound(payload, lease):
+            return "not_bound"
+        worker = state.workers.get(payload.worker_id)
+        if worker is None:
+            return "forgotten"
+        return "confined" if worker.confined else "free"
