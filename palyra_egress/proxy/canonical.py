@@ -33,14 +33,6 @@ _NEVER_NOMINATED: Final = frozenset(
 )
 
 
-class TargetRefused(Exception):
-    """The request names no acceptable target. `reason` says why."""
-
-    def __init__(self, reason: Reason) -> None:
-        super().__init__(reason.value)
-        self.reason = reason
-
-
 @dataclass(frozen=True, slots=True)
 class Target:
     """Where a request goes: canonical host, explicit port, path and query (without `?`)."""
@@ -59,14 +51,24 @@ class Target:
         return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
 
+class TargetRefused(Exception):
+    """The request names no acceptable target. `reason` says why; `target` is what the request line
+    named, where that alone was well-formed, so that the refusal can cost what the policy says."""
+
+    def __init__(self, reason: Reason, target: Target | None = None) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+        self.target = target
+
+
 def connect_target(head: RequestHead, hosts: Sequence[str]) -> Target:
     """The target of a CONNECT."""
-    host, port = _authority(head.target, None)
+    target = Target("CONNECT", "https", *_authority(head.target, None), "", "")
     for value in hosts:
-        _same(_authority(value, port), host, port)
+        _same(_authority(value, target.port), target)
     if len(hosts) > 1:
         raise TargetRefused(Reason.REQUEST_MALFORMED)
-    return Target("CONNECT", "https", host, port, "", "")
+    return target
 
 
 def plain_target(head: RequestHead, hosts: Sequence[str]) -> Target:
@@ -80,9 +82,9 @@ def plain_target(head: RequestHead, hosts: Sequence[str]) -> Target:
     if scheme != "http":
         raise TargetRefused(Reason.SCHEME_UNSUPPORTED)
     host, port = _authority(match["authority"], 80)
-    _same(_authority(_only(hosts), 80), host, port)
-    path, query = _path(match["rest"] or "/")
-    return Target(_method(head), "http", host, port, path, query)
+    target = Target(_method(head), "http", host, port, *_path(match["rest"] or "/"))
+    _same(_authority(_only(hosts), 80), target)
+    return target
 
 
 def tunnelled_target(
@@ -93,9 +95,10 @@ def tunnelled_target(
         raise TargetRefused(
             Reason.AUTHORITY_MISMATCH if "://" in head.target else Reason.REQUEST_MALFORMED
         )
-    _same(_authority(_only(hosts), 443), host, port)
-    path, query = _path(head.target)
-    return Target(_method(head), "https", host, port, path, query)
+    named = _authority(_only(hosts), 443)
+    if named != (host, port):
+        raise TargetRefused(Reason.AUTHORITY_MISMATCH)
+    return Target(_method(head), "https", host, port, *_path(head.target))
 
 
 def egress_request(kind: RequestKind, target: Target, requester: Requester) -> EgressRequest:
@@ -156,9 +159,9 @@ def _authority(text: str, default_port: int | None) -> tuple[CanonicalHost, int]
         raise TargetRefused(refused.reason) from refused
 
 
-def _same(named: tuple[CanonicalHost, int], host: CanonicalHost, port: int) -> None:
-    if named != (host, port):
-        raise TargetRefused(Reason.AUTHORITY_MISMATCH)
+def _same(named: tuple[CanonicalHost, int], target: Target) -> None:
+    if named != (target.host, target.port):
+        raise TargetRefused(Reason.AUTHORITY_MISMATCH, target)
 
 
 def _path(text: str) -> tuple[str, str]:

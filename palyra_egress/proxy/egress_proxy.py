@@ -8,7 +8,7 @@ dies takes the proxy out of service: it refuses everything rather than work half
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -27,14 +27,13 @@ from palyra_egress.destination.resolver import (
 from palyra_egress.policy.live import PolicyFile
 from palyra_egress.proxy.bindings import BindingView
 from palyra_egress.proxy.core import Clocks, EnforcementCore, Phase
-from palyra_egress.proxy.denial import Answer
 from palyra_egress.proxy.evidence import EvidenceSpool
 from palyra_egress.proxy.fleet_link import FleetLink
 from palyra_egress.proxy.guard import ConnectionGuard, GuardParts
 from palyra_egress.proxy.handler import EnforcingHandler, GuardFactory
 from palyra_egress.proxy.interception import InterceptionAuthority
 from palyra_egress.proxy.master import EgressListener, check_environment, make_master
-from palyra_egress.proxy.receipt import issue_receipt
+from palyra_egress.proxy.receipt import ReceiptIssuer
 from palyra_egress.proxy.settings import ProxySettings
 from palyra_egress.reasons import Reason
 from palyra_egress.service import EgressProxyPolicyService
@@ -96,7 +95,7 @@ class Enforcement:
             core=core,
             authority=authority,
             trusted_bundle=_write_upstream_roots(settings.ca_dir, extra_roots),
-            issue_receipt=_receipts(key, core),
+            receipts=ReceiptIssuer(key, settings.proxy_id),
         )
         link = FleetLink(core, ProxyClient(settings.fleet_socket, key))
         return cls(settings, core, parts, authority, link, policy_file)
@@ -199,12 +198,12 @@ class EgressProxy:
         factory = make_guard or guard_factory(enforcement.parts)
         listener = EgressListener(master, factory)
         try:
-            address = await listener.open(settings.listen_host, settings.listen_port)
+            addresses = await listener.open(settings.listen_host, settings.listen_port)
         except OSError:
             await enforcement.end()
             raise
-        enforcement.begin(frozenset({address}))
-        return cls(enforcement, listener, master, address)
+        enforcement.begin(frozenset(addresses))
+        return cls(enforcement, listener, master, addresses[0])
 
     async def stop(self) -> None:
         """Stop in order; see the module."""
@@ -221,21 +220,6 @@ def guard_factory(parts: GuardParts) -> GuardFactory:
         return ConnectionGuard(parts, handler)
 
     return make
-
-
-def _receipts(key: SigningKey, core: EnforcementCore) -> Callable[[str, str, str], Answer | None]:
-    def issue(target: str, worker_key: str, signature: str) -> Answer | None:
-        return issue_receipt(
-            key,
-            core.proxy_id,
-            core.service.policy_digest,
-            target,
-            worker_key,
-            signature,
-            now_unix_ms(),
-        )
-
-    return issue
 
 
 def _resolver(settings: ProxySettings) -> Resolver:

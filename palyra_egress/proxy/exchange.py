@@ -4,6 +4,7 @@ The seal is a copy of everything of the request that decides where it goes and w
 it is compared again before the request leaves, so nothing can be changed after the verdict.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Self
 
@@ -15,13 +16,14 @@ from palyra_egress.proxy.denial import PROXY_NAME
 from palyra_egress.reasons import Reason
 
 VIA = f"1.1 {PROXY_NAME}"
+_FIELD_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 
 type _Fields = tuple[tuple[bytes, bytes], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """The request as it was granted."""
+    """The request as it was granted. Expect is left out: mitmproxy answers it and removes it."""
 
     method: bytes
     scheme: bytes
@@ -45,7 +47,7 @@ class Seal:
             data.path,
             data.authority,
             data.http_version,
-            data.headers.fields,
+            tuple(field for field in data.headers.fields if field[0].lower() != b"expect"),
             data.content or b"",
             bool(data.trailers),
         )
@@ -103,6 +105,8 @@ def forwardable(request: http.Request, target: Target) -> None:
             del headers[name]
     if closes:
         headers["Connection"] = "close"
+    if "transfer-encoding" in headers:
+        headers["Transfer-Encoding"] = "chunked"  # the one spelling that every server reads alike
     headers["Host"] = target.host_header
     vias = [*headers.get_all("via"), VIA]
     headers["Via"] = ", ".join(vias)
@@ -111,9 +115,40 @@ def forwardable(request: http.Request, target: Target) -> None:
     data.scheme, data.authority = target.scheme.encode(), b""
 
 
-def returnable(response: http.Response) -> None:
-    """Take out of a response what must not reach the worker: hop-by-hop, proxy and Alt-Svc."""
+def has_no_body(request: http.Request, response: http.Response) -> bool:
+    """Whether the response ends with its head, whatever its framing headers say."""
+    return request.method == "HEAD" or response.status_code in (204, 304)
+
+
+def body_length(request: http.Request, response: http.Response) -> int:
+    """The declared length of the body that comes, 0 where there is none or it is not declared."""
+    if has_no_body(request, response):
+        return 0
+    return int(response.headers.get("content-length", "0"))
+
+
+def is_well_formed(response: http.Response) -> bool:
+    """Whether every client reads this head as we do: a final HTTP/1 status, no control character
+    (a bare CR ends a line for some), no fold, and no transfer coding but chunked."""
+    data = response.data
+    codings = response.headers.get_all("transfer-encoding")
+    return (
+        data.http_version in (b"HTTP/1.0", b"HTTP/1.1")
+        and 200 <= data.status_code <= 599
+        and _FIELD_VALUE.fullmatch(data.reason) is not None
+        and all(_FIELD_VALUE.fullmatch(value) for _, value in data.headers.fields)
+        and all(coding.lower() == "chunked" for coding in codings)
+    )
+
+
+def returnable(request: http.Request, response: http.Response) -> None:
+    """Take out of a response what must not reach the worker: hop-by-hop, proxy and Alt-Svc, and
+    the framing of a body that does not come."""
     headers = response.headers
+    if has_no_body(request, response):
+        headers.pop("transfer-encoding", None)
+    if response.status_code == 204:
+        headers.pop("content-length", None)
     named = {
         token.strip().lower()
         for value in headers.get_all("connection")
@@ -128,7 +163,10 @@ def returnable(response: http.Response) -> None:
 
 
 def never_forwarded(headers: http.Headers) -> Reason | None:
-    """Requests that no policy can allow yet, or ever: upgrades and loops."""
+    """Requests that no policy can allow yet, or ever: upgrades, loops, and transfer codings that
+    a server may not know and then take the body for a second request."""
+    if any(coding.lower() != "chunked" for coding in headers.get_all("transfer-encoding")):
+        return Reason.REQUEST_MALFORMED
     if "upgrade" in headers:
         return Reason.UPGRADE_NOT_ALLOWED
     if any(PROXY_NAME in value for value in headers.get_all("via")):

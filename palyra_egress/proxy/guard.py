@@ -20,6 +20,7 @@ from mitmproxy.proxy.layers import modes
 from mitmproxy.proxy.layers.http import HTTPMode
 
 from palyra_egress.clock import now_utc
+from palyra_egress.proxy.answers import Answers, answer_to
 from palyra_egress.proxy.canonical import (
     Target,
     TargetRefused,
@@ -30,20 +31,27 @@ from palyra_egress.proxy.canonical import (
     tunnelled_target,
 )
 from palyra_egress.proxy.core import EnforcementCore, Judgement
-from palyra_egress.proxy.denial import Answer, refuse
+from palyra_egress.proxy.denial import Answer
 from palyra_egress.proxy.exchange import (
     Exchange,
     Seal,
+    body_length,
     body_may_follow,
     forwardable,
     is_as_read,
+    is_well_formed,
     never_forwarded,
     returnable,
 )
 from palyra_egress.proxy.identity import parse_proxy_credentials
 from palyra_egress.proxy.interception import InterceptionAuthority, upstream_connection
-from palyra_egress.proxy.layers import JudgedHttpLayer, RefusedLayer, response_of
-from palyra_egress.proxy.receipt import KEY_HEADER, RECEIPT_HOST, SIGNATURE_HEADER
+from palyra_egress.proxy.layers import JudgedHttpLayer, RefusedLayer
+from palyra_egress.proxy.receipt import (
+    LEASE_KNOWN,
+    ReceiptIssuer,
+    asks_for_lease,
+    is_own_target,
+)
 from palyra_egress.proxy.request_head import RequestHead
 from palyra_egress.reasons import Reason
 from palyra_egress.request import EgressRequest, Requester, RequestKind
@@ -74,13 +82,12 @@ class Connection(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class GuardParts:
-    """What every guard of a proxy shares. `issue_receipt` answers the receipt host's requests:
-    (path with query, worker key, signature) → answer, or None when the proof does not hold."""
+    """What every guard of a proxy shares."""
 
     core: EnforcementCore
     authority: InterceptionAuthority
     trusted_bundle: Path
-    issue_receipt: Callable[[str, str, str], Answer | None]
+    receipts: ReceiptIssuer
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +117,7 @@ class ConnectionGuard:
         self._connection = connection
         self._tunnel: Tunnel | None = None
         self._exchange: Exchange | None = None
-        self._answered_flow_id: str | None = None
-        self._pending: Answer | None = None
-        self._upstream_failure: Reason | None = None
+        self._answers = Answers()
 
     # --- the connection -------------------------------------------------------------------------
 
@@ -169,9 +174,9 @@ class ConnectionGuard:
         if self.requester is not None and self.requester != who:
             return Reason.IDENTITY_CHANGED
         if self.requester is None:
-            self.requester = who
             if not self.core.connections.identify(self._connection, who.worker_id):
                 return Reason.TOO_MANY_CONNECTIONS
+            self.requester = who
         return found.refusal
 
     # --- CONNECT --------------------------------------------------------------------------------
@@ -179,9 +184,7 @@ class ConnectionGuard:
     async def http_connect(self, flow: http.HTTPFlow) -> None:
         judgement = await self._judge_connect(flow)
         if not judgement.allowed:
-            answer = refuse(judgement.reason, judgement.decision_id, close=judgement.close)
-            self._answered_flow_id = flow.id
-            flow.response = response_of(answer)
+            self._answers.give(flow, answer_to(judgement, close=judgement.close))
             return
         flow.response = None
 
@@ -194,7 +197,7 @@ class ConnectionGuard:
         try:
             target = connect_target(head, flow.request.headers.get_all("host"))
         except TargetRefused as refused:
-            return self._refuse_unjudged(refused.reason)
+            return self._refuse_target(refused, RequestKind.CONNECT)
         request = egress_request(RequestKind.CONNECT, target, self.requester)
         judgement = await self.core.judge(request, None, None, self._connection)
         if judgement.allowed:
@@ -241,26 +244,25 @@ class ConnectionGuard:
         data.ssl_conn = upstream_connection(exchange.target.host, self._parts.trusted_bundle)
 
     async def tls_failed_server(self, _data: tls.TlsData) -> None:
-        self._upstream_failure = Reason.UPSTREAM_TLS
+        self._answers.upstream_failure = Reason.UPSTREAM_TLS
 
     # --- requests -------------------------------------------------------------------------------
 
     async def requestheaders(self, flow: http.HTTPFlow) -> None:
         self._exchange = None
-        self._pending = None
-        self._upstream_failure = None
+        self._answers.begin()
         if flow.error is not None:  # mitmproxy refused it already; audit that and answer
-            self._pending = self._answer(self._refuse_unjudged(Reason.REQUEST_MALFORMED))
+            self._answers.hold(self.refuse_head(Reason.REQUEST_MALFORMED))
             return
         try:
             judged = await self._judge_request(flow)
         except TargetRefused as refused:
-            judged = self._refuse_target(refused.reason)
+            judged = self._refuse_target(refused, RequestKind.REQUEST)
         if isinstance(judged, Answer):
-            self._answer_flow(flow, judged)
+            self._answers.give(flow, judged)
         elif not judged.allowed:
             has_body = body_may_follow(flow.request)
-            self._answer_flow(flow, self._answer(judged, close=judged.close or has_body))
+            self._answers.give(flow, answer_to(judged, close=judged.close or has_body))
 
     async def _judge_request(self, flow: http.HTTPFlow) -> Judgement | Answer:
         head = self._take_head()
@@ -272,8 +274,8 @@ class ConnectionGuard:
             requester = tunnel.requester
             known: tuple[str, ...] | None = self._tunnel.judgement.addresses
         else:
-            if (receipt := self._receipt(head, headers)) is not None:
-                return receipt
+            if is_own_target(head):
+                return self._answer_own(head, headers)
             if (reason := self._identify(headers)) is not None:
                 return self._refuse_unjudged(reason)
             if self.requester is None:
@@ -308,7 +310,7 @@ class ConnectionGuard:
 
     async def request(self, flow: http.HTTPFlow) -> None:
         """The body is complete (or was streamed): what leaves must still be what was granted."""
-        if self._is_answered(flow):
+        if self._answers.has_answered(flow):
             return
         exchange = self._exchange
         if exchange is None or exchange.flow_id != flow.id:
@@ -322,29 +324,30 @@ class ConnectionGuard:
             raise Refused(Reason.INTERNAL)
 
     async def responseheaders(self, flow: http.HTTPFlow) -> None:
-        if self._is_answered(flow):
+        if self._answers.has_answered(flow):
             return
         exchange = self._exchange
         if exchange is None or exchange.flow_id != flow.id or flow.response is None:
             raise Refused(Reason.INTERNAL)
         limit = exchange.judgement.limits.max_response_bytes
-        length = int(flow.response.headers.get("content-length", "0"))
-        if flow.response.status_code < 200:
-            self._fail(flow, Reason.UPSTREAM_PROTOCOL)
-        elif limit is not None and length > limit and flow.request.method != "HEAD":
-            self._fail(flow, Reason.RESPONSE_TOO_LARGE)
+        length = body_length(flow.request, flow.response)
+        if not is_well_formed(flow.response):
+            self._answers.fail(flow, Reason.UPSTREAM_PROTOCOL, exchange.judgement.decision_id)
+        elif limit is not None and length > limit:
+            self._answers.fail(flow, Reason.RESPONSE_TOO_LARGE, exchange.judgement.decision_id)
         else:
-            returnable(flow.response)
+            returnable(flow.request, flow.response)
             flow.response.stream = self._meter(
                 exchange, exchange.take_response, Reason.RESPONSE_TOO_LARGE
             )
 
     async def response(self, flow: http.HTTPFlow) -> None:
-        if not self._is_answered(flow):
+        if not self._answers.has_answered(flow):
             self._finish("complete")
 
     async def error(self, _flow: http.HTTPFlow) -> None:
-        self._finish(self._upstream_failure.value if self._upstream_failure else "aborted")
+        failure = self._answers.upstream_failure
+        self._finish(failure.value if failure is not None else "aborted")
 
     # --- dialling -------------------------------------------------------------------------------
 
@@ -364,20 +367,16 @@ class ConnectionGuard:
 
     def upstream_failed(self, reason: Reason) -> None:
         """The dial did not work; the answer will say so."""
-        self._upstream_failure = reason
+        self._answers.upstream_failure = reason
 
     # --- answers (called by the strict HTTP/1 server) ---------------------------------------------
 
     def refuse_head(self, reason: Reason) -> Answer:
-        return self._answer(self._refuse_unjudged(reason))
+        return answer_to(self._refuse_unjudged(reason))
 
     def answer_for(self, reason: Reason | None) -> Answer | None:
-        pending, self._pending = self._pending, None
-        if pending is not None or reason is None:
-            return pending
         exchange = self._exchange
-        decision_id = exchange.judgement.decision_id if exchange is not None else ""
-        return refuse(self._upstream_failure or reason, decision_id, close=True)
+        return self._answers.take(reason, exchange.judgement.decision_id if exchange else "")
 
     # --- helpers --------------------------------------------------------------------------------
 
@@ -391,51 +390,29 @@ class ConnectionGuard:
         who = self._tunnel.request.requester if self._tunnel is not None else self.requester
         return self.core.may_speak(who) if who is not None else Reason.NO_IDENTITY
 
-    def _is_answered(self, flow: http.HTTPFlow) -> bool:
-        return self._answered_flow_id == flow.id
-
-    def _answer(self, judgement: Judgement, *, close: bool = True) -> Answer:
-        return refuse(judgement.reason, judgement.decision_id, close=close)
-
-    def _answer_flow(self, flow: http.HTTPFlow, answer: Answer) -> None:
-        """Answer without an upstream. While a body may still come, answer first and hang up."""
-        self._answered_flow_id = flow.id
-        if body_may_follow(flow.request):
-            self._pending = answer
-            flow.kill()  # type: ignore[no-untyped-call]
-        else:
-            flow.response = response_of(answer)
-
-    def _fail(self, flow: http.HTTPFlow, reason: Reason) -> None:
-        """End an exchange whose response cannot be passed on."""
-        exchange = self._exchange
-        decision_id = exchange.judgement.decision_id if exchange is not None else ""
-        self._pending = refuse(reason, decision_id, close=True)
-        self._upstream_failure = reason
-        flow.kill()  # type: ignore[no-untyped-call]
-
     def _refuse_unjudged(self, reason: Reason) -> Judgement:
         return self.core.refuse_early(reason, self.requester)
 
-    def _refuse_target(self, reason: Reason) -> Judgement:
+    def _refuse_target(self, refused: TargetRefused, kind: RequestKind) -> Judgement:
         """A request whose target does not fit: inside a tunnel the tunnel's request stands for it,
-        so that a mismatch costs what the policy says."""
+        elsewhere what its request line named, so that a mismatch costs what the policy says."""
         if self._tunnel is not None:
-            return self.core.refuse(self._tunnel.request, reason, self._connection)
-        return self._refuse_unjudged(reason)
+            return self.core.refuse(self._tunnel.request, refused.reason, self._connection)
+        if refused.target is None or self.requester is None:
+            return self._refuse_unjudged(refused.reason)
+        request = egress_request(kind, refused.target, self.requester)
+        return self.core.refuse(request, refused.reason, self._connection)
 
-    def _receipt(self, head: RequestHead, headers: http.Headers) -> Answer | None:
-        """The receipt host is answered here and never forwarded."""
-        prefix = f"http://{RECEIPT_HOST}/"
-        if not head.target.startswith(prefix) or head.method != "GET":
-            return None
+    def _answer_own(self, head: RequestHead, headers: http.Headers) -> Answer:
+        """The proxy's own name: a receipt, or whether the lease is known. Never forwarded."""
         if (reason := self.core.admission()) is not None:
-            return self._answer(self._refuse_unjudged(reason))
-        target = "/" + head.target.removeprefix(prefix)
-        answer = self._parts.issue_receipt(
-            target, headers.get(KEY_HEADER, ""), headers.get(SIGNATURE_HEADER, "")
-        )
-        return answer or self._answer(self._refuse_unjudged(Reason.REQUEST_MALFORMED))
+            return self.refuse_head(reason)
+        if asks_for_lease(head):
+            refusal = self._identify(headers)
+            return LEASE_KNOWN if refusal is None else self.refuse_head(refusal)
+        digest, now = self.core.service.policy_digest, self.core.clocks.now_unix_ms()
+        receipt = self._parts.receipts.issue(head, headers, digest, now)
+        return receipt or self.refuse_head(Reason.REQUEST_MALFORMED)
 
     def _open_peer(self, target: Target) -> tuple[str, ...] | None:
         """The peer of an upstream connection that this request would reuse."""

@@ -186,7 +186,8 @@ class EnforcingHandler(ProxyConnectionHandler):
             if self._aborted is not None:  # at that hook, or while it ran
                 raise Refused(self._aborted, audited=True)
             pinned = self.guard.pinned_for(server)
-            reader, writer = await dial_pinned(pinned.addresses, pinned.port)
+            own_ports = self.guard.core.service.wildcard_ports
+            reader, writer = await dial_pinned(pinned.addresses, pinned.port, own_ports=own_ports)
         except (Refused, DialRefused) as refused:
             await self._dial_failed(command, refused.reason)
             return

@@ -48,11 +48,14 @@ _log = logging.getLogger(__name__)
 
 
 class UnsafeEnvironment(Exception):
-    """The process was started in a way that would leak TLS keys; the operator must act."""
+    """The process was started in a way that weakens the proxy; the operator must act."""
 
 
 def check_environment() -> None:
-    """Raises UnsafeEnvironment where mitmproxy would write TLS session keys to a file."""
+    """Raises UnsafeEnvironment where mitmproxy would write TLS session keys to a file, or would
+    skip the assertions that guard its protocol states."""
+    if not __debug__:
+        raise UnsafeEnvironment("python -O (PYTHONOPTIMIZE) drops protocol checks; start without")
     for name in KEY_LOG_VARIABLES:
         if os.environ.get(name):
             raise UnsafeEnvironment(
@@ -78,11 +81,11 @@ class EgressListener:
         self._mode = mode_specs.ProxyMode.parse("regular")
         self._server: asyncio.Server | None = None
 
-    async def open(self, host: str, port: int) -> tuple[str, int]:
-        """Listen; the bound address. Raises OSError."""
+    async def open(self, host: str, port: int) -> tuple[tuple[str, int], ...]:
+        """Listen; every bound address (a name may stand for several). Raises OSError."""
         self._server = await asyncio.start_server(self._accept, host, port, backlog=BACKLOG)
-        address = self._server.sockets[0].getsockname()
-        return str(address[0]), int(address[1])
+        names = [sock.getsockname() for sock in self._server.sockets]
+        return tuple((str(name[0]), int(name[1])) for name in names)
 
     async def close(self) -> None:
         """Take no new connections; running ones go on."""

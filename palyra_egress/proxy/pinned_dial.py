@@ -27,9 +27,13 @@ class DialRefused(Exception):
 
 
 async def dial_pinned(
-    pinned: tuple[str, ...], port: int, deadline_s: float = DIAL_DEADLINE_S
+    pinned: tuple[str, ...],
+    port: int,
+    deadline_s: float = DIAL_DEADLINE_S,
+    own_ports: frozenset[int] = frozenset(),
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A stream to one of the pinned addresses."""
+    """A stream to one of the pinned addresses. `own_ports` are open to us on every address of this
+    machine: a peer that has our own address there is ourselves, and is never a target."""
     try:
         async with asyncio.timeout(deadline_s):
             connected = await aiohappyeyeballs.start_connection(
@@ -47,6 +51,9 @@ async def dial_pinned(
     if peer not in {ipaddress.ip_address(address) for address in pinned}:
         connected.close()
         raise DialRefused(Reason.NOT_PINNED)
+    if port in own_ports and peer == ipaddress.ip_address(connected.getsockname()[0]):
+        connected.close()
+        raise DialRefused(Reason.PROXY_TARGET)
     return await asyncio.open_connection(sock=connected, limit=READ_BUFFER_BYTES)
 
 
