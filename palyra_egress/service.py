@@ -24,12 +24,14 @@ from palyra_egress.request import EgressRequest
 from palyra_egress.verdict import NeedsResolution, Verdict
 
 NO_POLICY_DIGEST = ""
+_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 compared, not bound
 
 
 def canonical_listeners(pairs: Iterable[tuple[str, int]]) -> Forbidden:
     """The pairs with every address in its one spelling; an unparsable address is a fault of ours.
 
-    `0.0.0.0` and `::` stand for every loopback address; other addresses are listed one by one.
+    `0.0.0.0` and `::` stand for every loopback address; that they stand for the machine's other
+    addresses too is found when dialling (`wildcard_ports`).
     """
     listeners = set()
     for address, port in pairs:
@@ -75,6 +77,11 @@ class EgressProxyPolicyService:
     def replace_forbidden(self, forbidden: frozenset[tuple[str, int]]) -> None:
         """Names the listeners that are never targets; called when a listener is bound."""
         self._forbidden = canonical_listeners(forbidden)
+
+    @property
+    def wildcard_ports(self) -> frozenset[int]:
+        """Ports of ours that are open on every address of this machine, known or not."""
+        return frozenset(port for address, port in self._forbidden if address in _EVERYWHERE)
 
     def precheck(self, request: EgressRequest, now_unix_ms: int) -> Verdict | NeedsResolution:
         """The verdict, or the name to resolve first. A refused name is never resolved."""
