@@ -34,8 +34,6 @@ rules:
     private: [127.0.0.0/8]
 profiles:
   test: [api, plain]
-violations:
-  quarantine: [metadata_target, private_target]
 """
 HOSTS: Final = "127.0.0.1 api.example plain.example\n"
 BODY: Final = b"5\r\nBODY!\r\n"
@@ -75,7 +73,12 @@ class Chaos:
 
 
 @asynccontextmanager
-async def chaos(directory: Path, inject: Injection | None = None) -> AsyncIterator[Chaos]:
+async def chaos(
+    directory: Path,
+    inject: Injection | None = None,
+    violations: str = "quarantine: [metadata_target, private_target]",
+    **settings: Any,
+) -> AsyncIterator[Chaos]:
     ca = UpstreamCa.create(directory / "ca")
     stranger = UpstreamCa.create(directory / "stranger")
     async with (
@@ -84,10 +87,12 @@ async def chaos(directory: Path, inject: Injection | None = None) -> AsyncIterat
         recording_upstream(stranger.server_context("api.example")) as impostor,
         proxy_harness(
             directory / "proxy",
-            POLICY.format(plain=plain.port, secure=secure.port, impostor=impostor.port),
+            POLICY.format(plain=plain.port, secure=secure.port, impostor=impostor.port)
+            + f"violations:\n  {violations}\n",
             HOSTS,
             ca.ca_file,
             inject=inject,
+            **settings,
         ) as harness,
     ):
         yield Chaos(harness, plain, secure, impostor)
