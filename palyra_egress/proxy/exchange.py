@@ -16,6 +16,8 @@ from palyra_egress.proxy.denial import PROXY_NAME
 from palyra_egress.reasons import Reason
 
 VIA = f"1.1 {PROXY_NAME}"
+# Header names that are between a worker and this proxy: nobody else may read or forge them.
+_ENDS_HERE = ("proxy-", "palyra-", "x-palyra-")
 _FIELD_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 
 type _Fields = tuple[tuple[bytes, bytes], ...]
@@ -101,7 +103,7 @@ def forwardable(request: http.Request, target: Target) -> None:
     dropped = HOP_BY_HOP | nominated(headers.get_all("connection"))
     closes = "close" in headers.get("connection", "").lower()
     for name in {name.lower() for name in headers}:
-        if name in dropped or name.startswith("proxy-"):
+        if name in dropped or name.startswith(_ENDS_HERE):
             del headers[name]
     if closes:
         headers["Connection"] = "close"
@@ -156,7 +158,7 @@ def returnable(request: http.Request, response: http.Response) -> None:
     } - {"close", "content-length", "transfer-encoding", "content-type"}
     closes = "close" in headers.get("connection", "").lower()
     for name in {name.lower() for name in headers}:
-        if name in HOP_BY_HOP or name in named or name.startswith("proxy-"):
+        if name in HOP_BY_HOP or name in named or name.startswith(_ENDS_HERE):
             del headers[name]
     if closes:
         headers["Connection"] = "close"

@@ -118,6 +118,7 @@ class ConnectionGuard:
         self._tunnel: Tunnel | None = None
         self._exchange: Exchange | None = None
         self._answers = Answers()
+        self._decision_id = ""
 
     # --- the connection -------------------------------------------------------------------------
 
@@ -194,6 +195,8 @@ class ConnectionGuard:
             return self._refuse_unjudged(reason)
         if self._tunnel is not None or self.requester is None:
             raise Refused(Reason.PROTOCOL_NOT_SUPPORTED)
+        if body_may_follow(flow.request):  # RFC 9110 section 9.3.6: CONNECT has no content
+            return self._refuse_unjudged(Reason.REQUEST_MALFORMED)
         try:
             target = connect_target(head, flow.request.headers.get_all("host"))
         except TargetRefused as refused:
@@ -251,7 +254,9 @@ class ConnectionGuard:
     async def requestheaders(self, flow: http.HTTPFlow) -> None:
         self._exchange = None
         self._answers.begin()
+        self._decision_id = ""
         if flow.error is not None:  # mitmproxy refused it already; audit that and answer
+            self.head = None
             self._answers.hold(self.refuse_head(Reason.REQUEST_MALFORMED))
             return
         try:
@@ -304,6 +309,7 @@ class ConnectionGuard:
             started_monotonic_ms=self.core.clocks.now_monotonic_ms(),
         )
         self._exchange = exchange
+        self._decision_id = judgement.decision_id
         flow.response = None
         meter = self._meter(exchange, exchange.take_request, Reason.REQUEST_TOO_LARGE)
         flow.request.stream = exchange.request_meter = meter
@@ -375,8 +381,10 @@ class ConnectionGuard:
         return answer_to(self._refuse_unjudged(reason))
 
     def answer_for(self, reason: Reason | None) -> Answer | None:
-        exchange = self._exchange
-        return self._answers.take(reason, exchange.judgement.decision_id if exchange else "")
+        if reason is not None and self.head is not None:  # refused before any hook saw it
+            self.head = None
+            return self.refuse_head(reason)
+        return self._answers.take(reason, self._decision_id)
 
     # --- helpers --------------------------------------------------------------------------------
 

@@ -22,7 +22,13 @@ from mitmproxy.proxy.layers.http._events import (
 from mitmproxy.proxy.layers.http._http1 import Http1Server, make_body_reader
 
 from palyra_egress.proxy.denial import Answer
-from palyra_egress.proxy.request_head import MAX_HEAD_BYTES, RequestHead, check_head, head_end
+from palyra_egress.proxy.request_head import (
+    MAX_HEAD_BYTES,
+    RequestHead,
+    check_head,
+    head_end,
+    leading_empty_lines,
+)
 from palyra_egress.reasons import Reason
 
 MAX_DISCARDED_BYTES = 1 << 20
@@ -75,9 +81,9 @@ class StrictHttp1Server(Http1Server):
                 yield commands.CloseConnection(self.conn)
             return
         data = bytes(self.buf)
-        while data.startswith(b"\r\n"):
-            self.buf.maybe_extract_at_most(2)
-            data = data[2:]
+        if empty := leading_empty_lines(data):
+            self.buf.maybe_extract_at_most(empty)
+            data = data[empty:]
         end = head_end(data)
         if end is None and len(data) <= MAX_HEAD_BYTES:
             return

@@ -16,6 +16,7 @@ from palyra_egress.reasons import Reason
 MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_HEADERS: Final = 200
 
+_EMPTY_LINES = re.compile(rb"(?:\r\n)+")
 _HEAD_END = re.compile(rb"\n\r?\n")
 _REQUEST_LINE = re.compile(
     rb"(?P<method>[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) (?P<target>[\x21-\x7e]+) HTTP/1\.[01]"
@@ -29,6 +30,12 @@ class RequestHead:
 
     method: str
     target: str
+
+
+def leading_empty_lines(data: bytes) -> int:
+    """How many bytes of empty lines stand before a head; they are passed over."""
+    match = _EMPTY_LINES.match(data)
+    return match.end() if match else 0
 
 
 def head_end(data: bytes) -> int | None:
