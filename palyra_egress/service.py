@@ -8,7 +8,6 @@ DENY with INTERNAL. It reads no clock, no file and no network, and it knows noth
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 from palyra_egress.destination.address_class import classify
 from palyra_egress.policy.compile import NO_PENALTY, CompiledPolicy
@@ -90,12 +89,21 @@ class EgressProxyPolicyService:
             return deny_without_rule(request, Reason.POLICY_NOT_LOADED, NO_POLICY_DIGEST)
         return precheck(policy, request, now_unix_ms, self._forbidden)
 
-    def decide(self, request: EgressRequest, addresses: Sequence[str], now_unix_ms: int) -> Verdict:
-        """The final verdict for the addresses that the name resolved to."""
+    def decide(
+        self,
+        request: EgressRequest,
+        addresses: Sequence[str],
+        now_unix_ms: int,
+        judged: NeedsResolution | None = None,
+    ) -> Verdict:
+        """The final verdict for the addresses that the name resolved to.
+
+        `judged` is what `precheck` answered about this request; it only saves time.
+        """
         policy = self._policy
         if policy is None:
             return deny_without_rule(request, Reason.POLICY_NOT_LOADED, NO_POLICY_DIGEST)
-        return decide(policy, request, addresses, now_unix_ms, self._forbidden)
+        return decide(policy, request, addresses, now_unix_ms, self._forbidden, judged)
 
     def refusal(self, request: EgressRequest, reason: Reason) -> Verdict:
         """A refusal that was found outside the judge (identity, rate, SNI, resolver), with what
@@ -104,8 +112,7 @@ class EgressProxyPolicyService:
         if policy is None:
             return deny_without_rule(request, reason, NO_POLICY_DIGEST)
         penalty = policy.penalties.get(reason, NO_PENALTY)
-        return replace(
-            deny_without_rule(request, reason, policy.digest),
+        return deny_without_rule(request, reason, policy.digest)._replace(
             policy_file=policy.file,
             consequence=penalty.consequence,
             strike_limit=penalty.limit,

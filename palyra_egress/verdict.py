@@ -5,8 +5,9 @@ never gets that far, so it causes no DNS query. A `Verdict` is final. The zero v
 that matters denies: there is no default effect.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from palyra_egress.reasons import REASONS, Reason, ReasonClass
 from palyra_egress.request import CanonicalHost
@@ -38,16 +39,20 @@ class Limits:
     max_response_bytes: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NeedsResolution:
-    """A rule could allow this request, if every address of `host` passes."""
+    """A rule could allow this request, if every address of `host` passes.
+
+    `match` is the judge's own note of what it found; given back to `decide` it saves finding it
+    again, and without it, or with another's, the verdict is the same.
+    """
 
     host: CanonicalHost
     port: int
+    match: object = field(default=None, compare=False, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """The judge's answer about one request.
 
     `pinned` holds the only addresses that may be dialled, in the order they were resolved; it is

@@ -16,8 +16,7 @@ destinations pass and nothing else; any internal fault is a DENY with INTERNAL.
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from hashlib import sha256
-from typing import Final
+from typing import Final, NamedTuple
 
 from palyra_egress.destination.address_class import (
     NEVER_LIFTED,
@@ -34,8 +33,10 @@ from palyra_egress.policy.compile import (
     CompiledPolicy,
     CompiledRule,
 )
+from palyra_egress.policy.fingerprint import NO_FINGERPRINT, fingerprint
 from palyra_egress.policy.match import Candidates, Refusal, find_hosts, match_rules
 from palyra_egress.policy.paths import ReadPath, read_path
+from palyra_egress.policy.schema import KNOWN_METHODS
 from palyra_egress.reasons import Reason
 from palyra_egress.request import CanonicalHost, EgressRequest, RequestKind
 from palyra_egress.verdict import Effect, Limits, NeedsResolution, Verdict
@@ -56,26 +57,19 @@ OBSERVABLE: Final = frozenset(
 )
 """Refusals that observe mode lets pass: only what the author of a policy would mend by a rule."""
 
-NO_FINGERPRINT: Final = "0" * 64
 _METHOD: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}", re.ASCII)
 _QUERY: Final = re.compile(r"[!\"$-~]*", re.ASCII)
 _NO_PATH: Final = ReadPath("")
 _NO_LIMITS: Final = Limits()
 
 
-def fingerprint(request: EgressRequest, policy_digest: str) -> str:
-    """SHA-256 over method, URL with query, worker, lease and policy digest.
+class Match(NamedTuple):
+    """What `precheck` found for one request under one policy at one time, for `decide`."""
 
-    Each field is written as its length in characters, a colon, the field and a comma.
-    """
-    requester = request.requester
-    method, worker, lease = request.method, requester.worker_id, requester.lease_id
-    url = f"{request.url}?{request.query}" if request.query else request.url
-    text = (
-        f"{len(method)}:{method},{len(url)}:{url},{len(worker)}:{worker},"
-        f"{len(lease)}:{lease},{len(policy_digest)}:{policy_digest},"
-    )
-    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    policy: CompiledPolicy
+    request: EgressRequest
+    candidates: Candidates
+    now_unix_ms: int
 
 
 def deny_without_rule(request: EgressRequest, reason: Reason, policy_digest: str) -> Verdict:
@@ -152,7 +146,8 @@ def _read_request(request: EgressRequest) -> ReadPath | Reason:
     if request.kind is RequestKind.CONNECT:
         is_plain = request.method == "CONNECT" and request.scheme == "https" and not request.path
         return _NO_PATH if is_plain and not request.query else Reason.REQUEST_MALFORMED
-    if _METHOD.fullmatch(request.method) is None or request.method == "CONNECT":
+    method = request.method
+    if method not in KNOWN_METHODS and (_METHOD.fullmatch(method) is None or method == "CONNECT"):
         return Reason.METHOD_MALFORMED
     if request.query and _QUERY.fullmatch(request.query) is None:
         return Reason.REQUEST_MALFORMED
@@ -167,17 +162,23 @@ def _literal(host: CanonicalHost) -> ClassifiedAddress | None:
     return None if address.address_class is AddressClass.UNPARSABLE else address
 
 
+@lru_cache(maxsize=64)
+def _ports(forbidden: Forbidden) -> frozenset[int]:
+    return frozenset(port for _, port in forbidden)
+
+
 def _is_own_listener(address: ClassifiedAddress, port: int, forbidden: Forbidden) -> bool:
     """True for the proxy's and the fleet's listeners; an unspecified one stands for loopback."""
+    if port not in _ports(forbidden):
+        return False
     if (address.text, port) in forbidden:
         return True
     everywhere = ("0.0.0.0", port) in forbidden or ("::", port) in forbidden  # noqa: S104 compared
-    for version, value, part_class in address.parts:
-        if (format_address(version, value), port) in forbidden:
-            return True
-        if everywhere and part_class is AddressClass.LOOPBACK:
-            return True
-    return False
+    if everywhere and any(part[2] is AddressClass.LOOPBACK for part in address.parts):
+        return True
+    if ":" not in address.text:
+        return False
+    return any((format_address(part[0], part[1]), port) in forbidden for part in address.parts)
 
 
 def _floor(address: ClassifiedAddress, port: int, forbidden: Forbidden) -> Reason | None:
@@ -267,13 +268,14 @@ def _refuse_addresses(
     """What no rule can mend: the floor first, then text that is no address."""
     if not addresses:
         return Reason.RESOLUTION_EMPTY
+    failed = None
     for address in addresses:
         reason = _floor(address, port, forbidden)
         if reason is not None:
             return reason
-    if any(address.address_class is AddressClass.UNPARSABLE for address in addresses):
-        return Reason.RESOLUTION_FAILED
-    return None
+        if address.address_class is AddressClass.UNPARSABLE:
+            failed = Reason.RESOLUTION_FAILED
+    return failed
 
 
 def _covering(
@@ -316,7 +318,7 @@ def _with_addresses(
         if not policy.observes:
             return _deny(policy, request, Refusal(Reason.HOST_DENIED, denied))
         would_deny = would_deny or Reason.HOST_DENIED
-    if any(address.address_class is not AddressClass.PUBLIC for address in addresses):
+    if [address for address in addresses if address.address_class is not AddressClass.PUBLIC]:
         covering = _covering(policy, request, candidates, addresses, now_unix_ms)
         if isinstance(covering, Reason):
             return _deny(policy, request, Refusal(covering, rule))
@@ -337,10 +339,28 @@ def precheck(
         if isinstance(outcome, Refusal):
             return _deny(policy, request, outcome)
         if literal is None:
-            return NeedsResolution(request.host, request.port)
+            carried = Match(policy, request, outcome, now_unix_ms)
+            return NeedsResolution(request.host, request.port, carried)
         return _with_addresses(policy, request, outcome, (literal,), now_unix_ms, forbidden)
     except Exception:  # noqa: BLE001 the outer edge of the judge: a fault is a denial
         return deny_without_rule(request, Reason.INTERNAL, policy.digest)
+
+
+def _carried(
+    judged: NeedsResolution, policy: CompiledPolicy, request: EgressRequest, now_unix_ms: int
+) -> Candidates | None:
+    """What `precheck` found, if it was about this very policy and request and still holds.
+
+    Time only takes rules away, so a rule that came first and is live still comes first. What
+    observe mode let pass is found anew.
+    """
+    match = judged.match
+    if not isinstance(match, Match) or match.policy is not policy or match.request is not request:
+        return None
+    rules, would_deny = match.candidates
+    if would_deny is not None or now_unix_ms < match.now_unix_ms:
+        return None
+    return match.candidates if rules[0].is_live(now_unix_ms) else None
 
 
 def decide(
@@ -349,9 +369,17 @@ def decide(
     addresses: Sequence[str],
     now_unix_ms: int,
     forbidden: Forbidden = NOTHING_FORBIDDEN,
+    judged: NeedsResolution | None = None,
 ) -> Verdict:
-    """The final verdict. For an IP-literal host only the literal itself is judged and pinned."""
+    """The final verdict. For an IP-literal host only the literal itself is judged and pinned.
+
+    `judged` is what `precheck` answered; the verdict is the same without it.
+    """
     try:
+        carried = None if judged is None else _carried(judged, policy, request, now_unix_ms)
+        if carried is not None:
+            classified = [classify(address) for address in addresses]
+            return _with_addresses(policy, request, carried, classified, now_unix_ms, forbidden)
         outcome, literal = _before_addresses(policy, request, now_unix_ms, forbidden)
         if isinstance(outcome, Refusal):
             return _deny(policy, request, outcome)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from palyra_egress.policy.decide import decide, fingerprint, precheck
+from palyra_egress.policy.decide import decide, precheck
+from palyra_egress.policy.fingerprint import fingerprint
 from palyra_egress.reasons import Reason
 from palyra_egress.request import CanonicalHost, EgressRequest, Requester, RequestKind
 from palyra_egress.verdict import Consequence, Effect, Limits, NeedsResolution, Verdict
