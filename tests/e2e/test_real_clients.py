@@ -173,6 +173,24 @@ async def test_a_node_program_reads_the_reason_of_a_refusal(
     assert place.upstreams.seen == []
 
 
+async def test_nodes_built_in_fetch_does_not_come_through_the_proxy_by_itself(
+    place: Place, node: str
+) -> None:
+    """Variables are a convenience: what enforces is that nothing else leads out."""
+    version = await place.programs.finished(node, "--version", environment=place.environment)
+    major = int(version.out.removeprefix("v").partition(".")[0])
+    if major >= 24:
+        pytest.skip(f"Node {major} honours NODE_USE_ENV_PROXY")
+    await place.up()
+    url = place.upstreams.url(API, "/open/fetch")
+    done = await place.run_to_its_end("api", node, NODE_CLIENT, url, "--fetch")
+    assert done.code == 1
+    assert "fetch failed: " in done.err
+    assert place.upstreams.seen == []
+    verdicts = [entry for entry in place.audit() if entry.get("method")]
+    assert verdicts == []
+
+
 async def test_pythons_own_client_gets_through_and_reads_refusals(place: Place) -> None:
     await place.up()
     puppet = await place.puppet("api")
