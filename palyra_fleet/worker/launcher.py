@@ -4,7 +4,8 @@ Three digests, SHA-256 in lower-case hex: the *artifact* is the bytes of the res
 file; the *image* is a canonical description of the running system (os-release, kernel, machine,
 interpreter); the *build* is every Python file of the installed palyra packages. A canonical
 description is the concatenation of length-prefixed parts, so no two lists of parts collide.
-`artifact_is_unchanged` is asked again right before the start. The launcher believes its own disk:
+`artifact_is_unchanged` is asked again right before the start, and `measure_again` whenever a
+session that goes on attests anew. The launcher believes its own disk:
 against a root user on the same machine this proves nothing (see the threat model).
 """
 
@@ -32,6 +33,10 @@ _PACKAGES: Final = ("palyra_egress", "palyra_fleet")
 
 class ArtifactNotFound(Exception):
     """The command names no executable file; the person who typed it must act."""
+
+
+class ArtifactChanged(Exception):
+    """The program's file is not the one that was measured; the text says which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +129,13 @@ def artifact_is_unchanged(artifact: Artifact) -> bool:
         return file_digest(artifact.executable) == artifact.digest_sha256
     except OSError:
         return False
+
+
+def measure_again(before: Measurement) -> Measurement:
+    """Measure the same program anew, and what is around it. Raises ArtifactChanged."""
+    if not artifact_is_unchanged(before.artifact):
+        raise ArtifactChanged(f"{before.artifact.executable} changed after it was measured")
+    return Measurement(before.artifact, image_digest(), build_digest())
 
 
 def file_digest(path: Path) -> str:

@@ -1,7 +1,8 @@
 """Runs any program as a worker: attest, lease, environment, start, watch, end, clean up, complete.
 
 The exit code is the program's own (128+signal when it was killed). The run is ended early by an
-order, a quarantine, self-fencing or a signal to this process; then a sentence on `say` tells why.
+order, a quarantine, self-fencing, a changed program or a signal to this process; then a sentence on
+`say` tells why.
 The lease is handed back with a report of what was looked at afterwards, not of what was tried:
 the workspace is gone, and nothing of the program is alive. The lease's secret lives only in the
 program's environment and workspace, so it is removed when both are gone.
@@ -22,6 +23,7 @@ from palyra_fleet.tasks import spawn
 from palyra_fleet.wire.models import CleanupReport, LeaseAnswer
 from palyra_fleet.worker.environment import EgressAccess, child_environment
 from palyra_fleet.worker.launcher import Measurement, artifact_is_unchanged, measure
+from palyra_fleet.worker.lease_check import LeaseNotKnown, wait_until_known
 from palyra_fleet.worker.process_group import LEASE_MARK, ProcessGroup
 from palyra_fleet.worker.session import SessionSettings, WorkerSession
 from palyra_fleet.worker.stop import Stop, StopKind
@@ -37,7 +39,11 @@ class ProgramNotStarted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """One run. `ttl_ms` is the lease's length, renewed at half life until the program ends."""
+    """One run. `ttl_ms` is the lease's length, renewed at half life until the program ends.
+
+    `proxy_knows_within_ms`: how long to wait for the proxy to say that it knows the lease, before
+    the program is started; None does not ask.
+    """
 
     session: SessionSettings
     run_id: str
@@ -49,6 +55,7 @@ class RunSettings:
     working_directory: Path | None = None
     inherited: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
     forward_signals: bool = True
+    proxy_knows_within_ms: int | None = None
 
 
 def _say_nothing(sentence: str) -> None:
@@ -107,13 +114,32 @@ class _Run:
         group: ProcessGroup | None = None
         try:
             await self.session.start_lease(self.settings.ttl_ms)
+            await self._until_the_proxy_knows()
             group = await self._start(command, measured)
             return await self._watch(group)
         finally:
             await self._clean_up(group)
 
+    async def _until_the_proxy_knows(self) -> None:
+        within_ms = self.settings.proxy_knows_within_ms
+        if within_ms is None:
+            return
+        try:
+            await wait_until_known(
+                self.settings.session.proxy_address,
+                self.lease.lease_id,
+                self.lease.egress_secret,
+                self.settings.session.time,
+                within_ms=within_ms,
+                timeout_ms=self.settings.session.timeout_ms,
+            )
+        except LeaseNotKnown as unknown:
+            raise ProgramNotStarted(str(unknown)) from unknown
+
     async def _start(self, command: Sequence[str], measured: Measurement) -> ProcessGroup:
         artifact = measured.artifact
+        if self.session.stopped.done():
+            raise ProgramNotStarted(f"no run: {self.session.stopped.result().detail}")
         if not await asyncio.to_thread(artifact_is_unchanged, artifact):
             raise ProgramNotStarted(f"{artifact.executable} changed after it was measured")
         try:
@@ -211,7 +237,7 @@ def _sentence(stop: Stop) -> str:
             )
         case StopKind.LEASE_STOPPED:
             return f"the fleet ended this run's lease: {stop.detail}"
-        case StopKind.FENCED:
+        case StopKind.FENCED | StopKind.PROGRAM_CHANGED:
             return f"the run was stopped: {stop.detail}"
         case StopKind.SESSION_OVER:
             return f"the fleet no longer knows this worker's session: {stop.detail}"

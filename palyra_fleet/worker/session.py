@@ -1,27 +1,29 @@
 """WorkerSession: one registered worker with a fresh key, from attestation to the last heartbeat.
 
 `open` gets a nonce, has the proxy sign a receipt over it, and registers with signed evidence.
-From then on the session beats, listens for orders and, once a lease is held, renews it at half
-life. Whatever ends the run early resolves `stopped`, once: an order, a quarantine, a newer session,
-or *self-fencing*: no renewal came through before the lease's end on the monotonic clock. The
-session only says so; the runner ends the processes.
+From then on the session beats, listens for orders, proves itself again at half of what its
+attestation has left, and renews a lease it holds at half life. Whatever ends the run early resolves
+`stopped`, once: an order, a quarantine, a newer session, a program that changed, or *self-fencing*:
+no renewal or no proof came through before the end on the monotonic clock. The session only says so;
+the runner ends the processes.
 """
 
 import asyncio
-import base64
-from collections.abc import Callable
-from dataclasses import dataclass
+import logging
+import zlib
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from palyra_fleet.client import FleetProblem, FleetUnavailable, WorkerClient
-from palyra_fleet.clock import now_unix_ms
+from palyra_fleet.client import FleetError, FleetProblem, FleetUnavailable, WorkerClient
 from palyra_fleet.tasks import spawn
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.models import (
     CleanupReport,
     CompleteRequest,
+    HeartbeatAnswer,
     HeartbeatRequest,
     HeldLease,
     LeaseAnswer,
@@ -29,18 +31,20 @@ from palyra_fleet.wire.models import (
     LeaseRequest,
     LeaseState,
     OrderKind,
-    RegisterAnswer,
-    RegisterRequest,
     WorkerOrder,
     WorkspaceScopeModel,
 )
-from palyra_fleet.worker.launcher import Launcher, Measurement, WorkerIdentity
+from palyra_fleet.worker.attester import Attester
+from palyra_fleet.worker.launcher import ArtifactChanged, Launcher, Measurement, WorkerIdentity
 from palyra_fleet.worker.lease_clock import LeaseClock
-from palyra_fleet.worker.receipt import fetch_receipt
+from palyra_fleet.worker.receipt import ReceiptRefused
+from palyra_fleet.worker.standing import Standing
 from palyra_fleet.worker.stop import Stop, StopKind, state_is_quarantined, stop_for_problem
+from palyra_fleet.worker.timekeeper import Alarm, LoopTime, Timekeeper
 
 ORDERS_WAIT_MS: Final = 20_000
 RETRY_AFTER_S: Final = 0.5
+_log = logging.getLogger(__name__)
 
 
 class LeaseNotHeld(Exception):
@@ -49,78 +53,72 @@ class LeaseNotHeld(Exception):
 
 @dataclass(frozen=True, slots=True)
 class SessionSettings:
-    """Where the fleet and the proxy are, and who vouches for the worker."""
+    """Where the fleet and the proxy are, who vouches for the worker, and whose time it is."""
 
     socket_path: Path
     proxy_address: str
     launcher: Launcher
     identity: WorkerIdentity
     timeout_ms: int = 10_000
+    time: Timekeeper = field(default_factory=LoopTime)
 
 
 @dataclass(frozen=True, slots=True)
 class _Held:
+    """`at_its_end`: the fleet was asked for more, and gave none."""
+
     answer: LeaseAnswer
     clock: LeaseClock
+    at_its_end: bool = False
 
 
 class WorkerSession:
     """A registered worker. Use as `async with await WorkerSession.open(...)`."""
 
-    def __init__(
-        self, client: WorkerClient, registered: RegisterAnswer, clock: Callable[[], int]
-    ) -> None:
+    def __init__(self, client: WorkerClient, standing: Standing, time: Timekeeper) -> None:
         self._client = client
-        self._registered = registered
-        self._clock = clock
+        self._standing = standing
+        self._time = time
         self._beats = 0
         self._held: _Held | None = None
-        self._fence: asyncio.TimerHandle | None = None
+        self._lease_end: Alarm | None = None
+        self._attestation_end: Alarm | None = None
+        self._proof_problem: str | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self.stopped: asyncio.Future[Stop] = asyncio.get_running_loop().create_future()
 
     @classmethod
-    async def open(
-        cls,
-        settings: SessionSettings,
-        measured: Measurement,
-        clock: Callable[[], int] = now_unix_ms,
-    ) -> Self:
+    async def open(cls, settings: SessionSettings, measured: Measurement) -> Self:
         """Attest and register. Raises FleetUnavailable, FleetProblem or ReceiptRefused."""
         key = SigningKey.generate()
         client = WorkerClient(settings.socket_path, key, timeout_ms=settings.timeout_ms)
+        attester = Attester(
+            client,
+            key,
+            settings.proxy_address,
+            settings.launcher,
+            settings.identity,
+            measured,
+            settings.time,
+            settings.timeout_ms,
+        )
         try:
-            nonce = (await client.issue_nonce()).nonce
-            receipt = await fetch_receipt(
-                settings.proxy_address, key, nonce, timeout_ms=settings.timeout_ms
-            )
-            evidence = settings.launcher.evidence(
-                settings.identity,
-                measured,
-                nonce=nonce,
-                worker_key_sha256=key.thumbprint,
-                egress_proxy_attested=True,
-                now_unix_ms=clock(),
-            )
-            public_key = base64.b64encode(key.public_key).decode()
-            registered = await client.register(
-                RegisterRequest(public_key=public_key, evidence=evidence, receipt=receipt)
-            )
+            standing = await Standing.open(client, attester)
             # orders of earlier sessions; what concerns this one comes after its first lease
             earlier = await client.orders(0, 0)
         except BaseException:
             await client.close()
             raise
-        session = cls(client, registered, clock)
+        session = cls(client, standing, settings.time)
         session._begin(seen=max((order.seq for order in earlier), default=0))
         return session
 
     def __repr__(self) -> str:
-        return f"WorkerSession({self.worker_id}, epoch {self._registered.session_epoch})"
+        return f"WorkerSession({self.worker_id}, epoch {self._standing.answer.session_epoch})"
 
     @property
     def worker_id(self) -> str:
-        return self._registered.worker_id
+        return self._standing.answer.worker_id
 
     async def __aenter__(self) -> Self:
         return self
@@ -136,6 +134,8 @@ class WorkerSession:
     async def close(self) -> None:
         """Stop beating and listening. A lease still held is left to the fleet's reaper."""
         self._let_go()
+        if self._attestation_end is not None:
+            self._attestation_end.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -156,15 +156,18 @@ class WorkerSession:
         required_capabilities: tuple[str, ...] = (),
     ) -> LeaseAnswer:
         """Ask for the lease of `run_id`; it must be started before it is used."""
-        request = LeaseRequest(
-            session_epoch=self._registered.session_epoch,
-            run_id=run_id,
-            ttl_ms=ttl_ms,
-            required_capabilities=required_capabilities,
-            workspace_scope=scope,
+        asked_s, wall = self._time.now_s(), self._time.wall_unix_ms()
+        lease = await self._standing.speak(
+            lambda epoch: self._client.request_lease(
+                LeaseRequest(
+                    session_epoch=epoch,
+                    run_id=run_id,
+                    ttl_ms=ttl_ms,
+                    required_capabilities=required_capabilities,
+                    workspace_scope=scope,
+                )
+            )
         )
-        asked_s, wall = self._now_s(), self._clock()
-        lease = await self._client.request_lease(request)
         life = LeaseClock.starting(
             expires_at_unix_ms=lease.expires_at_unix_ms, wall_unix_ms=wall, now_s=asked_s
         )
@@ -173,37 +176,41 @@ class WorkerSession:
 
     async def start_lease(self, ttl_ms: int | None = None) -> None:
         """Tell the fleet that the run begins, and renew from now on (by `ttl_ms` each time)."""
-        held = self._require_lease()
-        await self._client.start_lease(held.answer.lease_id, self._command(held, None))
-        self._tasks.append(spawn(self._keep_renewing(ttl_ms), f"renew {held.answer.lease_id}"))
+        lease = self._require_lease().answer
+        await self._standing.speak(
+            lambda epoch: self._client.start_lease(
+                lease.lease_id, LeaseCommand(session_epoch=epoch, fence=lease.fence)
+            )
+        )
+        self._tasks.append(spawn(self._keep_renewing(ttl_ms), f"renew {lease.lease_id}"))
 
     async def complete_lease(self, cleanup: CleanupReport) -> LeaseState:
         """Hand the lease back with what was really cleaned up."""
-        held = self._require_lease()
+        lease = self._require_lease().answer
         self._let_go()
-        request = CompleteRequest(
-            session_epoch=self._registered.session_epoch, fence=held.answer.fence, cleanup=cleanup
+        return await self._standing.speak(
+            lambda epoch: self._client.complete_lease(
+                lease.lease_id,
+                CompleteRequest(session_epoch=epoch, fence=lease.fence, cleanup=cleanup),
+            )
         )
-        return await self._client.complete_lease(held.answer.lease_id, request)
 
     def _begin(self, seen: int) -> None:
-        if state_is_quarantined(self._registered.state):
-            self.stop(Stop(StopKind.QUARANTINED, "the worker is quarantined"))
-        self._tasks.append(spawn(self._keep_beating(), f"heartbeat {self.worker_id}"))
-        self._tasks.append(spawn(self._keep_listening(seen), f"orders {self.worker_id}"))
+        self._adopt()
+        for loop, name in (
+            (self._keep_beating(), "heartbeat"),
+            (self._keep_listening(seen), "orders"),
+            (self._keep_proving(), "proof"),
+        ):
+            self._tasks.append(spawn(loop, f"{name} {self.worker_id}"))
 
     async def _keep_beating(self) -> None:
-        wait_s = self._registered.heartbeat_within_ms / 2000
+        wait_s = self._standing.answer.heartbeat_within_ms / 2000
         while True:
-            await asyncio.sleep(wait_s)
+            await self._time.sleep(wait_s)
             self._beats += 1
-            request = HeartbeatRequest(
-                session_epoch=self._registered.session_epoch,
-                seq=self._beats,
-                held_leases=self._held_leases(),
-            )
             try:
-                answer = await self._client.heartbeat(request)
+                answer = await self._standing.speak(self._beat)
             except FleetUnavailable:
                 wait_s = min(wait_s, RETRY_AFTER_S)
                 continue
@@ -215,16 +222,59 @@ class WorkerSession:
                 self.stop(Stop(StopKind.QUARANTINED, "the worker is quarantined"))
             self._stop_if_held(answer.stop_leases, "the fleet does not hold this lease")
 
+    async def _beat(self, epoch: int) -> HeartbeatAnswer:
+        request = HeartbeatRequest(
+            session_epoch=epoch, seq=self._beats, held_leases=self._held_leases()
+        )
+        return await self._client.heartbeat(request)
+
+    async def _keep_proving(self) -> None:
+        proofs = failures = 0
+        while not self.stopped.done():
+            spread = zlib.crc32(f"{self.worker_id}/{proofs}/{failures}".encode()) % 1000 / 1000
+            now_s = self._time.now_s()
+            await self._time.sleep(self._standing.life.prove_after_s(now_s, failures, spread))
+            if self.stopped.done():
+                return
+            try:
+                await self._standing.prove_again()
+            except ArtifactChanged as changed:
+                self.stop(Stop(StopKind.PROGRAM_CHANGED, str(changed)))
+            except (FleetError, ReceiptRefused) as error:
+                failures += 1
+                self._note_failed_proof(error, failures)
+            else:
+                proofs, failures, self._proof_problem = proofs + 1, 0, None
+                self._adopt()
+
+    def _note_failed_proof(self, error: FleetError | ReceiptRefused, failures: int) -> None:
+        if isinstance(error, FleetProblem):
+            self._obey(error)
+        self._proof_problem = error.detail if isinstance(error, FleetProblem) else str(error)
+        if failures == 1 and not self.stopped.done():
+            _log.warning("this worker cannot attest again yet: %s", self._proof_problem)
+
+    def _adopt(self) -> None:
+        """Take over what the fleet said to a proof: state, end, a lease that must be shorter."""
+        life = self._standing.life
+        if self._attestation_end is not None:
+            self._attestation_end.cancel()
+        self._attestation_end = self._time.call_at(life.fence_at_s, self._fence)
+        if self._held is not None and self._held.clock.end_s > life.end_s:
+            self._hold(replace(self._held, clock=self._held.clock.shortened_to(life.end_s)))
+        if state_is_quarantined(self._standing.answer.state):
+            self.stop(Stop(StopKind.QUARANTINED, "the worker is quarantined"))
+
     async def _keep_listening(self, seen: int) -> None:
         while True:
             try:
                 orders = await self._client.orders(seen, ORDERS_WAIT_MS)
             except FleetUnavailable:
-                await asyncio.sleep(RETRY_AFTER_S)
+                await self._time.sleep(RETRY_AFTER_S)
                 continue
             except FleetProblem as problem:
                 self._obey(problem)
-                await asyncio.sleep(RETRY_AFTER_S)
+                await self._time.sleep(RETRY_AFTER_S)
                 continue
             # a quarantine also stops the lease; of the two, the quarantine is the reason
             for order in sorted(orders, key=lambda one: one.kind is not OrderKind.QUARANTINED):
@@ -241,38 +291,50 @@ class WorkerSession:
 
     async def _keep_renewing(self, ttl_ms: int | None) -> None:
         while (held := self._held) is not None and not self.stopped.done():
-            await asyncio.sleep(held.clock.renew_after_s(self._now_s()))
-            asked_s, wall = self._now_s(), self._clock()
+            await self._time.sleep(held.clock.renew_after_s(self._time.now_s()))
+            asked_s, wall = self._time.now_s(), self._time.wall_unix_ms()
+            lease = held.answer
             try:
-                state = await self._client.renew_lease(
-                    held.answer.lease_id, self._command(held, ttl_ms)
-                )
+                state = await self._standing.speak(partial(self._renew, lease, ttl_ms))
             except FleetUnavailable:
                 continue
             except FleetProblem as problem:
                 self._obey(problem)
                 continue
-            if self._held is not held:
+            if (held := self._held) is None or held.answer is not lease:
                 return
             later = LeaseClock.starting(
                 expires_at_unix_ms=state.expires_at_unix_ms, wall_unix_ms=wall, now_s=asked_s
             )
-            self._hold(_Held(held.answer, held.clock.extended(later)))
+            longer = held.clock.extended(later)
+            self._hold(_Held(lease, longer, at_its_end=longer is held.clock))
+
+    async def _renew(self, lease: LeaseAnswer, ttl_ms: int | None, epoch: int) -> LeaseState:
+        command = LeaseCommand(session_epoch=epoch, fence=lease.fence, ttl_ms=ttl_ms)
+        return await self._client.renew_lease(lease.lease_id, command)
 
     def _hold(self, held: _Held) -> None:
         self._let_go()
         self._held = held
-        self._fence = asyncio.get_running_loop().call_at(
-            held.clock.fence_at_s,
-            self.stop,
-            Stop(StopKind.FENCED, "the lease ended and no renewal came through"),
-        )
+        self._lease_end = self._time.call_at(held.clock.fence_at_s, self._fence)
 
     def _let_go(self) -> None:
         self._held = None
-        if self._fence is not None:
-            self._fence.cancel()
-            self._fence = None
+        if self._lease_end is not None:
+            self._lease_end.cancel()
+            self._lease_end = None
+
+    def _fence(self) -> None:
+        """A lease or the attestation ends now: say which, and why it could not go on."""
+        held, life = self._held, self._standing.life
+        if held is None or held.clock.end_s >= life.fence_at_s:
+            why = self._proof_problem or "no answer in time"
+            detail = f"this worker's attestation ended and could not be renewed: {why}"
+        elif held.at_its_end:
+            detail = "the lease ended, and the fleet makes it no longer: its approval is over"
+        else:
+            detail = "the lease ended and no renewal came through"
+        self.stop(Stop(StopKind.FENCED, detail))
 
     def _obey(self, problem: FleetProblem) -> None:
         stop = stop_for_problem(problem)
@@ -289,15 +351,7 @@ class WorkerSession:
         lease = self._held.answer
         return (HeldLease(lease_id=lease.lease_id, fence=lease.fence),)
 
-    def _command(self, held: _Held, ttl_ms: int | None) -> LeaseCommand:
-        return LeaseCommand(
-            session_epoch=self._registered.session_epoch, fence=held.answer.fence, ttl_ms=ttl_ms
-        )
-
     def _require_lease(self) -> _Held:
         if self._held is None:
             raise LeaseNotHeld("no lease is held")
         return self._held
-
-    def _now_s(self) -> float:
-        return asyncio.get_running_loop().time()

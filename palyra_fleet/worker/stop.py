@@ -19,6 +19,7 @@ class StopKind(StrEnum):
     QUARANTINED = "quarantined"
     LEASE_STOPPED = "lease_stopped"
     FENCED = "fenced"
+    PROGRAM_CHANGED = "program_changed"
     SESSION_OVER = "session_over"
     INTERRUPTED = "interrupted"
 

@@ -9,7 +9,7 @@ import asyncio
 import base64
 import hashlib
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 from ulid import ULID
@@ -45,6 +45,8 @@ class FakeFleetService(FleetService):
         self.heartbeat_within_ms = 60_000
         self.renews = True
         self.longest_ttl_ms = 3_600_000
+        self.attested_for_ms: int | None = None
+        self.before_register_answer: Callable[[], Awaitable[None]] | None = None
         self.known: dict[str, FakeWorker] = {}
         self.proxies: dict[str, bytes] = {}
         self.launchers: dict[str, bytes] = {}
@@ -59,6 +61,7 @@ class FakeFleetService(FleetService):
         self.orders_asked: asyncio.Queue[str] = asyncio.Queue()
         self.renewed: asyncio.Queue[str] = asyncio.Queue()
         self.beaten: asyncio.Queue[str] = asyncio.Queue()
+        self.beats_asked: asyncio.Queue[str] = asyncio.Queue()
         self.checks = {"store": "ok"}
         self.raised: dict[str, str] = {}
         self.calls: list[str] = []
@@ -144,18 +147,25 @@ class FakeFleetService(FleetService):
         worker = known or self.add_worker(key, evidence.worker_id)
         worker.public_key = key
         worker.session_epoch += 1
-        return wire.RegisterAnswer(
+        until = evidence.expires_at_unix_ms
+        if self.attested_for_ms is not None:
+            until = self.clock() + self.attested_for_ms
+        answer = wire.RegisterAnswer(
             worker_id=worker.worker_id,
             session_epoch=worker.session_epoch,
             state=worker.state,
             heartbeat_within_ms=self.heartbeat_within_ms,
-            attested_until_unix_ms=evidence.expires_at_unix_ms,
+            attested_until_unix_ms=until,
         )
+        if self.before_register_answer is not None:
+            await self.before_register_answer()
+        return answer
 
     async def heartbeat(
         self, worker_id: str, request: wire.HeartbeatRequest
     ) -> wire.HeartbeatAnswer:
         self._enter("heartbeat")
+        self.beats_asked.put_nowait(worker_id)
         worker = self._worker(worker_id)
         if request.session_epoch != worker.session_epoch:
             raise FleetRefusal(FleetReason.SESSION_STALE, "a newer session exists")

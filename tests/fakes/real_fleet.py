@@ -10,6 +10,7 @@ from pathlib import Path
 from ulid import ULID
 
 from palyra_fleet.client import OperatorClient, ProxyClient
+from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.serve import FleetServer, load_or_create_operator_token, token_sha256
 from palyra_fleet.service import FleetService
 from palyra_fleet.settings import FleetSettings
@@ -17,6 +18,7 @@ from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.models import EnrolKeyRequest, ReferenceValues
 from palyra_fleet.worker.launcher import Launcher, Measurement, WorkerIdentity, measure
 from palyra_fleet.worker.session import SessionSettings
+from palyra_fleet.worker.timekeeper import LoopTime, Timekeeper
 from tests.fakes.receipt_proxy import ReceiptProxy, receipt_proxy
 
 
@@ -30,6 +32,7 @@ class RealFleet:
     proxy_key: SigningKey
     proxy: ReceiptProxy
     home: Path
+    time: Timekeeper
 
     def session(self, worker_id: str | None = None) -> SessionSettings:
         made = worker_id or str(ULID())
@@ -38,6 +41,7 @@ class RealFleet:
             proxy_address=self.proxy.address,
             launcher=Launcher(self.launcher_key),
             identity=WorkerIdentity(made, f"worker:{made}"),
+            time=self.time,
         )
 
     def as_proxy(self) -> ProxyClient:
@@ -61,24 +65,29 @@ def enrolment(name: str, key: SigningKey) -> EnrolKeyRequest:
 
 
 @asynccontextmanager
-async def real_fleet() -> AsyncIterator[RealFleet]:
+async def real_fleet(
+    policy: WorkerFleetPolicy | None = None, time: Timekeeper | None = None
+) -> AsyncIterator[RealFleet]:
+    """Served as in production. `time` is that of fleet, proxy and workers alike."""
+    kept = time or LoopTime()
     launcher_key, proxy_key = SigningKey.generate(), SigningKey.generate()
     with tempfile.TemporaryDirectory(prefix="fleet-") as directory:
         home = Path(directory)
         token = load_or_create_operator_token(home / "operator.token")
-        service = await FleetService.start(FleetSettings(state_dir=home / "state"))
+        settings = FleetSettings(home / "state", policy or WorkerFleetPolicy())
+        service = await FleetService.start(settings, kept.wall_unix_ms)
         try:
             async with (
                 FleetServer.start(
                     service, home / "run" / "fleet.sock", "127.0.0.1", 0, token_sha256(token)
                 ) as server,
                 OperatorClient(server.admin_url, token) as operator,
-                receipt_proxy(proxy_key) as proxy,
+                receipt_proxy(proxy_key, kept.wall_unix_ms) as proxy,
             ):
                 await operator.enrol_launcher(enrolment("launcher-1", launcher_key))
                 await operator.enrol_proxy(enrolment("proxy-1", proxy_key))
                 yield RealFleet(
-                    service, server, operator, token, launcher_key, proxy_key, proxy, home
+                    service, server, operator, token, launcher_key, proxy_key, proxy, home, kept
                 )
         finally:
             await service.close()

@@ -18,6 +18,7 @@ from palyra_fleet.wire.models import GrantRequest
 from palyra_fleet.worker.launcher import Launcher, WorkerIdentity
 from palyra_fleet.worker.runner import RunSettings, run_as_worker
 from palyra_fleet.worker.session import SessionSettings
+from palyra_fleet.worker.timekeeper import LoopTime, Timekeeper
 from tests.fakes.fleet_service import FakeWorker
 from tests.fakes.receipt_proxy import ReceiptProxy, receipt_proxy
 from tests.fakes.served_fleet import ServedFleet, served_fleet
@@ -75,11 +76,17 @@ def _home_in(directory: str) -> Path:
 
 
 @asynccontextmanager
-async def bench() -> AsyncIterator[Bench]:
+async def bench(time: Timekeeper | None = None) -> AsyncIterator[Bench]:
+    """`time` is that of the fake fleet, the proxy and the worker alike."""
+    kept = time or LoopTime()
     launcher_key = SigningKey.generate()
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
         home = _home_in(directory)
-        async with served_fleet() as fleet, receipt_proxy(fleet.proxy_key) as proxy:
+        async with (
+            served_fleet() as fleet,
+            receipt_proxy(fleet.proxy_key, kept.wall_unix_ms) as proxy,
+        ):
+            fleet.service.clock = kept.wall_unix_ms
             fleet.service.launchers["launcher-1"] = launcher_key.public_key
             await fleet.service.create_grant("operator", GRANT)
             worker_id = str(ULID())
@@ -88,6 +95,7 @@ async def bench() -> AsyncIterator[Bench]:
                 proxy_address=proxy.address,
                 launcher=Launcher(launcher_key),
                 identity=WorkerIdentity(worker_id, f"worker:{worker_id}"),
+                time=kept,
             )
             settings = RunSettings(
                 session=session,

@@ -1,5 +1,6 @@
 """A lease on the monotonic clock: never longer than the fleet said, whatever the clocks do."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,6 +32,44 @@ def test_renewal_is_due_at_half_of_what_is_left_and_never_in_a_busy_loop() -> No
     assert life.renew_after_s(0.0) == 50.0
     assert life.renew_after_s(80.0) == 10.0
     assert life.renew_after_s(200.0) == SHORTEST_WAIT_S
+
+
+@pytest.mark.parametrize(
+    ("now_s", "failures", "wait_s"),
+    [
+        (0.0, 0, 450.0),
+        (600.0, 0, 150.0),
+        (450.0, 1, 1.0),
+        (450.0, 2, 2.0),
+        (450.0, 4, 8.0),
+        (450.0, 6, 30.0),
+        (450.0, 1_000, 30.0),
+        (890.0, 9, 5.0),  # never later than half of what is left
+        (900.0, 0, SHORTEST_WAIT_S),
+        (999.0, 3, SHORTEST_WAIT_S),
+    ],
+)
+def test_a_proof_is_due_at_half_of_what_is_left_and_tried_often_after_a_failure(
+    now_s: float, failures: int, wait_s: float
+) -> None:
+    assert LeaseClock(0.0, 900.0).prove_after_s(now_s, failures, 0.0) == wait_s
+
+
+@given(now=st.floats(0, 899), failures=st.integers(0, 50), spread=st.floats(0, 1))
+def test_spreading_makes_a_proof_earlier_by_a_fifth_at_most(
+    now: float, failures: int, spread: float
+) -> None:
+    life = LeaseClock(0.0, 900.0)
+    least, most = life.prove_after_s(now, failures, 1.0), life.prove_after_s(now, failures, 0.0)
+    assert least <= life.prove_after_s(now, failures, spread) <= most
+    assert most * 0.799 <= least
+
+
+def test_what_is_held_can_be_shortened_and_not_below_nothing() -> None:
+    life = LeaseClock(10.0, 100.0)
+    assert life.shortened_to(50.0).end_s == 50.0
+    assert life.shortened_to(200.0).end_s == 100.0
+    assert life.shortened_to(1.0).end_s == 10.0
 
 
 @given(end=MONOTONIC, other=MONOTONIC)

@@ -5,6 +5,7 @@ import json
 import os
 import stat
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -155,9 +156,18 @@ async def test_a_lease_is_renewed_for_as_long_as_the_program_runs(bench: Bench) 
     await running
 
 
-@pytest.mark.parametrize("fault", ["the fleet fails", "the lease cannot be longer"])
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        ("the fleet fails", "the lease ended and no renewal came through"),
+        (
+            "the lease cannot be longer",
+            "the lease ended, and the fleet makes it no longer: its approval is over",
+        ),
+    ],
+)
 async def test_a_worker_that_cannot_renew_fences_itself_before_the_end(
-    bench: Bench, fault: str
+    bench: Bench, fault: str, why: str
 ) -> None:
     running = spawn(bench.run(bench.program("say('up')\nwait()"), ttl_ms=1_000), "run")
     await bench.heard()
@@ -166,7 +176,7 @@ async def test_a_worker_that_cannot_renew_fences_itself_before_the_end(
     else:
         bench.fleet.service.renews = False
     assert await running == 128 + 15
-    assert bench.said[0] == "the run was stopped: the lease ended and no renewal came through"
+    assert bench.said[0] == f"the run was stopped: {why}"
 
 
 async def test_a_program_that_changed_after_it_was_measured_is_not_started(bench: Bench) -> None:
@@ -220,6 +230,24 @@ async def test_the_receipt_is_asked_for_in_absolute_form(bench: Bench) -> None:
     await bench.run(["/bin/true"])
     (target,) = bench.proxy.targets
     assert target.startswith("GET http://receipt.palyra.internal/v1/receipt?nonce=")
+
+
+async def test_a_program_starts_only_when_the_proxy_knows_its_lease(bench: Bench) -> None:
+    bench.settings = replace(bench.settings, proxy_knows_within_ms=5_000)
+    bench.proxy.lease_statuses = [503, 403, 204]
+    assert await bench.run(["/bin/sh", "-c", "exit 4"]) == 4
+    assert len(bench.proxy.lease_credentials) == 3
+    lease_id, _, secret = bench.proxy.lease_credentials[0].partition(":")
+    assert (len(lease_id), len(secret)) == (26, 43)
+
+
+async def test_a_program_whose_lease_the_proxy_never_knows_is_not_started(bench: Bench) -> None:
+    bench.settings = replace(bench.settings, proxy_knows_within_ms=1)
+    bench.proxy.lease_statuses = [403]
+    with pytest.raises(ProgramNotStarted, match="did not get to know the lease"):
+        await bench.run(bench.program("say('never')"))
+    assert bench.worker.cleanups == [CLEAN]
+    assert bench.lines.empty()
 
 
 async def test_a_cancelled_run_still_ends_its_program_and_cleans_up(bench: Bench) -> None:

@@ -1,0 +1,61 @@
+"""Puts together what a registration needs: a nonce, the proxy's receipt, the launcher's evidence.
+
+The same for the first registration and for each later one of a session; later ones measure anew, so
+that no evidence says more than what is there now. The key stays the session's: it *is* the session
+to the fleet. The program's file must not have changed; whether a changed system or changed code of
+ours is still acceptable is for the fleet's reference values to say.
+"""
+
+import asyncio
+import base64
+from dataclasses import dataclass
+
+from palyra_fleet.client import WorkerClient
+from palyra_fleet.wire.keys import SigningKey
+from palyra_fleet.wire.models import RegisterRequest
+from palyra_fleet.worker.launcher import Launcher, Measurement, WorkerIdentity, measure_again
+from palyra_fleet.worker.receipt import fetch_receipt
+from palyra_fleet.worker.timekeeper import Timekeeper
+
+
+@dataclass(frozen=True, slots=True)
+class Attester:
+    """One session's way to prove itself."""
+
+    client: WorkerClient
+    key: SigningKey
+    proxy_address: str
+    launcher: Launcher
+    identity: WorkerIdentity
+    measured: Measurement
+    time: Timekeeper
+    timeout_ms: int
+
+    async def first(self) -> RegisterRequest:
+        """Evidence for a new session. Raises FleetError or ReceiptRefused."""
+        return await self._prove(self.measured, continues=False)
+
+    async def again(self) -> RegisterRequest:
+        """Evidence that the session is still what it was; besides, raises ArtifactChanged."""
+        measured = await asyncio.to_thread(measure_again, self.measured)
+        return await self._prove(measured, continues=True)
+
+    async def _prove(self, measured: Measurement, *, continues: bool) -> RegisterRequest:
+        nonce = (await self.client.issue_nonce()).nonce
+        receipt = await fetch_receipt(
+            self.proxy_address, self.key, nonce, timeout_ms=self.timeout_ms
+        )
+        evidence = self.launcher.evidence(
+            self.identity,
+            measured,
+            nonce=nonce,
+            worker_key_sha256=self.key.thumbprint,
+            egress_proxy_attested=True,
+            now_unix_ms=self.time.wall_unix_ms(),
+        )
+        return RegisterRequest(
+            public_key=base64.b64encode(self.key.public_key).decode(),
+            evidence=evidence,
+            receipt=receipt,
+            continues_session=continues,
+        )
