@@ -14,9 +14,9 @@ def verify(arguments: Namespace) -> int:
     try:
         head = verify_file(arguments.file)
     except ChainBroken as broken:
-        raise _broken(broken) from broken
+        raise chain_trouble(broken) from broken
     except OSError as error:
-        raise _unreadable(error) from error
+        raise reading_trouble(error) from error
     put(f"{arguments.file}: {head.seq} entries, the chain holds; last digest {head.sha256}")
     return ExitCode.DONE
 
@@ -31,13 +31,14 @@ def show(arguments: Namespace) -> int:
                 continue
             put(json.dumps(entry))
     except ChainBroken as broken:
-        raise _broken(broken) from broken
+        raise chain_trouble(broken) from broken
     except OSError as error:
-        raise _unreadable(error) from error
+        raise reading_trouble(error) from error
     return ExitCode.DONE
 
 
-def _broken(broken: ChainBroken) -> Trouble:
+def chain_trouble(broken: ChainBroken) -> Trouble:
+    """The words for a log that does not verify."""
     return Trouble(
         ExitCode.NO,
         "the audit log does not verify",
@@ -46,7 +47,8 @@ def _broken(broken: ChainBroken) -> Trouble:
     )
 
 
-def _unreadable(error: OSError) -> Trouble:
+def reading_trouble(error: OSError) -> Trouble:
+    """The words for a log that cannot be read."""
     return Trouble(
         ExitCode.YOURS,
         "the audit log cannot be read",

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 from palyra_egress.destination.address_class import AddressRange
 from palyra_egress.destination.hostpattern import HostIndex, HostPattern
 from palyra_egress.policy.paths import PathPattern
-from palyra_egress.policy.schema import DenySpec, Mode, PolicySpec, RuleSpec
+from palyra_egress.policy.schema import DenySpec, Mode, PolicySpec, RuleSpec, effective_limits
 from palyra_egress.reasons import Reason
 from palyra_egress.request import Scheme
 from palyra_egress.verdict import Consequence, Limits, TlsMode
@@ -183,11 +183,7 @@ def policy_digest(source: bytes) -> str:
 
 
 def _compile_rule(spec: RuleSpec, defaults: Limits) -> CompiledRule:
-    own = spec.limits
-    limits = Limits(
-        defaults.max_request_bytes if own.max_request_bytes is None else own.max_request_bytes,
-        defaults.max_response_bytes if own.max_response_bytes is None else own.max_response_bytes,
-    )
+    limits = effective_limits(spec, defaults)
     return CompiledRule(
         rule_id=spec.rule_id,
         line=spec.position.line,
@@ -231,7 +227,7 @@ def _compile_deny(specs: tuple[DenySpec, ...]) -> HostIndex[CompiledDeny]:
     return index
 
 
-def _compile_penalties(spec: PolicySpec) -> dict[Reason, Penalty]:
+def compile_penalties(spec: PolicySpec) -> dict[Reason, Penalty]:
     """Quarantine wins where a reason stands in both lists."""
     penalties: dict[Reason, Penalty] = {}
     if spec.strike is not None:
@@ -259,6 +255,6 @@ def compile_policy(spec: PolicySpec, digest: str) -> CompiledPolicy:
         },
         rules=rules,
         deny=_compile_deny(spec.deny),
-        penalties=_compile_penalties(spec),
+        penalties=compile_penalties(spec),
         spec=spec,
     )

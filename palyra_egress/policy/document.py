@@ -45,6 +45,13 @@ _AMBIGUOUS: Final = re.compile(
 )
 
 
+def is_plain_text(text: str) -> bool:
+    """True if every reader of YAML takes a plain scalar of this text as text."""
+    if text == "" or text.lower() in {"true", "false"} or _INTEGER.fullmatch(text):
+        return False
+    return len(text) > _MAX_AMBIGUOUS or _AMBIGUOUS.fullmatch(text) is None
+
+
 @dataclass(frozen=True, slots=True)
 class Scalar:
     """One value: text, an integer, a boolean, or None for an empty value."""

@@ -37,12 +37,6 @@ class ProblemCode(StrEnum):
     UNKNOWN_PROFILE = "unknown_profile"
     NO_CONSEQUENCE = "no_consequence"
     TEST_FAILED = "test_failed"
-    # warnings of the linter; a file that has them still loads
-    ALLOWS_NOTHING = "allows_nothing"
-    RULE_EXPIRED = "rule_expired"
-    RULE_EXPIRES_SOON = "rule_expires_soon"
-    RULE_UNUSED = "rule_unused"
-    RULE_SHADOWED = "rule_shadowed"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -104,7 +98,24 @@ class Problems:
         raise PolicyFileError(self.found)
 
 
+def _is_one_slip(word: str, choice: str) -> bool:
+    """True if one letter too many, too few or wrong, or two neighbours swapped, are all of it."""
+    start = 0
+    while start < min(len(word), len(choice)) and word[start] == choice[start]:
+        start += 1
+    left, right = word[start:], choice[start:]
+    while left and right and left[-1] == right[-1]:
+        left, right = left[:-1], right[:-1]
+    if len(left) <= 1 and len(right) <= 1:
+        return left != right
+    return len(left) == 2 and left == right[::-1]
+
+
 def nearest(word: str, choices: Iterable[str]) -> str | None:
-    """The choice that was probably meant, if one is near enough."""
-    close = difflib.get_close_matches(word.lower()[:64], list(choices), n=1, cutoff=0.6)
+    """The choice that was probably meant, if one is near enough: one slip of the fingers first."""
+    given, known = word.lower()[:64], list(choices)
+    slips = [choice for choice in known if _is_one_slip(given, choice.lower())]
+    if slips:
+        return min(slips)
+    close = difflib.get_close_matches(given, known, n=1, cutoff=0.6)
     return close[0] if close else None

@@ -1,22 +1,25 @@
 """Typed access to one mapping of a policy file, with every mistake reported where it stands.
 
-A `Fields` wraps a mapping, the words it may hold and the collector of problems. Each reader takes a
-key and returns the typed value, or the default where the key is absent or its value is wrong (the
-problem is then recorded, so the file is refused anyway). Unknown keys are reported with the nearest
-known word, and words of the language that are not enforced yet as `not_supported_yet`.
+A `Fields` wraps a mapping, its section of the language and the collector of problems. Unknown and
+missing keys are reported when it is made: unknown ones with the nearest known word, words that are
+not enforced yet as `not_supported_yet`. Each reader takes a key and returns the typed value, or the
+default where the key is absent or its value is wrong (the problem is then recorded, so the file is
+refused anyway).
 """
 
-from collections.abc import Mapping as AbstractMapping
 from enum import StrEnum
 from typing import Final
 
 from palyra_egress.policy.document import Mapping, Node, Scalar, Sequence
 from palyra_egress.policy.errors import Position, ProblemCode, Problems, nearest
+from palyra_egress.policy.language import Section
 from palyra_egress.policy.values import (
     EXPECTED_ID,
     EXPECTED_SIZE,
+    EXPECTED_TIME,
     is_identifier,
     read_size,
+    read_time_unix_ms,
     suggest_size,
 )
 
@@ -43,36 +46,37 @@ def describe(node: Node) -> str:
 class Fields:
     """The entries of one mapping; see the module's docstring."""
 
-    def __init__(
-        self,
-        mapping: Mapping,
-        what: str,
-        known: frozenset[str],
-        problems: Problems,
-        unsupported: AbstractMapping[str, str] | None = None,
-    ) -> None:
+    def __init__(self, mapping: Mapping, section: Section, problems: Problems) -> None:
         self.mapping = mapping
-        self.what = what
+        self.section = section
         self.problems = problems
-        later = unsupported or {}
+        known = section.names
         for name, (key, _) in mapping.entries.items():
             if name in known:
                 continue
-            if name in later:
+            if name in section.later:
                 self.refuse(
                     key.position,
                     ProblemCode.NOT_SUPPORTED_YET,
-                    f"{name!r} ({later[name]}) is not enforced by this version",
+                    f"{name!r} ({section.later[name]}) is not enforced by this version",
                     "a policy without it",
                 )
                 continue
-            problems.add(
+            self.refuse(
                 key.position,
                 ProblemCode.UNKNOWN_KEY,
-                f"{what} has no key {name[:60]!r}",
-                expected=f"one of {', '.join(sorted(known))}",
-                suggestion=nearest(name, known),
+                f"{section.what} has no key {name[:60]!r}",
+                f"one of {', '.join(sorted(known))}",
+                nearest(name, known),
             )
+        for wanted in section.keys:
+            if wanted.required is not None and wanted.name not in mapping.entries:
+                self.refuse(
+                    mapping.position,
+                    ProblemCode.MISSING_KEY,
+                    f"{section.what} has no {wanted.name!r}",
+                    wanted.required,
+                )
 
     def refuse(
         self,
@@ -96,17 +100,6 @@ class Fields:
     def has(self, name: str) -> bool:
         return name in self.mapping.entries
 
-    def require(self, name: str, expected: str) -> Node | None:
-        node = self.node(name)
-        if node is None:
-            self.refuse(
-                self.mapping.position,
-                ProblemCode.MISSING_KEY,
-                f"{self.what} has no {name!r}",
-                expected,
-            )
-        return node
-
     def text(self, name: str) -> str | None:
         """A non-empty text of bounded length."""
         node = self.node(name)
@@ -123,8 +116,8 @@ class Fields:
         return None
 
     def identifier(self, name: str) -> str:
-        """A required identifier; the empty text where it is missing or wrong."""
-        node = self.require(name, EXPECTED_ID)
+        """An identifier; the empty text where it is missing or wrong."""
+        node = self.node(name)
         if node is None:
             return ""
         if isinstance(node, Scalar) and isinstance(node.value, str) and is_identifier(node.value):
@@ -209,14 +202,24 @@ class Fields:
                 self.wrong(item, name, expected)
         return found
 
-    def sub(
-        self, name: str, known: frozenset[str], unsupported: AbstractMapping[str, str] | None = None
-    ) -> "Fields | None":
-        """The fields of a nested mapping."""
+    def sub(self, name: str) -> "Fields | None":
+        """The fields of a nested mapping, which has a section in the table."""
+        node, key = self.node(name), self.section.key(name)
+        if node is None or key is None or not isinstance(key.holds, Section):
+            return None
+        if isinstance(node, Mapping):
+            return Fields(node, key.holds, self.problems)
+        self.wrong(node, name, "a mapping")
+        return None
+
+    def moment(self, name: str) -> int | None:
+        """A time in Unix milliseconds; None where it is missing or wrong."""
         node = self.node(name)
         if node is None:
             return None
-        if isinstance(node, Mapping):
-            return Fields(node, f"{name!r}", known, self.problems, unsupported)
-        self.wrong(node, name, "a mapping")
-        return None
+        moment = read_time_unix_ms(node.text) if isinstance(node, Scalar) else None
+        if moment is None:
+            self.refuse(
+                node.position, ProblemCode.BAD_VALUE, f"{name!r} is {describe(node)}", EXPECTED_TIME
+            )
+        return moment

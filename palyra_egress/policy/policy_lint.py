@@ -1,80 +1,144 @@
-"""Warnings about a policy that loads but may not mean what its author thinks.
+"""Findings about a policy that loads but may not mean what its author thinks.
 
-Input: a compiled policy and the time in Unix milliseconds. Output: problems with warning codes, in
-the order of the file: nothing is allowed at all, a rule that allows nothing, a rule that is expired
-or soon will be, a rule no profile uses, a rule whose every host a deny rule takes away.
+Input: a compiled policy and the time in Unix milliseconds. Output: findings in the order of the
+file, with codes, levels and advice from `lint_codes`. Findings that the file ignores (`lint:
+ignore:`, with a reason and a date) keep that reason in `ignored`; an ignore that has expired, or
+that matches nothing, is itself a finding. `rule_findings` looks at one rule; here the file as a
+whole, its profiles and its ignores are looked at.
 """
 
-from typing import Final
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from palyra_egress.destination.hostpattern import HostPattern, PatternKind
 from palyra_egress.policy.compile import CompiledPolicy
-from palyra_egress.policy.errors import Position, Problem, ProblemCode
-from palyra_egress.policy.schema import PolicySpec, RuleSpec
-
-SOON_MS: Final = 14 * 24 * 3_600_000
-
-
-def _covers(deny: HostPattern, host: HostPattern) -> bool:
-    """True if every host that `host` names is named by `deny`."""
-    if deny.addresses is not None or host.addresses is not None:
-        if deny.addresses is None or host.addresses is None:
-            return False
-        same_version = deny.addresses.version == host.addresses.version
-        low, high = host.addresses.low, host.addresses.high
-        return same_version and deny.addresses.low <= low and high <= deny.addresses.high
-    is_below = host.name.endswith(f".{deny.name}")
-    is_same = host.name == deny.name
-    match deny.kind:
-        case PatternKind.NAME:
-            return is_same and host.kind is PatternKind.NAME
-        case PatternKind.BELOW:
-            return is_below or (is_same and host.kind is PatternKind.BELOW)
-        case _:
-            return is_below or is_same
+from palyra_egress.policy.coverage import host_covers, hosts_overlap
+from palyra_egress.policy.errors import Position
+from palyra_egress.policy.findings import Finding
+from palyra_egress.policy.lint_codes import LINT, LintCode
+from palyra_egress.policy.rule_lint import Neighbours, is_empty, is_live, rule_findings
+from palyra_egress.policy.schema import LintIgnore, Mode, PolicySpec, RuleSpec
+from palyra_egress.policy.values import write_time
 
 
-def _rule_warnings(
-    rule: RuleSpec, spec: PolicySpec, used: set[str], now_unix_ms: int
-) -> list[tuple[ProblemCode, str, str]]:
-    found: list[tuple[ProblemCode, str, str]] = []
-    empty = not rule.hosts or not rule.endpoints or not rule.methods or rule.paths == ()
-    if empty or rule.limits.max_response_bytes == 0:
-        found.append(
-            (ProblemCode.ALLOWS_NOTHING, "allows nothing", "no empty list, no zero budget")
+class _Finder:
+    """Makes findings of one file with the level and the advice of their code."""
+
+    def __init__(self, spec: PolicySpec) -> None:
+        self.spec = spec
+
+    def make(
+        self, code: LintCode, message: str, position: Position, subject: str | None = None
+    ) -> Finding:
+        row = LINT[code]
+        return Finding(
+            self.spec.file, position, row.level, code.value, message, row.advice, subject=subject
         )
-    if rule.until_unix_ms is not None and rule.until_unix_ms <= now_unix_ms:
-        found.append((ProblemCode.RULE_EXPIRED, "has expired", "a later `until`, or no rule"))
-    elif rule.until_unix_ms is not None and rule.until_unix_ms - now_unix_ms <= SOON_MS:
-        found.append((ProblemCode.RULE_EXPIRES_SOON, "expires within 14 days", "a decision"))
-    if rule.rule_id not in used:
-        found.append((ProblemCode.RULE_UNUSED, "is in no profile", "a profile that names it"))
-    if rule.hosts and all(
-        any(_covers(denied, host) for deny in spec.deny for denied in deny.hosts)
+
+
+def _file_findings(finder: _Finder) -> Iterator[Finding]:
+    spec = finder.spec
+    if not any(profile.rule_ids for profile in spec.profiles):
+        yield finder.make(
+            LintCode.NOTHING_ALLOWED, "no profile has a rule: everything is refused", Position()
+        )
+    if spec.mode is Mode.OBSERVE:
+        yield finder.make(
+            LintCode.OBSERVE_LEFT_ON,
+            "the whole policy only observes: what it refuses passes",
+            spec.mode_position or Position(),
+        )
+    if not spec.tests:
+        yield finder.make(LintCode.NO_TESTS, "the policy has no tests", Position())
+
+
+def _deny_findings(finder: _Finder) -> Iterator[Finding]:
+    spec = finder.spec
+    for deny in spec.deny:
+        if deny.reason is None:
+            yield finder.make(
+                LintCode.NO_REASON,
+                f"the deny rule {deny.rule_id} has no reason",
+                deny.position,
+                deny.rule_id,
+            )
+        parts = [
+            rule.rule_id
+            for rule in spec.rules
+            if any(
+                hosts_overlap(denied, host) and not host_covers(denied, host)
+                for denied in deny.hosts
+                for host in rule.hosts
+            )
+        ]
+        if parts:
+            yield finder.make(
+                LintCode.DENY_OVERLAPS_RULE,
+                f"the deny rule {deny.rule_id} takes away a part of {', '.join(parts)}",
+                deny.position,
+                deny.rule_id,
+            )
+
+
+def _can_allow(rule: RuleSpec, spec: PolicySpec, now_unix_ms: int) -> bool:
+    denied = all(
+        any(host_covers(taken, host) for deny in spec.deny for taken in deny.hosts)
         for host in rule.hosts
-    ):
-        found.append((ProblemCode.RULE_SHADOWED, "is taken away by deny rules", "another host"))
-    return found
+    )
+    return is_live(rule, now_unix_ms) and not is_empty(rule, spec.limits) and not denied
 
 
-def lint(policy: CompiledPolicy, now_unix_ms: int) -> tuple[Problem, ...]:
+def _profile_findings(finder: _Finder, now_unix_ms: int) -> Iterator[Finding]:
+    spec = finder.spec
+    rules = {rule.rule_id: rule for rule in spec.rules}
+    has_rules = any(profile.rule_ids for profile in spec.profiles)
+    for profile in spec.profiles:
+        named = [rules[rule_id] for rule_id, _ in profile.rule_ids]
+        if not named and has_rules:
+            code, what = LintCode.PROFILE_EMPTY, "has no rules: it allows nothing"
+        elif named and not any(_can_allow(rule, spec, now_unix_ms) for rule in named):
+            code, what = LintCode.PROFILE_ALLOWS_NOTHING, "names rules, and none can allow anything"
+        else:
+            continue
+        message = f"the profile {profile.name} {what}"
+        yield finder.make(code, message, profile.position, profile.name)
+
+
+def _matches(ignore: LintIgnore, finding: Finding) -> bool:
+    wanted = ignore.rule_id or ignore.profile
+    return ignore.code.value == finding.code and wanted in (None, finding.subject)
+
+
+def _apply_ignores(
+    finder: _Finder, findings: Sequence[Finding], now_unix_ms: int
+) -> Iterator[Finding]:
+    """The findings with their ignores, and findings about ignores that do nothing (any more)."""
+    live = [ignore for ignore in finder.spec.ignores if now_unix_ms < ignore.until_unix_ms]
+    for finding in findings:
+        ignore = next((ignore for ignore in live if _matches(ignore, finding)), None)
+        yield finding if ignore is None else replace(finding, ignored=ignore.reason)
+    for ignore in finder.spec.ignores:
+        subject = ignore.rule_id or ignore.profile
+        if not any(_matches(ignore, finding) for finding in findings):
+            message = f"the ignore of {ignore.code.value} matches no finding"
+            yield finder.make(LintCode.IGNORE_UNUSED, message, ignore.position, subject)
+        elif now_unix_ms >= ignore.until_unix_ms:
+            ended = write_time(ignore.until_unix_ms)
+            message = f"the ignore of {ignore.code.value} ended at {ended}"
+            yield finder.make(LintCode.IGNORE_EXPIRED, message, ignore.position, subject)
+
+
+def lint(policy: CompiledPolicy, now_unix_ms: int) -> tuple[Finding, ...]:
     """Everything worth a second look in a policy that is good."""
-    spec = policy.spec
-    used = {rule_id for profile in spec.profiles for rule_id, _ in profile.rule_ids}
-    warnings: list[Problem] = []
-    if not used:
-        warnings.append(
-            Problem(
-                spec.file,
-                Position(),
-                ProblemCode.ALLOWS_NOTHING,
-                "no profile has a rule: everything is refused",
-                "rules, and profiles that name them",
-            )
-        )
-    for rule in spec.rules:
-        for code, what, expected in _rule_warnings(rule, spec, used, now_unix_ms):
-            warnings.append(
-                Problem(spec.file, rule.position, code, f"the rule {rule.rule_id} {what}", expected)
-            )
-    return tuple(warnings)
+    finder, neighbours = _Finder(policy.spec), Neighbours(policy.spec)
+    findings = [
+        *_file_findings(finder),
+        *(
+            finder.make(code, f"the rule {rule.rule_id} {what}", rule.position, rule.rule_id)
+            for rule in policy.spec.rules
+            for code, what in rule_findings(rule, neighbours, now_unix_ms)
+        ),
+        *_deny_findings(finder),
+        *_profile_findings(finder, now_unix_ms),
+    ]
+    told = _apply_ignores(finder, findings, now_unix_ms)
+    return tuple(sorted(told, key=lambda finding: finding.position))

@@ -13,12 +13,12 @@ from typing import Final
 from palyra_egress.destination.hostname import HostRefused
 from palyra_egress.policy.compile import CompiledPolicy
 from palyra_egress.policy.decide import decide, precheck
-from palyra_egress.policy.document import Mapping, Node, Scalar
+from palyra_egress.policy.document import Mapping, Node
 from palyra_egress.policy.errors import Problem, ProblemCode, Problems, nearest
 from palyra_egress.policy.fields import Fields, describe
+from palyra_egress.policy.language import EXPECTED_ANSWER, EXPECTED_REQUEST, TEST
 from palyra_egress.policy.request_text import connect_from_authority, judge_request_from_url
 from palyra_egress.policy.schema import EmbeddedRequest, EmbeddedTest
-from palyra_egress.policy.values import EXPECTED_TIME, read_time_unix_ms
 from palyra_egress.reasons import Reason
 from palyra_egress.request import EgressRequest, Requester, RequestKind
 from palyra_egress.verdict import Effect, Verdict
@@ -26,15 +26,11 @@ from palyra_egress.verdict import Effect, Verdict
 STAND_IN_ADDRESS: Final = "203.0.114.1"
 """A public address, one beyond a documentation range, for tests that name none."""
 
-_KEYS: Final = frozenset({"profile", "request", "resolved", "expect", "at"})
-_EXPECTED_REQUEST: Final = "`METHOD https://host/path` or `CONNECT host:port`"
-_EXPECTED_ANSWER: Final = "`allow`, `deny [reason]` or `observe [reason]`"
 _SHORT: Final = {reason.short: reason for reason in Reason}
 _TEST_WORKER: Final = "policy-test"
 
 
 def _read_request(fields: Fields, profile: str) -> EmbeddedRequest:
-    fields.require("request", _EXPECTED_REQUEST)
     requester = Requester(_TEST_WORKER, _TEST_WORKER, profile)
     method, space, target = (fields.text("request") or "").partition(" ")
     node = fields.node("request")
@@ -43,14 +39,14 @@ def _read_request(fields: Fields, profile: str) -> EmbeddedRequest:
             node.position,
             ProblemCode.BAD_VALUE,
             f"'request' is {describe(node)}",
-            _EXPECTED_REQUEST,
+            EXPECTED_REQUEST,
         )
     kind = RequestKind.CONNECT if method == "CONNECT" else RequestKind.REQUEST
     return EmbeddedRequest(kind, method, target, requester)
 
 
 def _read_expectation(fields: Fields) -> tuple[str, Reason | None]:
-    node = fields.require("expect", _EXPECTED_ANSWER)
+    node = fields.node("expect")
     effect, space, short = (fields.text("expect") or "").partition(" ")
     reason = _SHORT.get(short)
     if node is None:
@@ -60,7 +56,7 @@ def _read_expectation(fields: Fields) -> tuple[str, Reason | None]:
             node.position,
             ProblemCode.BAD_VALUE,
             f"'expect' is {describe(node)}",
-            _EXPECTED_ANSWER,
+            EXPECTED_ANSWER,
             nearest(effect, ("allow", "deny", "observe")),
         )
     elif space and reason is None:
@@ -74,19 +70,6 @@ def _read_expectation(fields: Fields) -> tuple[str, Reason | None]:
     return effect, reason
 
 
-def _read_time(fields: Fields) -> int:
-    node = fields.node("at")
-    if node is None:
-        return 0
-    moment = read_time_unix_ms(node.text) if isinstance(node, Scalar) else None
-    if moment is None:
-        fields.refuse(
-            node.position, ProblemCode.BAD_VALUE, f"'at' is {describe(node)}", EXPECTED_TIME
-        )
-        return 0
-    return moment
-
-
 def read_test(node: Node, problems: Problems) -> EmbeddedTest | None:
     """One test; None if it is not a mapping."""
     if not isinstance(node, Mapping):
@@ -97,15 +80,14 @@ def read_test(node: Node, problems: Problems) -> EmbeddedTest | None:
             expected="a mapping with profile, request and expect",
         )
         return None
-    fields = Fields(node, "a test", _KEYS, problems)
-    fields.require("profile", "the name of a profile")
+    fields = Fields(node, TEST, problems)
     resolved = fields.texts("resolved", "IP addresses")
     effect, reason = _read_expectation(fields)
     return EmbeddedTest(
         position=node.position,
         request=_read_request(fields, fields.text("profile") or ""),
         resolved=None if resolved is None else tuple(text for text, _ in resolved),
-        at_unix_ms=_read_time(fields),
+        at_unix_ms=fields.moment("at") or 0,
         expect=effect,
         expected_reason=reason,
     )
@@ -115,6 +97,14 @@ def _canonical(asked: EmbeddedRequest) -> EgressRequest:
     if asked.kind is RequestKind.CONNECT:
         return connect_from_authority(asked.target, asked.requester)
     return judge_request_from_url(asked.method, asked.target, asked.requester)
+
+
+def test_request(test: EmbeddedTest) -> EgressRequest | None:
+    """What a test asks, or None if that is no request."""
+    try:
+        return _canonical(test.request)
+    except HostRefused:
+        return None
 
 
 def judge_test(policy: CompiledPolicy, test: EmbeddedTest) -> Verdict | Reason:

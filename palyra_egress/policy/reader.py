@@ -11,19 +11,17 @@ from typing import Final
 from palyra_egress.policy.document import Mapping, Node, Scalar, read_document
 from palyra_egress.policy.errors import Position, ProblemCode, Problems, nearest
 from palyra_egress.policy.fields import Fields, describe
+from palyra_egress.policy.ignore_reader import read_ignores
+from palyra_egress.policy.language import POLICY, Holds, Key, Section
 from palyra_egress.policy.policy_tests import read_test
-from palyra_egress.policy.rule_reader import (
-    LIMIT_KEYS,
-    read_deny,
-    read_limits,
-    read_rule,
-    read_tls,
-)
+from palyra_egress.policy.rule_reader import read_deny, read_limits, read_rule, read_tls
 from palyra_egress.policy.schema import (
     LANGUAGE_VERSION,
-    NOT_SUPPORTED_YET,
+    MAX_RATE,
+    MAX_STRIKES,
+    PENALISED,
+    PENALISED_WORDS,
     DenySpec,
-    EmbeddedTest,
     Mode,
     PolicySpec,
     ProfileSpec,
@@ -36,22 +34,13 @@ from palyra_egress.policy.values import (
     is_identifier,
     read_duration_ms,
 )
-from palyra_egress.reasons import REASONS, Reason, ReasonClass
+from palyra_egress.reasons import REASONS, Reason
 
-_TOP_KEYS: Final = frozenset(
-    {"version", "name", "mode", "tls", "limits", "rules", "deny", "violations", "profiles", "tests"}
-)
-MAX_RATE: Final = 1_000_000
-MAX_STRIKES: Final = 10_000
-_PENALISED: Final = frozenset({ReasonClass.POLICY, ReasonClass.THREAT})
 _REASONS_BY_SHORT: Final = {reason.short: reason for reason in Reason}
-PENALISED_WORDS: Final = tuple(
-    sorted(reason.short for reason in Reason if REASONS[reason].reason_class in _PENALISED)
-)
 
 
 def _read_version(fields: Fields) -> None:
-    node = fields.require("version", f"version: {LANGUAGE_VERSION}")
+    node = fields.node("version")
     if node is None:
         return
     value = node.value if isinstance(node, Scalar) else None
@@ -79,7 +68,7 @@ def _read_reasons(fields: Fields | None, name: str) -> tuple[Reason, ...]:
                 "the short code of a policy or threat reason",
                 nearest(text, PENALISED_WORDS),
             )
-        elif REASONS[reason].reason_class not in _PENALISED:
+        elif REASONS[reason].reason_class not in PENALISED:
             fields.refuse(
                 position,
                 ProblemCode.NO_CONSEQUENCE,
@@ -93,11 +82,9 @@ def _read_reasons(fields: Fields | None, name: str) -> tuple[Reason, ...]:
 
 
 def _read_strike(fields: Fields | None) -> StrikeSpec | None:
-    strike = None if fields is None else fields.sub("strike", frozenset({"on", "limit", "window"}))
+    strike = None if fields is None else fields.sub("strike")
     if strike is None:
         return None
-    for name in ("on", "limit", "window"):
-        strike.require(name, "on, limit and window")
     on = _read_reasons(strike, "on")
     limit = strike.whole("limit", 1, MAX_STRIKES)
     node = strike.node("window")
@@ -121,6 +108,8 @@ def _read_profiles(fields: Fields) -> tuple[ProfileSpec, ...]:
     if not isinstance(node, Mapping):
         fields.wrong(node, "profiles", "a mapping from profile names to lists of rule ids")
         return ()
+    names = Section("'profiles'", tuple(Key(name, Holds.RULE_ID, "") for name in node.entries))
+    inner = Fields(node, names, fields.problems)
     profiles: list[ProfileSpec] = []
     for name, (key, _) in node.entries.items():
         if not is_identifier(name):
@@ -130,7 +119,6 @@ def _read_profiles(fields: Fields) -> tuple[ProfileSpec, ...]:
                 f"a profile is called {name[:60]!r}",
                 EXPECTED_ID,
             )
-        inner = Fields(node, "profiles", frozenset(node.entries), fields.problems)
         rule_ids = inner.texts(name, "rule ids") or []
         profiles.append(ProfileSpec(name, key.position, tuple(rule_ids)))
     return tuple(profiles)
@@ -151,51 +139,59 @@ def _check_ids(specs: Iterable[RuleSpec | DenySpec], problems: Problems) -> None
             seen[spec.rule_id] = spec.position
 
 
-def _check_references(
-    profiles: tuple[ProfileSpec, ...],
-    rules: tuple[RuleSpec, ...],
-    tests: tuple[EmbeddedTest, ...],
-    problems: Problems,
-) -> None:
-    rule_ids = {rule.rule_id for rule in rules}
-    for profile in profiles:
+def _check_references(spec: PolicySpec, problems: Problems) -> None:
+    rule_ids = {rule.rule_id for rule in spec.rules}
+    for profile in spec.profiles:
         for rule_id, position in profile.rule_ids:
-            if rule_id not in rule_ids:
-                problems.add(
-                    position,
-                    ProblemCode.UNKNOWN_RULE,
-                    f"no rule has the id {rule_id[:60]!r}",
-                    expected="the id of a rule of this file",
-                    suggestion=nearest(rule_id, rule_ids),
-                )
-    names = {profile.name for profile in profiles}
-    for test in tests:
+            _check_rule(rule_id, rule_ids, position, problems)
+    names = {profile.name for profile in spec.profiles}
+    for test in spec.tests:
         name = test.request.requester.profile
-        expects_unknown = test.expected_reason is Reason.PROFILE_UNKNOWN
-        if name and name not in names and not expects_unknown:
-            problems.add(
-                test.position,
-                ProblemCode.UNKNOWN_PROFILE,
-                f"no profile is called {name[:60]!r}",
-                expected="a profile of this file",
-                suggestion=nearest(name, names),
-            )
+        if name and test.expected_reason is not Reason.PROFILE_UNKNOWN:
+            _check_profile(name, names, test.position, problems)
+    every_id = rule_ids | {deny.rule_id for deny in spec.deny}
+    for ignore in spec.ignores:
+        if ignore.rule_id is not None:
+            _check_rule(ignore.rule_id, every_id, ignore.position, problems)
+        if ignore.profile is not None:
+            _check_profile(ignore.profile, names, ignore.position, problems)
+
+
+def _check_rule(rule_id: str, known: set[str], position: Position, problems: Problems) -> None:
+    if rule_id not in known:
+        problems.add(
+            position,
+            ProblemCode.UNKNOWN_RULE,
+            f"no rule has the id {rule_id[:60]!r}",
+            expected="the id of a rule of this file",
+            suggestion=nearest(rule_id, known),
+        )
+
+
+def _check_profile(name: str, known: set[str], position: Position, problems: Problems) -> None:
+    if name not in known:
+        problems.add(
+            position,
+            ProblemCode.UNKNOWN_PROFILE,
+            f"no profile is called {name[:60]!r}",
+            expected="a profile of this file",
+            suggestion=nearest(name, known),
+        )
 
 
 def _read_top(root: Mapping, file: str, problems: Problems) -> PolicySpec:
-    fields = Fields(root, "a policy", _TOP_KEYS, problems, NOT_SUPPORTED_YET["top"])
+    fields = Fields(root, POLICY, problems)
     _read_version(fields)
     name = fields.identifier("name")
     mode = fields.choice("mode", Mode, Mode.ENFORCE)
-    tls = fields.sub("tls", frozenset({"default"}))
+    mode_node = fields.node("mode")
+    tls = fields.sub("tls")
     if tls is not None:
         read_tls(tls, "default")
-    limits = fields.sub(
-        "limits", LIMIT_KEYS | {"requests_per_minute"}, NOT_SUPPORTED_YET["rule limits"]
-    )
+    limits = fields.sub("limits")
     rules = [read_rule(item, problems) for item in fields.items("rules", "rules") or ()]
     deny = [read_deny(item, problems) for item in fields.items("deny", "deny rules") or ()]
-    violations = fields.sub("violations", frozenset({"quarantine", "strike"}))
+    violations = fields.sub("violations")
     tests = [read_test(item, problems) for item in fields.items("tests", "tests") or ()]
     spec = PolicySpec(
         file=file,
@@ -211,9 +207,11 @@ def _read_top(root: Mapping, file: str, problems: Problems) -> PolicySpec:
         strike=_read_strike(violations),
         profiles=_read_profiles(fields),
         tests=tuple(test for test in tests if test is not None),
+        ignores=read_ignores(fields.sub("lint"), problems),
+        mode_position=None if mode_node is None else mode_node.position,
     )
     _check_ids((*spec.rules, *spec.deny), problems)
-    _check_references(spec.profiles, spec.rules, spec.tests, problems)
+    _check_references(spec, problems)
     return spec
 
 

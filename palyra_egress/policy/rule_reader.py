@@ -7,8 +7,6 @@ rule names both schemes and lists ports, 80 belongs to http and 443 to https; ot
 A list that is there and empty allows nothing.
 """
 
-from typing import Final
-
 from palyra_egress.destination.address_class import (
     AddressRange,
     parse_range,
@@ -18,28 +16,20 @@ from palyra_egress.destination.hostpattern import HostPattern, PatternRefused, p
 from palyra_egress.policy.document import Mapping, Node, Scalar
 from palyra_egress.policy.errors import Position, ProblemCode, Problems, nearest
 from palyra_egress.policy.fields import Fields, describe
+from palyra_egress.policy.language import DENY, RULE
 from palyra_egress.policy.paths import PathPattern, PathRefused, parse_path_pattern
 from palyra_egress.policy.schema import (
     DEFAULT_METHODS,
     DEFAULT_SCHEMES,
     KNOWN_METHODS,
-    NOT_SUPPORTED_YET,
     SCHEME_PORT,
     SERVICE_PORTS,
     Acknowledgement,
     DenySpec,
     RuleSpec,
 )
-from palyra_egress.policy.values import EXPECTED_TIME, read_time_unix_ms
 from palyra_egress.request import Scheme
 from palyra_egress.verdict import Limits, TlsMode
-
-_RULE_KEYS: Final = frozenset(
-    {"id", "hosts", "ports", "schemes", "methods", "paths", "private", "tls", "until"}
-    | {"owner", "reason", "limits", "observe", "encoded_slash", "acknowledge"}
-)
-_DENY_KEYS: Final = frozenset({"id", "hosts", "reason"})
-LIMIT_KEYS: Final = frozenset({"max_request_bytes", "max_response_bytes"})
 
 
 def _read_acknowledgements(fields: Fields) -> frozenset[Acknowledgement]:
@@ -75,8 +65,6 @@ def _read_hosts(
     fields: Fields, acknowledged: frozenset[Acknowledgement] | None
 ) -> tuple[HostPattern, ...]:
     """The patterns; `acknowledged` None for deny rules, which may be as wide as they like."""
-    if not fields.has("hosts"):
-        fields.require("hosts", "a list of host patterns")
     patterns: list[HostPattern] = []
     for text, position in fields.texts("hosts", "host patterns") or []:
         pattern = _read_pattern(text, position, fields)
@@ -213,19 +201,6 @@ def _read_private(fields: Fields) -> tuple[AddressRange, ...]:
     return tuple(dict.fromkeys(ranges))
 
 
-def _read_until(fields: Fields) -> int | None:
-    text = fields.text("until")
-    if text is None:
-        return None
-    until_unix_ms = read_time_unix_ms(text)
-    node = fields.node("until")
-    if until_unix_ms is None and node is not None:
-        fields.refuse(
-            node.position, ProblemCode.BAD_VALUE, f"{text[:60]!r} is not a time", EXPECTED_TIME
-        )
-    return until_unix_ms
-
-
 def read_tls(fields: Fields, name: str) -> None:
     """`inspect` is the only way this version carries tunnels; `tunnel` is refused, not ignored."""
     mode = fields.choice(name, TlsMode, TlsMode.INSPECT)
@@ -255,7 +230,7 @@ def read_rule(node: Node, problems: Problems) -> RuleSpec | None:
             expected="a mapping with id and hosts",
         )
         return None
-    fields = Fields(node, "a rule", _RULE_KEYS, problems, NOT_SUPPORTED_YET["rule"])
+    fields = Fields(node, RULE, problems)
     acknowledged = _read_acknowledgements(fields)
     read_tls(fields, "tls")
     return RuleSpec(
@@ -266,12 +241,13 @@ def read_rule(node: Node, problems: Problems) -> RuleSpec | None:
         methods=_read_methods(fields),
         paths=_read_paths(fields),
         private=_read_private(fields),
-        until_unix_ms=_read_until(fields),
-        limits=read_limits(fields.sub("limits", LIMIT_KEYS, NOT_SUPPORTED_YET["rule limits"])),
+        until_unix_ms=fields.moment("until"),
+        limits=read_limits(fields.sub("limits")),
         observe=fields.boolean("observe"),
         encoded_slash=fields.boolean("encoded_slash"),
         owner=fields.text("owner"),
         reason=fields.text("reason"),
+        acknowledged=acknowledged,
     )
 
 
@@ -285,7 +261,7 @@ def read_deny(node: Node, problems: Problems) -> DenySpec | None:
             expected="a mapping with id and hosts",
         )
         return None
-    fields = Fields(node, "a deny rule", _DENY_KEYS, problems, NOT_SUPPORTED_YET["rule"])
+    fields = Fields(node, DENY, problems)
     return DenySpec(
         rule_id=fields.identifier("id"),
         position=node.position,

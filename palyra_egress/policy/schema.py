@@ -13,8 +13,9 @@ from typing import Final
 from palyra_egress.destination.address_class import AddressRange
 from palyra_egress.destination.hostpattern import HostPattern
 from palyra_egress.policy.errors import Position
+from palyra_egress.policy.lint_codes import LintCode
 from palyra_egress.policy.paths import PathPattern
-from palyra_egress.reasons import Reason
+from palyra_egress.reasons import REASONS, Reason, ReasonClass
 from palyra_egress.request import Requester, RequestKind, Scheme
 from palyra_egress.verdict import Limits
 
@@ -72,6 +73,14 @@ SERVICE_PORTS: Final = {
     50070: "Hadoop",
 }
 """Ports of databases, mail, remote access and control planes: named only when acknowledged."""
+
+MAX_RATE: Final = 1_000_000
+MAX_STRIKES: Final = 10_000
+PENALISED: Final = frozenset({ReasonClass.POLICY, ReasonClass.THREAT})
+PENALISED_WORDS: Final = tuple(
+    sorted(reason.short for reason in Reason if REASONS[reason].reason_class in PENALISED)
+)
+"""Reasons that may cost a worker something; an outage or a clumsy client never does."""
 
 NOT_SUPPORTED_YET: Final = {
     "top": {
@@ -133,6 +142,7 @@ class RuleSpec:
     encoded_slash: bool
     owner: str | None
     reason: str | None
+    acknowledged: frozenset[Acknowledgement] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +167,18 @@ class ProfileSpec:
     name: str
     position: Position
     rule_ids: tuple[tuple[str, Position], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LintIgnore:
+    """A finding that somebody decided to live with until a date; None means any subject."""
+
+    position: Position
+    code: LintCode
+    rule_id: str | None
+    profile: str | None
+    reason: str
+    until_unix_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,3 +218,14 @@ class PolicySpec:
     strike: StrikeSpec | None
     profiles: tuple[ProfileSpec, ...]
     tests: tuple[EmbeddedTest, ...]
+    ignores: tuple[LintIgnore, ...] = ()
+    mode_position: Position | None = None
+
+
+def effective_limits(rule: RuleSpec, defaults: Limits) -> Limits:
+    """The rule's own budgets, and the file's where it has none."""
+    own = rule.limits
+    return Limits(
+        defaults.max_request_bytes if own.max_request_bytes is None else own.max_request_bytes,
+        defaults.max_response_bytes if own.max_response_bytes is None else own.max_response_bytes,
+    )

@@ -6,7 +6,7 @@ milliseconds (`30s`, `10m`, `2h`), times are Unix milliseconds (RFC 3339 with `Z
 """
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 EXPECTED_SIZE: Final = "a size such as 512, 64KiB, 32MiB or 2GiB"
@@ -15,12 +15,17 @@ EXPECTED_TIME: Final = "a time such as 2027-03-31T18:00:00Z"
 EXPECTED_ID: Final = "letters, digits, '.', '_' and '-', starting with a letter or digit"
 MAX_SIZE_BYTES: Final = 1 << 50
 MAX_DURATION_MS: Final = 30 * 24 * 3_600_000
-_SIZE: Final = re.compile(r"(0|[1-9][0-9]{0,15})(KiB|MiB|GiB)", re.ASCII)
-_DURATION: Final = re.compile(r"([1-9][0-9]{0,6})(s|m|h)", re.ASCII)
-_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
-_TIME: Final = re.compile(
-    r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(?:\.\d{1,6})?(?:[Zz]|[+-]\d{2}:\d{2})", re.ASCII
+SIZE_PATTERN: Final = "(0|[1-9][0-9]{0,15})(KiB|MiB|GiB)"
+DURATION_PATTERN: Final = "([1-9][0-9]{0,6})(s|m|h)"
+ID_PATTERN: Final = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+TIME_PATTERN: Final = (
+    "[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}"
+    "(?:[.][0-9]{1,6})?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
+_SIZE: Final = re.compile(SIZE_PATTERN, re.ASCII)
+_DURATION: Final = re.compile(DURATION_PATTERN, re.ASCII)
+_ID: Final = re.compile(ID_PATTERN, re.ASCII)
+_TIME: Final = re.compile(TIME_PATTERN, re.ASCII)
 _SIZE_UNITS: Final = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _DURATION_UNITS: Final = {"s": 1000, "m": 60_000, "h": 3_600_000}
 
@@ -65,3 +70,28 @@ def read_time_unix_ms(text: str) -> int | None:
 
 def is_identifier(text: str) -> bool:
     return _ID.fullmatch(text) is not None
+
+
+def write_size(size_bytes: int) -> str:
+    """The shortest spelling: the largest unit that leaves a whole number."""
+    for unit, factor in reversed(_SIZE_UNITS.items()):
+        if size_bytes and size_bytes % factor == 0:
+            return f"{size_bytes // factor}{unit}"
+    return str(size_bytes)
+
+
+def write_duration(duration_ms: int) -> str:
+    """The shortest spelling of a duration that `read_duration_ms` gave."""
+    for unit, factor in reversed(_DURATION_UNITS.items()):
+        if duration_ms % factor == 0:
+            return f"{duration_ms // factor}{unit}"
+    return f"{duration_ms}ms"
+
+
+def write_time(unix_ms: int) -> str:
+    """RFC 3339 in UTC, with a fraction only where there is one; exact for every 64-bit number."""
+    try:
+        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=unix_ms)
+    except OverflowError:
+        return f"{unix_ms} ms"
+    return moment.isoformat(timespec="milliseconds").replace(".000", "").replace("+00:00", "Z")

@@ -1,6 +1,7 @@
 """Small policies as text, and questions to them, for the tests of the judge."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from palyra_egress.policy.compile import CompiledPolicy
 from palyra_egress.policy.decide import NOTHING_FORBIDDEN, Forbidden, decide, precheck
@@ -54,3 +55,46 @@ def ask(
 def short(verdict: Verdict) -> str:
     """`allow`, or the short reason."""
     return "allow" if verdict.would_deny is None and verdict.allowed else verdict.reason.short
+
+
+POLICIES = Path(__file__).resolve().parents[3] / "policies"
+COMPLETE = """\
+version: 1
+name: complete
+mode: enforce
+tls: {default: inspect}
+limits: {max_request_bytes: 1MiB, max_response_bytes: 32MiB, requests_per_minute: 600}
+rules:
+  - id: r
+    hosts: [a.example]
+    schemes: [https]
+    ports: [8443]
+    methods: [GET, POST]
+    paths: [/v1/**]
+    encoded_slash: true
+    private: [10.20.0.0/16]
+    tls: inspect
+    until: 2027-03-31T18:00:00Z
+    observe: false
+    acknowledge: [service_port]
+    owner: team
+    reason: a ticket
+    limits: {max_request_bytes: 2MiB, max_response_bytes: 64MiB}
+deny:
+  - {id: d, hosts: [.bad.example], reason: exfiltration}
+violations:
+  quarantine: [metadata_target]
+  strike: {on: [host_not_allowed], limit: 5, window: 10m}
+profiles:
+  p: [r]
+lint:
+  ignore:
+    - {code: private_range, rule: r, profile: p, reason: the mirror, until: 2027-03-31T18:00:00Z}
+tests:
+  - profile: p
+    request: GET https://a.example:8443/v1/x
+    resolved: [10.20.3.4]
+    at: 2027-01-01T00:00:00Z
+    expect: allow
+"""
+"""A policy that says something under every key of the language."""

@@ -1,0 +1,119 @@
+"""The JSON Schema (2020-12) of policy files, made from the language's table, for editors.
+
+Output: a schema as plain objects. Keys, what is required and what each value is come from
+`language`, the words and patterns from where the reader takes them, so nothing here is a second
+list. The schema is a little stricter than the reader where an editor should complete one spelling
+(methods in upper case) and weaker where only the reader can judge (references between rules,
+public suffixes, address ranges, times that no calendar has).
+"""
+
+import json
+from typing import Final, assert_never
+
+from palyra_egress.policy.fields import MAX_TEXT
+from palyra_egress.policy.language import POLICY, Holds, Key, Number, Section
+from palyra_egress.policy.lint_codes import IGNORABLE
+from palyra_egress.policy.schema import (
+    KNOWN_METHODS,
+    LANGUAGE_VERSION,
+    MAX_RATE,
+    MAX_STRIKES,
+    PENALISED_WORDS,
+    SCHEME_PORT,
+    Acknowledgement,
+    Mode,
+)
+from palyra_egress.policy.values import (
+    DURATION_PATTERN,
+    ID_PATTERN,
+    MAX_SIZE_BYTES,
+    SIZE_PATTERN,
+    TIME_PATTERN,
+)
+from palyra_egress.verdict import TlsMode
+
+DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
+
+type Schema = dict[str, object]
+
+
+def _words(*words: str) -> Schema:
+    return {"enum": sorted(words)}
+
+
+def _text(pattern: str | None = None) -> Schema:
+    schema: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_TEXT}
+    return schema if pattern is None else {"type": "string", "pattern": f"^(?:{pattern})$"}
+
+
+def _whole(low: int, high: int) -> Schema:
+    return {"type": "integer", "minimum": low, "maximum": high}
+
+
+_ANY_TEXT: Final[Schema] = {"type": "string", "minLength": 1}
+
+VALUES: Final[dict[Holds, Schema]] = {
+    Holds.VERSION: {"const": LANGUAGE_VERSION},
+    Holds.IDENTIFIER: _text(ID_PATTERN),
+    Holds.TEXT: _text(),
+    Holds.BOOLEAN: {"type": "boolean"},
+    Holds.SIZE: {"anyOf": [_whole(0, MAX_SIZE_BYTES), _text(SIZE_PATTERN)]},
+    Holds.RATE: _whole(1, MAX_RATE),
+    Holds.STRIKES: _whole(1, MAX_STRIKES),
+    Holds.DURATION: _text(DURATION_PATTERN),
+    Holds.TIME: _text(TIME_PATTERN),
+    Holds.MODE: _words(*Mode),
+    Holds.TLS_MODE: _words(TlsMode.INSPECT),  # the reader refuses tunnels
+    Holds.HOST: _ANY_TEXT,
+    Holds.PORT: _whole(1, 65535),
+    Holds.SCHEME: _words(*SCHEME_PORT),
+    Holds.METHOD: _words(*KNOWN_METHODS),
+    Holds.PATH: _text("/.*"),
+    Holds.PRIVATE_RANGE: _ANY_TEXT,
+    Holds.ACKNOWLEDGEMENT: _words(*Acknowledgement),
+    Holds.REASON: _words(*PENALISED_WORDS),
+    Holds.RULE_ID: _ANY_TEXT,
+    Holds.ADDRESS: _ANY_TEXT,
+    Holds.TEST_REQUEST: _text("[^ ]+ [^ ].*"),
+    Holds.TEST_ANSWER: _text("allow|(?:deny|observe)(?: [a-z_0-9]+)?"),
+    Holds.LINT_CODE: _words(*IGNORABLE),
+}
+
+
+def _property(key: Key) -> Schema:
+    one = section_schema(key.holds) if isinstance(key.holds, Section) else VALUES[key.holds]
+    match key.number:
+        case Number.ONE:
+            return {"description": key.doc, **one}
+        case Number.LIST:
+            return {"description": key.doc, "type": "array", "items": one}
+        case Number.LISTS_BY_NAME:
+            return {
+                "description": key.doc,
+                "type": "object",
+                "propertyNames": _text(ID_PATTERN),
+                "additionalProperties": {"type": "array", "items": one},
+            }
+        case _:
+            assert_never(key.number)
+
+
+def section_schema(section: Section) -> Schema:
+    """An object with exactly the keys of the table."""
+    schema: Schema = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {key.name: _property(key) for key in section.keys},
+    }
+    required = [key.name for key in section.keys if key.required is not None]
+    return {**schema, "required": required} if required else schema
+
+
+def policy_schema() -> Schema:
+    """The schema of a whole file."""
+    title = f"Palyra egress policy, version {LANGUAGE_VERSION}"
+    return {"$schema": DRAFT, "title": title, **section_schema(POLICY)}
+
+
+def schema_text() -> str:
+    return json.dumps(policy_schema(), indent=2) + "\n"

@@ -1,0 +1,199 @@
+"""The language of policy files as one table: sections, their keys in order, and what each holds.
+
+The reader refuses keys without a row here and asks for the required ones, `policy fmt` writes keys
+in this order, and the JSON Schema for editors is made from it. `later` are words of the language
+that this version refuses because it does not enforce them yet.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from palyra_egress.policy.schema import LANGUAGE_VERSION, NOT_SUPPORTED_YET
+from palyra_egress.policy.values import EXPECTED_ID, EXPECTED_TIME
+
+
+class Holds(StrEnum):
+    """What one value is."""
+
+    VERSION = "version"
+    IDENTIFIER = "identifier"
+    TEXT = "text"
+    BOOLEAN = "boolean"
+    SIZE = "size"
+    RATE = "rate"
+    STRIKES = "strikes"
+    DURATION = "duration"
+    TIME = "time"
+    MODE = "mode"
+    TLS_MODE = "tls_mode"
+    HOST = "host"
+    PORT = "port"
+    SCHEME = "scheme"
+    METHOD = "method"
+    PATH = "path"
+    PRIVATE_RANGE = "private_range"
+    ACKNOWLEDGEMENT = "acknowledgement"
+    REASON = "reason"
+    RULE_ID = "rule_id"
+    ADDRESS = "address"
+    TEST_REQUEST = "test_request"
+    TEST_ANSWER = "test_answer"
+    LINT_CODE = "lint_code"
+
+
+class Number(StrEnum):
+    """How many there are under a key: one, a list, or a mapping from free names to lists."""
+
+    ONE = "one"
+    LIST = "list"
+    LISTS_BY_NAME = "lists_by_name"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key. `required` are the words told when it is missing; None means it may be."""
+
+    name: str
+    holds: "Holds | Section"
+    doc: str
+    number: Number = Number.ONE
+    required: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A mapping of the file. `what` is how problems call it."""
+
+    what: str
+    keys: tuple[Key, ...]
+    later: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset(key.name for key in self.keys)
+
+    def key(self, name: str) -> Key | None:
+        return next((key for key in self.keys if key.name == name), None)
+
+
+_LIST, _BY_NAME = Number.LIST, Number.LISTS_BY_NAME
+
+_TLS: Final = Section(
+    "'tls'", (Key("default", Holds.TLS_MODE, "each request inside a tunnel is judged"),)
+)
+_BUDGETS: Final = (
+    Key("max_request_bytes", Holds.SIZE, "the largest request body"),
+    Key("max_response_bytes", Holds.SIZE, "the largest response body; 0 allows nothing"),
+)
+FILE_LIMITS: Final = Section(
+    "'limits'",
+    (*_BUDGETS, Key("requests_per_minute", Holds.RATE, "requests of one worker in a minute")),
+    NOT_SUPPORTED_YET["rule limits"],
+)
+RULE_LIMITS: Final = Section("'limits'", _BUDGETS, NOT_SUPPORTED_YET["rule limits"])
+RULE: Final = Section(
+    "a rule",
+    (
+        Key("id", Holds.IDENTIFIER, "unique; audit entries name it", required=EXPECTED_ID),
+        Key(
+            "hosts",
+            Holds.HOST,
+            "a.example that name, *.example below it, .example both, an IP address, a CIDR",
+            _LIST,
+            required="a list of host patterns",
+        ),
+        Key("schemes", Holds.SCHEME, "without it https", _LIST),
+        Key("ports", Holds.PORT, "without it 443, and 80 where the rule says http", _LIST),
+        Key("methods", Holds.METHOD, "without it GET and HEAD", _LIST),
+        Key("paths", Holds.PATH, "* one segment, ** at the end any depth", _LIST),
+        Key("encoded_slash", Holds.BOOLEAN, "accept %2F inside a segment"),
+        Key("private", Holds.PRIVATE_RANGE, "the private ranges this rule may reach", _LIST),
+        Key("tls", Holds.TLS_MODE, "each request inside a tunnel is judged"),
+        Key("until", Holds.TIME, "then the rule is gone"),
+        Key("observe", Holds.BOOLEAN, "refusals for these hosts pass and are reported"),
+        Key("acknowledge", Holds.ACKNOWLEDGEMENT, "dangers that are meant", _LIST),
+        Key("owner", Holds.TEXT, "who answers for the rule"),
+        Key("reason", Holds.TEXT, "why the rule is there, best with a ticket"),
+        Key("limits", RULE_LIMITS, "byte budgets of one request, before the file's"),
+    ),
+    NOT_SUPPORTED_YET["rule"],
+)
+DENY: Final = Section(
+    "a deny rule",
+    (
+        Key("id", Holds.IDENTIFIER, "unique; audit entries name it", required=EXPECTED_ID),
+        Key(
+            "hosts",
+            Holds.HOST,
+            "refused in every profile; CIDRs also refuse names that resolve into them",
+            _LIST,
+            required="a list of host patterns",
+        ),
+        Key("reason", Holds.TEXT, "why"),
+    ),
+    NOT_SUPPORTED_YET["rule"],
+)
+STRIKE: Final = Section(
+    "'strike'",
+    (
+        Key("on", Holds.REASON, "reasons that count", _LIST, required="on, limit and window"),
+        Key("limit", Holds.STRIKES, "how many quarantine", required="on, limit and window"),
+        Key("window", Holds.DURATION, "within which time", required="on, limit and window"),
+    ),
+)
+VIOLATIONS: Final = Section(
+    "'violations'",
+    (
+        Key("quarantine", Holds.REASON, "reasons that quarantine the worker at once", _LIST),
+        Key("strike", STRIKE, "reasons that quarantine the worker when they repeat"),
+    ),
+)
+EXPECTED_REQUEST: Final = "`METHOD https://host/path` or `CONNECT host:port`"
+EXPECTED_ANSWER: Final = "`allow`, `deny [reason]` or `observe [reason]`"
+TEST: Final = Section(
+    "a test",
+    (
+        Key("profile", Holds.TEXT, "who asks", required="the name of a profile"),
+        Key("request", Holds.TEST_REQUEST, "what is asked", required=EXPECTED_REQUEST),
+        Key("resolved", Holds.ADDRESS, "the addresses of the name; else one public one", _LIST),
+        Key("at", Holds.TIME, "when; else a moment before every `until`"),
+        Key("expect", Holds.TEST_ANSWER, "what the answer must be", required=EXPECTED_ANSWER),
+    ),
+)
+IGNORE: Final = Section(
+    "an ignore",
+    (
+        Key("code", Holds.LINT_CODE, "the finding's code", required="the code of a finding"),
+        Key("rule", Holds.RULE_ID, "only for this rule"),
+        Key("profile", Holds.TEXT, "only for this profile"),
+        Key("reason", Holds.TEXT, "why it is right to live with it", required="a reason"),
+        Key("until", Holds.TIME, "then it is a finding again", required=EXPECTED_TIME),
+    ),
+)
+LINT_SECTION: Final = Section(
+    "'lint'", (Key("ignore", IGNORE, "findings somebody decided to live with", _LIST),)
+)
+POLICY: Final = Section(
+    "a policy",
+    (
+        Key(
+            "version",
+            Holds.VERSION,
+            "the version of this language",
+            required=f"version: {LANGUAGE_VERSION}",
+        ),
+        Key("name", Holds.IDENTIFIER, "the policy's name", required=EXPECTED_ID),
+        Key("mode", Holds.MODE, "observe decides, reports what it would refuse, lets it pass"),
+        Key("tls", _TLS, "how tunnels are carried"),
+        Key("limits", FILE_LIMITS, "what holds where a rule says nothing else"),
+        Key("rules", RULE, "what is allowed", _LIST),
+        Key("deny", DENY, "what is refused in every profile, before every rule", _LIST),
+        Key("violations", VIOLATIONS, "what a refusal costs the worker"),
+        Key("profiles", Holds.RULE_ID, "which rules a lease gets", _BY_NAME),
+        Key("lint", LINT_SECTION, "what the linter leaves out"),
+        Key("tests", TEST, "run whenever the file is loaded", _LIST),
+    ),
+    NOT_SUPPORTED_YET["top"],
+)

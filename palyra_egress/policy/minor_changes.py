@@ -1,0 +1,125 @@
+"""Changes between two policies that open and close no destination: budgets, costs, papers.
+
+Input: two policies' models. Output: `Minor` changes with a direction: 1 looser, -1 stricter, 0
+neither. Budgets are compared where they apply: for each grant of either side, the budgets of the
+grant that decides there before and after. A reason that costs a worker less than before, or later,
+is looser.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from palyra_egress.policy.compile import Penalty, compile_penalties
+from palyra_egress.policy.errors import Position
+from palyra_egress.policy.grants import Grant, GrantIndex, grants_of
+from palyra_egress.policy.meaning import meaning
+from palyra_egress.policy.schema import PolicySpec
+from palyra_egress.policy.values import write_duration, write_size
+from palyra_egress.verdict import Consequence
+
+
+class Minor(NamedTuple):
+    direction: int
+    what: str
+    position: Position = Position()
+    subject: str | None = None
+
+
+def _budget(limit_bytes: int | None) -> str:
+    return "no limit" if limit_bytes is None else write_size(limit_bytes)
+
+
+def _direction(before: int | None, after: int | None) -> int:
+    """1 if the limit grew or went, -1 if it shrank or came."""
+    if before == after:
+        return 0
+    if after is None:
+        return 1
+    return -1 if before is None or after < before else 1
+
+
+def _budget_changes(before: Grant, after: Grant) -> Iterator[Minor]:
+    rule = after.rule
+    pairs = (
+        ("max_request_bytes", before.limits.max_request_bytes, after.limits.max_request_bytes),
+        ("max_response_bytes", before.limits.max_response_bytes, after.limits.max_response_bytes),
+    )
+    for name, old, new in pairs:
+        direction = _direction(old, new)
+        if direction:
+            what = f"{rule.rule_id}: {name} {_budget(old)} → {_budget(new)}"
+            if before.rule.rule_id != rule.rule_id:
+                what += f" (was decided by {before.rule.rule_id})"
+            yield Minor(direction, what, rule.position, rule.rule_id)
+
+
+def _budgets(old: PolicySpec, new: PolicySpec) -> Iterator[Minor]:
+    before, after = list(grants_of(old)), list(grants_of(new))
+    old_index, new_index = GrantIndex(before), GrantIndex(after)
+    for grant in (*after, *before):
+        was, now = old_index.covering(grant), new_index.covering(grant)
+        if was is not None and now is not None and was.limits != now.limits:
+            yield from _budget_changes(was, now)
+
+
+def _rates(old: PolicySpec, new: PolicySpec) -> Iterator[Minor]:
+    was, now = old.requests_per_minute, new.requests_per_minute
+    if was != now:
+        words = ["no limit" if rate is None else str(rate) for rate in (was, now)]
+        yield Minor(_direction(was, now), f"requests_per_minute {words[0]} → {words[1]}")
+
+
+_STRENGTH = {Consequence.NONE: 0, Consequence.STRIKE: 1, Consequence.QUARANTINE: 2}
+
+
+def _cost(penalty: Penalty | None) -> str:
+    if penalty is None:
+        return "nothing"
+    if penalty.consequence is not Consequence.STRIKE:
+        return penalty.consequence.value
+    return f"a strike, {penalty.limit} in {write_duration(penalty.window_ms)} quarantine"
+
+
+def _costs(old: PolicySpec, new: PolicySpec) -> Iterator[Minor]:
+    before, after = compile_penalties(old), compile_penalties(new)
+    for reason in sorted({*before, *after}):
+        was, now = before.get(reason), after.get(reason)
+        if was == now:
+            continue
+        old_rank = 0 if was is None else _STRENGTH[was.consequence]
+        new_rank = 0 if now is None else _STRENGTH[now.consequence]
+        is_weaker = new_rank < old_rank
+        if was is not None and now is not None and new_rank == old_rank:
+            is_weaker = now.limit > was.limit or now.window_ms < was.window_ms
+        words = f"{_cost(was)} → {_cost(now)}"
+        yield Minor(1 if is_weaker else -1, f"{reason.short} costs {words}")
+
+
+def _papers(old: PolicySpec, new: PolicySpec) -> Iterator[Minor]:
+    """Names, owners, reasons, tests and ignores."""
+    if old.name != new.name:
+        yield Minor(0, f"the name {old.name} → {new.name}")
+    for name, was, now in (
+        ("tests", meaning(old.tests), meaning(new.tests)),
+        ("lint ignores", meaning(old.ignores), meaning(new.ignores)),
+    ):
+        if was != now:
+            yield Minor(0, f"the {name} are others")
+    rules = {rule.rule_id: rule for rule in old.rules}
+    for rule in new.rules:
+        known = rules.get(rule.rule_id)
+        if known is not None and (known.owner, known.reason) != (rule.owner, rule.reason):
+            what = f"{rule.rule_id}: owner or reason is another"
+            yield Minor(0, what, rule.position, rule.rule_id)
+    profiles = {profile.name for profile in old.profiles}
+    for profile in new.profiles:
+        if profile.name not in profiles:
+            yield Minor(0, f"a new profile {profile.name}", profile.position, profile.name)
+    for gone in sorted(profiles - {profile.name for profile in new.profiles}):
+        yield Minor(0, f"the profile {gone} is gone", subject=gone)
+
+
+def minor_changes(old: PolicySpec, new: PolicySpec) -> Iterator[Minor]:
+    """Each change once."""
+    found = (*_budgets(old, new), *_rates(old, new), *_costs(old, new), *_papers(old, new))
+    yield from dict.fromkeys(found)

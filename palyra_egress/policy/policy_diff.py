@@ -1,0 +1,258 @@
+"""What a new policy allows that the old one did not, what it refuses that the old one allowed.
+
+Input: two policies' models. Output: changes, the newly allowed first. Compared is what the rules
+mean, not how they are written: a grant of the new policy that some grant of the old one covers is
+not newly allowed. Where covering cannot be decided pattern by pattern (several old patterns that
+only together hold a new one) the change is reported: the answer "no widening" is to be trusted, the
+answer "widening" may be too careful. Raised budgets and weaker consequences count as widening too.
+
+Not compared: the order in which observing rules of different width see a request whose path has an
+encoded slash; there a removed rule can change which reason is given, and an observed reason passes.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+from palyra_egress.policy.coverage import host_covers, hosts_overlap, until_covers
+from palyra_egress.policy.errors import Position
+from palyra_egress.policy.findings import Finding
+from palyra_egress.policy.grants import (
+    Grant,
+    GrantIndex,
+    grants_of,
+    observers_of,
+    rules_of,
+)
+from palyra_egress.policy.lint_codes import Level
+from palyra_egress.policy.meaning import Meaning, meaning
+from palyra_egress.policy.minor_changes import Minor, minor_changes
+from palyra_egress.policy.schema import DenySpec, Mode, PolicySpec
+from palyra_egress.policy.values import write_time
+
+
+class ChangeKind(StrEnum):
+    """Kinds of change, in the order in which they are told."""
+
+    NEWLY_ALLOWED = "newly_allowed"
+    NEWLY_OBSERVED = "newly_observed"
+    LOOSENED = "loosened"
+    NEWLY_REFUSED = "newly_refused"
+    TIGHTENED = "tightened"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class KindRow:
+    title: str
+    widens: bool
+
+
+CHANGE_KINDS: Final = MappingProxyType(
+    {
+        ChangeKind.NEWLY_ALLOWED: KindRow("newly allowed", widens=True),
+        ChangeKind.NEWLY_OBSERVED: KindRow("refusals that now pass, observed", widens=True),
+        ChangeKind.LOOSENED: KindRow("limits and consequences that are looser", widens=True),
+        ChangeKind.NEWLY_REFUSED: KindRow("newly refused", widens=False),
+        ChangeKind.TIGHTENED: KindRow("limits and consequences that are stricter", widens=False),
+        ChangeKind.OTHER: KindRow("other", widens=False),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change; file and line are where its cause stands, in the old file if it was removed."""
+
+    kind: ChangeKind
+    what: str
+    file: str
+    position: Position
+    subject: str | None = None
+
+    @property
+    def widens(self) -> bool:
+        return CHANGE_KINDS[self.kind].widens
+
+    @property
+    def finding(self) -> Finding:
+        level = Level.WARNING if self.widens else Level.NOTE
+        message = f"{CHANGE_KINDS[self.kind].title}: {self.what}"
+        return Finding(
+            self.file, self.position, level, self.kind.value, message, subject=self.subject
+        )
+
+
+def _conditions(grant: Grant) -> str:
+    rule = grant.rule
+    words = [f"until {write_time(rule.until_unix_ms)}"] if rule.until_unix_ms is not None else []
+    words += ["with private ranges"] if rule.private else []
+    words += ["with encoded slashes"] if rule.encoded_slash else []
+    return f" ({', '.join(words)})" if words else ""
+
+
+def _place(grant: Grant) -> str:
+    path = "/**" if grant.path is None else grant.path.text
+    return f"{grant.scheme}://{grant.host.text}:{grant.port}{path}{_conditions(grant)}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """One way to ask: what one policy gives and the `other` does not, and how that is told."""
+
+    gives: ChangeKind
+    observes: ChangeKind
+    other: str
+    denied: str
+    prefix: str
+
+
+_FORTH: Final = _Way(
+    ChangeKind.NEWLY_ALLOWED, ChangeKind.NEWLY_OBSERVED, "in the old policy", "no longer denied", ""
+)
+_BACK: Final = _Way(
+    ChangeKind.NEWLY_REFUSED,
+    ChangeKind.NEWLY_REFUSED,
+    "in the new policy",
+    "now denied",
+    "no longer: ",
+)
+
+
+def _why(grant: Grant, near: list[Grant], other: str) -> str:
+    """What is more about a grant whose place the other policy knows."""
+    if not near:
+        return ""
+    rule = near[0].rule
+    if not until_covers(rule.until_unix_ms, grant.rule.until_unix_ms):
+        return f"; {other} only until {write_time(rule.until_unix_ms or 0)}"
+    if rule.private != grant.rule.private:
+        return f"; {other} with other private ranges"
+    return f"; {other} without encoded slashes"
+
+
+def _uncovered(new: PolicySpec, old: PolicySpec, way: _Way) -> Iterator[tuple[str, Grant]]:
+    """What `new` allows and no grant of `old` covers: a line for each place, methods joined."""
+    index = GrantIndex(grants_of(old))
+    found: dict[tuple[str, str], tuple[dict[str, None], dict[str, None], Grant]] = {}
+    for grant in grants_of(new):
+        near = index.near(grant)
+        if any(other.covers(grant) for other in near):
+            continue
+        place = _place(grant) + _why(grant, near, way.other)
+        profiles, methods, _ = found.setdefault((grant.rule.rule_id, place), ({}, {}, grant))
+        profiles[grant.profile] = None
+        methods[grant.method] = None
+    for (_, place), (profiles, methods, grant) in found.items():
+        yield f"{', '.join(profiles)}: {','.join(methods)} {place}", grant
+
+
+def _reaches(deny: DenySpec, spec: PolicySpec) -> bool:
+    """True if something that the policy allows or lets pass may be at a host the rule denies."""
+    if spec.mode is Mode.OBSERVE:
+        return bool(spec.profiles)
+    return any(
+        denied.addresses is not None or hosts_overlap(denied, host)
+        for _, rule in rules_of(spec)
+        for denied in deny.hosts
+        for host in rule.hosts
+    )
+
+
+def _denials_gone(new: PolicySpec, old: PolicySpec) -> Iterator[tuple[str, DenySpec]]:
+    """Deny rules of `old` that `new` does not cover, where `new` allows something."""
+    for deny in old.deny:
+        gone = [
+            host.text
+            for host in deny.hosts
+            if not any(host_covers(wide, host) for other in new.deny for wide in other.hosts)
+        ]
+        if gone and _reaches(deny, new):
+            yield ", ".join(gone), deny
+
+
+def _rule_meanings(spec: PolicySpec, profile: str) -> list[Meaning]:
+    rules = [rule for name, rule in rules_of(spec) if name == profile]
+    return [meaning(rule) for rule in sorted(rules, key=lambda rule: rule.rule_id)]
+
+
+def _newly_observed(new: PolicySpec, old: PolicySpec) -> Iterator[tuple[str, Position, str | None]]:
+    """Refusals that the new policy lets pass and the old one did not."""
+    whole = new.mode is Mode.OBSERVE
+    if whole and old.mode is Mode.ENFORCE:
+        yield "the whole policy only observes", new.mode_position or Position(), None
+    known = {profile.name for profile in old.profiles}
+    for profile in new.profiles:
+        if whole and profile.name not in known:
+            yield (
+                f"{profile.name}: a new profile of a policy that observes",
+                profile.position,
+                profile.name,
+            )
+        observing = [rule for name, rule in rules_of(new) if name == profile.name]
+        observing = observing if whole else [rule for rule in observing if rule.observe]
+        if any(rule.private for rule in observing) and (
+            _rule_meanings(new, profile.name) != _rule_meanings(old, profile.name)
+        ):
+            yield (
+                f"{profile.name}: which private addresses pass while observing may be others now",
+                profile.position,
+                profile.name,
+            )
+    before = list(observers_of(old))
+    told: set[tuple[str, str]] = set()
+    for observer in observers_of(new):
+        key = (observer.profile, observer.rule.rule_id)
+        if key in told or any(other.covers(observer) for other in before):
+            continue
+        told.add(key)
+        text = f"{observer.profile}: the rule {observer.rule.rule_id} observes {observer.host.text}"
+        yield text, observer.rule.position, observer.rule.rule_id
+
+
+def _one_way(new: PolicySpec, old: PolicySpec, way: _Way) -> list[Change]:
+    """What `new` gives and `old` does not; asked both ways round."""
+    changes = [
+        Change(way.gives, what, new.file, grant.rule.position, grant.rule.rule_id)
+        for what, grant in _uncovered(new, old, way)
+    ]
+    changes += [
+        Change(way.gives, f"{hosts} is {way.denied}", old.file, deny.position, deny.rule_id)
+        for hosts, deny in _denials_gone(new, old)
+    ]
+    changes += [
+        Change(way.observes, f"{way.prefix}{what}", new.file, position, subject)
+        for what, position, subject in _newly_observed(new, old)
+    ]
+    return changes
+
+
+def _minor(found: Iterable[Minor], file: str) -> Iterator[Change]:
+    kinds = {
+        1: ChangeKind.LOOSENED,
+        -1: ChangeKind.TIGHTENED,
+        0: ChangeKind.OTHER,
+    }
+    for minor in found:
+        yield Change(kinds[minor.direction], minor.what, file, minor.position, minor.subject)
+
+
+def diff_policies(old: PolicySpec, new: PolicySpec) -> tuple[Change, ...]:
+    """Every change, what widens first; empty exactly if both mean the same."""
+    if meaning(old) == meaning(new):
+        return ()
+    changes = [
+        *_one_way(new, old, _FORTH),
+        *_one_way(old, new, _BACK),
+        *_minor(minor_changes(old, new), new.file),
+    ]
+    if not changes:
+        what = "the files differ in ways that change no verdict"
+        changes = [Change(ChangeKind.OTHER, what, new.file, Position())]
+    order = list(ChangeKind)
+    return tuple(sorted(changes, key=lambda change: (order.index(change.kind), change.position)))
+
+
+CHANGE_TITLES: Final = {kind.value: row.title for kind, row in CHANGE_KINDS.items()}

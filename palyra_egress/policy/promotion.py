@@ -1,0 +1,156 @@
+"""From observing to enforcing: what would break, and the edit that does it.
+
+Input: a policy that observes (as a whole, or with single rules), and entries of the audit log.
+Output: a `Promotion`: the changed text, and every recorded request that passed only because it was
+observed and that nothing explains. A request is explained if, with enforcement on, a rule of the
+file allows it, a deny rule refuses it, or a test of the file says that requests of this kind (same
+profile, method, scheme, host, port and reason) are to be refused. So an explanation is always
+something written in the file, reviewed with it, and checked whenever it is loaded.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from palyra_egress.policy.compile import CompiledPolicy
+from palyra_egress.policy.document import Mapping as MappingNode
+from palyra_egress.policy.document import Node, Scalar, Sequence, read_document
+from palyra_egress.policy.errors import Position, Problems
+from palyra_egress.policy.load import load_policy
+from palyra_egress.policy.policy_tests import judge_test, test_request
+from palyra_egress.policy.recorded import Answer, Recorded, judge_again, read_recorded
+from palyra_egress.reasons import Reason
+from palyra_egress.request import EgressRequest
+from palyra_egress.verdict import Verdict
+
+
+class _Edit(NamedTuple):
+    """A word at its place, and the word to put there."""
+
+    position: Position
+    old: str
+    new: str
+
+
+class NothingToPromote(Exception):
+    """The file, or the rule, does not observe."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unexplained:
+    """Requests that would be refused once the policy enforces, and that nobody accounted for."""
+
+    profile: str
+    target: str
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """`evidence` counts the recorded requests that were looked at; none is no evidence."""
+
+    text: bytes
+    evidence: int
+    explained: int
+    unexplained: tuple[tuple[Unexplained, int], ...]
+
+    @property
+    def may_be_promoted(self) -> bool:
+        return self.evidence > 0 and not self.unexplained
+
+
+def _replace(source: bytes, edits: list[_Edit]) -> bytes:
+    """The text with each word at its place replaced, from the end so that places stay true."""
+    lines = source.decode("utf-8").split("\n")
+    for position, old, new in sorted(edits, reverse=True):
+        line = lines[position.line - 1] if position.line <= len(lines) else ""
+        start = position.column - 1
+        start += line[start : start + 1] in {"'", '"'}
+        if not line.startswith(old, start):
+            raise NothingToPromote(f"line {position.line} does not say {old!r} where it should")
+        lines[position.line - 1] = line[:start] + new + line[start + len(old) :]
+    return "\n".join(lines).encode()
+
+
+def _scalar(node: Node | None, name: str) -> Scalar | None:
+    """The single value under a key of a mapping."""
+    entry = node.entries.get(name) if isinstance(node, MappingNode) else None
+    return entry[1] if entry is not None and isinstance(entry[1], Scalar) else None
+
+
+def _edits(source: bytes, file: str, rule_id: str | None) -> list[_Edit]:
+    """Where the file says that it observes."""
+    root = read_document(source, Problems(file))
+    edits: list[_Edit] = []
+    mode = _scalar(root, "mode")
+    if rule_id is None and mode is not None and mode.value == "observe":
+        edits.append(_Edit(mode.position, "observe", "enforce"))
+    rules = root.entries.get("rules") if isinstance(root, MappingNode) else None
+    for item in rules[1].items if rules is not None and isinstance(rules[1], Sequence) else ():
+        named, observe = _scalar(item, "id"), _scalar(item, "observe")
+        is_meant = rule_id is None or (named is not None and named.text == rule_id)
+        if is_meant and observe is not None and observe.value is True:
+            edits.append(_Edit(observe.position, "true", "false"))
+    return edits
+
+
+def _kind(request: EgressRequest, reason: Reason) -> tuple[object, ...]:
+    profile = request.requester.profile
+    return (profile, request.method, request.scheme, request.host, request.port, reason)
+
+
+def _expected_refusals(policy: CompiledPolicy) -> set[tuple[object, ...]]:
+    """Kinds of request that the file's tests say are refused."""
+    kinds: set[tuple[object, ...]] = set()
+    for test in policy.spec.tests:
+        request, answer = test_request(test), judge_test(policy, test)
+        if request is not None and isinstance(answer, Verdict) and not answer.allowed:
+            kinds.add(_kind(request, answer.reason))
+    return kinds
+
+
+def _observed(
+    entries: Iterable[Mapping[str, object]], rule_id: str | None
+) -> Iterable[tuple[Recorded, bool]]:
+    """Recorded requests, and whether they passed only because they were observed."""
+    for entry in entries:
+        recorded = read_recorded(entry)
+        if isinstance(recorded, Recorded):
+            is_meant = rule_id is None or recorded.outcome.rule_id == rule_id
+            yield recorded, is_meant and recorded.outcome.answer is Answer.OBSERVED
+
+
+def promote(
+    source: bytes, file: str, entries: Iterable[Mapping[str, object]], rule_id: str | None = None
+) -> Promotion:
+    """The promoted file and what stands in the way; raises `PolicyFileError`, `NothingToPromote`.
+
+    Without `rule_id` everything in the file that observes is promoted.
+    """
+    load_policy(source, file, with_tests=False)
+    edits = _edits(source, file, rule_id)
+    if not edits:
+        what = "the policy" if rule_id is None else f"the rule {rule_id}"
+        raise NothingToPromote(f"{file}: {what} does not observe")
+    text = _replace(source, edits)
+    policy = load_policy(text, file)
+    refusals = _expected_refusals(policy)
+    unexplained: Counter[Unexplained] = Counter()
+    evidence = explained = 0
+    for recorded, was_observed in _observed(entries, rule_id):
+        evidence += recorded.profile in policy.profiles
+        if not was_observed:
+            continue
+        now = judge_again(policy, recorded)
+        is_explained = (
+            now.answer is not Answer.REFUSED
+            or now.reason is Reason.HOST_DENIED
+            or _kind(recorded.request, now.reason) in refusals
+        )
+        if is_explained:
+            explained += 1
+        else:
+            unexplained[Unexplained(recorded.profile, recorded.target, now.reason)] += 1
+    order = sorted(unexplained.items(), key=lambda item: (-item[1], item[0].target))
+    return Promotion(text, evidence, explained, tuple(order))
