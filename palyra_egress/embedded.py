@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from palyra_egress.errors import OperatorMustAct
 from palyra_egress.installation import EgressNote, Installation
 from palyra_egress.proxy.egress_proxy import EgressProxy
 from palyra_egress.proxy.settings import ProxySettings
@@ -34,7 +35,7 @@ ENROLLED_BY = "installation"
 READY_WITHIN_S = 10.0
 
 
-class NotReady(Exception):
+class NotReady(OperatorMustAct):
     """The proxy did not become ready in time; the message says which check failed."""
 
 

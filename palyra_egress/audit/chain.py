@@ -13,13 +13,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from palyra_egress.errors import OperatorMustAct
+
 GENESIS_SHA256: Final = "0" * 64
 
 type AuditValue = str | int | bool | list[str] | None
 type AuditFields = dict[str, AuditValue]
 
 
-class ChainBroken(Exception):
+class ChainBroken(OperatorMustAct):
     """A line does not follow from the one before it. Says which line and what was expected."""
 
 

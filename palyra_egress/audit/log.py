@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Self
 
 from palyra_egress.audit.chain import AuditFields, ChainBroken, ChainHead, follow, link
+from palyra_egress.errors import OperatorMustAct
 
 _TAIL_BYTES = 1 << 20
 _CLOSED = -1
 
 
-class AuditUnavailable(Exception):
+class AuditUnavailable(OperatorMustAct):
     """The log cannot be written. The proxy must refuse."""
 
 

@@ -11,29 +11,11 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from palyra_egress.audit.chain import ChainBroken
-from palyra_egress.audit.log import AuditUnavailable
 from palyra_egress.cli.parser import make_parser
-from palyra_egress.destination.resolver import HostsFileError
-from palyra_egress.embedded import NotReady
+from palyra_egress.errors import OperatorMustAct
 from palyra_egress.policy.errors import PolicyFileError
-from palyra_egress.proxy.egress_proxy import PolicyRefused
-from palyra_egress.proxy.evidence import SpoolUnavailable
-from palyra_egress.proxy.interception import AuthorityError
-from palyra_egress.proxy.master import UnsafeEnvironment
 from palyra_fleet.cli.output import say
 from palyra_fleet.cli.trouble import EXPECTED, ExitCode, Trouble, trouble_of
-
-_SETUP_ERRORS = (
-    AuditUnavailable,
-    AuthorityError,
-    ChainBroken,
-    HostsFileError,
-    NotReady,
-    OSError,
-    SpoolUnavailable,
-    UnsafeEnvironment,
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,7 +41,7 @@ def _trouble(error: Exception) -> Trouble:
     match error:
         case Trouble():
             return error
-        case PolicyFileError() | PolicyRefused():
+        case PolicyFileError():
             return Trouble(
                 ExitCode.YOURS,
                 "the policy is not good",
@@ -68,7 +50,7 @@ def _trouble(error: Exception) -> Trouble:
             )
         case _ if isinstance(error, EXPECTED):
             return trouble_of(error)
-        case _ if isinstance(error, _SETUP_ERRORS):
+        case OperatorMustAct() | OSError():
             return Trouble(
                 ExitCode.YOURS, "the setup is not usable", str(error), "correct it and try again"
             )

@@ -1,9 +1,12 @@
-"""The arguments of `palyra-egress`. One function a noun; handlers live in their own modules."""
+"""The arguments of `palyra-egress`. One function a noun; handlers live in modules of their own
+and are imported when they are called.
+"""
 
 import argparse
+import importlib
+from collections.abc import Callable
 from pathlib import Path
 
-from palyra_egress.cli import audit_commands, demo_command, run_commands, serve_commands
 from palyra_egress.cli.policy_commands import add_policy_commands
 
 type _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -30,7 +33,7 @@ def _add_demo(commands: _Commands) -> None:
     demo = commands.add_parser(
         "demo", help="an allowed request, a refused one, a violation and a quarantine, for real"
     )
-    demo.set_defaults(run=demo_command.demo)
+    demo.set_defaults(run=_later("demo_command", "demo"))
 
 
 def _add_up(commands: _Commands) -> None:
@@ -43,7 +46,7 @@ def _add_up(commands: _Commands) -> None:
         metavar="HOST:PORT",
         help="where the admin API listens (default 127.0.0.1:8081; loopback only)",
     )
-    up.set_defaults(run=serve_commands.up)
+    up.set_defaults(run=_later("serve_commands", "up"))
 
 
 def _add_run(commands: _Commands) -> None:
@@ -54,7 +57,7 @@ def _add_run(commands: _Commands) -> None:
     run.add_argument("--url", help="the admin API (default: from PALYRA_HOME)")
     run.add_argument("--token-file", type=Path, help="the operator's token (default: PALYRA_HOME)")
     run.add_argument("program", nargs="*", metavar="-- CMD", help="the program and its arguments")
-    run.set_defaults(run=run_commands.run)
+    run.set_defaults(run=_later("run_commands", "run"))
 
 
 def _add_proxy(commands: _Commands) -> None:
@@ -65,10 +68,10 @@ def _add_proxy(commands: _Commands) -> None:
     serve.add_argument("--state-dir", type=Path, required=True, help="keys, CA, audit log, spool")
     serve.add_argument("--fleet-socket", type=Path, required=True, help="the fleet's Unix socket")
     serve.add_argument("--name", required=True, help="the name this proxy is enrolled under")
-    serve.set_defaults(run=serve_commands.serve_proxy)
+    serve.set_defaults(run=_later("serve_commands", "serve_proxy"))
     key = verbs.add_parser("key", help="print the public key to enrol (makes the key if needed)")
     key.add_argument("--state-dir", type=Path, required=True)
-    key.set_defaults(run=serve_commands.proxy_key)
+    key.set_defaults(run=_later("serve_commands", "proxy_key"))
 
 
 def _add_proxy_arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,12 +102,22 @@ def _add_audit(commands: _Commands) -> None:
     verbs = audit.add_subparsers(required=True, metavar="VERB")
     verify = verbs.add_parser("verify", help="check the hash chain of a log")
     verify.add_argument("file", type=Path)
-    verify.set_defaults(run=audit_commands.verify)
+    verify.set_defaults(run=_later("audit_commands", "verify"))
     show = verbs.add_parser("show", help="print the entries of a log as JSON lines")
     show.add_argument("file", type=Path)
     show.add_argument("--denied", action="store_true", help="refusals only")
     show.add_argument("--worker", help="one worker only")
-    show.set_defaults(run=audit_commands.show)
+    show.set_defaults(run=_later("audit_commands", "show"))
+
+
+def _later(module: str, handler: str) -> Callable[[argparse.Namespace], int]:
+    """A handler that is imported when it is called: `run` must not wait for what serves."""
+
+    def call(arguments: argparse.Namespace) -> int:
+        found = getattr(importlib.import_module(f"palyra_egress.cli.{module}"), handler)
+        return int(found(arguments))
+
+    return call
 
 
 def _address(text: str) -> tuple[str, int]:

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
+from palyra_egress.errors import OperatorMustAct
 from palyra_egress.reasons import Reason
 from palyra_egress.request import CanonicalHost
 
@@ -90,7 +91,7 @@ class StaticResolver:
         self._fallback.close()
 
 
-class HostsFileError(Exception):
+class HostsFileError(OperatorMustAct):
     """A hosts file line is not `ADDRESS NAME [NAME …]`. Says file, line and what was expected."""
 
 

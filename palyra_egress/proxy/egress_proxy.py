@@ -24,6 +24,7 @@ from palyra_egress.destination.resolver import (
     SystemResolver,
     read_hosts_file,
 )
+from palyra_egress.errors import OperatorMustAct
 from palyra_egress.policy.live import PolicyFile
 from palyra_egress.proxy.bindings import BindingView
 from palyra_egress.proxy.core import Clocks, EnforcementCore, Phase
@@ -49,7 +50,7 @@ EXPIRE_EVERY_S = 0.1
 _log = logging.getLogger(__name__)
 
 
-class PolicyRefused(Exception):
+class PolicyRefused(OperatorMustAct):
     """The policy file is not good; its problems are the message."""
 
 

@@ -16,6 +16,7 @@ from typing import Self
 
 from pydantic import ValidationError
 
+from palyra_egress.errors import OperatorMustAct
 from palyra_fleet.wire.dsse import (
     VIOLATION_TYPE,
     DsseEnvelope,
@@ -29,7 +30,7 @@ from palyra_fleet.wire.models import ViolationPayload
 _GENESIS_SHA256 = "0" * 64
 
 
-class SpoolUnavailable(Exception):
+class SpoolUnavailable(OperatorMustAct):
     """The spool cannot be written or read. The proxy must refuse."""
 
 

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import SSL
 
+from palyra_egress.errors import OperatorMustAct
 from palyra_egress.request import CanonicalHost
 
 ROOT_LIFE = timedelta(days=3650)
@@ -34,7 +35,7 @@ HTTP1_ALPN = b"http/1.1"
 X509_CHECK_FLAG_NEVER_CHECK_SUBJECT = 0x20  # openssl/x509v3.h; a common name names no host
 
 
-class AuthorityError(Exception):
+class AuthorityError(OperatorMustAct):
     """The CA files are missing a half, unreadable, or too open; the operator must act."""
 
 

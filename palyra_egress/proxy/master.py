@@ -19,6 +19,7 @@ from mitmproxy.master import Master
 from mitmproxy.options import Options
 from mitmproxy.proxy import layers, mode_specs
 
+from palyra_egress.errors import OperatorMustAct
 from palyra_egress.proxy.handler import EnforcingHandler, GuardFactory
 
 LOCKED_OPTIONS: Final[Mapping[str, object]] = MappingProxyType(
@@ -47,7 +48,7 @@ IDLE_TIMEOUT_S: Final = 600
 _log = logging.getLogger(__name__)
 
 
-class UnsafeEnvironment(Exception):
+class UnsafeEnvironment(OperatorMustAct):
     """The process was started in a way that weakens the proxy; the operator must act."""
 
 
