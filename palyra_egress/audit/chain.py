@@ -49,7 +49,7 @@ def follow(head: ChainHead, line: bytes, where: str) -> tuple[AuditFields, Chain
     """Check one line against the head before it; `where` is used in the error."""
     try:
         entry = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ChainBroken(f"{where}: not a JSON line") from error
     if not isinstance(entry, dict):
         raise ChainBroken(f"{where}: expected a JSON object")

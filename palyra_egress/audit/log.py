@@ -47,6 +47,9 @@ class AuditLog:
         try:
             _lock(path, descriptor)
             head, torn_bytes = _recover(path, descriptor)
+        except OSError as error:
+            os.close(descriptor)
+            raise AuditUnavailable(f"{path}: cannot recover the audit log: {error}") from error
         except BaseException:
             os.close(descriptor)
             raise
@@ -146,7 +149,7 @@ def _head_of(line: bytes, path: Path) -> ChainHead:
     try:
         entry = json.loads(line)
         before = ChainHead(int(entry["seq"]) - 1, str(entry["previous_sha256"]))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ChainBroken(f"{path}: the last line is not an audit entry") from error
     _, head = follow(before, line, str(path))
     return head
