@@ -1,0 +1,104 @@
+"""The table of open connections: whom a sweep cuts, and whom it leaves alone."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+import pytest
+
+from palyra_egress.proxy.bindings import Ended
+from palyra_egress.proxy.connections import ConnectionTable
+from palyra_egress.reasons import Reason
+from palyra_egress.request import Requester
+
+
+@dataclass(eq=False)
+class Line:
+    """A connection that notes how it was cut."""
+
+    requester: Requester | None = None
+    cuts: list[Reason] = field(default_factory=list)
+
+    def abort(self, reason: Reason) -> None:
+        self.cuts.append(reason)
+
+
+def line(table: ConnectionTable, worker: str | None, lease: str = "lease") -> Line:
+    made = Line(Requester(worker, lease, "p") if worker else None)
+    assert table.admit(made)
+    if worker:
+        assert table.identify(made, worker)
+    return made
+
+
+def test_only_the_workers_connections_are_cut():
+    table = ConnectionTable()
+    mine, also_mine, other, nobody = (line(table, w) for w in ("a", "a", "b", None))
+    assert table.cut(Ended(worker_ids=frozenset({"a"}))) == 2
+    assert [bool(c.cuts) for c in (mine, also_mine, other, nobody)] == [True, True, False, False]
+
+
+def test_a_lease_that_ended_cuts_its_connections_and_not_the_workers_others():
+    table = ConnectionTable()
+    old, new = line(table, "a", "old"), line(table, "a", "new")
+    assert table.cut(Ended(lease_ids=frozenset({"old"}))) == 1
+    assert (bool(old.cuts), bool(new.cuts)) == (True, False)
+
+
+def test_the_speaker_is_spared_so_that_it_hears_the_answer():
+    table = ConnectionTable()
+    speaker, other = line(table, "a"), line(table, "a")
+    assert table.cut(Ended(worker_ids=frozenset({"a"})), spare=speaker) == 1
+    assert (bool(speaker.cuts), bool(other.cuts)) == (False, True)
+
+
+def test_cutting_nobody_is_nothing():
+    table = ConnectionTable()
+    line(table, "a")
+    assert table.cut(Ended()) == 0
+    assert table.cut(Ended(worker_ids=frozenset({"unknown"}))) == 0
+
+
+def test_everything_is_cut_known_or_not():
+    table = ConnectionTable()
+    known, unknown = line(table, "a"), line(table, None)
+    table.cut_everything(Reason.STOPPING)
+    assert known.cuts == unknown.cuts == [Reason.STOPPING]
+
+
+def test_a_forgotten_connection_is_not_cut_and_makes_room():
+    table = ConnectionTable(max_connections=1, max_per_worker=1)
+    gone = line(table, "a")
+    table.forget(gone)
+    table.forget(gone)  # twice is harmless
+    assert table.cut(Ended(worker_ids=frozenset({"a"}))) == 0
+    line(table, "a")
+    assert len(table) == 1
+
+
+def test_there_are_limits_for_all_and_for_each_worker():
+    table = ConnectionTable(max_connections=3, max_per_worker=1)
+    first = line(table, "a")
+    assert table.identify(first, "a")  # again is no second one
+    second = Line(Requester("a", "lease", "p"))
+    assert table.admit(second)
+    assert not table.identify(second, "a")
+    line(table, "b")
+    assert not table.admit(Line())
+
+
+@pytest.mark.parametrize("count", [0, 2])
+async def test_waiting_ends_when_the_last_one_is_gone(count):
+    table = ConnectionTable()
+    lines = [line(table, "a") for _ in range(count)]
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        group.create_task(table.wait_until_empty(5))
+        await asyncio.sleep(0)
+        for each in lines:
+            table.forget(each)
+
+
+async def test_waiting_ends_at_its_deadline_too():
+    table = ConnectionTable()
+    line(table, "a")
+    await table.wait_until_empty(0.01)
+    assert len(table) == 1
