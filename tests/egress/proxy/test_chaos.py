@@ -32,7 +32,7 @@ from tests.egress.proxy.lanes import (
     refused_connect,
     untrusted_upstream,
 )
-from tests.fakes.proxy_harness import Injection, read_to_end
+from tests.fakes.proxy_harness import LEASE, WORKER, Injection, basic, read_to_end
 
 HANG_DEADLINE_S: Final = 0.15
 
@@ -311,3 +311,109 @@ async def test_a_core_that_breaks_stops_a_connection_whose_upstream_is_open(tmp_
         writer.close()
         await world.everything_is_closed()
         assert bytes(world.secure.received) == before
+
+
+# --- windows in time ------------------------------------------------------------------------------
+
+
+async def test_a_violation_whose_evidence_cannot_be_written_stops_the_proxy(tmp_path):
+    async with chaos(tmp_path) as world:
+        _write_to(world.core.spool._descriptor, "/dev/full", os.O_WRONLY)
+        reply, _, _ = await world.harness.tunnel("169.254.169.254:80")
+        assert reply is not None and reply.reason == "egress.audit_unavailable"
+        assert world.core.view.is_blocked(WORKER), "the block does not wait for the disk"
+        for lane in CARRYING:
+            assert b" 200 OK" not in await lane(world)
+        world.nothing_was_dialled()
+
+
+class WaitingResolver:
+    """Answers when the test says so."""
+
+    def __init__(self, inner: Any) -> None:
+        self.asked, self.go_on = asyncio.Event(), asyncio.Event()
+        self._inner = inner
+
+    async def resolve(self, host, port):
+        self.asked.set()
+        await self.go_on.wait()
+        return await self._inner.resolve(host, port)
+
+    def close(self):
+        self._inner.close()
+
+
+async def _while_judged(world: Chaos, lane: Lane, happens: Any) -> bytes:
+    """Run the lane, and let something happen while its first verdict waits for the resolver."""
+    waiting = world.core.resolver = WaitingResolver(world.core.resolver)
+    async with asyncio.TaskGroup() as group:
+        request = group.create_task(lane(world))
+        await waiting.asked.wait()
+        await happens()
+        waiting.go_on.set()
+    return request.result()
+
+
+@pytest.mark.parametrize("lane", CARRYING)
+async def test_a_proxy_that_is_stopped_while_it_judges_lets_nothing_through(tmp_path, lane):
+    async with chaos(tmp_path) as world:
+        assert b" 200 OK" not in await _while_judged(world, lane, world.harness.proxy.stop)
+        world.nothing_was_dialled()
+
+
+CHANGES_OF_MIND: Final = {
+    "the worker is blocked": ("block", {"worker_id": WORKER}),
+    "the lease ends": ("unbind", {"lease_id": LEASE}),
+    "everybody is gone": ("snapshot", {}),
+}
+
+
+@pytest.mark.parametrize("lane", CARRYING)
+@pytest.mark.parametrize("change", CHANGES_OF_MIND)
+async def test_a_word_of_the_fleet_while_the_proxy_judges_counts(tmp_path, change, lane):
+    kind, fields = CHANGES_OF_MIND[change]
+    async with chaos(tmp_path) as world:
+
+        async def told() -> None:
+            world.harness.tell(kind, **fields)
+
+        assert b" 200 OK" not in await _while_judged(world, lane, told)
+        await world.everything_is_closed()
+        world.nothing_was_dialled()
+
+
+async def test_a_policy_that_goes_while_the_proxy_judges_is_gone(tmp_path):
+    async with chaos(tmp_path) as world:
+
+        async def gone() -> None:
+            policy_is_gone(world)
+
+        assert b"egress.policy_not_loaded" in await _while_judged(world, plain, gone)
+        world.nothing_was_dialled()
+
+
+@pytest.mark.parametrize("breakage", [disk_is_full, audit_is_read_only])
+async def test_an_audit_log_that_fails_while_a_response_passes_cuts_everybody(tmp_path, breakage):
+    async with chaos(tmp_path) as world:
+        half = asyncio.Event()
+
+        async def in_two_halves(_head: bytes, writer: asyncio.StreamWriter) -> None:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst")
+            await half.wait()
+            writer.write(b"later")
+
+        world.plain.respond = in_two_halves
+        other, _ = await world.harness.connect()
+        reader, writer = await world.harness.connect()
+        authority = f"plain.example:{world.plain.port}"
+        writer.write(
+            f"GET http://{authority}/ HTTP/1.1\r\nHost: {authority}\r\n"
+            f"Proxy-Authorization: {basic()}\r\n\r\n".encode()
+        )
+        await reader.readuntil(b"first")
+        breakage(world)
+        half.set()
+        await read_to_end(reader)
+        assert await read_to_end(other) == b""
+        await world.everything_is_closed()
+        assert b" 200 OK" not in await plain(world)
