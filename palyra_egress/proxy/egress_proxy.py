@@ -33,7 +33,12 @@ from palyra_egress.proxy.fleet_link import FleetLink
 from palyra_egress.proxy.guard import ConnectionGuard, GuardParts
 from palyra_egress.proxy.handler import EnforcingHandler, GuardFactory
 from palyra_egress.proxy.interception import InterceptionAuthority
-from palyra_egress.proxy.master import EgressListener, check_environment, make_master
+from palyra_egress.proxy.master import (
+    EgressListener,
+    check_environment,
+    make_master,
+    room_for_connections,
+)
 from palyra_egress.proxy.receipt import ReceiptIssuer
 from palyra_egress.proxy.settings import ProxySettings
 from palyra_egress.reasons import Reason
@@ -89,6 +94,8 @@ class Enforcement:
             resolver=resolver,
             clocks=Clocks(now_unix_ms, now_monotonic_ms),
         )
+        table = core.connections
+        table.max_connections = min(table.max_connections, room_for_connections())
         for evidence in core.spool.pending:
             if evidence.quarantines:
                 core.view.block_here(evidence.worker_id)

@@ -65,6 +65,7 @@ class Exchange:
     seal: Seal
     started_monotonic_ms: int
     request_meter: object = None
+    has_left: bool = False
     request_bytes: int = 0
     response_bytes: int = 0
 

@@ -45,7 +45,7 @@ from palyra_egress.proxy.exchange import (
 )
 from palyra_egress.proxy.identity import parse_proxy_credentials
 from palyra_egress.proxy.interception import InterceptionAuthority, upstream_connection
-from palyra_egress.proxy.layers import JudgedHttpLayer, RefusedLayer
+from palyra_egress.proxy.layers import BoundedClientTls, JudgedHttpLayer, RefusedLayer
 from palyra_egress.proxy.receipt import (
     LEASE_KNOWN,
     ReceiptIssuer,
@@ -76,6 +76,8 @@ class Connection(Protocol):
     def requester(self) -> Requester | None: ...
 
     def abort(self, reason: Reason) -> None: ...
+
+    def progressed(self) -> None: ...
 
     def open_upstreams(self) -> list[Server]: ...
 
@@ -149,7 +151,7 @@ class ConnectionGuard:
                 next_layer.layer = JudgedHttpLayer(context, HTTPMode.transparent, self)
             case layers.http.HttpStream() if self._tunnel is not None and starts_tls:
                 server_tls = layers.ServerTLSLayer(context)
-                server_tls.child_layer = layers.ClientTLSLayer(context)
+                server_tls.child_layer = BoundedClientTls(context)
                 next_layer.layer = server_tls
             case _:
                 self._refuse_protocol()
@@ -328,6 +330,26 @@ class ConnectionGuard:
         """Asked by the HTTP layer when a head is about to be written upstream. Raises Refused."""
         if self._exchange is None or not self._exchange.holds(request):
             raise Refused(Reason.INTERNAL)
+        self._exchange.has_left = True
+        self._connection.progressed()
+
+    @property
+    def awaits_upstream(self) -> bool:
+        """Whether a granted request waits for its upstream: what the worker sends meanwhile would
+        pile up in memory, so nothing more is read of it."""
+        return self._exchange is not None and not self._exchange.has_left
+
+    def upstream_overdue(self) -> None:
+        """The upstream was not ready in time."""
+        self._finish(Reason.UPSTREAM_TIMEOUT.value)
+        self._connection.abort(Reason.UPSTREAM_TIMEOUT)
+
+    def flooded(self, *, by_worker: bool) -> None:
+        reason = Reason.REQUEST_MALFORMED if by_worker else Reason.UPSTREAM_PROTOCOL
+        if by_worker:
+            self._refuse_unjudged(reason)
+        self._finish(reason.value)
+        self._connection.abort(reason)
 
     async def responseheaders(self, flow: http.HTTPFlow) -> None:
         if self._answers.has_answered(flow):

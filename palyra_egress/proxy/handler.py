@@ -29,6 +29,8 @@ from palyra_egress.reasons import Reason
 from palyra_egress.request import Requester
 
 HOOK_DEADLINE_S: Final = 15.0
+IDENTITY_DEADLINE_S: Final = 20.0
+UPSTREAM_READY_DEADLINE_S: Final = 30.0
 RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # SO_LINGER: on, zero seconds
 
 # Hooks the guard decides at. The value is the guard's method of the same name.
@@ -90,11 +92,15 @@ class EnforcingHandler(ProxyConnectionHandler):
         make_guard: GuardFactory,
         chain: AddonChain | None = None,
         hook_deadline_s: float = HOOK_DEADLINE_S,
+        identity_deadline_s: float = IDENTITY_DEADLINE_S,
     ) -> None:
         super().__init__(master, reader, writer, options, mode)  # type: ignore[no-untyped-call]
         self._chain = chain
         self._hook_deadline_s = hook_deadline_s
+        self._identity_deadline_s = identity_deadline_s
         self._aborted: Reason | None = None
+        self._running_hooks = 0
+        self._progress = asyncio.Event()
         self.guard = make_guard(self)
 
     # --- what the core needs --------------------------------------------------------------------
@@ -123,15 +129,56 @@ class EnforcingHandler(ProxyConnectionHandler):
                 io.handler.cancel("aborted")
 
     async def handle_client(self) -> None:
-        """Run the connection to its end; however it ends, it is not counted any longer."""
+        """Run the connection to its end; however it ends, it is not counted any longer. One that
+        has not shown whose it is in time only takes room, and is cut."""
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(self._identity_deadline_s, self._expect_identity)
         try:
             await super().handle_client()
         finally:
+            timer.cancel()
             self.guard.core.connections.forget(self)
+
+    def _expect_identity(self) -> None:
+        if self.guard.requester is None:
+            self.abort(Reason.NO_IDENTITY)
+
+    # --- back-pressure --------------------------------------------------------------------------
+
+    def progressed(self) -> None:
+        """Something that the worker's bytes may have waited for has happened."""
+        self._progress.set()
+
+    def _is_pending(self) -> bool:
+        """Whether what the worker sends now would have to wait."""
+        return self._aborted is None and (self._running_hooks > 0 or self.guard.awaits_upstream)
+
+    async def drain_writers(self) -> None:
+        """Called between two reads of either side. The worker is not read from while a decision is
+        pending or its upstream is not ready: mitmproxy would keep all it sends in memory."""
+        await super().drain_writers()  # type: ignore[no-untyped-call]
+        client = self.transports.get(self.client)
+        if client is None or client.handler is not asyncio.current_task() or not self._is_pending():
+            return
+        try:
+            async with asyncio.timeout(UPSTREAM_READY_DEADLINE_S):
+                while self._is_pending():
+                    self._progress.clear()
+                    await self._progress.wait()
+        except TimeoutError:
+            self.guard.upstream_overdue()
 
     # --- hooks ----------------------------------------------------------------------------------
 
     async def handle_hook(self, hook: commands.StartHook) -> None:
+        self._running_hooks += 1
+        try:
+            await self._run_hook(hook)
+        finally:
+            self._running_hooks -= 1
+            self.progressed()
+
+    async def _run_hook(self, hook: commands.StartHook) -> None:
         with self.timeout_watchdog.disarm():
             try:
                 async with asyncio.timeout(self._hook_deadline_s):

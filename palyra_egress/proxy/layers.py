@@ -2,15 +2,18 @@
 
 `StrictHttp1Server` checks every request head before it is parsed, caps it, and writes every refusal
 and every upstream failure in our words. `JudgedHttpLayer` is mitmproxy's HTTP layer with that
-server in front. `RefusedLayer` is what every other protocol meets: it closes and forwards nothing.
+server in front, and with a bound on what either side may send that nothing can be made of yet.
+`BoundedClientTls` bounds the ClientHello. `RefusedLayer` is what every other protocol meets: it
+closes and forwards nothing.
 """
 
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from mitmproxy import http
 from mitmproxy.net.http import http1
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layers import ClientTLSLayer
 from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode, HttpStream
 from mitmproxy.proxy.layers.http._base import HttpEvent, ReceiveHttp
 from mitmproxy.proxy.layers.http._events import (
@@ -19,7 +22,7 @@ from mitmproxy.proxy.layers.http._events import (
     RequestProtocolError,
     ResponseProtocolError,
 )
-from mitmproxy.proxy.layers.http._http1 import Http1Server, make_body_reader
+from mitmproxy.proxy.layers.http._http1 import Http1Connection, Http1Server, make_body_reader
 
 from palyra_egress.proxy.denial import Answer
 from palyra_egress.proxy.request_head import (
@@ -31,8 +34,13 @@ from palyra_egress.proxy.request_head import (
 )
 from palyra_egress.reasons import Reason
 
-MAX_DISCARDED_BYTES = 1 << 20
-DISCARD_FOR_S = 2.0
+MAX_DISCARDED_BYTES: Final = 1 << 20
+DISCARD_FOR_S: Final = 2.0
+MAX_BLANK_BYTES: Final = 64  # empty lines before a request, which RFC 9112 section 2.2 lets pass
+MAX_UNPARSED_BYTES: Final = 256 * 1024  # heads, chunk lines, trailers, pipelined requests
+MAX_HELLO_BYTES: Final = 32 * 1024
+MAX_HELLO_RECORDS: Final = 16
+_RECORD_HEAD_BYTES: Final = 5
 
 type Commands = layer.CommandGenerator[Any]
 
@@ -66,33 +74,59 @@ class Answerer(Protocol):
         """Raises unless this head is, to the letter, the one that was granted."""
         ...
 
+    def flooded(self, *, by_worker: bool) -> None:
+        """One side sends without end what is no message: audit it and reset both sides."""
+        ...
+
 
 class StrictHttp1Server(Http1Server):
     """The worker's side of HTTP/1: strict heads in, our answers out."""
 
-    def __init__(self, context: Context, guard: Answerer) -> None:
+    def __init__(self, context: Context, mode: HTTPMode, guard: Answerer) -> None:
         super().__init__(context)
+        self._mode = mode
         self._guard = guard
         self._discarded = 0
+        self._blank = 0
+        self._searched = 0
 
     def read_headers(self, event: events.Event) -> Commands:
         if not isinstance(event, events.DataReceived):
             if isinstance(event, events.ConnectionClosed):
                 yield commands.CloseConnection(self.conn)
             return
-        data = bytes(self.buf)
-        if empty := leading_empty_lines(data):
-            self.buf.maybe_extract_at_most(empty)
-            data = data[empty:]
-        end = head_end(data)
-        if end is None and len(data) <= MAX_HEAD_BYTES:
+        data = self._without_blank_lines()
+        end = head_end(data, self._searched)
+        if end is None and len(data) <= MAX_HEAD_BYTES and self._blank <= MAX_BLANK_BYTES:
+            self._searched = max(0, len(data) - 3)
             return
+        self._blank = self._searched = 0
         head = check_head(data[: end or len(data)])
+        if not isinstance(head, Reason) and not self._has_form(head):
+            head = Reason.REQUEST_MALFORMED
         if isinstance(head, Reason):
             yield from self._refuse_head(head)
             return
         self._guard.head = head
         yield from self._read_request(event)
+
+    def _without_blank_lines(self) -> bytes:
+        """What is buffered, without the empty lines that some clients send before a request."""
+        data = bytes(self.buf)
+        blank = leading_empty_lines(data)
+        if not blank:
+            return data
+        self.buf.maybe_extract_at_most(blank)
+        self._blank += blank
+        self._searched = 0
+        return data[blank:]
+
+    def _has_form(self, head: RequestHead) -> bool:
+        """Whether the target has the form of this place: mitmproxy would answer an origin-form
+        request outside a tunnel by itself, past every hook."""
+        if self._mode is HTTPMode.transparent or head.method == "CONNECT":
+            return True
+        return "://" in head.target
 
     def _read_request(self, event: events.Event) -> Commands:
         """Parse the checked head and hand the request to its stream."""
@@ -157,9 +191,21 @@ class JudgedHttpLayer(HttpLayer):
 
     def _handle_event(self, event: events.Event) -> Commands:
         if isinstance(event, events.Start):
-            strict = StrictHttp1Server(self.context.fork(), self._guard)
+            strict = StrictHttp1Server(self.context.fork(), self.mode, self._guard)
             self.connections.setdefault(self.context.client, strict)
         yield from super()._handle_event(event)
+        if isinstance(event, events.DataReceived):
+            self._bound(event)
+
+    def _bound(self, event: events.DataReceived) -> None:
+        """Give up on a side that has sent too much of what nothing can be made of yet."""
+        if self._unparsed_bytes(event) > MAX_UNPARSED_BYTES:
+            self._guard.flooded(by_worker=event.connection == self.context.client)
+
+    def _unparsed_bytes(self, event: events.DataReceived) -> int:
+        handler = self.connections.get(event.connection)
+        http1_connection = handler.context.layers[-1] if handler is not None else None
+        return len(http1_connection.buf) if isinstance(http1_connection, Http1Connection) else 0
 
     def event_to_child(self, child: layer.Layer | HttpStream, event: events.Event) -> Commands:
         """The last place before a head is written upstream, behind every hook: what is not the
@@ -167,6 +213,27 @@ class JudgedHttpLayer(HttpLayer):
         if isinstance(event, RequestHeaders) and not isinstance(child, HttpStream):
             self._guard.check_leaving(event.request)
         yield from super().event_to_child(child, event)
+
+
+class BoundedClientTls(ClientTLSLayer):
+    """mitmproxy's TLS towards the worker; a ClientHello in endless small records is given up on,
+    because each new byte makes mitmproxy read all of them again."""
+
+    def receive_handshake_data(self, data: bytes) -> Commands:
+        if not self.client_hello_parsed and _is_endless_hello(bytes(self.recv_buffer) + data):
+            return False, "the ClientHello does not end"
+        return (yield from super().receive_handshake_data(data))
+
+
+def _is_endless_hello(data: bytes) -> bool:
+    if len(data) > MAX_HELLO_BYTES:
+        return True
+    offset = 0
+    for _ in range(MAX_HELLO_RECORDS):
+        if len(data) < offset + _RECORD_HEAD_BYTES:
+            return False
+        offset += _RECORD_HEAD_BYTES + int.from_bytes(data[offset + 3 : offset + 5])
+    return len(data) > offset
 
 
 class RefusedLayer(layer.Layer):

@@ -9,6 +9,7 @@ connection is handled by anything else.
 import asyncio
 import logging
 import os
+import resource
 import socket
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -44,6 +45,8 @@ LOCKED_OPTIONS: Final[Mapping[str, object]] = MappingProxyType(
 KEY_LOG_VARIABLES: Final = ("SSLKEYLOGFILE", "MITMPROXY_SSLKEYLOGFILE")
 BACKLOG: Final = 1024
 IDLE_TIMEOUT_S: Final = 600
+MOST_FILES: Final = 65_536
+FILES_OF_OUR_OWN: Final = 128
 
 _log = logging.getLogger(__name__)
 
@@ -62,6 +65,18 @@ def check_environment() -> None:
             raise UnsafeEnvironment(
                 f"the variable {name} is set, which writes TLS session keys to a file; unset it"
             )
+
+
+def room_for_connections() -> int:
+    """How many workers' connections the file limit has room for, an upstream each, after it was
+    raised as far as it goes. Beyond it nothing could be opened: no policy, no evidence."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft not in (resource.RLIM_INFINITY, wanted) and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    files = MOST_FILES if soft == resource.RLIM_INFINITY else soft
+    return max(1, (files - FILES_OF_OUR_OWN) // 2)
 
 
 def make_master() -> Master:

@@ -38,9 +38,10 @@ def leading_empty_lines(data: bytes) -> int:
     return match.end() if match else 0
 
 
-def head_end(data: bytes) -> int | None:
-    """The offset behind the blank line that ends the head, or None while it is incomplete."""
-    match = _HEAD_END.search(data)
+def head_end(data: bytes, searched: int = 0) -> int | None:
+    """The offset behind the blank line that ends the head, or None while it is incomplete. The
+    first `searched` bytes are known not to begin it."""
+    match = _HEAD_END.search(data, searched)
     return match.end() if match else None
 
 

@@ -161,11 +161,12 @@ async def read_to_end(reader: asyncio.StreamReader) -> bytes:
 @dataclass
 class Injection:
     """Faults for every connection of one proxy: a guard that misbehaves, a foreign addon chain,
-    and how long a hook may take."""
+    and how long a hook or an identity may take."""
 
     guard_class: type[ConnectionGuard] = ConnectionGuard
     chain: AddonChain | None = None
     hook_deadline_s: float | None = None
+    identity_deadline_s: float | None = None
     proxy: EgressProxy | None = None
 
     def make_guard(self, handler: EnforcingHandler) -> ConnectionGuard:
@@ -173,6 +174,8 @@ class Injection:
         handler._chain = self.chain
         if self.hook_deadline_s is not None:
             handler._hook_deadline_s = self.hook_deadline_s
+        if self.identity_deadline_s is not None:
+            handler._identity_deadline_s = self.identity_deadline_s
         return self.guard_class(self.proxy.enforcement.parts, handler)
 
 

@@ -5,6 +5,7 @@ the proxy, the servers behind it and other workers; a server attacks the proxy a
 """
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from palyra_egress.proxy.pinned_dial import DialRefused, dial_pinned
 from palyra_egress.reasons import Reason
 from tests.egress.proxy.lanes import Chaos, chaos
-from tests.fakes.proxy_harness import WORKER, basic, read_reply, read_to_end
+from tests.fakes.proxy_harness import WORKER, Injection, basic, read_reply, read_to_end
 
 POLICY_PENALTIES = "quarantine: [metadata_target, private_target, authority_mismatch]"
 
@@ -156,6 +157,131 @@ async def test_a_listener_on_all_addresses_marks_its_port_for_the_dial(world):
     assert world.core.service.wildcard_ports == {port}
 
 
+# --- memory and time for nothing ------------------------------------------------------------------
+
+MIB = 1 << 20
+ENOUGH = 8 * MIB  # far more than kernel buffers take in, far less than would hurt
+
+
+async def pour(writer: asyncio.StreamWriter, piece: bytes, most: int) -> int:
+    """Send `piece` again and again until the proxy takes no more, for a second or for good."""
+    sent = 0
+    with contextlib.suppress(OSError, TimeoutError):
+        while sent < most:
+            writer.write(piece)
+            async with asyncio.timeout(1):
+                await writer.drain()
+            sent += len(piece)
+    return sent
+
+
+async def say_nothing(_head: bytes, _writer: asyncio.StreamWriter) -> None:
+    return
+
+
+async def test_empty_lines_before_a_request_are_few(world):
+    reader, writer = await world.harness.connect()
+    writer.write(b"\r\n" * 8 + plain_head(world))
+    reply = await read_reply(reader)
+    assert reply is not None and reply.status == 200
+    reader, writer = await world.harness.connect()
+    writer.write(b"\r\n" * 20_000)
+    reply = await read_reply(reader)
+    assert reply is not None and (reply.status, reply.reason) == (400, "egress.request_malformed")
+
+
+async def test_requests_piled_up_behind_an_unanswered_one_are_cut(world):
+    world.plain.respond = say_nothing
+    _, writer = await world.harness.connect()
+    writer.write(plain_head(world))
+    await world.plain.arrived.wait()
+    assert await pour(writer, b"A" * MIB, ENOUGH) < ENOUGH
+    await world.plain.wait_until_closed()
+
+
+@pytest.mark.parametrize("framing", [b"5;", b"0\r\nX: "], ids=["chunk line", "trailer"])
+async def test_a_chunk_line_or_a_trailer_without_end_is_cut(world, framing):
+    _, writer = await world.harness.connect()
+    writer.write(plain_head(world, "POST", "Transfer-Encoding: chunked") + framing)
+    assert await pour(writer, b"a" * MIB, ENOUGH) < ENOUGH
+    await world.everything_is_closed()
+    assert world.harness.verdicts()[-1]["reason"] == "egress.request_malformed"
+
+
+async def test_a_response_head_without_end_is_cut(world):
+    poured = asyncio.get_running_loop().create_future()
+
+    async def endless(_head: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nX: ")
+        poured.set_result(await pour(writer, b"a" * MIB, ENOUGH))
+
+    world.plain.respond = endless
+    reader, writer = await world.harness.connect()
+    writer.write(plain_head(world))
+    assert await read_to_end(reader) == b""
+    assert await poured < ENOUGH
+    await world.everything_is_closed()
+
+
+async def test_a_body_is_not_read_before_its_request_is_decided(world):
+    decided = asyncio.Event()
+    resolver = world.core.resolver
+
+    class Slow:
+        async def resolve(self, host, port):
+            await decided.wait()
+            return await resolver.resolve(host, port)
+
+        def close(self):
+            resolver.close()
+
+    world.core.resolver = Slow()
+    world.plain.respond = say_nothing
+    _, writer = await world.harness.connect()
+    writer.write(plain_head(world, "POST", f"Content-Length: {ENOUGH}"))
+    assert await pour(writer, b"@" * MIB, ENOUGH) < ENOUGH
+    world.nothing_was_dialled()
+    decided.set()
+    async with asyncio.timeout(5):
+        await writer.drain()
+        await world.plain.arrived.wait()
+
+
+async def test_a_client_hello_in_endless_small_records_is_given_up_on(world):
+    authority = f"api.example:{world.secure.port}"
+    reader, writer = await world.harness.connect()
+    writer.write(
+        f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n"
+        f"Proxy-Authorization: {basic()}\r\n\r\n".encode()
+    )
+    await reader.readuntil(b"\r\n\r\n")
+    hello = b"\x01\xff\xff\xff" + bytes(1000)
+    writer.write(b"".join(b"\x16\x03\x01\x00\x01" + bytes([octet]) for octet in hello))
+    assert await read_to_end(reader) == b""
+    await world.everything_is_closed()
+    world.nothing_was_dialled()
+
+
+async def test_a_connection_that_does_not_say_whose_it_is_ends(tmp_path):
+    async with chaos(tmp_path, Injection(identity_deadline_s=0.1)) as world:
+        reader, writer = await world.harness.connect()
+        writer.write(b"GET http://plain.example/ HTTP/1.1\r\nX: slow")
+        assert await read_to_end(reader) == b""
+        reader, writer = await world.harness.connect()
+        writer.write(plain_head(world))
+        assert (await read_reply(reader)) is not None
+        await asyncio.sleep(0.2)
+        writer.write(plain_head(world))
+        reply = await read_reply(reader)
+        assert reply is not None and reply.status == 200
+
+
+async def test_an_origin_form_request_outside_a_tunnel_is_refused_and_audited(world):
+    reply = await world.harness.send(b"GET /x HTTP/1.1\r\nHost: a b\r\n\r\n")
+    assert reply is not None and (reply.status, reply.reason) == (400, "egress.request_malformed")
+    assert [entry["reason"] for entry in world.harness.verdicts()] == ["egress.request_malformed"]
+
+
 # --- how the process is started -------------------------------------------------------------------
 
 
@@ -169,6 +295,18 @@ def test_python_without_assertions_is_refused():
     assert b"UnsafeEnvironment" in ended.stderr
 
 
+def test_the_file_limit_leaves_room_for_what_is_ours():
+    program = (
+        "import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (256, 512));"
+        "from palyra_egress.proxy.master import room_for_connections as room;"
+        "print(room(), r.getrlimit(r.RLIMIT_NOFILE)[0])"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=True, timeout=60
+    )
+    assert ended.stdout.split() == [b"192", b"512"]
+
+
 async def test_a_connection_over_the_workers_limit_belongs_to_nobody(world):
     world.core.connections.max_per_worker = 0
     reader, writer = await world.harness.connect()
@@ -177,4 +315,3 @@ async def test_a_connection_over_the_workers_limit_belongs_to_nobody(world):
     assert got.count(b"HTTP/1.1 503 Palyra: egress.too_many_connections") == 1
     assert got.count(b"HTTP/1.1 ") == 1
     world.nothing_was_dialled()
-    await asyncio.sleep(0)
