@@ -41,6 +41,7 @@ class ViewMachine(RuleBasedStateMachine):
         self.view = BindingView(max_age_ms=MAX_AGE_MS)
         self.unix_ms = self.monotonic_ms = 0
         self.epoch = self.seq = self.fence = 0
+        self.seen = (0, 0, 0)  # the epoch, seq and fence that the view heard last
         self.heard_at: int | None = None
         self.rolled_back = False
         self.bound: dict[str, Binding] = {}
@@ -60,13 +61,22 @@ class ViewMachine(RuleBasedStateMachine):
             highest_fence=self.fence,
             **fields,
         )
-        ended = self.view.apply(message, self.monotonic_ms)
-        if seq < self.seq:
-            self.rolled_back = True
-            assert set(self.bound) <= set(ended.lease_ids), "a rollback must cut everybody"
+        if not self._heard(message):
             return False
         self.seq = seq
         self.heard_at = self.monotonic_ms
+        return True
+
+    def _heard(self, message: ViewMessage) -> bool:
+        """Give the view a message; whether it was of today."""
+        ended = self.view.apply(message, self.monotonic_ms)
+        epoch, seq, fence = self.seen
+        behind = message.epoch == epoch and message.seq < seq
+        if message.epoch < epoch or behind or message.highest_fence < fence:
+            self.rolled_back = True
+            assert set(self.bound) <= set(ended.lease_ids), "a rollback must cut everybody"
+            return False
+        self.seen = (message.epoch, message.seq, message.highest_fence)
         return True
 
     def _hand_over(self) -> None:
@@ -117,6 +127,15 @@ class ViewMachine(RuleBasedStateMachine):
         """A new epoch may count its changes from anywhere."""
         if up:
             self.epoch, self.seq = self.epoch + up, 0
+
+    @rule(sometimes=st.sampled_from([False] * 30 + [True]), of_epoch=st.booleans())
+    def an_old_fleet_speaks(self, sometimes, of_epoch) -> None:
+        """A restored backup: an epoch or a fence that was passed long ago, with any seq."""
+        epoch, seq, fence = self.seen
+        if sometimes:
+            past = (epoch - 1, seq + 9, fence) if of_epoch else (epoch, seq + 9, fence - 1)
+            message = ViewMessage(kind="tick", epoch=past[0], seq=past[1], highest_fence=past[2])
+            assert not self._heard(message)
 
     @rule(up=st.integers(0, 2))
     def fence_grows(self, up) -> None:
