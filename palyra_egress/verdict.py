@@ -33,10 +33,16 @@ class TlsMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Byte budgets of one request; None means the policy sets no limit."""
+    """Budgets of the deciding rule; None means the policy sets no limit.
+
+    The first two are of one request; the last two are of one worker under this rule, bytes both
+    ways together.
+    """
 
     max_request_bytes: int | None = None
     max_response_bytes: int | None = None
+    requests_per_minute: int | None = None
+    bytes_per_hour: int | None = None
 
 
 @dataclass(slots=True)

@@ -194,7 +194,7 @@ def _compile_rule(spec: RuleSpec, defaults: Limits) -> CompiledRule:
         encoded_slash=spec.encoded_slash,
         owner=spec.owner,
         reason=spec.reason,
-        is_budget_zero=limits.max_response_bytes == 0,
+        is_budget_zero=0 in (limits.max_response_bytes, limits.bytes_per_hour),
     )
 
 

@@ -90,9 +90,17 @@ _BUDGETS: Final = (
 FILE_LIMITS: Final = Section(
     "'limits'",
     (*_BUDGETS, Key("requests_per_minute", Holds.RATE, "requests of one worker in a minute")),
+    {**NOT_SUPPORTED_YET["rule limits"], "bytes_per_hour": "byte rates of a whole file"},
+)
+RULE_LIMITS: Final = Section(
+    "'limits'",
+    (
+        *_BUDGETS,
+        Key("requests_per_minute", Holds.RATE, "requests of one worker under this rule"),
+        Key("bytes_per_hour", Holds.SIZE, "bytes of one worker under this rule, both ways"),
+    ),
     NOT_SUPPORTED_YET["rule limits"],
 )
-RULE_LIMITS: Final = Section("'limits'", _BUDGETS, NOT_SUPPORTED_YET["rule limits"])
 RULE: Final = Section(
     "a rule",
     (
@@ -116,7 +124,7 @@ RULE: Final = Section(
         Key("acknowledge", Holds.ACKNOWLEDGEMENT, "dangers that are meant", _LIST),
         Key("owner", Holds.TEXT, "who answers for the rule"),
         Key("reason", Holds.TEXT, "why the rule is there, best with a ticket"),
-        Key("limits", RULE_LIMITS, "byte budgets of one request, before the file's"),
+        Key("limits", RULE_LIMITS, "budgets of this rule, before the file's"),
     ),
     NOT_SUPPORTED_YET["rule"],
 )

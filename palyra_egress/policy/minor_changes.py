@@ -7,6 +7,7 @@ is looser.
 """
 
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import NamedTuple
 
 from palyra_egress.policy.compile import Penalty, compile_penalties
@@ -15,7 +16,7 @@ from palyra_egress.policy.grants import Grant, GrantIndex, grants_of
 from palyra_egress.policy.meaning import meaning
 from palyra_egress.policy.schema import PolicySpec
 from palyra_egress.policy.values import write_duration, write_size
-from palyra_egress.verdict import Consequence
+from palyra_egress.verdict import Consequence, Limits
 
 
 class Minor(NamedTuple):
@@ -38,16 +39,18 @@ def _direction(before: int | None, after: int | None) -> int:
     return -1 if before is None or after < before else 1
 
 
+def _rate(rate: int | None) -> str:
+    return "no limit" if rate is None else str(rate)
+
+
 def _budget_changes(before: Grant, after: Grant) -> Iterator[Minor]:
     rule = after.rule
-    pairs = (
-        ("max_request_bytes", before.limits.max_request_bytes, after.limits.max_request_bytes),
-        ("max_response_bytes", before.limits.max_response_bytes, after.limits.max_response_bytes),
-    )
-    for name, old, new in pairs:
+    for name in (budget.name for budget in fields(Limits)):
+        old, new = getattr(before.limits, name), getattr(after.limits, name)
         direction = _direction(old, new)
         if direction:
-            what = f"{rule.rule_id}: {name} {_budget(old)} → {_budget(new)}"
+            show = _budget if "bytes" in name else _rate
+            what = f"{rule.rule_id}: {name} {show(old)} → {show(new)}"
             if before.rule.rule_id != rule.rule_id:
                 what += f" (was decided by {before.rule.rule_id})"
             yield Minor(direction, what, rule.position, rule.rule_id)
@@ -65,8 +68,7 @@ def _budgets(old: PolicySpec, new: PolicySpec) -> Iterator[Minor]:
 def _rates(old: PolicySpec, new: PolicySpec) -> Iterator[Minor]:
     was, now = old.requests_per_minute, new.requests_per_minute
     if was != now:
-        words = ["no limit" if rate is None else str(rate) for rate in (was, now)]
-        yield Minor(_direction(was, now), f"requests_per_minute {words[0]} → {words[1]}")
+        yield Minor(_direction(was, now), f"requests_per_minute {_rate(was)} → {_rate(now)}")
 
 
 _STRENGTH = {Consequence.NONE: 0, Consequence.STRIKE: 1, Consequence.QUARANTINE: 2}

@@ -14,7 +14,7 @@ from palyra_egress.policy.fields import Fields, describe
 from palyra_egress.policy.ignore_reader import read_ignores
 from palyra_egress.policy.language import POLICY, Holds, Key, Section
 from palyra_egress.policy.policy_tests import read_test
-from palyra_egress.policy.rule_reader import read_deny, read_limits, read_rule, read_tls
+from palyra_egress.policy.rule_reader import read_deny, read_rule, read_sizes, read_tls
 from palyra_egress.policy.schema import (
     LANGUAGE_VERSION,
     MAX_RATE,
@@ -197,7 +197,7 @@ def _read_top(root: Mapping, file: str, problems: Problems) -> PolicySpec:
         file=file,
         name=name,
         mode=mode,
-        limits=read_limits(limits),
+        limits=read_sizes(limits),
         requests_per_minute=(
             None if limits is None else limits.whole("requests_per_minute", 1, MAX_RATE)
         ),

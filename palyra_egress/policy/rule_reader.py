@@ -7,6 +7,8 @@ rule names both schemes and lists ports, 80 belongs to http and 443 to https; ot
 A list that is there and empty allows nothing.
 """
 
+from dataclasses import replace
+
 from palyra_egress.destination.address_class import (
     AddressRange,
     parse_range,
@@ -22,6 +24,7 @@ from palyra_egress.policy.schema import (
     DEFAULT_METHODS,
     DEFAULT_SCHEMES,
     KNOWN_METHODS,
+    MAX_RATE,
     SCHEME_PORT,
     SERVICE_PORTS,
     Acknowledgement,
@@ -214,10 +217,22 @@ def read_tls(fields: Fields, name: str) -> None:
         )
 
 
-def read_limits(fields: Fields | None) -> Limits:
+def read_sizes(fields: Fields | None) -> Limits:
+    """The byte budgets of one request."""
     if fields is None:
         return Limits()
     return Limits(fields.size("max_request_bytes"), fields.size("max_response_bytes"))
+
+
+def read_limits(fields: Fields | None) -> Limits:
+    """All budgets of a rule."""
+    if fields is None:
+        return Limits()
+    return replace(
+        read_sizes(fields),
+        requests_per_minute=fields.whole("requests_per_minute", 1, MAX_RATE),
+        bytes_per_hour=fields.size("bytes_per_hour"),
+    )
 
 
 def read_rule(node: Node, problems: Problems) -> RuleSpec | None:

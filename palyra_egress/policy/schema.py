@@ -100,11 +100,9 @@ NOT_SUPPORTED_YET: Final = {
     },
     "limits": {},
     "rule limits": {
-        "bytes_per_minute": "byte rates",
-        "bytes_per_hour": "byte rates",
-        "bytes_per_day": "byte rates",
-        "requests_per_minute": "request rates per rule",
-        "requests_per_hour": "request rates per rule",
+        "bytes_per_minute": "byte rates by the minute; use bytes_per_hour",
+        "bytes_per_day": "byte rates by the day; use bytes_per_hour",
+        "requests_per_hour": "request rates by the hour; use requests_per_minute",
     },
 }
 """Words of the language that this version refuses, with what they stand for."""
@@ -223,9 +221,12 @@ class PolicySpec:
 
 
 def effective_limits(rule: RuleSpec, defaults: Limits) -> Limits:
-    """The rule's own budgets, and the file's where it has none."""
+    """The rule's own budgets; sizes fall back to the file's. Rates are the rule's alone: the
+    file's request rate holds for all rules together."""
     own = rule.limits
     return Limits(
         defaults.max_request_bytes if own.max_request_bytes is None else own.max_request_bytes,
         defaults.max_response_bytes if own.max_response_bytes is None else own.max_response_bytes,
+        own.requests_per_minute,
+        own.bytes_per_hour,
     )

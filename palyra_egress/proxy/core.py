@@ -20,6 +20,7 @@ from palyra_egress.audit.chain import AuditFields
 from palyra_egress.audit.log import AuditLog, AuditUnavailable
 from palyra_egress.destination.resolver import ResolutionRefused, Resolver
 from palyra_egress.proxy.bindings import Authentication, BindingView, Ended
+from palyra_egress.proxy.budgets import ByteBudgets
 from palyra_egress.proxy.connections import ConnectionTable, LiveConnection
 from palyra_egress.proxy.evidence import EvidenceSpool, SpoolUnavailable, Violation
 from palyra_egress.proxy.rates import RequestRates
@@ -42,7 +43,8 @@ class Phase(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """A released decision. `addresses` is the whole answer that was judged, `pinned` what may be
-    dialled. `close` says that the connection must end after the answer."""
+    dialled, `account` what its bytes are counted under. `close` says that the connection must end
+    after the answer."""
 
     reason: Reason
     decision_id: str
@@ -50,6 +52,7 @@ class Judgement:
     pinned: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
     limits: Limits = NO_LIMITS
+    account: str = ""
     close: bool = False
 
 
@@ -77,6 +80,7 @@ class EnforcementCore:
     connections: ConnectionTable = field(default_factory=ConnectionTable)
     evidence_waiting: asyncio.Event = field(default_factory=asyncio.Event)
     _rates: RequestRates = field(default_factory=RequestRates)
+    _bytes: ByteBudgets = field(default_factory=ByteBudgets)
 
     # --- may anybody speak, and who is it -------------------------------------------------------
 
@@ -127,10 +131,35 @@ class EnforcementCore:
             verdict = self.service.refusal(request, Reason.DEADLINE)
         except ResolutionRefused as refused:
             verdict = self.service.refusal(request, refused.reason)
-        limit = verdict.limits.max_request_bytes
-        if verdict.allowed and limit is not None and (declared_body_bytes or 0) > limit:
-            verdict = self.service.refusal(request, Reason.REQUEST_TOO_LARGE)
+        if verdict.allowed:
+            reason = self._budget_problem(verdict, request, declared_body_bytes or 0)
+            if reason is not None:
+                verdict = self.service.refusal(request, reason)
         return self._release(verdict, request, addresses, started, speaker)
+
+    def _budget_problem(
+        self, verdict: Verdict, request: EgressRequest, declared_body_bytes: int
+    ) -> Reason | None:
+        """Whether the deciding rule's budgets have room for this request."""
+        limits, now = verdict.limits, self.clocks.now_monotonic_ms()
+        if limits.max_request_bytes is not None and declared_body_bytes > limits.max_request_bytes:
+            return Reason.REQUEST_TOO_LARGE
+        account = _account(verdict, request)
+        if limits.bytes_per_hour is not None and (
+            self._bytes.spent(account, now) + declared_body_bytes >= limits.bytes_per_hour
+        ):
+            return Reason.BUDGET_SPENT
+        if not self._rates.take(account, limits.requests_per_minute, now):
+            return Reason.RATE_LIMITED
+        return None
+
+    def spend(self, judgement: Judgement, count: int) -> bool:
+        """Count bytes that pass under a judgement; False once its hour is spent."""
+        limit = judgement.limits.bytes_per_hour
+        if limit is None:
+            return True
+        now = self.clocks.now_monotonic_ms()
+        return self._bytes.take(judgement.account, count, now) <= limit
 
     def refuse(self, request: EgressRequest, reason: Reason, speaker: LiveConnection) -> Judgement:
         """Refuse a canonical request for a reason found outside the judge."""
@@ -180,6 +209,7 @@ class EnforcementCore:
             pinned=verdict.pinned,
             addresses=addresses,
             limits=verdict.limits,
+            account=_account(verdict, request),
             close=verdict.consequence is Consequence.QUARANTINE,
         )
 
@@ -259,6 +289,11 @@ class EnforcementCore:
             )
         )
         self.evidence_waiting.set()
+
+
+def _account(verdict: Verdict, request: EgressRequest) -> str:
+    """What budgets are counted under: one worker and one rule."""
+    return f"{request.requester.worker_id}/{verdict.rule_id}"
 
 
 def _who(requester: Requester | None) -> AuditFields:

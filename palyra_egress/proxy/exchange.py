@@ -5,6 +5,7 @@ it is compared again before the request leaves, so nothing can be changed after 
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -57,17 +58,38 @@ class Seal:
 
 @dataclass(slots=True)
 class Exchange:
-    """An allowed request and its response, from the grant to the end."""
+    """An allowed request and its response, from the grant to the end.
+
+    `spend` counts bytes against the rule's hour and says whether it has room; `cut` ends the
+    exchange and its connection. The meters are the stream callbacks of request and response: they
+    pass data on, or give `[]` (nothing now; `b""` would end a chunked body) once it is over.
+    """
 
     flow_id: str
     target: Target
     judgement: Judgement
     seal: Seal
     started_monotonic_ms: int
-    request_meter: object = None
+    spend: Callable[[int], bool]
+    cut: Callable[[Reason], None]
     has_left: bool = False
+    ended: bool = False
     request_bytes: int = 0
     response_bytes: int = 0
+
+    def meter_request(self, data: bytes) -> bytes | list[bytes]:
+        return self._pass(data, self.take_request(len(data)), Reason.REQUEST_TOO_LARGE)
+
+    def meter_response(self, data: bytes) -> bytes | list[bytes]:
+        return self._pass(data, self.take_response(len(data)), Reason.RESPONSE_TOO_LARGE)
+
+    def _pass(self, data: bytes, within: bool, over: Reason) -> bytes | list[bytes]:
+        crossed = None if within else over
+        if not self.spend(len(data)):
+            crossed = crossed or Reason.BUDGET_SPENT
+        if crossed is not None:
+            self.cut(crossed)
+        return [] if self.ended or crossed is not None else data
 
     def take_request(self, count: int) -> bool:
         """Count outbound body bytes; False once the budget is crossed."""
@@ -83,7 +105,7 @@ class Exchange:
 
     def holds(self, request: http.Request) -> bool:
         """Whether this is still the granted request, with its meter."""
-        return Seal.of(request) == self.seal and request.stream is self.request_meter
+        return Seal.of(request) == self.seal and request.stream == self.meter_request
 
 
 def is_as_read(request: http.Request, target: Target) -> bool:

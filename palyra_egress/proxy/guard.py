@@ -8,7 +8,6 @@ Invariants: no grant, no byte upstream; a change after the verdict breaks the se
 asked for again on every request.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -309,12 +308,13 @@ class ConnectionGuard:
             judgement=judgement,
             seal=Seal.of(flow.request),
             started_monotonic_ms=self.core.clocks.now_monotonic_ms(),
+            spend=lambda count: self.core.spend(judgement, count),
+            cut=self._cut,
         )
         self._exchange = exchange
         self._decision_id = judgement.decision_id
         flow.response = None
-        meter = self._meter(exchange, exchange.take_request, Reason.REQUEST_TOO_LARGE)
-        flow.request.stream = exchange.request_meter = meter
+        flow.request.stream = exchange.meter_request
 
     async def request(self, flow: http.HTTPFlow) -> None:
         """The body is complete (or was streamed): what leaves must still be what was granted."""
@@ -365,9 +365,7 @@ class ConnectionGuard:
             self._answers.fail(flow, Reason.RESPONSE_TOO_LARGE, exchange.judgement.decision_id)
         else:
             returnable(flow.request, flow.response)
-            flow.response.stream = self._meter(
-                exchange, exchange.take_response, Reason.RESPONSE_TOO_LARGE
-            )
+            flow.response.stream = exchange.meter_response
 
     async def response(self, flow: http.HTTPFlow) -> None:
         if not self._answers.has_answered(flow):
@@ -451,22 +449,16 @@ class ConnectionGuard:
                 return (str(server.peername[0]),)
         return None
 
-    def _meter(
-        self, exchange: Exchange, take: Callable[[int], bool], over: Reason
-    ) -> Callable[[bytes], bytes | list[bytes]]:
-        def meter(data: bytes) -> bytes | list[bytes]:
-            if not take(len(data)):
-                self._finish(over.value)
-                self._connection.abort(over)
-                return []
-            return data if self._exchange is exchange else []
-
-        return meter
+    def _cut(self, reason: Reason) -> None:
+        """End the exchange and reset the connection: a budget was crossed."""
+        self._finish(reason.value)
+        self._connection.abort(reason)
 
     def _finish(self, outcome: str) -> None:
         exchange, self._exchange = self._exchange, None
         if exchange is None:
             return
+        exchange.ended = True
         self.core.transferred(
             exchange.judgement.decision_id,
             outcome,

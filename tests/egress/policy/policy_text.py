@@ -79,7 +79,11 @@ rules:
     acknowledge: [service_port]
     owner: team
     reason: a ticket
-    limits: {max_request_bytes: 2MiB, max_response_bytes: 64MiB}
+    limits:
+      max_request_bytes: 2MiB
+      max_response_bytes: 64MiB
+      requests_per_minute: 30
+      bytes_per_hour: 1GiB
 deny:
   - {id: d, hosts: [.bad.example], reason: exfiltration}
 violations:

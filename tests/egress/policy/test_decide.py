@@ -310,6 +310,15 @@ def test_a_zero_budget_allows_nothing() -> None:
     assert short(ask(given, "GET https://a.example/")) == "budget_zero"
 
 
+def test_rates_are_the_rules_own_and_not_the_files() -> None:
+    more = "limits: {requests_per_minute: 600}\n"
+    own = "limits: {requests_per_minute: 5, bytes_per_hour: 1KiB}"
+    given = rules(f"hosts: [a.example], {own}", "hosts: [b.example]", more=more)
+    assert ask(given, "GET https://a.example/").limits == Limits(None, None, 5, 1024)
+    assert ask(given, "GET https://b.example/").limits == Limits()
+    assert given.requests_per_minute == 600
+
+
 def test_limits_of_a_rule_replace_those_of_the_file_one_by_one() -> None:
     more = "limits: {max_request_bytes: 1KiB, max_response_bytes: 2KiB}\n"
     given = rules("hosts: [a.example], limits: {max_response_bytes: 3KiB}", more=more)

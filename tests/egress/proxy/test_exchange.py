@@ -124,7 +124,11 @@ def test_a_servers_connection_header_takes_only_what_it_may():
 
 def exchange(made: http.Request, limits: Limits = NO_LIMITS) -> Exchange:
     judgement = Judgement(Reason.ALLOWED, "id", allowed=True, limits=limits)
-    return Exchange("flow", target_of(), judgement, Seal.of(made), 0, made.stream)
+    granted = Exchange(
+        "flow", target_of(), judgement, Seal.of(made), 0, spend=lambda _: True, cut=lambda _: None
+    )
+    made.stream = granted.meter_request
+    return granted
 
 
 CHANGES = {
@@ -185,6 +189,33 @@ def test_a_budget_ends_with_its_last_byte(limit):
         assert spend(0)
         assert spend(10) is (limit != 0)
         assert spend(1) is (limit is None)
+
+
+def test_a_meter_passes_data_on_until_a_budget_is_crossed_and_then_holds_back():
+    cuts: list[Reason] = []
+    hour = [100]
+
+    def spend(count: int) -> bool:
+        hour[0] -= count
+        return hour[0] >= 0
+
+    made = request()
+    judgement = Judgement(Reason.ALLOWED, "id", allowed=True, limits=Limits(60, None))
+    granted = Exchange(
+        "flow", target_of(), judgement, Seal.of(made), 0, spend=spend, cut=cuts.append
+    )
+    assert granted.meter_request(b"x" * 50) == b"x" * 50
+    assert granted.meter_response(b"y" * 50) == b"y" * 50
+    assert granted.meter_response(b"y") == []
+    assert granted.meter_request(b"x" * 20) == []
+    assert cuts == [Reason.BUDGET_SPENT, Reason.REQUEST_TOO_LARGE]
+
+
+def test_a_meter_of_an_ended_exchange_holds_everything_back():
+    granted = exchange(request())
+    granted.ended = True
+    assert granted.meter_request(b"late") == []
+    assert granted.meter_response(b"late") == []
 
 
 # --- answers name their decision ------------------------------------------------------------------
