@@ -2,7 +2,8 @@
 
 `play` goes from moment to moment. Before each it waits until `loops` tasks sleep here, so whatever
 the last moment set off (requests to a real fleet, a thread that measures) is done when the next one
-comes. Nothing waits for real time, so a slow machine changes nothing.
+comes. Nothing waits for real time, so a slow machine changes nothing; only a task that never goes
+to sleep again runs into a real time-out.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 START_UNIX_MS = 1_800_000_000_000
+STUCK_AFTER_S = 30.0
 
 
 @dataclass(slots=True, order=True)
@@ -81,6 +83,7 @@ class ManualTime:
             alarm.act()
 
     async def _until_asleep(self, loops: int, ended: asyncio.Future[Any]) -> None:
-        while len(self._sleepers) < loops and not ended.done():
-            self._news = asyncio.get_running_loop().create_future()
-            await asyncio.wait({self._news, ended}, return_when=asyncio.FIRST_COMPLETED)
+        async with asyncio.timeout(STUCK_AFTER_S):
+            while len(self._sleepers) < loops and not ended.done():
+                self._news = asyncio.get_running_loop().create_future()
+                await asyncio.wait({self._news, ended}, return_when=asyncio.FIRST_COMPLETED)

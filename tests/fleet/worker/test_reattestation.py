@@ -112,7 +112,7 @@ async def test_a_run_ends_with_its_approval(fleet: RealFleet, time: ManualTime) 
     grant = GRANT.model_copy(update={"ttl_ms": 150_000})
     async with at_work(fleet, grant) as session:
         await time.play(10 * MINUTE_S, ALL_LOOPS, session.stopped)
-        assert "its approval is over" in (await session.stopped).detail
+        assert "its approval is over" in session.stopped.result().detail
     assert 140 < time.now_s() < 150
 
 
@@ -147,7 +147,7 @@ async def test_a_worker_that_cannot_prove_itself_again_stops_before_its_attestat
         assert not session.stopped.done()
         await fault(fleet)
         await time.play(10 * MINUTE_S, ALL_LOOPS, session.stopped)
-        stop = await session.stopped
+        stop = session.stopped.result()
         worker = await the_worker(fleet)
         assert stop.kind == "fenced"
         assert stop.detail.startswith("this worker's attestation ended and could not be renewed: ")
@@ -163,7 +163,7 @@ async def test_a_session_without_a_lease_stops_with_its_attestation_too(
     async with await WorkerSession.open(fleet.session(), measured) as session:
         await goes_away(fleet)
         await time.play(10 * MINUTE_S, BEAT_AND_PROVE, session.stopped)
-        assert (await session.stopped).kind == "fenced"
+        assert session.stopped.result().kind == "fenced"
     assert 57 < time.now_s() < 60
 
 
@@ -191,7 +191,7 @@ async def test_a_program_that_changes_ends_the_run_and_is_not_attested(
         proofs = (await events(fleet))["worker.reattested"]
         program.write_text("#!/bin/sh\nexit 66\n")
         await time.play(4 * MINUTE_S, ALL_LOOPS, session.stopped)
-        stop = await session.stopped
+        stop = session.stopped.result()
         assert stop.kind == "program_changed"
         assert stop.detail == f"{program} changed after it was measured"
         assert (await events(fleet))["worker.reattested"] == proofs
@@ -211,7 +211,7 @@ async def test_changed_surroundings_are_for_the_reference_values_to_judge(
         assert not session.stopped.done()
         release.write_text("ID=upgraded-again\n")
         await time.play(10 * MINUTE_S, ALL_LOOPS, session.stopped)
-        assert "image digest did not match" in (await session.stopped).detail
+        assert "image digest did not match" in session.stopped.result().detail
 
 
 async def test_a_quarantine_while_proving_stays_a_quarantine(
@@ -222,7 +222,7 @@ async def test_a_quarantine_while_proving_stays_a_quarantine(
             WorkerAction.QUARANTINE, session.worker_id, "looks wrong"
         )
         await time.play(10 * MINUTE_S, ALL_LOOPS, session.stopped)
-        assert (await session.stopped).kind == "quarantined"
+        assert session.stopped.result().kind == "quarantined"
         while not (await events(fleet))["worker.candidate_attested"]:
             pass  # the proof that was under way arrives
     worker = await the_worker(fleet)

@@ -51,7 +51,8 @@ async def test_a_heartbeat_that_a_proof_overtakes_is_made_again_with_the_new_epo
         await time.play(BEAT_S, 0, session.stopped)
         await service.beats_asked.get()
         answer.set()
-        await service.beaten.get()
+        async with asyncio.timeout(30):
+            await service.beaten.get()
         assert not session.stopped.done()
         assert service.calls.count("heartbeat") == 2
         assert [beat.seq for beat in bench.worker.beats] == [1]
@@ -109,7 +110,7 @@ async def test_an_answer_lost_for_ever_ends_the_run_with_the_attestation(
 
         bench.fleet.service.before_register_answer = lose_the_answer
         await time.play(10 * BEAT_S, 2, session.stopped)
-        assert (await session.stopped).kind == "fenced"
+        assert session.stopped.result().kind == "fenced"
     assert PROOF_S < time.now_s() < PROOF_S * 2
 
 
@@ -121,7 +122,7 @@ async def test_a_refusal_as_stale_without_a_proof_in_doubt_is_a_newer_session(
         bench.worker.session_epoch += 1
         await time.play(BEAT_S, 2, session.stopped)
         await time.play(BEAT_S * 2, 2, session.stopped)
-        assert (await session.stopped).kind == "session_over"
+        assert session.stopped.result().kind == "session_over"
 
 
 async def test_shorter_evidence_shortens_the_lease_that_is_held(
