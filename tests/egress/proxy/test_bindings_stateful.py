@@ -6,6 +6,7 @@ view must authenticate exactly when every fact allows it, and never otherwise.
 
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -13,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from palyra_egress.proxy.bindings import BindingView
 from palyra_egress.reasons import Reason
 from palyra_fleet.wire.models import Binding, ViewMessage
-from tests.fakes.proxy_harness import binding
+from tests.fakes.proxy_harness import LEASE, SECRET, binding
 
 WORKERS = ("01ARZ3NDEKTSV4RRFFQ69G5FA0", "01ARZ3NDEKTSV4RRFFQ69G5FA1")
 LEASES = ("01ARZ3NDEKTSV4RRFFQ69G5FB0", "01ARZ3NDEKTSV4RRFFQ69G5FB1", "01ARZ3NDEKTSV4RRFFQ69G5FB2")
@@ -211,3 +212,15 @@ TestBindingView.settings = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
+
+
+@pytest.mark.parametrize(("epoch", "seq", "fence"), [(4, 99, 99), (5, 6, 99), (5, 8, 8), (6, 0, 8)])
+def test_a_fleet_that_goes_back_in_anything_is_not_believed_again(epoch, seq, fence):
+    view = BindingView()
+    now = ViewMessage(kind="snapshot", epoch=5, seq=7, highest_fence=9, bindings=(binding(),))
+    view.apply(now, 0)
+    past = ViewMessage(kind="tick", epoch=epoch, seq=seq, highest_fence=fence)
+    assert view.apply(past, 0).lease_ids == {LEASE}
+    assert view.refusal(0) is Reason.EPOCH_ROLLBACK
+    view.apply(now, 0)
+    assert view.authenticate(LEASE, SECRET, 0, 0).refusal is Reason.EPOCH_ROLLBACK
