@@ -2,9 +2,9 @@
 
 Input: the text of a file that loads (so: no anchors, tags, directives or second documents). Output:
 a `Tree`. A comment on a line of its own belongs to the entry below it (`lead`), or, where it is
-indented deeper than that, to the entry before it (`foot`); a comment behind something belongs to
-it (`trail`). Comments before the first key belong to the file (`head`). A flow collection with
-comments inside is marked, since only a block can carry them.
+indented deeper than that, to the last entry of its own depth (`foot`); a comment behind something
+belongs to it (`trail`). Comments before the first key belong to the file (`head`). A flow
+collection with comments inside is marked, since only a block can carry them.
 """
 
 import re
@@ -205,11 +205,12 @@ class _Attacher:
 
     def _attach_block(self, before: list[Entry], place: Place, line: Line) -> None:
         after = next((entry for entry in self.blocks if entry.place.offset > place.offset), None)
-        if after is not None and place.column <= after.place.column:
+        owner = [entry for entry in before if entry.place.column <= place.column][-1:] or before
+        column = min(place.column, owner[-1].place.column)
+        if after is not None and column <= after.place.column:
             after.lead.append(line)
-            return
-        owners = [entry for entry in before if entry.place.column <= place.column]
-        (owners or before)[-1].foot.append(line)
+        else:
+            owner[-1].foot.append(line)
 
 
 def read_commented(text: str) -> CommentedFile:
