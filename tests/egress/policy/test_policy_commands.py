@@ -1,6 +1,5 @@
-"""Mirror of cli/policy_commands.py and policy/case_lines.py: answers and exit codes."""
+"""Mirror of cli/policy_request_commands.py and policy/case_lines.py: answers and exit codes."""
 
-import argparse
 import io
 import json
 import sys
@@ -8,28 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from palyra_egress.cli.policy_commands import add_policy_commands
-from tests.egress.policy.policy_text import HEAD
+from tests.egress.policy.policy_program import run_policy
+from tests.egress.policy.policy_text import HEAD, POLICIES
 
-POLICIES = Path(__file__).resolve().parents[3] / "policies"
 AGENT = str(POLICIES / "coding-agent.yaml")
 AT = ["--at", "2026-11-23T00:00:00Z"]
-
-
-def _run(*words: str) -> int:
-    parser = argparse.ArgumentParser()
-    add_policy_commands(parser.add_subparsers(required=True))
-    args = parser.parse_args(["policy", *words])
-    code: int = args.run(args)
-    return code
 
 
 @pytest.mark.parametrize("path", sorted(POLICIES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_sample_policy_is_good_and_its_tests_pass(
     path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert _run("check", str(path), *AT) == 0
-    assert _run("test", str(path), "-o", "json") == 0
+    assert run_policy("check", str(path), *AT) == 0
+    assert run_policy("test", str(path), "-o", "json") == 0
     answer = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert answer["failed"] == 0 and answer["passed"] > 0
 
@@ -39,12 +29,12 @@ def test_check_tells_every_problem_and_returns_two(
 ) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(f"{HEAD}mode: x\nrule: []\n")
-    assert _run("check", str(path)) == 2
+    assert run_policy("check", str(path)) == 2
     told = capsys.readouterr().err
     assert f"{path}:3:7: bad_value" in told and f"{path}:4:1: unknown_key" in told
-    assert _run("check", str(path), "-o", "json") == 2
+    assert run_policy("check", str(path), "-o", "json") == 2
     assert len(json.loads(capsys.readouterr().out)["problems"]) == 2
-    assert _run("check", str(tmp_path / "absent.yaml")) == 2
+    assert run_policy("check", str(tmp_path / "absent.yaml")) == 2
 
 
 def test_a_failing_embedded_test_is_an_answer_of_no(
@@ -55,8 +45,8 @@ def test_a_failing_embedded_test_is_an_answer_of_no(
         f"{HEAD}profiles: {{p: []}}\n"
         "tests: [{profile: p, request: GET https://a.test/, expect: allow}]\n"
     )
-    assert _run("check", str(path)) == 1
-    assert _run("test", str(path)) == 1
+    assert run_policy("check", str(path)) == 1
+    assert run_policy("test", str(path)) == 1
     assert "0 passed, 1 failed" in capsys.readouterr().out
 
 
@@ -65,10 +55,10 @@ def test_check_shows_what_lint_finds_and_still_says_good(
 ) -> None:
     path = tmp_path / "p.yaml"
     path.write_text(f"{HEAD}rules: [{{id: old, hosts: [a.test], until: 2020-01-01T00:00:00Z}}]\n")
-    assert _run("check", str(path), *AT, "-o", "json") == 0
+    assert run_policy("check", str(path), *AT, "-o", "json") == 0
     warnings = json.loads(capsys.readouterr().out)["warnings"]
     assert (3, "rule_expired") in [(row["line"], row["code"]) for row in warnings]
-    assert _run("check", str(path), *AT) == 0
+    assert run_policy("check", str(path), *AT) == 0
     told = capsys.readouterr()
     assert ": good: " in told.out and f"{path}:3:9: warning: rule_expired: " in told.err
 
@@ -77,20 +67,23 @@ def test_explain_names_the_rule_its_line_and_its_owner(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     asked = ["--policy", AGENT, "--profile", "coding", *AT]
-    assert _run("explain", "https://git.example/acme/x", *asked, "--resolved", "203.0.114.1") == 0
+    allowed = ["explain", "https://git.example/acme/x", *asked]
+    assert run_policy(*allowed, "--resolved", "203.0.114.1") == 0
     told = capsys.readouterr().out
     assert "allow: egress.allowed" in told and "owner platform-team" in told
-    assert _run("explain", "https://git.example/other", *asked) == 1
+    assert run_policy("explain", "https://git.example/other", *asked) == 1
     told = capsys.readouterr().out
     assert "egress.path_not_allowed" in told and f"git at {AGENT}:" in told
     assert "owner platform-team" in told
-    assert _run("explain", "https://git.example/acme/x", *asked, "--resolved", "10.0.0.1") == 1
+    assert run_policy(*allowed, "--resolved", "10.0.0.1") == 1
     assert "egress.private_target" in capsys.readouterr().out
-    assert _run("explain", "https://git.example/acme/x", *asked) == 0
+    assert run_policy(*allowed) == 0
     assert "allowed if every address" in capsys.readouterr().out
-    assert _run("explain", "https://127.1/", *asked) == 1
+    assert run_policy("explain", "https://127.1/", *asked) == 1
     assert "egress.numeric_host" in capsys.readouterr().out
-    assert _run("explain", "api.example:443", "--method", "CONNECT", *asked, "-o", "json") == 0
+    assert (
+        run_policy("explain", "api.example:443", "--method", "CONNECT", *asked, "-o", "json") == 0
+    )
     assert json.loads(capsys.readouterr().out)["steps"][0]["name"] == "request"
 
 
@@ -183,7 +176,7 @@ def test_judge_answers_every_line_and_never_breaks(
     broken = ["{", "[]", "7", '"x"', "\udcff", "[" * 100_000, '{"id": NaN}']
     source = "\n".join([*lines, "", *broken]).encode("utf-8", "surrogateescape")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(source)))
-    assert _run("judge", "--policy", AGENT, "--profile", "coding", *AT) == 0
+    assert run_policy("judge", "--policy", AGENT, "--profile", "coding", *AT) == 0
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(answers) == len(CASES) + len(broken)
     for number, (case, effect, reason) in enumerate(CASES):
