@@ -28,6 +28,9 @@ _NAME: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _PORT: Final = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
 _NEVER_IN_HOST: Final = re.compile(r"[\x00-\x20\x7f\\%/?#\[\]<>^|@:\"]")
 
+_NOT_IDNA: Final = (UnicodeError, IndexError, OverflowError)
+"""What the idna package raises for text it cannot map; the last for punycode of huge numbers."""
+
 
 class HostRefused(ValueError):
     """The text names no host we accept. `reason` is a stable code, `detail` is for people."""
@@ -55,7 +58,7 @@ def _check_a_labels(name: str) -> None:
             continue
         try:
             again = idna.alabel(idna.ulabel(label)).decode("ascii")
-        except (UnicodeError, IndexError) as error:
+        except _NOT_IDNA as error:
             raise _malformed("an xn-- label is not valid IDNA 2008") from error
         if again != label:
             raise _malformed("an xn-- label is not in its canonical form")
@@ -81,7 +84,7 @@ def _canonical_ascii(name: str) -> CanonicalHost:
 def _canonical_unicode(text: str) -> CanonicalHost:
     try:
         mapped = idna.encode(text, uts46=True, std3_rules=True).decode("ascii")
-    except (UnicodeError, IndexError) as error:
+    except _NOT_IDNA as error:
         # the mapping may already show what a resolver would read as an address
         if _maps_to_number(text):
             raise HostRefused(Reason.NUMERIC_HOST, "a number in unusual characters") from error
@@ -95,7 +98,7 @@ def _canonical_unicode(text: str) -> CanonicalHost:
 def _maps_to_number(text: str) -> bool:
     try:
         mapped = idna.uts46_remap(text, std3_rules=False)
-    except (UnicodeError, IndexError):
+    except _NOT_IDNA:
         return False
     return ends_in_number(mapped.removesuffix("."))
 

@@ -58,6 +58,7 @@ REFUSED = [
     ("example.com#evil", Reason.HOST_MALFORMED),
     ("user@example.com", Reason.URL_CREDENTIALS),
     ("xn--a", Reason.HOST_MALFORMED),  # no valid Punycode
+    ("xn--b888888888888888888888888888ea.a", Reason.HOST_MALFORMED),  # Punycode of a huge number
     ("xn--fa-.example", Reason.HOST_MALFORMED),
     ("allo\u200dwed.com", Reason.HOST_MALFORMED),  # zero-width joiner out of context
     ("\U0001f510.example.com", Reason.HOST_MALFORMED),  # emoji are not IDNA 2008

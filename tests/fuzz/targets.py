@@ -1,0 +1,204 @@
+"""Fuzz targets: bytes from strangers never raise anything but the errors that are documented.
+
+Each target takes bytes and asserts what must hold of them. `fuzz_policy.py` runs one of them with
+atheris until a crash, `test_fuzz_bounded.py` all of them for a bounded number of inputs.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from palyra_egress.audit.chain import ChainBroken, ChainHead, follow, verify_lines
+from palyra_egress.destination.hostname import (
+    HostRefused,
+    canonical_host,
+    is_canonical_host,
+    split_host_port,
+)
+from palyra_egress.destination.hostpattern import PatternRefused, parse_pattern
+from palyra_egress.policy.case_lines import judge_line
+from palyra_egress.policy.decide import decide, precheck
+from palyra_egress.policy.errors import PolicyFileError
+from palyra_egress.policy.importers.draft import ImportRefused
+from palyra_egress.policy.importers.translate import Source, import_policy
+from palyra_egress.policy.load import load_policy
+from palyra_egress.policy.request_text import judge_request_from_url
+from palyra_egress.proxy.request_head import RequestHead, check_head, head_end
+from palyra_egress.reasons import Reason
+from palyra_egress.request import CanonicalHost, EgressRequest, Requester, RequestKind
+from palyra_egress.verdict import NeedsResolution, Verdict
+from palyra_fleet.wire.dsse import DsseEnvelope, EnvelopeRefused, open_envelope
+
+type Target = Callable[[bytes], None]
+FILE: Final = "fuzz.yaml"
+ASKER: Final = Requester("worker", "lease", "p")
+POLICY: Final = load_policy(
+    b"version: 1\nname: fuzz\n"
+    b"rules: [{id: a, hosts: [.a.test, 10.0.0.0/8], paths: [/a/**], private: [10.0.0.0/8]}]\n"
+    b"deny: [{id: d, hosts: [no.a.test]}]\n"
+    b"profiles: {p: [a]}\n",
+    FILE,
+)
+_TYPE: Final = "application/x-fuzz"
+_KEY: Final = bytes(range(32))
+
+
+def _text(data: bytes) -> str:
+    """Any text at all, half surrogate pairs included."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+def policy_file(data: bytes) -> None:
+    """A file loads, or is refused with problems that have a place."""
+    try:
+        policy = load_policy(data, FILE)
+    except PolicyFileError as error:
+        assert error.problems
+        assert all(p.position.line >= 1 and p.position.column >= 1 for p in error.problems)
+        return
+    asked = judge_request_from_url("GET", "http://169.254.169.254/", ASKER)
+    assert not decide(policy, asked, (), 0).allowed
+
+
+def imported_file(data: bytes) -> None:
+    """Another tool's file is translated into a policy that loads, or refused."""
+    source = list(Source)[data[0] % len(Source)] if data else Source.AWF
+    try:
+        found = import_policy(source, data[1:], FILE, None)
+    except (ImportRefused, PolicyFileError):
+        return
+    load_policy(found.text.encode(), FILE)
+
+
+def request_fields(data: bytes) -> None:
+    """Whatever stands in a request, the judge answers; a name is resolved only where allowed."""
+    fields = [_text(part) for part in data.split(b"\0", 5)]
+    method, host, path, query, scheme, answers = (*fields, *[""] * 6)[:6]
+    asked = EgressRequest(
+        RequestKind.CONNECT if method == "CONNECT" else RequestKind.REQUEST,
+        method,
+        "http" if scheme == "http" else "https",
+        CanonicalHost(host),
+        443 if len(data) % 2 else len(data),
+        path,
+        query,
+        ASKER,
+    )
+    first = precheck(POLICY, asked, 0)
+    final = decide(POLICY, asked, answers.split(), 0)
+    assert final.reason is not Reason.INTERNAL
+    if isinstance(first, NeedsResolution):
+        assert is_canonical_host(first.host)
+        assert decide(POLICY, asked, answers.split(), 0, judged=first) == final
+    else:
+        assert first == final
+    assert bool(final.pinned) is final.allowed
+
+
+def hostname(data: bytes) -> None:
+    """A host is canonical or refused; canonicalising twice changes nothing."""
+    text = _text(data)
+    try:
+        host = canonical_host(text)
+    except HostRefused:
+        pass
+    else:
+        assert is_canonical_host(host) and canonical_host(host) == host and host.isascii()
+    try:
+        host, port = split_host_port(text)
+    except HostRefused:
+        pass
+    else:
+        assert is_canonical_host(host) and (port is None or 1 <= port <= 65535)
+    with suppress(PatternRefused):
+        assert parse_pattern(text).text == text
+
+
+def url(data: bytes) -> None:
+    """A URL is a canonical request or refused."""
+    try:
+        asked = judge_request_from_url("GET", _text(data), ASKER)
+    except HostRefused:
+        return
+    assert is_canonical_host(asked.host)
+    assert isinstance(precheck(POLICY, asked, 0), Verdict | NeedsResolution)
+
+
+def case_line(data: bytes) -> None:
+    """Every line of JSON, or of anything else, gets one answer."""
+    answer = judge_line(POLICY, _text(data), "p", 0)
+    assert answer["effect"] in ("allow", "deny")
+
+
+def audit_line(data: bytes) -> None:
+    """A line follows the chain or breaks it."""
+    for check in (lambda: follow(ChainHead(), data, FILE), lambda: verify_lines([data], FILE)):
+        try:
+            check()
+        except ChainBroken:
+            continue
+
+
+def dsse_envelope(data: bytes) -> None:
+    """An envelope that nobody signed is refused, however it is written."""
+    try:
+        envelope = DsseEnvelope.model_validate_json(data)
+    except ValueError:
+        return
+    try:
+        open_envelope(envelope, _TYPE, _KEY)
+    except EnvelopeRefused:
+        return
+    raise AssertionError("an envelope was opened without a signature")
+
+
+def request_head(data: bytes) -> None:
+    """A request head is read or refused; what is read is printable."""
+    end = head_end(data)
+    assert end is None or 0 < end <= len(data)
+    head = check_head(data)
+    assert isinstance(head, RequestHead | Reason)
+    if isinstance(head, RequestHead):
+        assert head.target.isprintable() and " " not in head.target
+
+
+TARGETS: Final[dict[str, Target]] = {
+    target.__name__: target
+    for target in (
+        policy_file,
+        imported_file,
+        request_fields,
+        hostname,
+        url,
+        case_line,
+        audit_line,
+        dsse_envelope,
+        request_head,
+    )
+}
+SEEDS: Final[dict[str, tuple[bytes, ...]]] = {
+    "policy_file": (
+        b"version: 1\nname: x\nrules: [{id: a, hosts: [a.test], until: 2027-01-01T00:00:00Z}]\n"
+        b"profiles: {p: [a]}\ntests: [{profile: p, request: GET https://a.test/, expect: allow}]",
+    ),
+    "imported_file": (
+        b"\0version: v1\nservices: [{name: a, action: enforce, allowed_domains: ['*.a.test']}]",
+        b"\1domains: ['*.a.test']\nrules: [{host: a.test, methods: [GET], paths: [/v1/*]}]",
+        b"\2services: [{name: abc, host: 'a.test:8443/v1/*', auth: {type: passthrough}}]",
+        b'\3{"network": {"allowedDomains": ["*.a.test:443"], "deniedDomains": ["*:80"]}}',
+        b"\4a.test, https://*.b.test # c",
+    ),
+    "request_fields": (b"GET\0a.test\0/a/b\0q=1\0https\x00203.0.114.1", b"CONNECT\0x.a.test"),
+    "hostname": (
+        b"xn--b888888888888888888888888888ea.a",
+        b"xn--bcher-kva.example",
+        b"[::ffff:127.0.0.1]:443",
+        b"0x7f.1",
+        b"*.a.test",
+    ),
+    "url": (b"https://a.test:443/a/%2F?q", b"http://[::1]/"),
+    "case_line": (b'{"id": 1, "method": "GET", "url": "https://a.test/a", "sni": "a.test"}',),
+    "audit_line": (b'{"previous_sha256":"0","seq":1,"sha256":"0"}\n',),
+    "dsse_envelope": (b'{"payloadType":"application/x-fuzz","payload":"","signatures":[]}',),
+    "request_head": (b"GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n",),
+}
