@@ -38,12 +38,13 @@ def put(value: object) -> None:
 
 
 def put_lines(lines: Iterable[str]) -> None:
+    """Lines for people. What a worker put into a target cannot move the cursor of a terminal."""
     for line in lines:
-        put(line)
+        put("".join(sign if sign.isprintable() else "?" for sign in line))
 
 
 def put_json(value: object) -> None:
-    put(json.dumps(value, ensure_ascii=False))
+    put(json.dumps(value))
 
 
 def say(sentence: str) -> None:

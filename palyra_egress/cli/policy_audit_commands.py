@@ -122,7 +122,7 @@ def _promotion_lines(found: Promotion) -> list[str]:
         return [
             "not promoted: these passed only because they were observed; nothing explains them",
             *lines,
-            "explain each: a rule that allows it, a deny rule, or a test that expects the refusal",
+            "explain each: a rule that allows it, a deny rule, or a test about such a request",
         ]
     return []
 

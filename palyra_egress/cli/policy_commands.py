@@ -166,7 +166,7 @@ def _add_audit_commands(commands: _Commands) -> None:
         "promote",
         "go from observing to enforcing, on evidence",
         "Refused while a recorded request passed only because it was observed and nothing in the "
-        "file explains it: a rule that allows it, a deny rule, or a test that expects the refusal.",
+        "file explains it: a rule that allows it, a deny rule, or a test about such a request.",
     )
     parser.add_argument("file", metavar="FILE")
     _add_audit(parser)

@@ -3,9 +3,10 @@
 Input: a policy that observes (as a whole, or with single rules), and entries of the audit log.
 Output: a `Promotion`: the changed text, and every recorded request that passed only because it was
 observed and that nothing explains. A request is explained if, with enforcement on, a rule of the
-file allows it, a deny rule refuses it, or a test of the file says that requests of this kind (same
-profile, method, scheme, host, port and reason) are to be refused. So an explanation is always
-something written in the file, reviewed with it, and checked whenever it is loaded.
+file allows it, a deny rule refuses it, or a test of the file is about a request of this kind (same
+profile, method, scheme, host, port and reason) that is refused then. So an explanation is always
+something written in the file, reviewed with it, and checked whenever it is loaded. While the file
+observes, such a test expects `observe`; promoting it turns that into `deny`.
 """
 
 from collections import Counter
@@ -79,19 +80,33 @@ def _scalar(node: Node | None, name: str) -> Scalar | None:
     return entry[1] if entry is not None and isinstance(entry[1], Scalar) else None
 
 
-def _edits(source: bytes, file: str, rule_id: str | None) -> list[_Edit]:
+def _items(root: Node | None, name: str) -> tuple[Node, ...]:
+    entry = root.entries.get(name) if isinstance(root, MappingNode) else None
+    return entry[1].items if entry is not None and isinstance(entry[1], Sequence) else ()
+
+
+def _edits(root: Node | None, rule_id: str | None) -> list[_Edit]:
     """Where the file says that it observes."""
-    root = read_document(source, Problems(file))
     edits: list[_Edit] = []
     mode = _scalar(root, "mode")
     if rule_id is None and mode is not None and mode.value == "observe":
         edits.append(_Edit(mode.position, "observe", "enforce"))
-    rules = root.entries.get("rules") if isinstance(root, MappingNode) else None
-    for item in rules[1].items if rules is not None and isinstance(rules[1], Sequence) else ():
+    for item in _items(root, "rules"):
         named, observe = _scalar(item, "id"), _scalar(item, "observe")
         is_meant = rule_id is None or (named is not None and named.text == rule_id)
         if is_meant and observe is not None and observe.value is True:
             edits.append(_Edit(observe.position, "true", "false"))
+    return edits
+
+
+def _test_edits(root: Node | None, policy: CompiledPolicy) -> list[_Edit]:
+    """Tests that expect what the promoted policy refuses to be observed: now they expect `deny`."""
+    edits: list[_Edit] = []
+    for item, test in zip(_items(root, "tests"), policy.spec.tests, strict=True):
+        expect, answer = _scalar(item, "expect"), judge_test(policy, test)
+        is_refused = isinstance(answer, Verdict) and not answer.allowed
+        if expect is not None and test.expect == "observe" and is_refused:
+            edits.append(_Edit(expect.position, "observe", "deny"))
     return edits
 
 
@@ -128,12 +143,14 @@ def promote(
 
     Without `rule_id` everything in the file that observes is promoted.
     """
-    load_policy(source, file, with_tests=False)
-    edits = _edits(source, file, rule_id)
+    load_policy(source, file)
+    root = read_document(source, Problems(file))
+    edits = _edits(root, rule_id)
     if not edits:
         what = "the policy" if rule_id is None else f"the rule {rule_id}"
         raise NothingToPromote(f"{file}: {what} does not observe")
-    text = _replace(source, edits)
+    enforcing = load_policy(_replace(source, edits), file, with_tests=False)
+    text = _replace(source, [*edits, *_test_edits(root, enforcing)])
     policy = load_policy(text, file)
     refusals = _expected_refusals(policy)
     unexplained: Counter[Unexplained] = Counter()

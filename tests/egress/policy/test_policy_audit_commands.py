@@ -76,14 +76,14 @@ def test_promote_refuses_and_lists_what_is_unexplained(
     assert run_policy(*words) == 1
     assert "2 x p: PUT https://a.test:443/x  method_not_allowed" in capsys.readouterr().out
     assert policy_file.read_text() == OLD
-    test = "tests: [{profile: p, request: PUT https://a.test/x, expect: observe}]\n"
-    policy_file.write_text(OLD + test)
-    assert run_policy(*words) == 1, "its own test says that it observes"
-    policy_file.write_text(f"{OLD}deny: [{{id: d, hosts: [a.test]}}]\n")
+    explained = f"{OLD}tests: [{{profile: p, request: PUT https://a.test/, expect: observe}}]\n"
+    policy_file.write_text(explained)
     assert run_policy(*words[:-1]) == 0
-    assert policy_file.read_text().startswith(OLD), "without --write nothing is written"
+    assert policy_file.read_text() == explained, "without --write nothing is written"
     assert run_policy(*words) == 0
-    assert "mode: enforce\n" in policy_file.read_text()
+    assert policy_file.read_text() == explained.replace("mode: observe", "mode: enforce").replace(
+        "expect: observe", "expect: deny"
+    )
     assert run_policy(*words) == 2, "it does not observe any more"
 
 
@@ -119,3 +119,16 @@ def test_a_policy_that_does_not_load_is_yours_to_fix(
     words = [command, "--audit", str(log)]
     words += [str(policy_file)] if command == "promote" else ["--policy", str(policy_file)]
     assert run_policy(*words) == 2
+
+
+def test_what_a_worker_put_into_a_path_cannot_move_the_cursor_of_a_terminal(
+    policy_file: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    old = load_policy(NEW.encode(), "policy.yaml")
+    hostile = {**entry(old, "GET https://b.test/"), "target": "https://b.test:443/\x9b2J\u202e"}
+    log = write_log(tmp_path / "hostile.jsonl", [hostile])
+    for form in ("text", "json"):
+        words = ["--audit", str(log), "--policy", str(policy_file), "-o", form]
+        assert run_policy("replay", *words) == 0
+        told = capsys.readouterr().out
+        assert "b.test" in told and "\x9b" not in told and "\u202e" not in told

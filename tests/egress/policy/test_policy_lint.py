@@ -7,7 +7,7 @@ from palyra_egress.policy.findings import Finding
 from palyra_egress.policy.lint_codes import IGNORABLE, LINT, Level, LintCode
 from palyra_egress.policy.policy_lint import lint
 from palyra_egress.policy.values import read_time_unix_ms
-from tests.egress.policy.policy_text import policy, rules
+from tests.egress.policy.policy_text import POLICIES, policy, rules
 
 NOW = read_time_unix_ms("2026-11-23T00:00:00Z") or 0
 PAPERS = "owner: o, reason: w"
@@ -174,3 +174,9 @@ def test_every_code_has_a_row_and_only_findings_about_ignores_cannot_be_ignored(
 def test_a_policy_of_two_thousand_rules_is_linted_without_comparing_each_with_each() -> None:
     many = rules(*(f"hosts: [h{number}.test], {PAPERS}" for number in range(2000)), more=TEST)
     assert lint(many, NOW) == ()
+
+
+def test_the_page_about_the_commands_lists_every_code_as_the_table_has_it() -> None:
+    page = (POLICIES.parent / "docs" / "policy-commands.md").read_text()
+    for code, row in LINT.items():
+        assert f"| `{code.value}` | {row.level.value} | {row.title} | {row.advice} |\n" in page

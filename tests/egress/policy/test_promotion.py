@@ -61,7 +61,7 @@ def test_an_unexplained_would_deny_stands_in_the_way(text: str, rule: str | None
         (FILE_OBSERVES, "deny: [{id: d, hosts: [a.test], reason: paste site}]\n"),
         (
             FILE_OBSERVES,
-            "tests: [{profile: p, request: PUT https://a.test/other, expect: deny}]\n",
+            "tests: [{profile: p, request: PUT https://a.test/other, expect: observe}]\n",
         ),
         (FILE_OBSERVES.replace("[a.test]", "[a.test], methods: [PUT]"), ""),
     ],
@@ -74,9 +74,9 @@ def test_a_deny_rule_a_test_or_an_allowing_rule_explains(text: str, more: str) -
 @pytest.mark.parametrize(
     "test",
     [
-        "{profile: p, request: POST https://a.test/x, expect: deny}",
-        "{profile: p, request: PUT https://a.test:444/x, expect: deny}",
-        "{profile: p, request: PUT https://b.test/x, expect: deny}",
+        "{profile: p, request: POST https://a.test/x, expect: observe}",
+        "{profile: p, request: PUT https://a.test:444/x, expect: observe}",
+        "{profile: p, request: PUT https://b.test/x, expect: observe}",
     ],
 )
 def test_a_test_of_another_kind_of_request_explains_nothing(test: str) -> None:
@@ -96,7 +96,28 @@ def test_what_does_not_observe_cannot_be_promoted(rule: str | None) -> None:
         promote(f"{HEAD}{text}".encode(), "f", [], rule)
 
 
-def test_tests_that_expect_observing_refuse_the_promoted_file() -> None:
-    more = "tests: [{profile: p, request: PUT https://a.test/, expect: observe}]\n"
-    with pytest.raises(PolicyFileError, match="gives deny method_not_allowed"):
-        _promote(FILE_OBSERVES, "GET https://a.test/", more=more)
+def test_tests_that_expect_observing_expect_the_refusal_afterwards() -> None:
+    tests = """\
+tests:
+  - {profile: p, request: PUT https://a.test/, expect: observe method_not_allowed}
+  - profile: p
+    request: GET https://b.test/
+    expect: "observe host_not_allowed" # never seen
+  - {profile: p, request: GET https://a.test/, expect: allow}
+"""
+    found = _promote(FILE_OBSERVES, "PUT https://a.test/x", more=tests)
+    assert found.may_be_promoted and found.explained == 1
+    assert found.text.decode().endswith(tests.replace("observe", "deny"))
+
+
+def test_a_rule_that_goes_on_observing_keeps_its_tests() -> None:
+    text = RULE_OBSERVES.replace("observe: false", "observe: true").replace("p: [r]", "p: [r, s]")
+    test = "tests: [{profile: p, request: PUT https://b.test/, expect: observe}]\n"
+    found = _promote(text, "GET https://a.test/", more=test, rule="r")
+    assert found.may_be_promoted and found.text.decode().endswith(test)
+
+
+def test_a_file_that_is_not_in_force_is_not_promoted() -> None:
+    failing = "tests: [{profile: p, request: PUT https://a.test/, expect: deny}]\n"
+    with pytest.raises(PolicyFileError, match="gives observe method_not_allowed"):
+        _promote(FILE_OBSERVES, more=failing, under=FILE_OBSERVES)
