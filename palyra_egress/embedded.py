@@ -135,6 +135,7 @@ def _note(installation: Installation, settings: EmbeddedSettings, proxy: EgressP
         ca_file=str(authority.root_path.absolute()),
         bundle_file=str(authority.bundle_path.absolute()),
         policy_file=str(settings.policy_file.absolute()),
+        audit_file=str(proxy.enforcement.settings.audit_file.absolute()),
     )
 
 

@@ -22,6 +22,7 @@ class EgressNote:
     ca_file: str
     bundle_file: str
     policy_file: str
+    audit_file: str
 
     @classmethod
     def read(cls, path: Path) -> Self:

@@ -68,6 +68,14 @@ def _add_proxy(commands: _Commands) -> None:
     serve.add_argument("--state-dir", type=Path, required=True, help="keys, CA, audit log, spool")
     serve.add_argument("--fleet-socket", type=Path, required=True, help="the fleet's Unix socket")
     serve.add_argument("--name", required=True, help="the name this proxy is enrolled under")
+    serve.add_argument(
+        "--forbid",
+        type=_address,
+        action="append",
+        default=[],
+        metavar="IP:PORT",
+        help="never a target, whatever a rule says: the fleet's admin listener (may be repeated)",
+    )
     serve.set_defaults(run=_later("serve_commands", "serve_proxy"))
     key = verbs.add_parser("key", help="print the public key to enrol (makes the key if needed)")
     key.add_argument("--state-dir", type=Path, required=True)

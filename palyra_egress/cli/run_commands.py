@@ -6,6 +6,7 @@ bundle, and a workspace; its exit code is passed through.
 """
 
 import asyncio
+import contextlib
 import getpass
 import re
 from argparse import Namespace
@@ -13,12 +14,14 @@ from pathlib import Path
 
 from ulid import ULID
 
+from palyra_egress.audit.summary import refusals_of_run
 from palyra_egress.installation import EgressNote, Installation
 from palyra_egress.policy.load import load_policy_file
 from palyra_fleet.cli.output import say
 from palyra_fleet.cli.place import find_token, find_url
 from palyra_fleet.cli.trouble import ExitCode, Trouble
-from palyra_fleet.client.operator import OperatorClient
+from palyra_fleet.client.errors import FleetError
+from palyra_fleet.client.operator import OperatorClient, WorkerAction
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.models import GrantRequest, ReferenceValues
 from palyra_fleet.worker.launcher import Launcher, WorkerIdentity, measure
@@ -55,7 +58,34 @@ async def _run(arguments: Namespace) -> int:
         palyra_ca=Path(note.ca_file),
     )
     say(f"palyra: run {run_id} as worker {worker_id}, profile {profile}")
-    return await run_as_worker(arguments.program, settings, say)
+    audit_file = Path(note.audit_file)
+    before_bytes = await asyncio.to_thread(_size_of, audit_file)
+    try:
+        return await run_as_worker(arguments.program, settings, say)
+    finally:
+        _tell_refusals(await asyncio.to_thread(refusals_of_run, audit_file, before_bytes, run_id))
+        if arguments.worker_id is None:
+            await _forget(arguments, worker_id)
+
+
+def _size_of(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _tell_refusals(refusals: list[str]) -> None:
+    """Many clients show only a status; the person at the terminal should not have to look."""
+    if refusals:
+        say("palyra: refused during this run:")
+    for line in refusals:
+        say(f"palyra:   {line}")
+
+
+async def _forget(arguments: Namespace, worker_id: str) -> None:
+    """A worker that was made for this run leaves the ledger with it, unless it is quarantined: then
+    the fleet refuses, and the worker stays for an operator to look at."""
+    with contextlib.suppress(FleetError):
+        async with OperatorClient(find_url(arguments.url), find_token(arguments.token_file)) as it:
+            await it.act(WorkerAction.EVICT, worker_id, "the run it was made for has ended")
 
 
 async def _approve(arguments: Namespace, run_id: str, profile: str) -> None:

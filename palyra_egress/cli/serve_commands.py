@@ -79,6 +79,7 @@ async def _serve_proxy(arguments: Namespace) -> int:
             listen_port=port,
             hosts_file=arguments.hosts_file,
             extra_roots_file=arguments.extra_roots,
+            forbidden=frozenset(arguments.forbid),
         )
     )
     try:

@@ -29,6 +29,7 @@ OPTIONS: Final = {
     "palyra_fleet_socket": "The fleet's Unix socket.",
     "palyra_proxy_id": "The name this proxy is enrolled under.",
     "palyra_hosts_file": "Names to resolve first, as in /etc/hosts; empty for none.",
+    "palyra_forbid": "IP:PORT pairs (commas between) that are never a target, as the admin API.",
     "palyra_extra_roots": "CAs (PEM) to trust upstream beside the public ones; empty for none.",
 }
 _REQUIRED: Final = ("palyra_state_dir", "palyra_policy", "palyra_fleet_socket", "palyra_proxy_id")
@@ -144,4 +145,10 @@ def _settings() -> ProxySettings:
         proxy_id=values["palyra_proxy_id"],
         hosts_file=Path(hosts) if hosts else None,
         extra_roots_file=Path(roots) if roots else None,
+        forbidden=frozenset(_pair(text) for text in values["palyra_forbid"].split(",") if text),
     )
+
+
+def _pair(text: str) -> tuple[str, int]:
+    address, _, port = text.strip().rpartition(":")
+    return address.removeprefix("[").removesuffix("]"), int(port)

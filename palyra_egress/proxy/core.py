@@ -30,6 +30,7 @@ from palyra_egress.service import EgressProxyPolicyService
 from palyra_egress.verdict import Consequence, Limits, NeedsResolution, Verdict
 
 NO_LIMITS: Final = Limits()
+RECEIPTS_PER_MINUTE: Final = 1_200
 
 
 class Phase(StrEnum):
@@ -233,6 +234,25 @@ class EnforcementCore:
         except AuditUnavailable:
             return Judgement(Reason.AUDIT_UNAVAILABLE, decision_id, close=True)
         return Judgement(reason, decision_id, close=True)
+
+    def receipt_refusal(self, worker_key_sha256: str) -> Reason | None:
+        """Audit a receipt before it leaves; why it may not leave, or None. Anybody can ask for one,
+        so all of them together have a rate."""
+        now_monotonic_ms = self.clocks.now_monotonic_ms()
+        if not self._rates.take("receipts", RECEIPTS_PER_MINUTE, now_monotonic_ms):
+            return Reason.RATE_LIMITED
+        try:
+            self.audit.append(
+                {
+                    "kind": "receipt",
+                    "at_unix_ms": self.clocks.now_unix_ms(),
+                    "worker_key_sha256": worker_key_sha256,
+                    "policy_digest": self.service.policy_digest,
+                }
+            )
+        except AuditUnavailable:
+            return Reason.AUDIT_UNAVAILABLE
+        return None
 
     def transferred(
         self, decision_id: str, outcome: str, sent: int, received: int, ms: int

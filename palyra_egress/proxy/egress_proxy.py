@@ -28,9 +28,10 @@ from palyra_egress.errors import OperatorMustAct
 from palyra_egress.policy.live import PolicyFile
 from palyra_egress.proxy.bindings import BindingView
 from palyra_egress.proxy.core import Clocks, EnforcementCore, Phase
-from palyra_egress.proxy.evidence import EvidenceSpool
+from palyra_egress.proxy.evidence import EvidenceSpool, SpoolUnavailable
 from palyra_egress.proxy.fleet_link import FleetLink
-from palyra_egress.proxy.guard import ConnectionGuard, GuardParts
+from palyra_egress.proxy.guard import ConnectionGuard
+from palyra_egress.proxy.guard_parts import GuardParts
 from palyra_egress.proxy.handler import EnforcingHandler, GuardFactory
 from palyra_egress.proxy.interception import InterceptionAuthority
 from palyra_egress.proxy.master import (
@@ -143,7 +144,7 @@ class Enforcement:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         try:
             await self.link.deliver_pending()
-        except FleetError:
+        except (FleetError, SpoolUnavailable):
             _log.warning("%d pieces of evidence wait in the spool", len(self.core.spool.pending))
         await self.link.client.close()
         self.core.resolver.close()
@@ -184,9 +185,17 @@ class Enforcement:
             problem = self.policy_file.problem
 
     async def _expire(self) -> None:
+        """End what may not go on: leases whose time is over, and everything once the view is stale,
+        since an order to stop could not reach us any more."""
+        was_fresh = False
         while True:
             await asyncio.sleep(EXPIRE_EVERY_S)
             self.core.connections.cut(self.core.view.expired(now_unix_ms()))
+            refusal = self.core.view.refusal(now_monotonic_ms())
+            if refusal is not None and was_fresh:
+                _log.error("%s: every connection is cut", refusal.value)
+                self.core.connections.cut_everything(refusal)
+            was_fresh = refusal is None
 
 
 @dataclass(slots=True)

@@ -8,9 +8,7 @@ Invariants: no grant, no byte upstream; a change after the verdict breaks the se
 asked for again on every request.
 """
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from mitmproxy import http, tls
 from mitmproxy.connection import Client, Server
@@ -29,7 +27,7 @@ from palyra_egress.proxy.canonical import (
     sni_problem,
     tunnelled_target,
 )
-from palyra_egress.proxy.core import EnforcementCore, Judgement
+from palyra_egress.proxy.core import Judgement
 from palyra_egress.proxy.denial import Answer
 from palyra_egress.proxy.exchange import (
     Exchange,
@@ -42,69 +40,20 @@ from palyra_egress.proxy.exchange import (
     never_forwarded,
     returnable,
 )
+from palyra_egress.proxy.guard_parts import Connection, GuardParts, Pinned, Refused, Tunnel
 from palyra_egress.proxy.identity import parse_proxy_credentials
-from palyra_egress.proxy.interception import InterceptionAuthority, upstream_connection
+from palyra_egress.proxy.interception import upstream_connection
 from palyra_egress.proxy.layers import BoundedClientTls, JudgedHttpLayer, RefusedLayer
 from palyra_egress.proxy.receipt import (
     LEASE_KNOWN,
-    ReceiptIssuer,
     asks_for_lease,
     is_own_target,
 )
 from palyra_egress.proxy.request_head import RequestHead
 from palyra_egress.reasons import Reason
-from palyra_egress.request import EgressRequest, Requester, RequestKind
+from palyra_egress.request import Requester, RequestKind
 
 _TLS_HANDSHAKE: Final = b"\x16\x03"
-
-
-class Refused(Exception):
-    """This connection must end: `reason` says why. The handler resets it, and writes the audit
-    entry unless one was written already (`audited`)."""
-
-    def __init__(self, reason: Reason, *, audited: bool = False) -> None:
-        super().__init__(reason.value)
-        self.reason = reason
-        self.audited = audited
-
-
-class Connection(Protocol):
-    """What the guard needs of its handler."""
-
-    @property
-    def requester(self) -> Requester | None: ...
-
-    def abort(self, reason: Reason) -> None: ...
-
-    def progressed(self) -> None: ...
-
-    def open_upstreams(self) -> list[Server]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class GuardParts:
-    """What every guard of a proxy shares."""
-
-    core: EnforcementCore
-    authority: InterceptionAuthority
-    trusted_bundle: Path
-    receipts: ReceiptIssuer
-
-
-@dataclass(frozen=True, slots=True)
-class Tunnel:
-    """An allowed CONNECT: its request, and the addresses it was judged on."""
-
-    request: EgressRequest
-    judgement: Judgement
-
-
-@dataclass(frozen=True, slots=True)
-class Pinned:
-    """Where one upstream connection may go: judged addresses and the judged port."""
-
-    addresses: tuple[str, ...]
-    port: int
 
 
 class ConnectionGuard:
@@ -440,7 +389,10 @@ class ConnectionGuard:
             return LEASE_KNOWN if refusal is None else self.refuse_head(refusal)
         digest, now = self.core.service.policy_digest, self.core.clocks.now_unix_ms()
         receipt = self._parts.receipts.issue(head, headers, digest, now)
-        return receipt or self.refuse_head(Reason.REQUEST_MALFORMED)
+        if receipt is None:
+            return self.refuse_head(Reason.REQUEST_MALFORMED)
+        reason = self.core.receipt_refusal(receipt.worker_key_sha256)
+        return receipt.answer if reason is None else self.refuse_head(reason)
 
     def _open_peer(self, target: Target) -> tuple[str, ...] | None:
         """The peer of an upstream connection that this request would reuse."""

@@ -23,7 +23,8 @@ from mitmproxy.proxy import commands, events, mode_specs, server_hooks
 from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 from mitmproxy.proxy.server import ConnectionIO
 
-from palyra_egress.proxy.guard import ConnectionGuard, Refused
+from palyra_egress.proxy.guard import ConnectionGuard
+from palyra_egress.proxy.guard_parts import Refused
 from palyra_egress.proxy.pinned_dial import DialRefused, dial_pinned
 from palyra_egress.reasons import Reason
 from palyra_egress.request import Requester

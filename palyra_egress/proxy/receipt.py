@@ -48,6 +48,14 @@ def asks_for_lease(head: RequestHead) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Receipt:
+    """A signed receipt, ready to be sent, and the key it was made out for."""
+
+    worker_key_sha256: str
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
 class ReceiptIssuer:
     """Signs receipts as one proxy."""
 
@@ -56,8 +64,8 @@ class ReceiptIssuer:
 
     def issue(
         self, head: RequestHead, headers: http.Headers, policy_digest: str, now_unix_ms: int
-    ) -> Answer | None:
-        """The 200 answer that carries the receipt, or None when the proof does not hold."""
+    ) -> Receipt | None:
+        """The receipt, or None when the proof does not hold."""
         match = _RECEIPT.fullmatch(head.target.removeprefix(_PREFIX))
         if match is None or head.method != "GET":
             return None
@@ -85,4 +93,4 @@ class ReceiptIssuer:
             ("Content-Length", str(len(body))),
             ("Cache-Control", "no-store"),
         )
-        return Answer(200, "OK", headers_out, body)
+        return Receipt(payload.worker_key_sha256, Answer(200, "OK", headers_out, body))

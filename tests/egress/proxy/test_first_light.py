@@ -333,6 +333,20 @@ async def test_a_stale_view_refuses_everybody(world):
     assert reply is not None and (reply.status, reply.reason) == (503, "fleet.view_stale")
 
 
+async def test_a_view_that_goes_stale_cuts_what_is_streaming(world):
+    """No order to stop could reach the proxy any more, so nothing may go on."""
+    harness, secure, _ = world
+    authority = f"api.example:{secure.port}"
+    _, reader, writer = await harness.tunnel(authority)
+    writer.write(get("/open/1", authority))
+    assert (await read_reply(reader)) is not None
+    await asyncio.sleep(0.2)  # the proxy has looked at a fresh view at least once
+    harness.core.view.max_age_ms = 0
+    async with asyncio.timeout(5):
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+
+
 async def test_a_fleet_that_went_back_in_time_is_refused(world):
     harness, secure, _ = world
     harness.seq = -5

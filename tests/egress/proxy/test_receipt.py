@@ -41,7 +41,8 @@ def proof(
 
 
 def issue(target: str = TARGET, headers: http.Headers | None = None, method: str = "GET"):
-    return ISSUER.issue(RequestHead(method, target), headers or proof(), "digest", 5)
+    receipt = ISSUER.issue(RequestHead(method, target), headers or proof(), "digest", 5)
+    return None if receipt is None else receipt.answer
 
 
 def test_a_proof_of_the_key_is_answered_with_a_signed_receipt():
@@ -149,3 +150,21 @@ async def test_the_own_name_is_never_resolved_or_dialled(tmp_path, target):
             assert json.loads(reply.body)["reason"].startswith("egress.")
         assert asked == []
         world.nothing_was_dialled()
+
+
+async def test_every_receipt_is_audited_by_its_key_and_all_together_have_a_rate(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("palyra_egress.proxy.core.RECEIPTS_PER_MINUTE", 2)
+    async with chaos(tmp_path) as world:
+        headers = "".join(f"{name}: {value}\r\n" for name, value in proof().items())
+        statuses = []
+        for _ in range(3):
+            reply = await world.harness.send(
+                f"GET {TARGET} HTTP/1.1\r\nHost: {RECEIPT_HOST}\r\n{headers}\r\n".encode()
+            )
+            assert reply is not None
+            statuses.append(reply.status)
+        assert statuses == [200, 200, 429]
+        receipts = [entry for entry in world.harness.audit() if entry["kind"] == "receipt"]
+        assert [e["worker_key_sha256"] for e in receipts] == [WORKER_KEY.thumbprint] * 2

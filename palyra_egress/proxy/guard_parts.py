@@ -1,0 +1,66 @@
+"""What a connection's guard works with: its handler's face, what all guards share, what it keeps.
+
+`Refused` is how a guard ends its connection. `Tunnel` and `Pinned` are what was granted: whoever
+holds one may do exactly what it says.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from mitmproxy.connection import Server
+
+from palyra_egress.proxy.core import EnforcementCore, Judgement
+from palyra_egress.proxy.interception import InterceptionAuthority
+from palyra_egress.proxy.receipt import ReceiptIssuer
+from palyra_egress.reasons import Reason
+from palyra_egress.request import EgressRequest, Requester
+
+
+class Refused(Exception):
+    """This connection must end: `reason` says why. The handler resets it, and writes the audit
+    entry unless one was written already (`audited`)."""
+
+    def __init__(self, reason: Reason, *, audited: bool = False) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+        self.audited = audited
+
+
+class Connection(Protocol):
+    """What the guard needs of its handler."""
+
+    @property
+    def requester(self) -> Requester | None: ...
+
+    def abort(self, reason: Reason) -> None: ...
+
+    def progressed(self) -> None: ...
+
+    def open_upstreams(self) -> list[Server]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class GuardParts:
+    """What every guard of a proxy shares."""
+
+    core: EnforcementCore
+    authority: InterceptionAuthority
+    trusted_bundle: Path
+    receipts: ReceiptIssuer
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """An allowed CONNECT: its request, and the addresses it was judged on."""
+
+    request: EgressRequest
+    judgement: Judgement
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """Where one upstream connection may go: judged addresses and the judged port."""
+
+    addresses: tuple[str, ...]
+    port: int
