@@ -55,7 +55,7 @@ class RunSettings:
     working_directory: Path | None = None
     inherited: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
     forward_signals: bool = True
-    proxy_knows_within_ms: int | None = None
+    proxy_knows_within_ms: int | None = 5_000
 
 
 def _say_nothing(sentence: str) -> None:

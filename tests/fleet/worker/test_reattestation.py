@@ -25,7 +25,7 @@ from tests.fakes.worker_bench import GRANT, RUN_ID
 
 MINUTE_S = 60.0
 POLICY = WorkerFleetPolicy(lease_max_ms=60_000, binding_max_age_ms=60_000)
-SCOPE = WorkspaceScopeModel(workspace_root="/work/run", allowed_paths=("/work/run",))
+SCOPE = WorkspaceScopeModel(workspace_root="/srv/run", allowed_paths=("/srv/run",))
 LONG = GRANT.model_copy(update={"ttl_ms": 24 * 3_600_000})
 BEAT_AND_PROVE, ALL_LOOPS = 2, 3
 

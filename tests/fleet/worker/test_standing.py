@@ -129,7 +129,7 @@ async def test_shorter_evidence_shortens_the_lease_that_is_held(
     bench: Bench, time: ManualTime
 ) -> None:
     async with await opened(bench) as session:
-        scope = WorkspaceScopeModel(workspace_root="/work/run", allowed_paths=())
+        scope = WorkspaceScopeModel(workspace_root="/srv/run", allowed_paths=())
         await session.take_lease(RUN_ID, scope, 300_000)
         bench.fleet.service.attested_for_ms = 10_000
         await time.play(PROOF_S, 2, session.stopped)
