@@ -13,6 +13,7 @@ import asyncio
 import hashlib
 import tempfile
 from collections.abc import Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from palyra_fleet.ledger.manager import Outcome, WorkerFleetManager
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.store.protocol import FleetStore
 from palyra_fleet.store.sqlite import SqliteFleetStore
-from tests.fakes.ledger_world import SCOPE, key_of, ulid
+from tests.fakes.ledger_world import SCOPE, attested, key_of, ulid
 from tests.fakes.memory_fleet_store import Disk, MemoryFleetStore
 
 POLICY = WorkerFleetPolicy(
@@ -145,22 +146,18 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(worker_id=workers, key=st.integers(0, 3), ms=st.integers(1, 500), other=workers)
     def register(self, worker_id: str, key: int, ms: int, other: str) -> None:
-        public_key = key_of(f"{worker_id}/{key}")
-        now = self.manager.effective_now(self.now)
         identity = other if key == 3 else worker_id  # sometimes the identity of another worker
-        result = AttestationResult(
-            worker_id=worker_id,
-            evidence_identity=identity,
-            public_key=public_key,
-            key_sha256=hashlib.sha256(public_key).hexdigest(),
-            artifact_digest_sha256="c" * 64,
-            supported_capabilities=frozenset(),
-            evidence_until_unix_ms=now + ms,
-            evidence_sha256="e" * 64,
-            binding_proxy_id="proxy-1",
-            bound_at_unix_ms=now,
-        )
+        result = self.evidence(worker_id, identity, key_of(f"{worker_id}/{key}"), ms)
         self.do("register", self.manager.register(result, self.now))
+
+    def evidence(self, worker_id: str, identity: str, key: bytes, ms: int) -> AttestationResult:
+        now = self.manager.effective_now(self.now)
+        return replace(
+            attested(worker_id, until_unix_ms=now + ms, now_unix_ms=now),
+            evidence_identity=identity,
+            public_key=key,
+            key_sha256=hashlib.sha256(key).hexdigest(),
+        )
 
     @rule(worker_id=workers, session_off=st.sampled_from([0, 0, 0, -1]))
     def heartbeat(self, worker_id: str, session_off: int) -> None:
@@ -337,20 +334,8 @@ class LedgerMachine(RuleBasedStateMachine):
     def register_with(
         self, worker: WorkerRecord, new_key: bytes | None, ms: int, continues: bool = False
     ) -> bool:
-        public_key = new_key or worker.proof.public_key
-        now = self.manager.effective_now(self.now)
-        result = AttestationResult(
-            worker.worker_id,
-            worker.evidence_identity,
-            public_key,
-            hashlib.sha256(public_key).hexdigest(),
-            "c" * 64,
-            frozenset(),
-            now + ms,
-            "e" * 64,
-            "proxy-1",
-            now,
-        )
+        key = new_key or worker.proof.public_key
+        result = self.evidence(worker.worker_id, worker.evidence_identity, key, ms)
         verb = "continue" if continues else "register"
         return self.do(verb, self.manager.register(result, self.now, continues))
 
