@@ -99,7 +99,8 @@ def rules_of(spec: PolicySpec) -> Iterator[tuple[str, RuleSpec]]:
             yield profile.name, rules[rule_id]
 
 
-def _is_denied(host: HostPattern, spec: PolicySpec) -> bool:
+def is_denied(host: HostPattern, spec: PolicySpec) -> bool:
+    """Whether deny rules take this host away as a whole."""
     return spec.mode is Mode.ENFORCE and any(
         host_covers(denied, host) for deny in spec.deny for denied in deny.hosts
     )
@@ -109,14 +110,14 @@ def grants_of(spec: PolicySpec) -> Iterator[Grant]:
     """Every grant of a policy, in the order of its profiles and rules."""
     for profile, rule in rules_of(spec):
         limits = effective_limits(rule, spec.limits)
-        if limits.max_response_bytes == 0:
+        if 0 in (limits.max_response_bytes, limits.bytes_per_hour):
             continue
         paths: tuple[PathPattern | None, ...] = (None,) if rule.paths is None else rule.paths
         hosts = [
             (pattern, host)
             for pattern in rule.hosts
             for host in split_host(pattern)
-            if not _is_denied(host, spec)
+            if not is_denied(host, spec)
         ]
         for pattern, host in hosts:
             for scheme, port in rule.endpoints:

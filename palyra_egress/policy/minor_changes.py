@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from palyra_egress.policy.compile import Penalty, compile_penalties
 from palyra_egress.policy.errors import Position
-from palyra_egress.policy.grants import Grant, GrantIndex, grants_of
+from palyra_egress.policy.grants import Grant, GrantIndex, grants_of, is_denied
 from palyra_egress.policy.meaning import meaning
 from palyra_egress.policy.schema import PolicySpec
 from palyra_egress.policy.values import write_duration, write_size
@@ -60,6 +60,8 @@ def _budgets(old: PolicySpec, new: PolicySpec) -> Iterator[Minor]:
     before, after = list(grants_of(old)), list(grants_of(new))
     old_index, new_index = GrantIndex(before), GrantIndex(after)
     for grant in (*after, *before):
+        if is_denied(grant.host, old) or is_denied(grant.host, new):
+            continue  # given on one side only: that is a destination opened or closed
         was, now = old_index.covering(grant), new_index.covering(grant)
         if was is not None and now is not None and was.limits != now.limits:
             yield from _budget_changes(was, now)

@@ -182,7 +182,8 @@ class EnforcementCore:
         addresses = known or await self.resolver.resolve(first.host, first.port)
         if (reason := self.may_speak(request.requester)) is not None:
             return self.service.refusal(request, reason), ()
-        return self.service.decide(request, addresses, self.clocks.now_unix_ms()), addresses
+        now_unix_ms = self.clocks.now_unix_ms()
+        return self.service.decide(request, addresses, now_unix_ms, first), addresses
 
     def _release(
         self,

@@ -222,6 +222,12 @@ def test_adding_deny_rules_never_widens(items: list[str], deny: str) -> None:
     assert not _widens(rules(*items), rules(*items, more=deny))
 
 
+def test_a_denied_host_is_not_told_as_a_looser_budget_of_the_rule_behind() -> None:
+    items = ("hosts: [a.x.test], limits: {max_response_bytes: 9}", "hosts: [.x.test]")
+    deny = "deny: [{id: d0, hosts: [a.x.test]}]\n"
+    assert not _widens(rules(*items), rules(*items, more=deny))
+
+
 _NAMES = ["x.test", "*.x.test", ".x.test", "a.x.test", "*.a.x.test", ".a.x.test", "ax.test"]
 HOSTS = st.sampled_from([*_NAMES, "*.test", "10.0.0.0/8", "10.1.0.0/16", "10.1.2.3"])
 
