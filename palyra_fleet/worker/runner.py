@@ -113,10 +113,11 @@ class _Run:
     async def to_its_end(self, command: Sequence[str], measured: Measurement) -> int:
         group: ProcessGroup | None = None
         try:
-            await self.session.start_lease(self.settings.ttl_ms)
-            await self._until_the_proxy_knows()
-            group = await self._start(command, measured)
-            return await self._watch(group)
+            with _signals_to(self.session, self.settings.forward_signals):
+                await self.session.start_lease(self.settings.ttl_ms)
+                await self._until_the_proxy_knows()
+                group = await self._start(command, measured)
+                return await self._watch(group)
         finally:
             await self._clean_up(group)
 
@@ -156,18 +157,17 @@ class _Run:
 
     async def _watch(self, group: ProcessGroup) -> int:
         """Wait for the program or for a reason to stop it, whichever is first."""
-        with _signals_to(self.session, self.settings.forward_signals):
-            ended = spawn(group.wait(), f"program of {self.lease.lease_id}")
-            either: set[asyncio.Future[Any]] = {ended, self.session.stopped}
-            try:
-                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-                if not ended.done():
-                    stop = self.session.stopped.result()
-                    self.say(_sentence(stop))
-                    await group.end(_first_signal(stop))
-                return await ended
-            finally:
-                ended.cancel()
+        ended = spawn(group.wait(), f"program of {self.lease.lease_id}")
+        either: set[asyncio.Future[Any]] = {ended, self.session.stopped}
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not ended.done():
+                stop = self.session.stopped.result()
+                self.say(_sentence(stop))
+                await group.end(_first_signal(stop))
+            return await ended
+        finally:
+            ended.cancel()
 
     async def _clean_up(self, group: ProcessGroup | None) -> None:
         processes_ended = True if group is None else await group.end()

@@ -3,12 +3,14 @@
 import asyncio
 import json
 import os
+import signal
 import stat
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from palyra_fleet.client import FleetProblem
 from palyra_fleet.tasks import spawn
@@ -16,6 +18,7 @@ from palyra_fleet.wire.models import CleanupReport
 from palyra_fleet.worker.launcher import ArtifactNotFound
 from palyra_fleet.worker.receipt import ReceiptRefused
 from palyra_fleet.worker.runner import ProgramNotStarted
+from tests.fakes.receipt_proxy import ReceiptProxy
 from tests.fakes.worker_bench import Bench
 
 CLEAN = CleanupReport(workspace_removed=True, processes_ended=True, secrets_removed=True)
@@ -245,6 +248,24 @@ async def test_a_program_whose_lease_the_proxy_never_knows_is_not_started(bench:
     bench.settings = replace(bench.settings, proxy_knows_within_ms=1)
     bench.proxy.lease_statuses = [403]
     with pytest.raises(ProgramNotStarted, match="did not get to know the lease"):
+        await bench.run(bench.program("say('never')"))
+    assert bench.worker.cleanups == [CLEAN]
+    assert bench.lines.empty()
+
+
+async def test_a_signal_before_the_program_starts_is_heard_and_nothing_starts(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.settings = replace(bench.settings, proxy_knows_within_ms=60_000)
+    bench.proxy.lease_statuses = [503, 204]
+    answer = bench.proxy.about_lease
+
+    def interrupted_while_asked(request: web.BaseRequest) -> web.StreamResponse:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return answer(request)
+
+    monkeypatch.setattr(ReceiptProxy, "about_lease", lambda _, r: interrupted_while_asked(r))
+    with pytest.raises(ProgramNotStarted, match="no run: SIGTERM"):
         await bench.run(bench.program("say('never')"))
     assert bench.worker.cleanups == [CLEAN]
     assert bench.lines.empty()
