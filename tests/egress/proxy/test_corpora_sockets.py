@@ -11,153 +11,42 @@ import contextlib
 import re
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
 
 import hpack
 import pytest
 
-from palyra_egress.demo.upstream_ca import UpstreamCa
-from palyra_egress.proxy import handler
-from palyra_egress.proxy.pinned_dial import dial_pinned
 from tests.conformance.cases import ALL, CORPORA
-from tests.conformance.not_ours import CASES, KINDS, SOCKETS
+from tests.egress.proxy.corpora_world import (
+    NOT_OURS,
+    OWN_STATUS,
+    RUN_KINDS,
+    SOCKET_CASES,
+    STRICTER,
+    Case,
+    World,
+    ask_inside,
+    open_world,
+    raw_head,
+    runs,
+    through_tls,
+)
 from tests.fakes.proxy_harness import (
-    Harness,
     Reply,
     basic,
-    proxy_harness,
     read_reply,
     read_to_end,
 )
-from tests.fakes.upstream import RecordingUpstream, recording_upstream
-
-type Case = dict[str, Any]
+from tests.fakes.upstream import RecordingUpstream
 
 if not ALL:
     pytest.skip(f"the corpora are not at {CORPORA}", allow_module_level=True)
-
-ALSO_HERE: Final = frozenset({"connect", "inner_host_mismatch", "proxy_authority_parse"})
-SOCKET_CASES: Final = [
-    case
-    for case in ALL
-    if case["kind"] in ALSO_HERE
-    or KINDS.get(case["kind"]) is SOCKETS
-    or CASES.get(case["id"]) is SOCKETS
-]
-
-NO_WEBSOCKET: Final = "websockets are not carried: a request with Upgrade is refused (dv-ws-001)"
-NOT_OURS: Final = {
-    "dv-tls-009": "no TLS client here offers ECH; the hello ends here, its inner name goes nowhere",
-    "dv-tls-010": "no TLS client here offers GREASE ECH; the hello ends here all the same",
-    "dv-tls-026": "no revocation lists are configured",
-    "dv-ws-003": NO_WEBSOCKET,
-    "dv-ws-007": NO_WEBSOCKET + "; open connections of a quarantined worker: test_first_light",
-    "dv-ws-009": NO_WEBSOCKET,
-    "dv-ws-011": "bodies are not scanned in this version",
-    "mp-39": "bounded, and filled only after an allowed CONNECT: test_interception",
-}
-STRICTER: Final = {
-    "dv-raw-002": "a Host that differs from the target is a mismatch; the note accepts a refusal",
-    "dv-con-020": "a Host that differs from the CONNECT target is a mismatch; the note accepts 400",
-    "dv-tls-003": "a trailing dot in the SNI is canonicalised; either is acceptable",
-    "dv-ws-006": "any Upgrade header is refused, whatever Connection says",
-    "ip-ws-137": "any Upgrade header is refused, whatever Connection says",
-}
-# Refused as the case wants, with a status of our own that says more.
-OWN_STATUS: Final = {
-    "dv-raw-003": 421,  # the URL and the Host name two targets: authority_mismatch
-    "dv-raw-037": None,  # the body was on its way already: both sides are cut
-    "dv-raw-038": None,
-    "dv-raw-040": None,
-}
-
-POLICY: Final = """\
-version: 1
-name: corpora
-rules:
-  - id: tls
-    hosts: [allowed.com, allowed2.com, api.example]
-    methods: [GET, POST]
-    private: [127.0.0.0/8]
-  - id: plain
-    hosts: [allowed.com]
-    schemes: [http]
-    ports: [80]
-    methods: [GET, POST]
-    private: [127.0.0.0/8]
-  - id: literal
-    hosts: [127.0.0.1]
-    schemes: [http]
-    ports: [5000]
-    private: [127.0.0.0/8]
-profiles: {test: [tls, plain, literal]}
-"""
-HOSTS: Final = "127.0.0.1 allowed.com allowed2.com evil.com other.com api.example u.example\n"
-
-
-@dataclass
-class World:
-    harness: Harness
-    plain: RecordingUpstream
-    secure: RecordingUpstream
-
-    def nothing_arrived(self) -> None:
-        assert (self.plain.connections, self.secure.connections) == (0, 0)
-
-    def was_refused_in_the_audit(self) -> bool:
-        return any(
-            entry.get("effect") == "deny" or entry.get("outcome") == "aborted"
-            for entry in self.harness.audit()
-        )
-
-    def inner_requests(self) -> list[bytes]:
-        return self.secure.heads
-
-
-@asynccontextmanager
-async def _world(directory: Path, monkeypatch, upstream_names: str) -> AsyncIterator[World]:
-    ca = UpstreamCa.create(directory / "ca")
-    issuer = UpstreamCa.create(directory / "stranger") if upstream_names == "self-signed" else ca
-    names = ("allowed.com", "allowed2.com", "api.example")
-    async with (
-        recording_upstream() as plain,
-        recording_upstream(issuer.server_context(*names)) as secure,
-        proxy_harness(directory / "proxy", POLICY, HOSTS, ca.ca_file) as harness,
-    ):
-        ports = {80: plain.port, 5000: plain.port, 443: secure.port}
-
-        async def mapped(pinned, port, **more):
-            return await dial_pinned(pinned, ports[port], **more)
-
-        monkeypatch.setattr(handler, "dial_pinned", mapped)
-        yield World(harness, plain, secure)
-
-
-def _cases(*kinds: str) -> list[Any]:
-    return [
-        pytest.param(case, id=case["id"])
-        for case in SOCKET_CASES
-        if case["kind"] in kinds and case["id"] not in NOT_OURS
-    ]
-
-
-RUN_KINDS: Final[set[str]] = set()
-
-
-def runs(*kinds: str) -> Any:
-    """Runs every case of these kinds, each in a world of its own."""
-    RUN_KINDS.update(kinds)
-    return pytest.mark.parametrize("case", _cases(*kinds))
 
 
 @pytest.fixture
 async def world(tmp_path, monkeypatch, request) -> AsyncIterator[World]:
     case = request.node.callspec.params["case"] if hasattr(request.node, "callspec") else {}
     names = case.get("input", {}).get("upstream_cert", "") if case else ""
-    async with _world(tmp_path, monkeypatch, names) as made:
+    async with open_world(tmp_path, monkeypatch, names) as made:
         yield made
 
 
@@ -170,47 +59,13 @@ def test_every_socket_case_is_run_or_explained():
     assert set(OWN_STATUS) <= ids - set(NOT_OURS)
 
 
-def _head(*lines: str) -> bytes:
-    return "\r\n".join([*lines, f"Proxy-Authorization: {basic()}", "", ""]).encode()
-
-
-async def _tls(
-    world: World, authority: str, *, sni: str | None, alpn: list[str] | None = None
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
-    """CONNECT and a TLS handshake; None when either is refused."""
-    reader, writer = await world.harness.connect()
-    writer.write(_head(f"CONNECT {authority} HTTP/1.1", f"Host: {authority}"))
-    reply = await read_reply(reader, has_body=lambda status: status != 200)
-    if reply is None or reply.status != 200:
-        return None
-    root = world.harness.proxy.enforcement.authority.root_path
-    context = ssl.create_default_context(cafile=str(root))
-    context.check_hostname = False
-    if alpn:
-        context.set_alpn_protocols(alpn)
-    try:
-        await writer.start_tls(context, server_hostname=sni)
-    except (OSError, ssl.SSLError):
-        return None
-    return reader, writer
-
-
-async def _inner(world: World, host: str, path: str = "/", connect: str = "") -> Reply | None:
-    """A request inside a tunnel to `connect`, naming `host`."""
-    streams = await _tls(world, connect, sni=connect.partition(":")[0])
-    assert streams is not None
-    reader, writer = streams
-    writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
-    return await read_reply(reader)
-
-
 async def test_the_baseline_is_carried(tmp_path, monkeypatch):
-    async with _world(tmp_path, monkeypatch, "") as world:
+    async with open_world(tmp_path, monkeypatch, "") as world:
         reply = await world.harness.send(
-            _head("GET http://allowed.com/ HTTP/1.1", "Host: allowed.com")
+            raw_head("GET http://allowed.com/ HTTP/1.1", "Host: allowed.com")
         )
         assert reply is not None and reply.status == 200
-        inner = await _inner(world, "allowed.com", connect="allowed.com:443")
+        inner = await ask_inside(world, "allowed.com", connect="allowed.com:443")
         assert inner is not None and inner.status == 200
         assert (len(world.plain.heads), len(world.secure.heads)) == (1, 1)
 
@@ -275,9 +130,9 @@ async def test_a_raw_request(world, case):
 @pytest.mark.parametrize("name", ["X-Palyra-Worker", "X-Palyra-Decision", "Palyra-Worker-Key"])
 async def test_headers_in_our_own_name_do_not_leave(tmp_path, monkeypatch, name):
     """What dv-raw-085 and ss-hdr-2 ask for, with our names in place of theirs."""
-    async with _world(tmp_path, monkeypatch, "") as world:
+    async with open_world(tmp_path, monkeypatch, "") as world:
         reply = await world.harness.send(
-            _head("GET http://allowed.com/ HTTP/1.1", "Host: allowed.com", f"{name}: forged")
+            raw_head("GET http://allowed.com/ HTTP/1.1", "Host: allowed.com", f"{name}: forged")
         )
         assert reply is not None and reply.status == 200
         assert b"forged" not in bytes(world.plain.received)
@@ -290,7 +145,9 @@ async def test_an_upstream_cannot_forge_the_proxys_own_headers(world, case):
         b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Palyra-Decision: spoofed\r\n"
         b'Proxy-Status: palyra-egress; details="spoofed"\r\nX-Own: kept\r\n\r\n'
     )
-    reply = await world.harness.send(_head("GET http://allowed.com/ HTTP/1.1", "Host: allowed.com"))
+    reply = await world.harness.send(
+        raw_head("GET http://allowed.com/ HTTP/1.1", "Host: allowed.com")
+    )
     assert reply is not None and reply.headers["x-own"] == "kept"
     assert "spoofed" not in str(reply.headers)
 
@@ -302,7 +159,9 @@ async def test_the_proxys_internal_headers_do_not_leave(world, case):
         f"{name.replace('X-Smokescreen-', 'X-Palyra-')}: t"
         for name in case["input"]["request_header"]
     ]
-    await world.harness.send(_head("GET http://allowed.com/ HTTP/1.1", "Host: allowed.com", *ours))
+    await world.harness.send(
+        raw_head("GET http://allowed.com/ HTTP/1.1", "Host: allowed.com", *ours)
+    )
     assert len(world.plain.heads) == 1
     assert b"x-palyra-" not in bytes(world.plain.received).lower()
 
@@ -311,7 +170,7 @@ async def test_the_proxys_internal_headers_do_not_leave(world, case):
 async def test_the_host_that_leaves_is_the_host_of_the_url(world, case):
     assert case["expected"] == "preserve"
     url, host = case["input"]["url"], case["input"]["host_header"]
-    reply = await world.harness.send(_head(f"GET {url} HTTP/1.1", f"Host: {host}"))
+    reply = await world.harness.send(raw_head(f"GET {url} HTTP/1.1", f"Host: {host}"))
     assert reply is not None and reply.status == 200
     assert _headers_of(world.plain)[b"host"] == host.encode()
 
@@ -321,7 +180,7 @@ async def test_a_head_that_two_parsers_read_differently(world, case):
     headers = case["input"]["headers"]
     if not any(line.lower().startswith("host:") for line in headers):
         headers = ["Host: allowed.com", *headers]
-    reply = await world.harness.send(_head("GET http://allowed.com/ HTTP/1.1", *headers))
+    reply = await world.harness.send(raw_head("GET http://allowed.com/ HTTP/1.1", *headers))
     assert reply is not None and reply.status == 400
     world.nothing_arrived()
 
@@ -356,7 +215,7 @@ async def test_a_connect(world, case):
         return
     extra = [f"Content-Length: {given['content_length']}"] if "content_length" in given else []
     reply = await world.harness.send(
-        _head(f"CONNECT {target} HTTP/1.1", f"Host: {given.get('host', target)}", *extra)
+        raw_head(f"CONNECT {target} HTTP/1.1", f"Host: {given.get('host', target)}", *extra)
     )
     assert reply is not None
     if case["expected"] == "tunnel" and case["id"] not in STRICTER:
@@ -368,10 +227,10 @@ async def test_a_connect(world, case):
 
 
 async def _connect_inside(world: World, target: str) -> None:
-    streams = await _tls(world, "allowed.com:443", sni="allowed.com")
+    streams = await through_tls(world, "allowed.com:443", sni="allowed.com")
     assert streams is not None
     reader, writer = streams
-    writer.write(_head(f"CONNECT {target} HTTP/1.1", f"Host: {target}"))
+    writer.write(raw_head(f"CONNECT {target} HTTP/1.1", f"Host: {target}"))
     reply = await read_reply(reader)
     assert reply is None or 400 <= reply.status < 500
     world.nothing_arrived()
@@ -384,14 +243,18 @@ class MemoryTls:
         root = world.harness.proxy.enforcement.authority.root_path
         context = ssl.create_default_context(cafile=str(root))
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._in, self._out, server_hostname=sni)
+        self.tls = context.wrap_bio(self._in, self._out, server_hostname=sni)
         with contextlib.suppress(ssl.SSLWantReadError):
-            self._tls.do_handshake()
+            self.tls.do_handshake()
         self.hello = self._out.read()
 
     async def get(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
         """Finish the handshake, ask for `/`, and answer with what comes."""
-        for step in (self._tls.do_handshake, self._ask, lambda: self._tls.read(65536)):
+        for step in (
+            self.tls.do_handshake,
+            self._ask,
+            lambda: self.tls.read(65536),
+        ):
             while True:
                 try:
                     got = step()
@@ -405,13 +268,13 @@ class MemoryTls:
         return bytes(got)
 
     def _ask(self) -> None:
-        self._tls.write(b"GET / HTTP/1.1\r\nHost: allowed.com\r\n\r\n")
+        self.tls.write(b"GET / HTTP/1.1\r\nHost: allowed.com\r\n\r\n")
 
 
 async def _pipelined_hello(world: World, target: str) -> None:
     client = MemoryTls(world, "allowed.com")
     reader, writer = await world.harness.connect()
-    writer.write(_head(f"CONNECT {target} HTTP/1.1", f"Host: {target}") + client.hello)
+    writer.write(raw_head(f"CONNECT {target} HTTP/1.1", f"Host: {target}") + client.hello)
     reply = await read_reply(reader, has_body=lambda status: status != 200)
     assert reply is not None and reply.status == 200
     assert (await client.get(reader, writer)).startswith(b"HTTP/1.1 200 OK")
@@ -436,7 +299,7 @@ async def test_a_client_hello(world, case):
     if "client_hello" in given:
         await _fragmented(world, given["connect"])
         return
-    streams = await _tls(world, given["connect"], sni=given["sni"], alpn=given.get("alpn"))
+    streams = await through_tls(world, given["connect"], sni=given["sni"], alpn=given.get("alpn"))
     if streams is not None:
         reader, writer = streams
         if "alpn" in given:  # speak what was offered: a DNS message over TCP
@@ -455,7 +318,7 @@ async def test_a_client_hello(world, case):
 async def _fragmented(world: World, authority: str) -> None:
     client = MemoryTls(world, "allowed.com")
     reader, writer = await world.harness.connect()
-    writer.write(_head(f"CONNECT {authority} HTTP/1.1", f"Host: {authority}"))
+    writer.write(raw_head(f"CONNECT {authority} HTTP/1.1", f"Host: {authority}"))
     reply = await read_reply(reader, has_body=lambda status: status != 200)
     assert reply is not None and reply.status == 200
     for piece in _in_pieces(client.hello):
@@ -479,7 +342,7 @@ async def test_a_server_name_that_is_not_the_tunnels(world, case):
     else:
         authority = connect if ":" in connect else f"{connect}:443"
         sni = given.get("sni") or given["client_hello_sni"]
-        assert await _tls(world, authority, sni=sni) is None
+        assert await through_tls(world, authority, sni=sni) is None
     assert world.was_refused_in_the_audit()
     world.nothing_arrived()
 
@@ -489,7 +352,7 @@ async def test_a_host_inside_the_tunnel_that_is_not_the_tunnels(world, case):
     assert case["expected"] == "deny"
     given = case["input"]
     host = given.get("inner_host") or given["inner_request"].partition("Host: ")[2].split("\r\n")[0]
-    reply = await _inner(world, host, connect=given["connect"])
+    reply = await ask_inside(world, host, connect=given["connect"])
     assert reply is not None and reply.reason == "egress.authority_mismatch"
     world.nothing_arrived()
 
@@ -508,7 +371,7 @@ def _h2_request(headers: dict[str, str]) -> bytes:
 async def test_http2_is_not_carried(world, case):
     """Whatever a stream says: HTTP/2 is not offered, and its preface is refused."""
     assert case["expected"] == "deny"
-    streams = await _tls(world, "allowed.com:443", sni="allowed.com", alpn=["h2"])
+    streams = await through_tls(world, "allowed.com:443", sni="allowed.com", alpn=["h2"])
     assert streams is not None
     reader, writer = streams
     assert writer.get_extra_info("ssl_object").selected_alpn_protocol() is None
@@ -530,7 +393,7 @@ async def test_an_upgrade_is_not_carried(world, case):
     }
     lines = [f"{name}: {value}" for name, value in headers.items()]
     reply = await world.harness.send(
-        _head("GET http://allowed.com/ HTTP/1.1", "Host: allowed.com", *lines)
+        raw_head("GET http://allowed.com/ HTTP/1.1", "Host: allowed.com", *lines)
     )
     assert reply is not None and reply.reason == "egress.upgrade_not_allowed"
     assert case["expected"] in ("deny", "no_tunnel") or case["id"] in STRICTER
@@ -542,6 +405,8 @@ async def test_an_upgrade_that_nobody_asked_for_opens_no_raw_tunnel(world, case)
     assert case["expected"] == "rawtcp=false"
     assert world.harness.proxy.master.options.rawtcp is False
     world.plain.answer = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: foo\r\n\r\nraw bytes"
-    reply = await world.harness.send(_head("GET http://allowed.com/ HTTP/1.1", "Host: allowed.com"))
+    reply = await world.harness.send(
+        raw_head("GET http://allowed.com/ HTTP/1.1", "Host: allowed.com")
+    )
     assert reply is not None and reply.reason == "egress.upstream_protocol"
     await world.plain.wait_until_closed()
