@@ -52,6 +52,13 @@ def _add_up(commands: _Commands) -> None:
 def _add_run(commands: _Commands) -> None:
     run = commands.add_parser("run", help="run any program as a worker of this installation")
     run.add_argument("--profile", help="the policy's profile (needed where there are several)")
+    run.add_argument(
+        "--hours",
+        type=_hours,
+        default=12,
+        metavar="N",
+        help="how long the approval lasts at most (default 12, at most 168); then the run ends",
+    )
     run.add_argument("--run-id", help="the run's id (default: a fresh one)")
     run.add_argument("--worker-id", help="run as this worker (default: a fresh one)")
     run.add_argument("--url", help="the admin API (default: from PALYRA_HOME)")
@@ -126,6 +133,12 @@ def _later(module: str, handler: str) -> Callable[[argparse.Namespace], int]:
         return int(found(arguments))
 
     return call
+
+
+def _hours(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 168:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 168")
+    return int(text)
 
 
 def _address(text: str) -> tuple[str, int]:

@@ -28,8 +28,6 @@ from palyra_fleet.worker.launcher import Launcher, WorkerIdentity, measure
 from palyra_fleet.worker.runner import RunSettings, run_as_worker
 from palyra_fleet.worker.session import SessionSettings
 
-GRANT_FOR_MS = 12 * 3600 * 1000
-
 
 def run(arguments: Namespace) -> int:
     """Run the program; the exit code is the program's own."""
@@ -106,7 +104,7 @@ async def _approve(arguments: Namespace, run_id: str, profile: str) -> None:
                 tool_name=_tool_name(arguments.program[0]),
                 principal=getpass.getuser(),
                 egress_profile=profile,
-                ttl_ms=GRANT_FOR_MS,
+                ttl_ms=arguments.hours * 3_600_000,
             )
         )
     finally:

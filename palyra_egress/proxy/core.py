@@ -31,6 +31,7 @@ from palyra_egress.verdict import Consequence, Limits, NeedsResolution, Verdict
 
 NO_LIMITS: Final = Limits()
 RECEIPTS_PER_MINUTE: Final = 1_200
+STRANGERS_PER_MINUTE: Final = 6_000
 
 
 class Phase(StrEnum):
@@ -82,6 +83,7 @@ class EnforcementCore:
     evidence_waiting: asyncio.Event = field(default_factory=asyncio.Event)
     _rates: RequestRates = field(default_factory=RequestRates)
     _bytes: ByteBudgets = field(default_factory=ByteBudgets)
+    _unanswered: int = 0
 
     # --- may anybody speak, and who is it -------------------------------------------------------
 
@@ -235,6 +237,32 @@ class EnforcementCore:
         except AuditUnavailable:
             return Judgement(Reason.AUDIT_UNAVAILABLE, decision_id, close=True)
         return Judgement(reason, decision_id, close=True)
+
+    def stranger_may_be_answered(self) -> bool:
+        """Whether one more refusal without an identity is answered and audited. Beyond the rate a
+        connection is reset without either, so that nobody without a lease can fill the disk; how
+        many were is audited once a second."""
+        now = self.clocks.now_monotonic_ms()
+        if self._rates.take("strangers", STRANGERS_PER_MINUTE, now):
+            return True
+        self._unanswered += 1
+        return False
+
+    def audit_unanswered(self) -> None:
+        """Write down how many strangers were cut off without an answer since the last time."""
+        count, self._unanswered = self._unanswered, 0
+        if not count:
+            return
+        try:
+            self.audit.append(
+                {
+                    "kind": "unanswered",
+                    "at_unix_ms": self.clocks.now_unix_ms(),
+                    "connections": count,
+                }
+            )
+        except AuditUnavailable:
+            self.connections.cut_everything(Reason.AUDIT_UNAVAILABLE)
 
     def receipt_refusal(self, worker_key_sha256: str) -> Reason | None:
         """Audit a receipt before it leaves; why it may not leave, or None. Anybody can ask for one,

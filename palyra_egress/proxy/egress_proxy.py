@@ -52,6 +52,7 @@ from palyra_fleet.wire.keys import SigningKey
 SYNC_EVERY_S = 0.02
 POLL_POLICY_EVERY_S = 0.25
 EXPIRE_EVERY_S = 0.1
+COUNT_UNANSWERED_EVERY_S = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -117,6 +118,7 @@ class Enforcement:
         self._spawn(self._sync_audit(), "sync the audit log")
         self._spawn(self._poll_policy(), "watch the policy file")
         self._spawn(self._expire(), "expire bindings")
+        self._spawn(self._count_unanswered(), "count unanswered strangers")
         self.core.phase = Phase.READY
 
     def problems(self) -> dict[str, str]:
@@ -183,6 +185,11 @@ class Enforcement:
             if self.policy_file.problem not in (None, problem):
                 _log.error("the policy in force stays: %s", self.policy_file.problem)
             problem = self.policy_file.problem
+
+    async def _count_unanswered(self) -> None:
+        while True:
+            await asyncio.sleep(COUNT_UNANSWERED_EVERY_S)
+            self.core.audit_unanswered()
 
     async def _expire(self) -> None:
         """End what may not go on: leases whose time is over, and everything once the view is stale,

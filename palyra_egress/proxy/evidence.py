@@ -134,6 +134,23 @@ class EvidenceSpool:
     def acknowledge(self, seq: int) -> None:
         """The fleet holds everything up to `seq`; remember it durably. Raises SpoolUnavailable."""
         self._pending = [evidence for evidence in self._pending if evidence.seq > seq]
+        self._write_mark(seq)
+
+    def rewind(self, seq: int) -> bool:
+        """The fleet holds less than it had acknowledged (it was restored from a backup): everything
+        after `seq` is pending again. False when that changes nothing. Raises SpoolUnavailable."""
+        if seq >= self._delivered_seq():
+            return False
+        self._write_mark(seq)
+        self._pending, self._seq, self._previous_sha256 = [], 0, _GENESIS_SHA256
+        try:
+            self._read_back()
+        except OSError as error:
+            self._broken = True
+            raise SpoolUnavailable(f"{self._spool}: {error.strerror}") from error
+        return True
+
+    def _write_mark(self, seq: int) -> None:
         temporary = self._mark.with_suffix(".new")
         try:
             with temporary.open("w", encoding="ascii") as file:

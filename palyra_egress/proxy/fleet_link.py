@@ -12,11 +12,13 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from palyra_egress.proxy.core import EnforcementCore
-from palyra_fleet.client.errors import FleetError
+from palyra_fleet.client.errors import FleetError, FleetProblem
 from palyra_fleet.client.proxy import ProxyClient
 
 RETRY_AFTER_S = 0.25
 RETRY_AT_MOST_S = 2.0
+SEQUENCE_GAP = "violation.seq_gap"
+TAKEN_OVER = frozenset({"quarantined", "already_quarantined"})
 
 _log = logging.getLogger(__name__)
 
@@ -69,9 +71,29 @@ class FleetLink:
             await self.core.evidence_waiting.wait()
 
     async def deliver_pending(self) -> None:
-        """Send what is pending once. Raises FleetError at the first that is not taken."""
+        """Send what is pending once. Raises FleetError at the first that is not taken.
+
+        Only where the fleet says that the worker is quarantined does it take over the block: what
+        it merely recorded (a lease it does not know) stays blocked here.
+        """
         for evidence in self.core.spool.pending:
-            await self.client.send_violation(evidence.envelope)
-            if evidence.quarantines:
+            try:
+                answer = await self.client.send_violation(evidence.envelope)
+            except FleetProblem as problem:
+                if problem.reason == SEQUENCE_GAP:
+                    await self._catch_up()
+                raise
+            if answer.outcome in TAKEN_OVER:
                 self.core.view.evidence_delivered(evidence.worker_id)
             self.core.spool.acknowledge(evidence.seq)
+
+    async def _catch_up(self) -> None:
+        """The fleet misses evidence it had: it was restored. Hand in again what it lacks, with the
+        workers of it blocked until it has it."""
+        chain = await self.client.evidence_chain()
+        if not self.core.spool.rewind(chain.seq):
+            return
+        _log.warning("the fleet holds evidence up to %d only; handing in the rest again", chain.seq)
+        for evidence in self.core.spool.pending:
+            if evidence.quarantines:
+                self.core.view.block_here(evidence.worker_id)

@@ -368,6 +368,10 @@ class ConnectionGuard:
         return self.core.may_speak(who) if who is not None else Reason.NO_IDENTITY
 
     def _refuse_unjudged(self, reason: Reason) -> Judgement:
+        """Refuse before there is a canonical request. Too many strangers are only cut off."""
+        if self.requester is None and not self.core.stranger_may_be_answered():
+            self._connection.abort(Reason.RATE_LIMITED)
+            return Judgement(Reason.RATE_LIMITED, "", close=True)
         return self.core.refuse_early(reason, self.requester)
 
     def _refuse_target(self, refused: TargetRefused, kind: RequestKind) -> Judgement:

@@ -1,0 +1,91 @@
+"""Handing evidence to a real fleet: what it takes over, and what a restored fleet gets again."""
+
+import base64
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from palyra_egress.proxy.fleet_link import FleetLink
+from palyra_fleet.client.errors import FleetProblem
+from palyra_fleet.client.proxy import ProxyClient
+from palyra_fleet.serve import FleetServer, token_sha256
+from palyra_fleet.service import FleetService
+from palyra_fleet.settings import FleetSettings
+from palyra_fleet.wire.keys import SigningKey
+from palyra_fleet.wire.models import EnrolKeyRequest
+from tests.egress.proxy.test_spool_and_log import VIOLATION
+from tests.fakes.proxy_harness import WORKER, Harness, proxy_harness
+
+POLICY = "version: 1\nname: test\nprofiles: {test: []}\n"
+
+
+@asynccontextmanager
+async def fleet_for(harness: Harness, state: Path) -> AsyncIterator[FleetLink]:
+    """A link to a real fleet of its own, which has enrolled the harness's proxy."""
+    settings = harness.proxy.enforcement.settings
+    key = SigningKey.load(settings.key_file)
+    service = await FleetService.start(FleetSettings(state_dir=state))
+    public_key = base64.b64encode(key.public_key).decode()
+    enrolment = EnrolKeyRequest(name=settings.proxy_id, public_key=public_key)
+    await service.enrol_proxy("test", enrolment)
+    try:
+        with tempfile.TemporaryDirectory(prefix="link-") as directory:
+            socket_path = Path(directory) / "run" / "fleet.sock"
+            token = token_sha256("t" * 43)
+            async with FleetServer.start(service, socket_path, "127.0.0.1", 0, token):
+                client = ProxyClient(socket_path, key)
+                try:
+                    yield FleetLink(harness.core, client)
+                finally:
+                    await client.close()
+    finally:
+        await service.close()
+
+
+@pytest.fixture
+async def harness(tmp_path: Path) -> AsyncIterator[Harness]:
+    async with proxy_harness(tmp_path / "proxy", POLICY) as running:
+        yield running
+
+
+async def test_what_the_fleet_only_records_stays_blocked_here(harness: Harness, tmp_path: Path):
+    """The fleet never gave that lease: it quarantines nobody, so its word must not unblock."""
+    harness.core.view.block_here(WORKER)
+    harness.core.spool.append(VIOLATION)
+    async with fleet_for(harness, tmp_path / "fleet") as link:
+        await link.deliver_pending()
+        assert (await link.client.evidence_chain()).seq == 1
+    assert harness.core.spool.pending == ()
+    harness.tell("block", worker_id=WORKER)
+    harness.tell("unblock", worker_id=WORKER)
+    assert harness.core.view.is_blocked(WORKER)
+
+
+async def test_a_fleet_restored_from_a_backup_gets_all_it_lacks_again(
+    harness: Harness, tmp_path: Path
+):
+    for _ in range(3):
+        harness.core.spool.append(VIOLATION)
+    async with fleet_for(harness, tmp_path / "fleet") as link:
+        await link.deliver_pending()
+    assert harness.core.spool.pending == ()
+    harness.core.spool.append(VIOLATION)
+    async with fleet_for(harness, tmp_path / "restored") as link:
+        with pytest.raises(FleetProblem, match="expected evidence 1, got 4"):
+            await link.deliver_pending()
+        assert [evidence.seq for evidence in harness.core.spool.pending] == [1, 2, 3, 4]
+        assert harness.core.view.is_blocked(WORKER)
+        await link.deliver_pending()
+        assert (await link.client.evidence_chain()).seq == 4
+    assert harness.core.spool.pending == ()
+
+
+async def test_a_fleet_that_holds_no_less_rewinds_nothing(harness: Harness, tmp_path: Path):
+    harness.core.spool.append(VIOLATION)
+    async with fleet_for(harness, tmp_path / "fleet") as link:
+        await link.deliver_pending()
+        assert not harness.core.spool.rewind((await link.client.evidence_chain()).seq)
+    assert harness.core.spool.pending == ()

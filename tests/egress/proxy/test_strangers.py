@@ -1,0 +1,54 @@
+"""Clients that show no lease: answered and audited up to a rate, beyond it only cut off."""
+
+from pathlib import Path
+
+import pytest
+
+from palyra_egress.proxy import core
+from tests.egress.proxy.lanes import chaos, plain_head
+from tests.fakes.proxy_harness import Reply
+
+RATE = 3
+
+
+def without_credentials(raw: bytes) -> bytes:
+    lines = raw.split(b"\r\n")
+    return b"\r\n".join(line for line in lines if not line.lower().startswith(b"proxy-auth"))
+
+
+async def test_a_flood_of_strangers_writes_a_bounded_log_and_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(core, "STRANGERS_PER_MINUTE", RATE)
+    async with chaos(tmp_path) as world:
+        stranger = without_credentials(plain_head(world, "GET"))
+        replies: list[Reply | None] = [await world.harness.send(stranger) for _ in range(10)]
+        assert [reply.status for reply in replies if reply is not None] == [407] * RATE
+        world.core.audit_unanswered()
+        kinds = [entry["kind"] for entry in world.harness.audit()]
+        assert kinds.count("verdict") == RATE
+        counted = [e["connections"] for e in world.harness.audit() if e["kind"] == "unanswered"]
+        assert sum(counted) == 10 - RATE
+        world.nothing_was_dialled()
+
+
+async def test_a_malformed_head_of_a_stranger_counts_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(core, "STRANGERS_PER_MINUTE", 1)
+    async with chaos(tmp_path) as world:
+        first = await world.harness.send(b"GET nonsense\r\n\r\n")
+        assert first is not None and first.status == 400
+        assert await world.harness.send(b"GET nonsense\r\n\r\n") is None
+
+
+async def test_a_flood_of_strangers_takes_nothing_from_who_holds_a_lease(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(core, "STRANGERS_PER_MINUTE", 1)
+    async with chaos(tmp_path) as world:
+        known = plain_head(world, "GET")
+        for _ in range(3):
+            await world.harness.send(without_credentials(known))
+        reply = await world.harness.send(known)
+        assert reply is not None and reply.status == 200
