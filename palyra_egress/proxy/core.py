@@ -16,7 +16,13 @@ from typing import Final
 
 from ulid import ULID
 
-from palyra_egress.audit.chain import AuditFields
+from palyra_egress.audit.entries import (
+    early_entry,
+    receipt_entry,
+    transfer_entry,
+    unanswered_entry,
+    verdict_entry,
+)
 from palyra_egress.audit.log import AuditLog, AuditUnavailable
 from palyra_egress.destination.resolver import ResolutionRefused, Resolver
 from palyra_egress.proxy.bindings import Authentication, BindingView, Ended
@@ -24,7 +30,7 @@ from palyra_egress.proxy.budgets import ByteBudgets
 from palyra_egress.proxy.connections import ConnectionTable, LiveConnection
 from palyra_egress.proxy.evidence import EvidenceSpool, SpoolUnavailable, Violation
 from palyra_egress.proxy.rates import RequestRates
-from palyra_egress.reasons import Reason, row
+from palyra_egress.reasons import Reason
 from palyra_egress.request import EgressRequest, Requester
 from palyra_egress.service import EgressProxyPolicyService
 from palyra_egress.verdict import Consequence, Limits, NeedsResolution, Verdict
@@ -198,10 +204,9 @@ class EnforcementCore:
         """Audit the verdict, carry out its consequence, and only then let it out."""
         decision_id = str(ULID())
         now = self.clocks.now_unix_ms()
-        entry = _verdict_entry(verdict, request, addresses, decision_id, now)
-        entry["judged_in_ms"] = self.clocks.now_monotonic_ms() - started_monotonic_ms
+        took_ms = self.clocks.now_monotonic_ms() - started_monotonic_ms
         try:
-            self.audit.append(entry)
+            self.audit.append(verdict_entry(verdict, request, addresses, decision_id, now, took_ms))
             if verdict.consequence is not Consequence.NONE and not verdict.allowed:
                 self._punish(verdict, request, decision_id, now, speaker)
         except (AuditUnavailable, SpoolUnavailable):
@@ -222,17 +227,13 @@ class EnforcementCore:
         decision_id = str(ULID())
         try:
             self.audit.append(
-                {
-                    "kind": "verdict",
-                    "at_unix_ms": self.clocks.now_unix_ms(),
-                    "decision_id": decision_id,
-                    "effect": "deny",
-                    "reason": reason.value,
-                    "class": row(reason).reason_class.value,
-                    "early": True,
-                    "policy_digest": self.service.policy_digest,
-                    **_who(requester),
-                }
+                early_entry(
+                    reason,
+                    requester,
+                    decision_id,
+                    self.service.policy_digest,
+                    self.clocks.now_unix_ms(),
+                )
             )
         except AuditUnavailable:
             return Judgement(Reason.AUDIT_UNAVAILABLE, decision_id, close=True)
@@ -254,13 +255,7 @@ class EnforcementCore:
         if not count:
             return
         try:
-            self.audit.append(
-                {
-                    "kind": "unanswered",
-                    "at_unix_ms": self.clocks.now_unix_ms(),
-                    "connections": count,
-                }
-            )
+            self.audit.append(unanswered_entry(count, self.clocks.now_unix_ms()))
         except AuditUnavailable:
             self.connections.cut_everything(Reason.AUDIT_UNAVAILABLE)
 
@@ -271,14 +266,8 @@ class EnforcementCore:
         if not self._rates.take("receipts", RECEIPTS_PER_MINUTE, now_monotonic_ms):
             return Reason.RATE_LIMITED
         try:
-            self.audit.append(
-                {
-                    "kind": "receipt",
-                    "at_unix_ms": self.clocks.now_unix_ms(),
-                    "worker_key_sha256": worker_key_sha256,
-                    "policy_digest": self.service.policy_digest,
-                }
-            )
+            now = self.clocks.now_unix_ms()
+            self.audit.append(receipt_entry(worker_key_sha256, self.service.policy_digest, now))
         except AuditUnavailable:
             return Reason.AUDIT_UNAVAILABLE
         return None
@@ -288,17 +277,8 @@ class EnforcementCore:
     ) -> None:
         """The end of an allowed exchange: bytes each way, duration, how it ended."""
         try:
-            self.audit.append(
-                {
-                    "kind": "transfer",
-                    "at_unix_ms": self.clocks.now_unix_ms(),
-                    "decision_id": decision_id,
-                    "outcome": outcome,
-                    "request_bytes": sent,
-                    "response_bytes": received,
-                    "duration_ms": ms,
-                }
-            )
+            now = self.clocks.now_unix_ms()
+            self.audit.append(transfer_entry(decision_id, outcome, sent, received, ms, now))
         except AuditUnavailable:
             self.connections.cut_everything(Reason.AUDIT_UNAVAILABLE)
 
@@ -343,45 +323,3 @@ class EnforcementCore:
 def _account(verdict: Verdict, request: EgressRequest) -> str:
     """What budgets are counted under: one worker and one rule."""
     return f"{request.requester.worker_id}/{verdict.rule_id}"
-
-
-def _who(requester: Requester | None) -> AuditFields:
-    if requester is None:
-        return {"worker_id": None, "lease_id": None, "run_id": None, "profile": None}
-    return {
-        "worker_id": requester.worker_id,
-        "lease_id": requester.lease_id,
-        "run_id": requester.run_id,
-        "profile": requester.profile,
-    }
-
-
-def _verdict_entry(
-    verdict: Verdict,
-    request: EgressRequest,
-    addresses: tuple[str, ...],
-    decision_id: str,
-    now_unix_ms: int,
-) -> AuditFields:
-    would_deny = verdict.would_deny.value if verdict.would_deny is not None else None
-    return {
-        "kind": "verdict",
-        "at_unix_ms": now_unix_ms,
-        "decision_id": decision_id,
-        "effect": verdict.effect.value,
-        "reason": verdict.reason.value,
-        "class": verdict.reason_class.value,
-        "would_deny": would_deny,
-        "method": request.method,
-        "target": request.url[:2048],
-        "host": request.host,
-        "port": request.port,
-        "rule_id": verdict.rule_id,
-        "policy_file": verdict.policy_file,
-        "policy_line": verdict.line,
-        "policy_digest": verdict.policy_digest,
-        "fingerprint": verdict.fingerprint,
-        "addresses": list(addresses),
-        "consequence": verdict.consequence.value,
-        **_who(request.requester),
-    }

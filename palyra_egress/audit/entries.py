@@ -1,0 +1,117 @@
+"""What an audit entry holds, kind by kind. Pure.
+
+`verdict`: one per decision, written before it is released. `transfer`: the end of an allowed
+exchange. `receipt`: the proxy vouched for a worker's key. `unanswered`: strangers that were cut off
+without a verdict, counted. `recovered` is the log's own. No entry holds a secret or a query string.
+Times are Unix milliseconds (`_unix_ms`), lengths of time milliseconds (`_ms`), sizes bytes.
+"""
+
+from typing import Final
+
+from palyra_egress.audit.chain import AuditFields
+from palyra_egress.reasons import Reason, row
+from palyra_egress.request import EgressRequest, Requester
+from palyra_egress.verdict import Verdict
+
+MAX_TARGET: Final = 2048
+
+
+def who_fields(requester: Requester | None) -> AuditFields:
+    """The identity an entry stands under, or none."""
+    if requester is None:
+        return {"worker_id": None, "lease_id": None, "run_id": None, "profile": None}
+    return {
+        "worker_id": requester.worker_id,
+        "lease_id": requester.lease_id,
+        "run_id": requester.run_id,
+        "profile": requester.profile,
+    }
+
+
+def verdict_entry(
+    verdict: Verdict,
+    request: EgressRequest,
+    addresses: tuple[str, ...],
+    decision_id: str,
+    at_unix_ms: int,
+    judged_in_ms: int,
+) -> AuditFields:
+    """A decision about a canonical request; `addresses` is the whole answer that was judged."""
+    return {
+        "kind": "verdict",
+        "at_unix_ms": at_unix_ms,
+        "decision_id": decision_id,
+        "effect": verdict.effect.value,
+        "reason": verdict.reason.value,
+        "class": verdict.reason_class.value,
+        "would_deny": verdict.would_deny.value if verdict.would_deny is not None else None,
+        "method": request.method,
+        "target": request.url[:MAX_TARGET],
+        "host": request.host,
+        "port": request.port,
+        "rule_id": verdict.rule_id,
+        "policy_file": verdict.policy_file,
+        "policy_line": verdict.line,
+        "policy_digest": verdict.policy_digest,
+        "fingerprint": verdict.fingerprint,
+        "addresses": list(addresses),
+        "consequence": verdict.consequence.value,
+        "judged_in_ms": judged_in_ms,
+        **who_fields(request.requester),
+    }
+
+
+def early_entry(
+    reason: Reason,
+    requester: Requester | None,
+    decision_id: str,
+    policy_digest: str,
+    at_unix_ms: int,
+) -> AuditFields:
+    """A refusal before there was a canonical request."""
+    return {
+        "kind": "verdict",
+        "at_unix_ms": at_unix_ms,
+        "decision_id": decision_id,
+        "effect": "deny",
+        "reason": reason.value,
+        "class": row(reason).reason_class.value,
+        "early": True,
+        "policy_digest": policy_digest,
+        **who_fields(requester),
+    }
+
+
+def transfer_entry(
+    decision_id: str,
+    outcome: str,
+    request_bytes: int,
+    response_bytes: int,
+    duration_ms: int,
+    at_unix_ms: int,
+) -> AuditFields:
+    """The end of an allowed exchange: bytes each way, duration, how it ended."""
+    return {
+        "kind": "transfer",
+        "at_unix_ms": at_unix_ms,
+        "decision_id": decision_id,
+        "outcome": outcome,
+        "request_bytes": request_bytes,
+        "response_bytes": response_bytes,
+        "duration_ms": duration_ms,
+    }
+
+
+def receipt_entry(worker_key_sha256: str, policy_digest: str, at_unix_ms: int) -> AuditFields:
+    """The proxy vouched that it saw this key."""
+    return {
+        "kind": "receipt",
+        "at_unix_ms": at_unix_ms,
+        "worker_key_sha256": worker_key_sha256,
+        "policy_digest": policy_digest,
+    }
+
+
+def unanswered_entry(connections: int, at_unix_ms: int) -> AuditFields:
+    """How many strangers were cut off without an answer since the last such entry."""
+    return {"kind": "unanswered", "at_unix_ms": at_unix_ms, "connections": connections}
