@@ -69,6 +69,7 @@ class ConnectionGuard:
         self._exchange: Exchange | None = None
         self._answers = Answers()
         self._decision_id = ""
+        self._finished_flow_id = ""
 
     # --- the connection -------------------------------------------------------------------------
 
@@ -123,7 +124,8 @@ class ConnectionGuard:
         if who is None:
             return found.refusal or Reason.BAD_CREDENTIALS
         if self.requester is not None and self.requester != who:
-            return Reason.IDENTITY_CHANGED
+            other = self.requester.worker_id != who.worker_id
+            return Reason.FOREIGN_CREDENTIALS if other else Reason.IDENTITY_CHANGED
         if self.requester is None:
             if not self.core.connections.identify(self._connection, who.worker_id):
                 return Reason.TOO_MANY_CONNECTIONS
@@ -141,14 +143,15 @@ class ConnectionGuard:
 
     async def _judge_connect(self, flow: http.HTTPFlow) -> Judgement:
         head = self._take_head()
+        hosts = flow.request.headers.get_all("host")
         if (reason := self._identify(flow.request.headers)) is not None:
-            return self._refuse_unjudged(reason)
+            return self._refuse_caller(reason, RequestKind.CONNECT, head, hosts)
         if self._tunnel is not None or self.requester is None:
             raise Refused(Reason.PROTOCOL_NOT_SUPPORTED)
         if body_may_follow(flow.request):  # RFC 9110 section 9.3.6: CONNECT has no content
             return self._refuse_unjudged(Reason.REQUEST_MALFORMED)
         try:
-            target = connect_target(head, flow.request.headers.get_all("host"))
+            target = connect_target(head, hosts)
         except TargetRefused as refused:
             return self._refuse_target(refused, RequestKind.CONNECT)
         request = egress_request(RequestKind.CONNECT, target, self.requester)
@@ -232,7 +235,7 @@ class ConnectionGuard:
             if is_own_target(head):
                 return self._answer_own(head, headers)
             if (reason := self._identify(headers)) is not None:
-                return self._refuse_unjudged(reason)
+                return self._refuse_caller(reason, RequestKind.REQUEST, head, hosts)
             if self.requester is None:
                 raise Refused(Reason.INTERNAL)
             target = plain_target(head, hosts)
@@ -270,6 +273,8 @@ class ConnectionGuard:
         if self._answers.has_answered(flow):
             return
         exchange = self._exchange
+        if exchange is None and flow.id == self._finished_flow_id:
+            raise Refused(Reason.UPSTREAM_PROTOCOL, audited=True)  # answered before it was asked
         if exchange is None or exchange.flow_id != flow.id:
             raise Refused(Reason.INTERNAL)
         if not exchange.holds(flow.request) or flow.server_conn.via is not None:
@@ -374,6 +379,20 @@ class ConnectionGuard:
             return Judgement(Reason.RATE_LIMITED, "", close=True)
         return self.core.refuse_early(reason, self.requester)
 
+    def _refuse_caller(
+        self, reason: Reason, kind: RequestKind, head: RequestHead, hosts: list[str]
+    ) -> Judgement:
+        """A caller that may not speak. Another worker's credentials on this worker's connection
+        cost this worker what the policy says."""
+        if reason is not Reason.FOREIGN_CREDENTIALS or self.requester is None:
+            return self._refuse_unjudged(reason)
+        read = connect_target if kind is RequestKind.CONNECT else plain_target
+        try:
+            request = egress_request(kind, read(head, hosts), self.requester)
+        except TargetRefused:
+            return self._refuse_unjudged(reason)
+        return self.core.refuse(request, reason, self._connection)
+
     def _refuse_target(self, refused: TargetRefused, kind: RequestKind) -> Judgement:
         """A request whose target does not fit: inside a tunnel the tunnel's request stands for it,
         elsewhere what its request line named, so that a mismatch costs what the policy says."""
@@ -415,6 +434,7 @@ class ConnectionGuard:
         if exchange is None:
             return
         exchange.ended = True
+        self._finished_flow_id = exchange.flow_id
         self.core.transferred(
             exchange.judgement.decision_id,
             outcome,

@@ -41,7 +41,7 @@ rules:
 profiles:
   test: [api, plain]
 violations:
-  quarantine: [private_target, metadata_target, authority_mismatch]
+  quarantine: [private_target, metadata_target, authority_mismatch, foreign_credentials]
 """
 HOSTS = "127.0.0.1 api.example plain.example hidden.example\n"
 
@@ -237,6 +237,26 @@ async def test_a_request_body_over_its_budget_is_refused_before_or_cut_while_str
     assert bytes(secure.received).count(b"@") <= 1024
 
 
+async def test_a_server_that_answers_early_is_not_our_fault(world):
+    """The answer arrives; a body that goes on is cut off, and no fault of the proxy is audited."""
+    harness, secure, _ = world
+    authority = f"api.example:{secure.port}"
+    secure.answer = b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n"
+    _, reader, writer = await harness.tunnel(authority)
+    writer.write(
+        f"POST /open/up HTTP/1.1\r\nHost: {authority}\r\n"
+        "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n".encode()
+    )
+    reply = await read_reply(reader)
+    assert reply is not None and reply.status == 403
+    with contextlib.suppress(ConnectionError):
+        writer.write(b"3\r\ndef\r\n0\r\n\r\n")
+        async with asyncio.timeout(5):
+            assert await reader.read() == b""
+    assert bytes(secure.received).count(b"def") == 0
+    assert [entry["reason"] for entry in harness.verdicts()] == ["egress.allowed"] * 2
+
+
 async def test_a_response_over_its_budget_is_refused_or_cut(world):
     harness, secure, _ = world
     authority = f"api.example:{secure.port}"
@@ -291,10 +311,11 @@ async def test_an_upstream_with_an_untrusted_certificate_is_not_spoken_to(world,
         assert bytes(impostor.received) == b""
 
 
-async def test_a_second_identity_on_one_connection_is_refused(world):
+async def test_another_workers_credentials_on_this_connection_quarantine_its_worker(world):
     harness, _, plain = world
     authority = f"plain.example:{plain.port}"
     reader, writer = await harness.connect()
+    reply = None
     for credentials, status in ((basic(), 200), (basic(OTHER_LEASE, OTHER_SECRET), 403)):
         writer.write(
             f"GET http://{authority}/ HTTP/1.1\r\nHost: {authority}\r\n"
@@ -302,8 +323,28 @@ async def test_a_second_identity_on_one_connection_is_refused(world):
         )
         reply = await read_reply(reader)
         assert reply is not None and reply.status == status
-    assert reply.reason == "egress.identity_changed"
+    assert reply is not None and reply.reason == "egress.foreign_credentials"
     assert len(plain.heads) == 1
+    (evidence,) = harness.core.spool.pending
+    assert evidence.worker_id == WORKER
+    assert not harness.core.view.is_blocked(OTHER_WORKER)
+
+
+async def test_another_lease_of_the_same_worker_on_one_connection_is_only_refused(world):
+    harness, _, plain = world
+    newer = "01BX5ZZKBKACTAV9WEVGEMMVS9"
+    harness.tell("bind", bindings=(binding(lease=newer, fence=1),))
+    authority = f"plain.example:{plain.port}"
+    reader, writer = await harness.connect()
+    reply = None
+    for credentials in (basic(), basic(newer)):
+        writer.write(
+            f"GET http://{authority}/ HTTP/1.1\r\nHost: {authority}\r\n"
+            f"Proxy-Authorization: {credentials}\r\n\r\n".encode()
+        )
+        reply = await read_reply(reader)
+    assert reply is not None and reply.reason == "egress.identity_changed"
+    assert harness.core.spool.pending == ()
 
 
 async def test_another_workers_block_does_not_touch_this_one(world):
