@@ -13,7 +13,7 @@ import resource
 import socket
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Final, cast
 
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.master import Master
@@ -88,12 +88,25 @@ def make_master() -> Master:
     return master
 
 
+class FrozenOptions:
+    """The option values that the layers read, copied once: nothing can change them any more, and
+    reading one costs no type check (mitmproxy checks at each read)."""
+
+    def __init__(self, options: Options) -> None:
+        names: set[str] = options.keys()  # type: ignore[no-untyped-call]
+        self.__dict__.update({name: getattr(options, name) for name in names})
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"the option {name} is locked")
+
+
 class EgressListener:
     """The workers' side: accepts, builds the handler, runs it to its end."""
 
     def __init__(self, master: Master, make_guard: GuardFactory) -> None:
         self._master = master
         self._make_guard = make_guard
+        self._options = cast(Options, FrozenOptions(master.options))
         self._mode = mode_specs.ProxyMode.parse("regular")
         self._server: asyncio.Server | None = None
 
@@ -117,7 +130,7 @@ class EgressListener:
                 self._master,
                 reader,
                 writer,
-                self._master.options,
+                self._options,
                 self._mode,
                 make_guard=self._make_guard,
             )
