@@ -83,7 +83,9 @@ class ViewHub:
             async with asyncio.timeout(TICK_EVERY_S):
                 return await queue.get()
         except TimeoutError:
-            return self._message("tick")
+            # what came while the wait was given up goes first: a tick carries the newest number,
+            # and a proxy that hears an older one after it takes the fleet for rolled back
+            return self._message("tick") if queue.empty() else queue.get_nowait()
 
     def _take_worker(self, worker: WorkerRecord) -> None:
         if not worker.confined:
