@@ -75,8 +75,8 @@ class SignedRequest:
 
 
 def token_sha256(token: str) -> str:
-    """How an operator's token is kept: lower-case hex SHA-256."""
-    return hashlib.sha256(token.encode()).hexdigest()
+    """How an operator's token is kept: lower-case hex SHA-256. Takes any header's text."""
+    return hashlib.sha256(token.encode(errors="surrogateescape")).hexdigest()
 
 
 @dataclass(slots=True)

@@ -43,6 +43,7 @@ def refusal_of(gate: TokenGate, authorization: str | None, now: int = 0) -> ApiR
         f"Bearer {TOKEN.upper()}",
         f"Bearer Bearer {TOKEN}",
         "Bearer \u00fcber",
+        "Bearer \udcff\udcfe",  # bytes that are not UTF-8, as the server hands them on
         "Bearer " + "x" * 8000,
     ],
 )
