@@ -4,10 +4,10 @@
 following a symbolic link out, and then looks: True only if nothing has that name any more.
 """
 
+import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,23 +37,25 @@ class Workspace:
         return WorkspaceScopeModel(workspace_root=str(self.root), allowed_paths=(str(self.root),))
 
     def remove(self) -> bool:
-        """Delete everything; True only if it is gone."""
-        shutil.rmtree(self.root, onexc=_open_up_and_retry)
+        """Delete everything; True only if it is gone, and was what `create` made to the end."""
+        if self.root.is_symlink():
+            self.root.unlink(missing_ok=True)  # where the program took its files, nobody knows
+            return False
+        shutil.rmtree(self.root, ignore_errors=True)
+        if self.root.is_dir():
+            _open_up(self.root)
+            shutil.rmtree(self.root, ignore_errors=True)
         return not os.path.lexists(self.root)
 
 
-def _open_up_and_retry(action: Callable[..., object], path: str, error: BaseException) -> None:
-    """Give the owner back the rights the program took away, and try once more."""
-    if isinstance(error, FileNotFoundError):
-        return
-    parent = Path(path).parent
-    try:
-        parent.chmod(0o700)
-        if not Path(path).is_symlink():
-            Path(path).chmod(0o700)
-        if Path(path).is_dir() and not Path(path).is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            Path(path).unlink(missing_ok=True)
-    except OSError:
-        del action  # what is still there is seen by the look afterwards
+def _open_up(root: Path) -> None:
+    """Give the owner back the rights the program took away: on directories at and below `root`
+    only, never through a link. What still cannot be deleted is seen by the look afterwards."""
+    with contextlib.suppress(OSError):
+        root.chmod(0o700)
+    for directory, names, _ in os.walk(root, followlinks=False):
+        for name in names:
+            path = Path(directory, name)
+            with contextlib.suppress(OSError):
+                if not path.is_symlink():
+                    path.chmod(0o700)

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from palyra_fleet.worker.workspace import Workspace
 
 
@@ -41,5 +43,23 @@ def test_a_workspace_replaced_by_a_link_is_not_believed_to_be_gone(tmp_path: Pat
     workspace.temporary.rmdir()
     workspace.root.rmdir()
     workspace.root.symlink_to(outside)
-    workspace.remove()
+    before = tmp_path.stat().st_mode, outside.stat().st_mode
+    assert not workspace.remove()
     assert outside.exists()
+    assert not workspace.root.is_symlink()
+    assert (tmp_path.stat().st_mode, outside.stat().st_mode) == before
+
+
+@pytest.mark.parametrize("mode", [0, 0o555])
+def test_rights_that_the_program_took_away_at_every_level_keep_nothing(
+    tmp_path: Path, mode: int
+) -> None:
+    tmp_path.chmod(0o755)
+    workspace = Workspace.create(tmp_path)
+    deepest = workspace.root / "a" / "b" / "c"
+    deepest.mkdir(parents=True)
+    (deepest / "file").write_text("")
+    for directory in (deepest, deepest.parent, deepest.parent.parent, workspace.root):
+        directory.chmod(mode)
+    assert workspace.remove()
+    assert tmp_path.stat().st_mode & 0o777 == 0o755
