@@ -23,7 +23,7 @@ from aiohttp import web
 
 from palyra_fleet.api.application import ApiSettings, make_application
 from palyra_fleet.api.callers import token_sha256
-from palyra_fleet.api.protocol import connection_of
+from palyra_fleet.api.protocol import MAX_ADMIN_CONNECTIONS, FleetConnection
 from palyra_fleet.api.routes import Listener
 from palyra_fleet.clock import now_unix_ms
 from palyra_fleet.service import FleetService
@@ -88,7 +88,9 @@ class FleetServer:
             async with AsyncExitStack() as serving:
                 for listener, listening in sockets.items():
                     application = make_application(listener, service, settings, clock)
-                    await serving.enter_async_context(_served(application, listening))
+                    # only we can reach the socket file, and a fleet may have many workers
+                    most = MAX_ADMIN_CONNECTIONS if listener is Listener.ADMIN else None
+                    await serving.enter_async_context(_served(application, listening, most))
                 yield cls(socket_path, _url_of(admin))
         finally:
             for listening in sockets.values():
@@ -123,25 +125,29 @@ def write_admin_url(path: Path, admin_url: str) -> None:
 
 def _read_token(path: Path) -> str:
     try:
-        mode = path.stat().st_mode
+        found = path.stat()
         token = path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ServeError(f"{path}: cannot read the token file") from error
-    if mode & 0o077:
-        raise ServeError(f"{path}: mode {mode & 0o777:o} is too open; expected 600")
+    if found.st_uid != os.geteuid():
+        raise ServeError(f"{path}: belongs to another user, who knows this token")
+    if found.st_mode & 0o077:
+        raise ServeError(f"{path}: mode {found.st_mode & 0o777:o} is too open; expected 600")
     if len(token) < TOKEN_BYTES:
         raise ServeError(f"{path}: holds no token; remove the file to have a new one made")
     return token
 
 
 @asynccontextmanager
-async def _served(application: web.Application, listening: socket.socket) -> AsyncIterator[None]:
+async def _served(
+    application: web.Application, listening: socket.socket, most: int | None
+) -> AsyncIterator[None]:
     """Accept connections until the block ends; then end what is open, and clean up."""
     runner = web.AppRunner(application, handle_signals=False, shutdown_timeout=_CLOSE_WITHIN_S)
     await runner.setup()
     try:
         loop = asyncio.get_running_loop()
-        accepting = await loop.create_server(lambda: connection_of(runner), sock=listening)
+        accepting = await loop.create_server(lambda: FleetConnection(runner, most), sock=listening)
         try:
             yield
         finally:

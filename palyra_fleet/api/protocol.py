@@ -21,13 +21,47 @@ SECURITY_HEADERS: Final = {
 }
 _MAX_LINE_BYTES: Final = 4096
 _MAX_HEADER_BYTES: Final = 8190
+IDLE_WITHIN_S: Final = 30.0
+"""How long a connection may be without a whole request head; longer than our clients keep one."""
+MAX_ADMIN_CONNECTIONS: Final = 256
+"""How many connections the admin listener has at once. Any local program may open them."""
 _log = logging.getLogger(__name__)
 
 
 class FleetConnection(web.RequestHandler):
     """A connection of either listener."""
 
-    __slots__ = ()
+    __slots__ = ("_most",)
+
+    def __init__(self, runner: web.AppRunner, most: int | None) -> None:
+        """Belongs to the listener of a runner that is set up, with at most `most` at once."""
+        server = runner.server
+        if server is None:
+            raise RuntimeError("the runner is not set up")
+        super().__init__(
+            server,
+            loop=asyncio.get_running_loop(),
+            access_log=None,  # type: ignore[arg-type]  # no access log: aiohttp takes None
+            max_line_size=_MAX_LINE_BYTES,
+            max_field_size=_MAX_HEADER_BYTES,
+            auto_decompress=False,
+            keepalive_timeout=IDLE_WITHIN_S,
+        )
+        self._most = most
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Make room first: who only holds connections loses the oldest, so that no local program
+        can use up the process's descriptors or keep the operator out."""
+        others = [] if self._manager is None else self._manager.connections
+        if self._most is not None and len(others) >= self._most:
+            ours = [one for one in others if isinstance(one, FleetConnection)]
+            next((one for one in ours if one.asks_nothing), ours[0]).force_close()
+        super().connection_made(transport)
+
+    @property
+    def asks_nothing(self) -> bool:
+        """No whole request has come that is not answered."""
+        return not self._request_in_progress and not self._messages
 
     def handle_error(
         self,
@@ -40,24 +74,10 @@ class FleetConnection(web.RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("an answer has begun; the connection is closed instead")
         reason = ApiReason.REQUEST_INVALID if status < 500 else ApiReason.INTERNAL
-        if reason is ApiReason.INTERNAL:
+        gone = isinstance(exc, ConnectionError)  # the caller went away: no fault of ours
+        if reason is ApiReason.INTERNAL and not gone:
             _log.error("a request failed below the application: %s", type(exc).__name__)
         response = problem_of_api(ApiRefusal(reason))
         response.headers.update(SECURITY_HEADERS)
         response.force_close()
         return response
-
-
-def connection_of(runner: web.AppRunner) -> FleetConnection:
-    """A new connection for the application of a runner that is set up."""
-    server = runner.server
-    if server is None:
-        raise RuntimeError("the runner is not set up")
-    return FleetConnection(
-        server,
-        loop=asyncio.get_running_loop(),
-        access_log=None,  # type: ignore[arg-type]  # no access log: aiohttp takes None
-        max_line_size=_MAX_LINE_BYTES,
-        max_field_size=_MAX_HEADER_BYTES,
-        auto_decompress=False,
-    )

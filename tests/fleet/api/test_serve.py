@@ -1,5 +1,7 @@
 """Where the fleet listens and the files beside it: private, local, never over somebody else's."""
 
+import asyncio
+import os
 import socket
 import stat
 from contextlib import AbstractAsyncContextManager
@@ -15,7 +17,7 @@ from palyra_fleet.serve import (
     write_admin_url,
 )
 from tests.fakes.fleet_service import FakeFleetService
-from tests.fakes.raw_http import ask
+from tests.fakes.raw_http import ask, open_connection
 
 
 def starting(
@@ -60,6 +62,36 @@ async def test_a_directory_that_others_may_enter_is_refused(tmp_path: Path) -> N
     with pytest.raises(ServeError, match="others may enter"):
         async with starting(tmp_path / "run" / "fleet.sock"):
             pass
+
+
+async def test_connections_that_ask_nothing_do_not_keep_the_operator_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("palyra_fleet.serve.MAX_ADMIN_CONNECTIONS", 4)
+    async with starting(tmp_path / "run" / "fleet.sock") as server:
+        held = []
+        for head in (b"", b"GET /liv") * 6:
+            held.append(await open_connection(server.admin_url))
+            held[-1][1].write(head)
+            assert (await ask(server.admin_url, "GET", "/livez")).status == 200
+        closed = await asyncio.gather(*(reader.read() for reader, _ in held[:8]))
+        assert not any(closed)
+        for _, writer in held:
+            writer.close()
+
+
+async def test_a_connection_that_does_not_ask_in_time_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("palyra_fleet.api.protocol.IDLE_WITHIN_S", 0.05)
+    path = tmp_path / "run" / "fleet.sock"
+    async with starting(path):
+        for head in (b"", b"GET /livez HTTP/1.1\r\nHost: lo"):
+            reader, writer = await open_connection(path)
+            writer.write(head)
+            async with asyncio.timeout(5):
+                assert await reader.read() == b""
+            writer.close()
 
 
 async def test_a_path_too_long_for_a_socket_is_refused_in_words(tmp_path: Path) -> None:
@@ -119,3 +151,12 @@ def test_the_admin_url_file_is_replaced_whole(tmp_path: Path) -> None:
     write_admin_url(path, "http://127.0.0.1:22222")
     assert path.read_text() == "http://127.0.0.1:22222\n"
     assert [file.name for file in path.parent.iterdir()] == ["admin.url"]
+
+
+def test_a_token_file_of_another_user_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_or_create_operator_token(tmp_path / "operator.token")
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(ServeError, match="another user"):
+        load_or_create_operator_token(tmp_path / "operator.token")
