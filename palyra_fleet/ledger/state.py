@@ -54,7 +54,8 @@ class LedgerState:
     def load(
         self, records: Iterable[Record], highest_fence: int, now_unix_ms: int, heartbeat_ms: int
     ) -> None:
-        """Fill an empty ledger from the store. A live worker gets one timeout to beat again."""
+        """Fill an empty ledger from the store. A live worker gets one timeout to beat again, and
+        the quarantines of the last minute still count as a storm."""
         self.highest_fence = highest_fence
         self.high_water_unix_ms = now_unix_ms
         for record in records:
@@ -62,6 +63,9 @@ class LedgerState:
         for worker in self.workers.values():
             if worker.liveness is Liveness.LIVE:
                 self._beat(Beat(worker.worker_id, 0, now_unix_ms + heartbeat_ms))
+        quarantined_at = (w.quarantine.at_unix_ms for w in self.workers.values() if w.quarantine)
+        recent = (at for at in quarantined_at if at + STORM_WINDOW_MS > now_unix_ms)
+        self.recent_quarantines.extend(sorted(recent))
 
     def apply(self, decision: Decision) -> None:
         """Take over a decision. The caller has made it durable."""

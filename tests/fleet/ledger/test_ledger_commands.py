@@ -17,6 +17,7 @@ from palyra_fleet.ledger.facts import (
 )
 from palyra_fleet.ledger.manager import WorkerFleetManager
 from palyra_fleet.ledger.policy import BindingLevel, WorkerFleetPolicy
+from palyra_fleet.ledger.state import LedgerState
 from palyra_fleet.refusals import FleetReason
 from tests.fakes.ledger_world import SCOPE, LedgerWorld, attested, reasons, refused, ulid
 
@@ -310,3 +311,16 @@ def test_what_the_policy_cannot_hold_it_refuses_to_promise() -> None:
     ):
         with pytest.raises(ValueError, match=r"leases|binding|limit"):
             WorkerFleetPolicy(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_storm_outlasts_a_restart_and_no_longer_than_its_minute() -> None:
+    world = LedgerWorld()
+    for number in (1, 2, 3):
+        world.register(ulid(number))
+        world.do(world.manager.quarantine(ulid(number), "alice", "why", 3_000 * number))
+    records = tuple(world.manager.state.workers.values())
+    at_once, later = LedgerState(), LedgerState()
+    at_once.load(records, 0, 9_000, 30_000)
+    later.load(records, 0, 66_000, 30_000)
+    assert at_once.recent_quarantines == world.manager.state.recent_quarantines
+    assert list(later.recent_quarantines) == [9_000]
