@@ -51,7 +51,7 @@ class SqliteFleetStore:
     async def open(self, now_unix_ms: int) -> Snapshot:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fleet-store")
         try:
-            return await self._run(lambda: self._open(now_unix_ms))
+            return await self._run(lambda: self._open_or_refuse(now_unix_ms))
         except BaseException:
             await self.close()
             raise
@@ -134,6 +134,13 @@ class SqliteFleetStore:
             text = "the outcome of an earlier commit is unknown; start the fleet again"
             raise StoreFailed(text, ambiguous=False)
         return self._connection
+
+    def _open_or_refuse(self, now_unix_ms: int) -> Snapshot:
+        try:
+            return self._open(now_unix_ms)
+        except (KeyError, ValueError, OverflowError, sqlite3.Error) as error:
+            text = f"{self._state_dir}: damaged ({type(error).__name__}); restore it from a backup"
+            raise StateUnusable(text) from error
 
     def _open(self, now_unix_ms: int) -> Snapshot:
         state_directory.prepare(self._state_dir)

@@ -147,9 +147,9 @@ def _check_chain_tail(connection: sqlite3.Connection, path: Path) -> None:
         " sha256 FROM events ORDER BY seq DESC LIMIT ?",
         (TAIL_ENTRIES,),
     ).fetchall()
-    tail = [event_of(row) for row in reversed(rows)]
-    start = ChainHead(tail[0].seq - 1, tail[0].previous_sha256) if tail else ChainHead()
     try:
+        tail = [event_of(row) for row in reversed(rows)]
+        start = ChainHead(tail[0].seq - 1, tail[0].previous_sha256) if tail else ChainHead()
         end = follow(start, tail)
     except ChainBroken as error:
         raise StateUnusable(f"{path}: the event log is broken ({error}); {_RESTORE}") from error

@@ -22,7 +22,7 @@ from palyra_fleet.ledger.decision import (
 from palyra_fleet.ledger.facts import WorkerRecord
 from palyra_fleet.store import codec
 from palyra_fleet.store.event_chain import canonical
-from palyra_fleet.store.protocol import StoreConflict
+from palyra_fleet.store.protocol import ChainBroken, StateUnusable, StoreConflict
 from palyra_fleet.wire.models import EventView
 
 type EventRow = tuple[int, int, str, str, str | None, str | None, str, str, str]
@@ -36,17 +36,21 @@ EVIDENCE_COLUMNS = (
 
 
 def event_of(row: EventRow) -> EventView:
-    return EventView(
-        seq=row[0],
-        at_unix_ms=row[1],
-        reason=row[2],
-        actor=row[3],
-        worker_id=row[4],
-        lease_id=row[5],
-        detail=json.loads(row[6]),
-        previous_sha256=row[7],
-        sha256=row[8],
-    )
+    """Raises ChainBroken for what this module never wrote."""
+    try:
+        return EventView(
+            seq=row[0],
+            at_unix_ms=row[1],
+            reason=row[2],
+            actor=row[3],
+            worker_id=row[4],
+            lease_id=row[5],
+            detail=json.loads(row[6]),
+            previous_sha256=row[7],
+            sha256=row[8],
+        )
+    except (ValueError, RecursionError):
+        raise ChainBroken(f"event {row[0]} is not one") from None
 
 
 def write_event(connection: sqlite3.Connection, entry: EventView) -> None:
@@ -195,10 +199,19 @@ def _write_evidence(connection: sqlite3.Connection, evidence: EvidenceRecord) ->
     )
 
 
+def _read_worker(admission: str, body: str) -> WorkerRecord:
+    worker = codec.read_worker(body)
+    if worker.admission.value != admission:
+        text = f"worker '{worker.worker_id}' is stored as two things; restore from a backup"
+        raise StateUnusable(text)
+    return worker
+
+
 def load_records(connection: sqlite3.Connection, now_unix_ms: int) -> tuple[Record, ...]:
     """Everything the in-memory ledger holds: live leases and usable grants only."""
     records: list[Record] = [
-        codec.read_worker(body) for (body,) in connection.execute("SELECT body FROM workers")
+        _read_worker(admission, body)
+        for admission, body in connection.execute("SELECT admission, body FROM workers")
     ]
     records += (
         codec.read_lease(body)

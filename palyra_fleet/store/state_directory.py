@@ -21,7 +21,10 @@ AUTHORITY = "authority"
 def prepare(state_dir: Path) -> None:
     """Create the directory, or refuse one that others may enter."""
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    mode = state_dir.stat().st_mode & 0o777
+    found = state_dir.stat()
+    if found.st_uid != os.geteuid():
+        raise StateUnusable(f"{state_dir}: belongs to another user; the fleet's state must not")
+    mode = found.st_mode & 0o777
     if mode & 0o077:
         raise StateUnusable(
             f"{state_dir}: mode {mode:o} is too open for the fleet's state; run: chmod 700 on it"

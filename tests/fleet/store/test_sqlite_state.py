@@ -159,3 +159,42 @@ async def test_a_damaged_record_is_refused_without_showing_it(tmp_path: Path) ->
     text = await _refusal(state)
     assert "damaged" in text
     assert "free" not in text
+
+
+async def test_a_directory_of_another_user_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _written(tmp_path / "state")
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    assert "another user" in await _refusal(tmp_path / "state")
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "UPDATE events SET detail = '{' WHERE seq = 3",
+        "UPDATE events SET detail = '[]' WHERE seq = 3",
+        f"UPDATE events SET detail = '{'[' * 100_000}' WHERE seq = 3",
+        "UPDATE meta SET value = 'x' WHERE key = 'epoch'",
+        "UPDATE meta SET value = '99999999999999999999' WHERE key = 'high_water_unix_ms'",
+        "DELETE FROM meta WHERE key = 'highest_fence'",
+        "DELETE FROM meta WHERE key = 'chain_seq'",
+        "DROP TABLE tombstones",
+        "UPDATE workers SET admission = 'quarantined'",
+        "UPDATE workers SET body = replace(body, 'active', 'banned')",
+    ],
+)
+async def test_what_was_edited_by_hand_is_refused_in_words(tmp_path: Path, edit: str) -> None:
+    await _written(tmp_path / "state")
+    _edit(tmp_path / "state", edit)
+    assert "backup" in await _refusal(tmp_path / "state")
+
+
+async def test_an_event_edited_while_the_fleet_runs_breaks_the_chain(tmp_path: Path) -> None:
+    await _written(tmp_path / "state")
+    store = SqliteFleetStore(tmp_path / "state")
+    await store.open(1_000)
+    _edit(tmp_path / "state", "UPDATE events SET detail = '{' WHERE seq = 3")
+    with pytest.raises(ChainBroken):
+        await store.verify_events()
+    await store.close()
