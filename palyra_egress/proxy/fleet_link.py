@@ -32,6 +32,7 @@ class FleetLink:
     view_problem: str | None = "the fleet has not been heard yet"
     evidence_problem: str | None = None
     heard: asyncio.Event = field(default_factory=asyncio.Event)
+    _chain_compared: bool = False
 
     async def follow_view(self) -> None:
         """Follow the stream for ever."""
@@ -42,6 +43,9 @@ class FleetLink:
                     async for message in messages:
                         ended = self.core.view.apply(message, self.core.clocks.now_monotonic_ms())
                         self.core.connections.cut(ended)
+                        if message.kind == "snapshot":  # perhaps another state than before
+                            self._chain_compared = False
+                            self.core.evidence_waiting.set()
                         self.view_problem = None
                         self.heard.set()
                         wait_s = RETRY_AFTER_S
@@ -59,6 +63,7 @@ class FleetLink:
             self.core.evidence_waiting.clear()
             try:
                 await self.deliver_pending()
+                await self.compare_chain()
                 self.evidence_problem = None
                 wait_s = RETRY_AFTER_S
             except FleetError as error:
@@ -86,6 +91,15 @@ class FleetLink:
             if answer.outcome in TAKEN_OVER:
                 self.core.view.evidence_delivered(evidence.worker_id)
             self.core.spool.acknowledge(evidence.seq)
+
+    async def compare_chain(self) -> None:
+        """Once per stream of the fleet: does it hold what it acknowledged? A restored fleet forgot
+        its quarantines too, and must not wait for the next violation to hear of them."""
+        if self._chain_compared:
+            return
+        await self._catch_up()
+        await self.deliver_pending()
+        self._chain_compared = True
 
     async def _catch_up(self) -> None:
         """The fleet misses evidence it had: it was restored. Hand in again what it lacks, with the

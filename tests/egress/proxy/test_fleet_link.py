@@ -89,3 +89,16 @@ async def test_a_fleet_that_holds_no_less_rewinds_nothing(harness: Harness, tmp_
         await link.deliver_pending()
         assert not harness.core.spool.rewind((await link.client.evidence_chain()).seq)
     assert harness.core.spool.pending == ()
+
+
+async def test_a_restored_fleet_is_told_without_a_new_violation(harness: Harness, tmp_path: Path):
+    harness.core.spool.append(VIOLATION)
+    async with fleet_for(harness, tmp_path / "fleet") as link:
+        await link.deliver_pending()
+        await link.compare_chain()
+        assert not harness.core.view.is_blocked(WORKER)
+    async with fleet_for(harness, tmp_path / "restored") as link:
+        await link.compare_chain()
+        assert (await link.client.evidence_chain()).seq == 1
+    assert harness.core.view.is_blocked(WORKER)
+    assert harness.core.spool.pending == ()
