@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from palyra_egress.audit.chain import AuditFields, ChainHead, link
+from palyra_egress.audit.entries import verdict_entry
 from palyra_egress.policy.compile import CompiledPolicy
 from palyra_egress.policy.decide import decide, precheck
-from palyra_egress.proxy.core import _verdict_entry
 from palyra_egress.request import Requester
 from palyra_egress.verdict import NeedsResolution
 from tests.egress.policy.policy_text import PUBLIC, request
@@ -27,7 +27,7 @@ def entry(
     if isinstance(answer, NeedsResolution):
         addresses = tuple(resolved)
         answer = decide(policy, asked, addresses, at)
-    return _verdict_entry(answer, asked, addresses, "decision-1", at)
+    return verdict_entry(answer, asked, addresses, "decision-1", at, 0)
 
 
 def early(reason: str = "egress.no_identity") -> AuditFields:
