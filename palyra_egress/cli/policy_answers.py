@@ -23,7 +23,7 @@ from palyra_egress.policy.findings import (
     as_text,
     finding_of,
 )
-from palyra_egress.policy.load import load_policy, read_policy_bytes
+from palyra_egress.policy.load import load_policy_file
 from palyra_egress.policy.policy_diff import CHANGE_TITLES
 from palyra_egress.policy.values import EXPECTED_TIME, read_time_unix_ms
 
@@ -81,7 +81,7 @@ def moment(args: argparse.Namespace) -> int:
 
 
 def read_named(file: str, *, with_tests: bool = True) -> CompiledPolicy:
-    return load_policy(read_policy_bytes(Path(file)), file, with_tests=with_tests)
+    return load_policy_file(file, with_tests=with_tests)
 
 
 def write_whole(path: Path, text: bytes) -> None:

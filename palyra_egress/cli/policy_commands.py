@@ -83,7 +83,7 @@ def _add_file_commands(commands: _Commands) -> None:
         commands,
         "fmt",
         "write policy files in the one canonical form",
-        "Comments are kept and the meaning never changes; a file that does not load is refused. "
+        "Comments are kept and the meaning never changes; a file with mistakes is refused. "
         "Without an option the text is printed.",
     )
     parser.add_argument("files", nargs="+", metavar="FILE")

@@ -42,12 +42,16 @@ def check(args: argparse.Namespace) -> int:
                 "ok": True,
                 "name": policy.name,
                 "digest": policy.digest,
+                "files": list(policy.spec.files),
                 "warnings": as_rows(told),
             }
         )
     elif not put_for_machines(args.output, findings):
         for line in as_text(finding for finding in findings if finding.counts):
             say(line)
+        if len(policy.spec.files) > 1:
+            put("files, in the order they are read:")
+            put_lines(f"  {number}. {file}" for number, file in enumerate(policy.spec.files, 1))
         put(
             f"{args.file}: good: {policy.name}, {len(policy.rules)} rules, "
             f"{len(policy.profiles)} profiles, {len(policy.spec.tests)} tests, {policy.digest}"

@@ -8,9 +8,11 @@ look-ups whatever the number of rules, also of rules for one host.
 Rules that share host, endpoint and method are tried in order of path specificity (a literal segment
 before `*` before `**` before no path at all), then by rule id: never in file order. Rules that can
 allow nothing (an empty list somewhere) open no endpoint. The digest is the SHA-256 of the file's
-bytes, in hex: anyone can recompute it, and an edited comment is an edited policy.
+bytes, in hex: anyone can recompute it, and an edited comment is an edited policy. Where a policy
+has several files, it is the SHA-256 of all of them in their order, with names and lengths.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final, NamedTuple
@@ -35,6 +37,7 @@ class CompiledRule:
     """
 
     rule_id: str
+    file: str
     line: int
     private: tuple[AddressRange, ...]
     until_unix_ms: int | None
@@ -140,6 +143,7 @@ class HostRules:
 @dataclass(slots=True, eq=False)
 class CompiledDeny:
     rule_id: str
+    file: str
     line: int
     reason: str | None
 
@@ -182,10 +186,27 @@ def policy_digest(source: bytes) -> str:
     return sha256(source).hexdigest()
 
 
-def _compile_rule(spec: RuleSpec, defaults: Limits) -> CompiledRule:
+def files_digest(files: Sequence[tuple[str, bytes]]) -> str:
+    """The digest of (name, bytes) in reading order; that of one file is of its bytes alone.
+
+    Names are relative to the outermost file's directory, and that file's own name is left out. The
+    NUL in front stands in no text that YAML allows, so no single file has the digest of several.
+    """
+    if len(files) == 1:
+        return policy_digest(files[0][1])
+    digest = sha256(b"\0palyra-policy-files:1\n")
+    for name, source in files:
+        for part in (name.encode(), source):
+            digest.update(b"%d:" % len(part))
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def _compile_rule(spec: RuleSpec, file: str, defaults: Limits) -> CompiledRule:
     limits = effective_limits(spec, defaults)
     return CompiledRule(
         rule_id=spec.rule_id,
+        file=spec.file or file,
         line=spec.position.line,
         private=spec.private,
         until_unix_ms=spec.until_unix_ms,
@@ -219,11 +240,12 @@ def _distinct(hosts: tuple[HostPattern, ...]) -> list[HostPattern]:
     return list({(host.kind, host.name, host.addresses): host for host in hosts}.values())
 
 
-def _compile_deny(specs: tuple[DenySpec, ...]) -> HostIndex[CompiledDeny]:
+def _compile_deny(specs: tuple[DenySpec, ...], file: str) -> HostIndex[CompiledDeny]:
     index: HostIndex[CompiledDeny] = HostIndex()
     for spec in sorted(specs, key=lambda deny: deny.rule_id):
         for host in spec.hosts:
-            index.slot(host, CompiledDeny(spec.rule_id, spec.position.line, spec.reason))
+            place = (spec.file or file, spec.position.line)
+            index.slot(host, CompiledDeny(spec.rule_id, *place, spec.reason))
     return index
 
 
@@ -240,7 +262,9 @@ def compile_penalties(spec: PolicySpec) -> dict[Reason, Penalty]:
 def compile_policy(spec: PolicySpec, digest: str) -> CompiledPolicy:
     """The judge's tables for one policy; the spec must have passed the reader."""
     specs = {rule.rule_id: rule for rule in spec.rules}
-    rules = {rule_id: _compile_rule(rule, spec.limits) for rule_id, rule in specs.items()}
+    rules = {
+        rule_id: _compile_rule(rule, spec.file, spec.limits) for rule_id, rule in specs.items()
+    }
     return CompiledPolicy(
         file=spec.file,
         name=spec.name,
@@ -254,7 +278,7 @@ def compile_policy(spec: PolicySpec, digest: str) -> CompiledPolicy:
             for profile in spec.profiles
         },
         rules=rules,
-        deny=_compile_deny(spec.deny),
+        deny=_compile_deny(spec.deny, spec.file),
         penalties=compile_penalties(spec),
         spec=spec,
     )

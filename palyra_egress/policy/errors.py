@@ -33,6 +33,9 @@ class ProblemCode(StrEnum):
     NEEDS_ACKNOWLEDGEMENT = "needs_acknowledgement"
     NEVER_ALLOWED = "never_allowed"
     DUPLICATE_ID = "duplicate_id"
+    SET_TWICE = "set_twice"
+    BAD_INCLUDE = "bad_include"
+    INCLUDE_CYCLE = "include_cycle"
     UNKNOWN_RULE = "unknown_rule"
     UNKNOWN_PROFILE = "unknown_profile"
     NO_CONSEQUENCE = "no_consequence"
@@ -72,16 +75,24 @@ class PolicyFileError(ValueError):
     """A policy file that is refused, with every problem found in it."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems = tuple(sorted(problems, key=lambda problem: problem.position))
+        given = tuple(problems)
+        order = {problem.file: number for number, problem in reversed(list(enumerate(given)))}
+        self.problems = tuple(
+            sorted(given, key=lambda problem: (order[problem.file], problem.position))
+        )
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
 class Problems:
-    """Collects the problems of one file."""
+    """Collects the problems of one file, or of several that share one list (`of`)."""
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, found: list[Problem] | None = None) -> None:
         self.file = file
-        self.found: list[Problem] = []
+        self.found: list[Problem] = [] if found is None else found
+
+    def of(self, file: str) -> "Problems":
+        """The same collection, for problems in another file."""
+        return Problems(file, self.found)
 
     def add(
         self,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from palyra_egress.destination.address_class import AddressClass, classify
-from palyra_egress.policy.compile import CompiledPolicy, CompiledRule
+from palyra_egress.policy.compile import CompiledDeny, CompiledPolicy, CompiledRule
 from palyra_egress.policy.decide import decide, precheck
 from palyra_egress.policy.match import find_hosts
 from palyra_egress.policy.paths import read_path
@@ -45,6 +45,11 @@ class Explanation:
         return [f"{step.name:<10} {step.finding}" for step in self.steps]
 
 
+def _line(policy: CompiledPolicy, rule: CompiledRule | CompiledDeny) -> str:
+    """Where a rule stands, with its file where the policy has several."""
+    return f"line {rule.line}" if rule.file == policy.file else f"{rule.file}:{rule.line}"
+
+
 def _request_steps(policy: CompiledPolicy, request: EgressRequest) -> list[Step]:
     literal = classify(request.host)
     is_literal = literal.address_class is not AddressClass.UNPARSABLE
@@ -58,7 +63,9 @@ def _request_steps(policy: CompiledPolicy, request: EgressRequest) -> list[Step]
         steps.append(Step("path", "malformed" if form is None else f"compared as {form.form}"))
     denied = find_hosts(policy.deny, request, literal if is_literal else None)
     steps.append(
-        Step("deny", f"{denied[0].rule_id}, line {denied[0].line}" if denied else "no deny rule")
+        Step(
+            "deny", f"{denied[0].rule_id}, {_line(policy, denied[0])}" if denied else "no deny rule"
+        )
     )
     index = policy.profiles.get(request.requester.profile)
     if index is None:
@@ -66,7 +73,7 @@ def _request_steps(policy: CompiledPolicy, request: EgressRequest) -> list[Step]
         return [*steps, Step("profile", f"{request.requester.profile!r} is none of: {known}")]
     steps.append(Step("profile", request.requester.profile))
     named = [
-        f"{rule.rule_id} (line {rule.line})"
+        f"{rule.rule_id} ({_line(policy, rule)})"
         for host_rules in find_hosts(index, request, literal if is_literal else None)
         for rule in host_rules.rules
     ]

@@ -37,7 +37,9 @@ def _read_ignore(node: Node, problems: Problems) -> LintIgnore | None:
     rule_id, profile = fields.text("rule"), fields.text("profile")
     if code is None or reason is None or until_unix_ms is None:
         return None
-    return LintIgnore(node.position, LintCode(code), rule_id, profile, reason, until_unix_ms)
+    return LintIgnore(
+        node.position, LintCode(code), rule_id, profile, reason, until_unix_ms, problems.file
+    )
 
 
 def read_ignores(fields: Fields | None, problems: Problems) -> tuple[LintIgnore, ...]:

@@ -26,6 +26,7 @@ from palyra_egress.policy.schema import (
 from palyra_egress.policy.values import (
     DURATION_PATTERN,
     ID_PATTERN,
+    INCLUDE_PATTERN,
     MAX_SIZE_BYTES,
     SIZE_PATTERN,
     TIME_PATTERN,
@@ -77,6 +78,7 @@ VALUES: Final[dict[Holds, Schema]] = {
     Holds.TEST_REQUEST: _text("[^ ]+ [^ ].*"),
     Holds.TEST_ANSWER: _text("allow|(?:deny|observe)(?: [a-z_0-9]+)?"),
     Holds.LINT_CODE: _words(*IGNORABLE),
+    Holds.INCLUDE: _text(INCLUDE_PATTERN),
 }
 
 

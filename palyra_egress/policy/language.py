@@ -41,6 +41,7 @@ class Holds(StrEnum):
     TEST_REQUEST = "test_request"
     TEST_ANSWER = "test_answer"
     LINT_CODE = "lint_code"
+    INCLUDE = "include"
 
 
 class Number(StrEnum):
@@ -193,6 +194,7 @@ POLICY: Final = Section(
             required=f"version: {LANGUAGE_VERSION}",
         ),
         Key("name", Holds.IDENTIFIER, "the policy's name", required=EXPECTED_ID),
+        Key("include", Holds.INCLUDE, "files of this policy, read before this one", _LIST),
         Key("mode", Holds.MODE, "observe decides, reports what it would refuse, lets it pass"),
         Key("tls", _TLS, "how tunnels are carried"),
         Key("limits", FILE_LIMITS, "what holds where a rule says nothing else"),

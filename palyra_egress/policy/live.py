@@ -1,22 +1,21 @@
-"""A policy file that may change while the program runs.
+"""A policy file, with all that it includes, that may change while the program runs.
 
-`PolicyFile.poll` looks at the file (following symlinks, so that a swapped link is a change) and, if
-device, inode, size or modification time differ from the last look, reads and validates it. Output:
-a new `CompiledPolicy` to put in force, or None if there is nothing new or the new text is not good;
-then `problem` says why and the last good policy stays. Invariants: nothing half-read is ever
-returned (a file that changes while it is read is read again at the next poll), a bad or vanished
-file never replaces a good policy, and `problem` is None exactly when the newest text is in force.
-It reads no clock and starts no thread: the caller decides how often to poll, and polls in a thread
-of its own, because a file of thousands of rules takes seconds to read.
+`PolicyFile.poll` looks at every file of the policy (following symlinks, so that a swapped link is a
+change; also at those that were missing) and, if device, inode, size or modification time of any
+differ from the last look, reads and validates them all. Output: a new `CompiledPolicy` to put in
+force, or None if there is nothing new or the new text is not good; then `problem` says why and the
+last good policy stays. Invariants: nothing half-read is ever returned (where a file changes while
+they are read, all are read again at the next poll), a bad or vanished file never replaces a good
+policy, and `problem` is None exactly when the newest text is in force. It reads no clock and starts
+no thread: the caller decides how often to poll, and polls in a thread of its own, because files of
+thousands of rules take seconds to read.
 """
 
 from pathlib import Path
 
-from palyra_egress.policy.compile import CompiledPolicy, policy_digest
+from palyra_egress.policy.compile import CompiledPolicy
 from palyra_egress.policy.errors import PolicyFileError
-from palyra_egress.policy.load import load_policy, read_policy_bytes
-
-type Stamp = tuple[int, int, int, int, int, str]
+from palyra_egress.policy.load import Stamp, is_at_rest, load_files, look, read_files
 
 
 class PolicyFile:
@@ -26,36 +25,26 @@ class PolicyFile:
         self.path = Path(path)
         self.policy: CompiledPolicy | None = None
         self.problem: str | None = "the policy file has not been read yet"
-        self._stamp: Stamp | None = None
-
-    def _look(self) -> Stamp | None:
-        """What identifies the file's present content without reading it; None if it is gone."""
-        try:
-            real = self.path.resolve()
-            found = real.stat()
-        except OSError:
-            return None
-        times = (found.st_mtime_ns, found.st_ctime_ns)
-        return (found.st_dev, found.st_ino, found.st_size, *times, str(real))
+        self._looks: dict[Path, Stamp | None] = {}
 
     def poll(self) -> CompiledPolicy | None:
         """The new policy if there is one that is good; otherwise None."""
-        stamp = self._look()
-        if stamp is None:
-            self._stamp = None
+        if look(self.path) is None:
+            self._looks = {}
             self.problem = f"{self.path}: the policy file is gone or cannot be read"
             return None
-        if stamp == self._stamp:
+        if self._looks and is_at_rest(self._looks):
             return None
         try:
-            source = read_policy_bytes(self.path)
-            if self._look() != stamp:
+            files = read_files(self.path, str(self.path))
+            if not is_at_rest(files.looks):
                 return None
-            self._stamp = stamp
-            if self.policy is not None and policy_digest(source) == self.policy.digest:
+            self._looks = files.looks
+            is_known = self.policy is not None and files.digest == self.policy.digest
+            if is_known and files.is_whole:
                 self.problem = None
                 return None
-            policy = load_policy(source, str(self.path))
+            policy = load_files(files)
         except PolicyFileError as error:
             self.problem = str(error)
             return None

@@ -40,7 +40,7 @@ def meaning(value: object) -> Meaning:
     return tuple(
         (name, meaning(item))
         for name, item in named
-        if not isinstance(item, Position) and name not in {"file", "mode_position"}
+        if not isinstance(item, Position) and name not in {"file", "files", "mode_position"}
     )
 
 

@@ -24,6 +24,7 @@ class Minor(NamedTuple):
     what: str
     position: Position = Position()
     subject: str | None = None
+    file: str | None = None
 
 
 def _budget(limit_bytes: int | None) -> str:
@@ -53,7 +54,7 @@ def _budget_changes(before: Grant, after: Grant) -> Iterator[Minor]:
             what = f"{rule.rule_id}: {name} {show(old)} → {show(new)}"
             if before.rule.rule_id != rule.rule_id:
                 what += f" (was decided by {before.rule.rule_id})"
-            yield Minor(direction, what, rule.position, rule.rule_id)
+            yield Minor(direction, what, rule.position, rule.rule_id, rule.file)
 
 
 def _budgets(old: PolicySpec, new: PolicySpec) -> Iterator[Minor]:
@@ -114,11 +115,12 @@ def _papers(old: PolicySpec, new: PolicySpec) -> Iterator[Minor]:
         known = rules.get(rule.rule_id)
         if known is not None and (known.owner, known.reason) != (rule.owner, rule.reason):
             what = f"{rule.rule_id}: owner or reason is another"
-            yield Minor(0, what, rule.position, rule.rule_id)
+            yield Minor(0, what, rule.position, rule.rule_id, rule.file)
     profiles = {profile.name for profile in old.profiles}
     for profile in new.profiles:
         if profile.name not in profiles:
-            yield Minor(0, f"a new profile {profile.name}", profile.position, profile.name)
+            what = f"a new profile {profile.name}"
+            yield Minor(0, what, profile.position, profile.name, profile.file)
     for gone in sorted(profiles - {profile.name for profile in new.profiles}):
         yield Minor(0, f"the profile {gone} is gone", subject=gone)
 

@@ -178,16 +178,20 @@ def _rule_meanings(spec: PolicySpec, profile: str) -> list[Meaning]:
     return [meaning(rule) for rule in sorted(rules, key=lambda rule: rule.rule_id)]
 
 
-def _newly_observed(new: PolicySpec, old: PolicySpec) -> Iterator[tuple[str, Position, str | None]]:
-    """Refusals that the new policy lets pass and the old one did not."""
+def _newly_observed(
+    new: PolicySpec, old: PolicySpec
+) -> Iterator[tuple[str, str, Position, str | None]]:
+    """Refusals that the new policy lets pass and the old one did not, and where that is said."""
     whole = new.mode is Mode.OBSERVE
     if whole and old.mode is Mode.ENFORCE:
-        yield "the whole policy only observes", new.mode_position or Position(), None
+        place = new.mode_position or Position()
+        yield "the whole policy only observes", new.file, place, None
     known = {profile.name for profile in old.profiles}
     for profile in new.profiles:
         if whole and profile.name not in known:
             yield (
                 f"{profile.name}: a new profile of a policy that observes",
+                profile.file,
                 profile.position,
                 profile.name,
             )
@@ -198,6 +202,7 @@ def _newly_observed(new: PolicySpec, old: PolicySpec) -> Iterator[tuple[str, Pos
         ):
             yield (
                 f"{profile.name}: which private addresses pass while observing may be others now",
+                profile.file,
                 profile.position,
                 profile.name,
             )
@@ -209,22 +214,23 @@ def _newly_observed(new: PolicySpec, old: PolicySpec) -> Iterator[tuple[str, Pos
             continue
         told.add(key)
         text = f"{observer.profile}: the rule {observer.rule.rule_id} observes {observer.host.text}"
-        yield text, observer.rule.position, observer.rule.rule_id
+        rule = observer.rule
+        yield text, rule.file, rule.position, rule.rule_id
 
 
 def _one_way(new: PolicySpec, old: PolicySpec, way: _Way) -> list[Change]:
     """What `new` gives and `old` does not; asked both ways round."""
     changes = [
-        Change(way.gives, what, new.file, grant.rule.position, grant.rule.rule_id)
+        Change(way.gives, what, grant.rule.file, grant.rule.position, grant.rule.rule_id)
         for what, grant in _uncovered(new, old, way)
     ]
     changes += [
-        Change(way.gives, f"{hosts} is {way.denied}", old.file, deny.position, deny.rule_id)
+        Change(way.gives, f"{hosts} is {way.denied}", deny.file, deny.position, deny.rule_id)
         for hosts, deny in _denials_gone(new, old)
     ]
     changes += [
-        Change(way.observes, f"{way.prefix}{what}", new.file, position, subject)
-        for what, position, subject in _newly_observed(new, old)
+        Change(way.observes, f"{way.prefix}{what}", file, position, subject)
+        for what, file, position, subject in _newly_observed(new, old)
     ]
     return changes
 
@@ -236,7 +242,8 @@ def _minor(found: Iterable[Minor], file: str) -> Iterator[Change]:
         0: ChangeKind.OTHER,
     }
     for minor in found:
-        yield Change(kinds[minor.direction], minor.what, file, minor.position, minor.subject)
+        where = minor.file or file
+        yield Change(kinds[minor.direction], minor.what, where, minor.position, minor.subject)
 
 
 def diff_policies(old: PolicySpec, new: PolicySpec) -> tuple[Change, ...]:

@@ -1,6 +1,6 @@
 """The one way to write a policy file: `policy fmt`.
 
-Input: the bytes of a file that loads. Output: the same policy in canonical form: keys in the order
+Input: the bytes of one well-formed file. Output: the same file in canonical form: keys in the order
 of the language's table, two spaces for each level, sizes and durations in their largest unit, hosts
 in lower case, methods in upper case, quotes only where they are needed. Whether a list stands on
 one line or on many is left to the author, unless one line is longer than `WIDTH`. Comments stay
@@ -19,10 +19,12 @@ from palyra_egress.policy.commented_tree import (
     read_commented,
 )
 from palyra_egress.policy.document import is_plain_text
+from palyra_egress.policy.errors import PolicyFileError, ProblemCode, Problems
 from palyra_egress.policy.language import POLICY, Holds, Key, Number, Section
 from palyra_egress.policy.load import load_policy
-from palyra_egress.policy.meaning import meaning
-from palyra_egress.policy.reader import read_policy
+from palyra_egress.policy.meaning import Meaning, meaning
+from palyra_egress.policy.reader import read_part
+from palyra_egress.policy.schema import PolicyPart
 from palyra_egress.policy.values import (
     read_duration_ms,
     read_size,
@@ -34,6 +36,7 @@ WIDTH: Final = 120
 _STEP: Final = "  "
 _NEVER_PLAIN: Final = frozenset('#"\\\t\n\r')
 _FLOW_SIGNS: Final = frozenset(",[]{}")
+_ELSEWHERE: Final = frozenset({ProblemCode.UNKNOWN_RULE, ProblemCode.UNKNOWN_PROFILE})
 _ESCAPES: Final = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 
@@ -212,12 +215,37 @@ def _write(text: str) -> str:
     return "\n".join([*writer.lines, ""])
 
 
+def _own_part(source: bytes, file: str) -> PolicyPart:
+    """The file alone, without what it includes or refers to."""
+    problems = Problems(file)
+    part = read_part(source, problems)
+    if part is None or problems.found:
+        problems.raise_all()
+    return part
+
+
+def _check_alone(source: bytes, file: str, part: PolicyPart) -> None:
+    """A file that stands alone must load. One that includes others, or names rules and profiles
+    that others have, is a part of a policy: whether that loads is for `policy check` to say."""
+    if part.includes:
+        return
+    try:
+        load_policy(source, file)
+    except PolicyFileError as error:
+        if any(problem.code not in _ELSEWHERE for problem in error.problems):
+            raise
+
+
+def _says(part: PolicyPart) -> tuple[Meaning, list[str]]:
+    return meaning(part.spec), [text for text, _ in part.includes]
+
+
 def format_policy(source: bytes, file: str) -> bytes:
-    """The canonical text; raises `PolicyFileError` if the file does not load."""
-    before = load_policy(source, file).spec
+    """The canonical text; raises `PolicyFileError` if the file has mistakes."""
+    before = _own_part(source, file)
+    _check_alone(source, file, before)
     written = _write(source.decode("utf-8")).encode()
-    after = read_policy(written, file)
-    if meaning(before) != meaning(after):
+    if _says(before) != _says(_own_part(written, file)):
         raise FormatRefused(f"{file}: the formatted file would not mean the same")
     if comment_texts(source.decode("utf-8")) != comment_texts(written.decode("utf-8")):
         raise FormatRefused(f"{file}: a comment stands where the formatter cannot keep it")

@@ -1,7 +1,7 @@
 """Findings about a policy that loads but may not mean what its author thinks.
 
-Input: a compiled policy and the time in Unix milliseconds. Output: findings in the order of the
-file, with codes, levels and advice from `lint_codes`. Findings that the file ignores (`lint:
+Input: a compiled policy and the time in Unix milliseconds. Output: findings in the order of
+the files, with codes, levels and advice from `lint_codes`. Findings that the file ignores (`lint:
 ignore:`, with a reason and a date) keep that reason in `ignored`; an ignore that has expired, or
 that matches nothing, is itself a finding. `rule_findings` looks at one rule; here the file as a
 whole, its profiles and its ignores are looked at.
@@ -27,11 +27,23 @@ class _Finder:
         self.spec = spec
 
     def make(
-        self, code: LintCode, message: str, position: Position, subject: str | None = None
+        self,
+        code: LintCode,
+        message: str,
+        position: Position,
+        subject: str | None = None,
+        file: str | None = None,
     ) -> Finding:
+        """`file` None means the outermost file."""
         row = LINT[code]
         return Finding(
-            self.spec.file, position, row.level, code.value, message, row.advice, subject=subject
+            file or self.spec.file,
+            position,
+            row.level,
+            code.value,
+            message,
+            row.advice,
+            subject=subject,
         )
 
 
@@ -60,6 +72,7 @@ def _deny_findings(finder: _Finder) -> Iterator[Finding]:
                 f"the deny rule {deny.rule_id} has no reason",
                 deny.position,
                 deny.rule_id,
+                deny.file,
             )
         parts = [
             rule.rule_id
@@ -76,6 +89,7 @@ def _deny_findings(finder: _Finder) -> Iterator[Finding]:
                 f"the deny rule {deny.rule_id} takes away a part of {', '.join(parts)}",
                 deny.position,
                 deny.rule_id,
+                deny.file,
             )
 
 
@@ -100,7 +114,7 @@ def _profile_findings(finder: _Finder, now_unix_ms: int) -> Iterator[Finding]:
         else:
             continue
         message = f"the profile {profile.name} {what}"
-        yield finder.make(code, message, profile.position, profile.name)
+        yield finder.make(code, message, profile.position, profile.name, profile.file)
 
 
 def _matches(ignore: LintIgnore, finding: Finding) -> bool:
@@ -120,11 +134,13 @@ def _apply_ignores(
         subject = ignore.rule_id or ignore.profile
         if not any(_matches(ignore, finding) for finding in findings):
             message = f"the ignore of {ignore.code.value} matches no finding"
-            yield finder.make(LintCode.IGNORE_UNUSED, message, ignore.position, subject)
+            code = LintCode.IGNORE_UNUSED
+            yield finder.make(code, message, ignore.position, subject, ignore.file)
         elif now_unix_ms >= ignore.until_unix_ms:
             ended = write_time(ignore.until_unix_ms)
             message = f"the ignore of {ignore.code.value} ended at {ended}"
-            yield finder.make(LintCode.IGNORE_EXPIRED, message, ignore.position, subject)
+            code = LintCode.IGNORE_EXPIRED
+            yield finder.make(code, message, ignore.position, subject, ignore.file)
 
 
 def lint(policy: CompiledPolicy, now_unix_ms: int) -> tuple[Finding, ...]:
@@ -133,7 +149,9 @@ def lint(policy: CompiledPolicy, now_unix_ms: int) -> tuple[Finding, ...]:
     findings = [
         *_file_findings(finder),
         *(
-            finder.make(code, f"the rule {rule.rule_id} {what}", rule.position, rule.rule_id)
+            finder.make(
+                code, f"the rule {rule.rule_id} {what}", rule.position, rule.rule_id, rule.file
+            )
             for rule in policy.spec.rules
             for code, what in rule_findings(rule, neighbours, now_unix_ms)
         ),
@@ -141,4 +159,5 @@ def lint(policy: CompiledPolicy, now_unix_ms: int) -> tuple[Finding, ...]:
         *_profile_findings(finder, now_unix_ms),
     ]
     told = _apply_ignores(finder, findings, now_unix_ms)
-    return tuple(sorted(told, key=lambda finding: finding.position))
+    order = {file: number for number, file in enumerate(policy.spec.files)}
+    return tuple(sorted(told, key=lambda finding: (order.get(finding.file, -1), finding.position)))

@@ -90,6 +90,7 @@ def read_test(node: Node, problems: Problems) -> EmbeddedTest | None:
         at_unix_ms=fields.moment("at") or 0,
         expect=effect,
         expected_reason=reason,
+        file=problems.file,
     )
 
 
@@ -139,9 +140,12 @@ def run_test(policy: CompiledPolicy, test: EmbeddedTest) -> Problem | None:
     wanted = test.expect
     if test.expected_reason is not None:
         wanted += f" {test.expected_reason.short}"
-    by = "" if line is None else f" (by the rule on line {line})"
+    by = ""
+    if isinstance(answer, Verdict) and line is not None:
+        elsewhere = "" if answer.policy_file == test.file else f" of {answer.policy_file}"
+        by = f" (by the rule on line {line}{elsewhere})"
     return Problem(
-        policy.file,
+        test.file,
         test.position,
         ProblemCode.TEST_FAILED,
         f"{test.request.method} {test.request.target} gives {got}{by}",

@@ -1,11 +1,10 @@
-"""Reads a whole policy file into its model, reporting every mistake at once.
+"""Reads one policy file into its model, reporting every mistake at once.
 
-Input: the bytes of a file and the name to report. Output: a `PolicySpec`, or `PolicyFileError` with
-all problems in the order of the file. Only shape and cross references are checked here; the tests
-in the file are run by `policy.policy_tests` once the policy is compiled.
+Input: the bytes of a file. Output: a `PolicyPart`; problems are added to the collector. Only the
+file's own shape is checked here: ids and references are looked at by `policy.compose` once all the
+files of the policy are read, its tests are run by `policy.policy_tests` once it is compiled.
 """
 
-from collections.abc import Iterable
 from typing import Final
 
 from palyra_egress.policy.document import Mapping, Node, Scalar, read_document
@@ -21,17 +20,18 @@ from palyra_egress.policy.schema import (
     MAX_STRIKES,
     PENALISED,
     PENALISED_WORDS,
-    DenySpec,
     Mode,
+    PolicyPart,
     PolicySpec,
     ProfileSpec,
-    RuleSpec,
     StrikeSpec,
 )
 from palyra_egress.policy.values import (
     EXPECTED_DURATION,
     EXPECTED_ID,
+    EXPECTED_INCLUDE,
     is_identifier,
+    is_include,
     read_duration_ms,
 )
 from palyra_egress.reasons import REASONS, Reason
@@ -120,66 +120,41 @@ def _read_profiles(fields: Fields) -> tuple[ProfileSpec, ...]:
                 EXPECTED_ID,
             )
         rule_ids = inner.texts(name, "rule ids") or []
-        profiles.append(ProfileSpec(name, key.position, tuple(rule_ids)))
+        profiles.append(ProfileSpec(name, key.position, tuple(rule_ids), fields.problems.file))
     return tuple(profiles)
 
 
-def _check_ids(specs: Iterable[RuleSpec | DenySpec], problems: Problems) -> None:
-    """Rules and deny rules share one space of ids: an id in an audit entry names one rule."""
-    seen: dict[str, Position] = {}
-    for spec in specs:
-        if spec.rule_id in seen:
-            problems.add(
-                spec.position,
-                ProblemCode.DUPLICATE_ID,
-                f"the id {spec.rule_id!r} is taken by line {seen[spec.rule_id].line}",
-                expected="each id once",
-            )
-        elif spec.rule_id:
-            seen[spec.rule_id] = spec.position
+def _read_includes(fields: Fields) -> tuple[tuple[str, Position], ...]:
+    """The names of the files that this one includes; whether they exist is not asked here."""
+    includes: dict[str, Position] = {}
+    for text, position in fields.texts("include", "names of files") or []:
+        if not is_include(text):
+            message = f"{text[:80]!r} cannot be included"
+            fields.refuse(position, ProblemCode.BAD_INCLUDE, message, EXPECTED_INCLUDE)
+        elif text in includes:
+            message = f"{text[:80]!r} is included twice"
+            fields.refuse(position, ProblemCode.BAD_INCLUDE, message, "each file once")
+        else:
+            includes[text] = position
+    return tuple(includes.items())
 
 
-def _check_references(spec: PolicySpec, problems: Problems) -> None:
-    rule_ids = {rule.rule_id for rule in spec.rules}
-    for profile in spec.profiles:
-        for rule_id, position in profile.rule_ids:
-            _check_rule(rule_id, rule_ids, position, problems)
-    names = {profile.name for profile in spec.profiles}
-    for test in spec.tests:
-        name = test.request.requester.profile
-        if name and test.expected_reason is not Reason.PROFILE_UNKNOWN:
-            _check_profile(name, names, test.position, problems)
-    every_id = rule_ids | {deny.rule_id for deny in spec.deny}
-    for ignore in spec.ignores:
-        if ignore.rule_id is not None:
-            _check_rule(ignore.rule_id, every_id, ignore.position, problems)
-        if ignore.profile is not None:
-            _check_profile(ignore.profile, names, ignore.position, problems)
+def _settings(fields: Fields, *sections: Fields | None) -> dict[str, Position]:
+    """Where this file sets what only one file of a policy may set."""
+    places: dict[str, Position] = {}
+    mode = fields.mapping.entries.get("mode")
+    if mode is not None:
+        places["mode"] = mode[0].position
+    for section in sections:
+        entries = {} if section is None else section.mapping.entries
+        what = "" if section is None else section.section.what.strip("'")
+        for name, (key, _) in entries.items():
+            if (what, name) != ("violations", "quarantine"):
+                places[f"{what}.{name}"] = key.position
+    return places
 
 
-def _check_rule(rule_id: str, known: set[str], position: Position, problems: Problems) -> None:
-    if rule_id not in known:
-        problems.add(
-            position,
-            ProblemCode.UNKNOWN_RULE,
-            f"no rule has the id {rule_id[:60]!r}",
-            expected="the id of a rule of this file",
-            suggestion=nearest(rule_id, known),
-        )
-
-
-def _check_profile(name: str, known: set[str], position: Position, problems: Problems) -> None:
-    if name not in known:
-        problems.add(
-            position,
-            ProblemCode.UNKNOWN_PROFILE,
-            f"no profile is called {name[:60]!r}",
-            expected="a profile of this file",
-            suggestion=nearest(name, known),
-        )
-
-
-def _read_top(root: Mapping, file: str, problems: Problems) -> PolicySpec:
+def _read_top(root: Mapping, file: str, problems: Problems) -> PolicyPart:
     fields = Fields(root, POLICY, problems)
     _read_version(fields)
     name = fields.identifier("name")
@@ -209,26 +184,22 @@ def _read_top(root: Mapping, file: str, problems: Problems) -> PolicySpec:
         tests=tuple(test for test in tests if test is not None),
         ignores=read_ignores(fields.sub("lint"), problems),
         mode_position=None if mode_node is None else mode_node.position,
+        files=(file,),
     )
-    _check_ids((*spec.rules, *spec.deny), problems)
-    _check_references(spec, problems)
-    return spec
+    settings = _settings(fields, tls, limits, violations)
+    return PolicyPart(spec, _read_includes(fields), settings)
 
 
-def read_policy(source: bytes, file: str) -> PolicySpec:
-    """The model of one file; raises `PolicyFileError` with every problem in it."""
-    problems = Problems(file)
+def read_part(source: bytes, problems: Problems) -> PolicyPart | None:
+    """One file, alone; None if it is no mapping. Problems are added to the collector."""
     root: Node | None = read_document(source, problems)
-    spec: PolicySpec | None = None
     if isinstance(root, Mapping):
-        spec = _read_top(root, file, problems)
-    elif root is not None:
+        return _read_top(root, problems.file, problems)
+    if root is not None:
         problems.add(
             root.position,
             ProblemCode.WRONG_TYPE,
             f"a policy is {describe(root)}",
             expected="a mapping with version, name, rules and profiles",
         )
-    if spec is None or problems.found:
-        problems.raise_all()
-    return spec
+    return None

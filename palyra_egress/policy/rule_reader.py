@@ -263,6 +263,7 @@ def read_rule(node: Node, problems: Problems) -> RuleSpec | None:
         owner=fields.text("owner"),
         reason=fields.text("reason"),
         acknowledged=acknowledged,
+        file=problems.file,
     )
 
 
@@ -282,4 +283,5 @@ def read_deny(node: Node, problems: Problems) -> DenySpec | None:
         position=node.position,
         hosts=_read_hosts(fields, None),
         reason=fields.text("reason"),
+        file=problems.file,
     )

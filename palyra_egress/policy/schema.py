@@ -84,9 +84,7 @@ PENALISED_WORDS: Final = tuple(
 
 NOT_SUPPORTED_YET: Final = {
     "top": {
-        "include": "composition of files",
-        "includes": "composition of files",
-        "extends": "composition of files",
+        "extends": "inheritance of files; include unites them",
         "credentials": "credential injection",
         "canaries": "canary tokens",
         "audit": "audit options in the policy",
@@ -141,6 +139,7 @@ class RuleSpec:
     owner: str | None
     reason: str | None
     acknowledged: frozenset[Acknowledgement] = frozenset()
+    file: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +150,7 @@ class DenySpec:
     position: Position
     hosts: tuple[HostPattern, ...]
     reason: str | None
+    file: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +165,7 @@ class ProfileSpec:
     name: str
     position: Position
     rule_ids: tuple[tuple[str, Position], ...]
+    file: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +178,7 @@ class LintIgnore:
     profile: str | None
     reason: str
     until_unix_ms: int
+    file: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,11 +201,16 @@ class EmbeddedTest:
     at_unix_ms: int
     expect: str
     expected_reason: Reason | None
+    file: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class PolicySpec:
-    """A whole file. `requests_per_minute` is per worker; None means no rate limit."""
+    """A whole policy. `requests_per_minute` is per worker; None means no rate limit.
+
+    `files` are the names of its files in the order they were read, `file` itself last. Every part
+    says in which `file` it stands; its position is a place in that file.
+    """
 
     file: str
     name: str
@@ -218,6 +225,19 @@ class PolicySpec:
     tests: tuple[EmbeddedTest, ...]
     ignores: tuple[LintIgnore, ...] = ()
     mode_position: Position | None = None
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyPart:
+    """One file of a policy as it was read, before its references are looked at.
+
+    `settings` are the places of what may be set in one file of a policy only, by dotted name.
+    """
+
+    spec: PolicySpec
+    includes: tuple[tuple[str, Position], ...]
+    settings: dict[str, Position]
 
 
 def effective_limits(rule: RuleSpec, defaults: Limits) -> Limits:

@@ -18,6 +18,14 @@ MAX_DURATION_MS: Final = 30 * 24 * 3_600_000
 SIZE_PATTERN: Final = "(0|[1-9][0-9]{0,15})(KiB|MiB|GiB)"
 DURATION_PATTERN: Final = "([1-9][0-9]{0,6})(s|m|h)"
 ID_PATTERN: Final = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+INCLUDE_PATTERN: Final = (
+    "(?:[A-Za-z0-9_][A-Za-z0-9._-]{0,63}/){0,8}[A-Za-z0-9_][A-Za-z0-9._-]{0,63}[.]ya?ml"
+)
+"""No `..`, no absolute path, no URL, no globs, and one spelling for each file."""
+EXPECTED_INCLUDE: Final = (
+    "a file beside or below this one, such as base.yaml or team/rules.yaml: "
+    "no .., no absolute path, no URL, no wildcards"
+)
 TIME_PATTERN: Final = (
     "[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}"
     "(?:[.][0-9]{1,6})?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"
@@ -25,6 +33,7 @@ TIME_PATTERN: Final = (
 _SIZE: Final = re.compile(SIZE_PATTERN, re.ASCII)
 _DURATION: Final = re.compile(DURATION_PATTERN, re.ASCII)
 _ID: Final = re.compile(ID_PATTERN, re.ASCII)
+_INCLUDE: Final = re.compile(INCLUDE_PATTERN, re.ASCII)
 _TIME: Final = re.compile(TIME_PATTERN, re.ASCII)
 _SIZE_UNITS: Final = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _DURATION_UNITS: Final = {"s": 1000, "m": 60_000, "h": 3_600_000}
@@ -46,6 +55,10 @@ def suggest_size(text: str) -> str | None:
     """The spelling that was probably meant: 32MB, 32mb and 32M are 32MiB here."""
     found = re.fullmatch(r"([0-9]{1,15}) ?([kmg])(?:i?b)?", text.strip(), re.ASCII | re.IGNORECASE)
     return None if found is None else f"{int(found[1])}{found[2].upper()}iB"
+
+
+def is_include(text: str) -> bool:
+    return _INCLUDE.fullmatch(text) is not None
 
 
 def read_duration_ms(text: str) -> int | None:

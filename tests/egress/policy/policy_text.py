@@ -61,6 +61,7 @@ POLICIES = Path(__file__).resolve().parents[3] / "policies"
 COMPLETE = """\
 version: 1
 name: complete
+include: []
 mode: enforce
 tls: {default: inspect}
 limits: {max_request_bytes: 1MiB, max_response_bytes: 32MiB, requests_per_minute: 600}
