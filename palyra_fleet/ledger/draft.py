@@ -16,6 +16,8 @@ from palyra_fleet.ledger.decision import (
     LedgerEvent,
     Notice,
     Record,
+    Tombstone,
+    TombstoneKind,
 )
 from palyra_fleet.ledger.facts import Admission, Liveness, Quarantine, Work, WorkerRecord
 from palyra_fleet.ledger.state import LedgerState
@@ -127,6 +129,8 @@ class Draft:
     def mark_quarantined(self, worker_id: str, why: str, evidence_sha256: str | None) -> None:
         worker = self.worker(worker_id)
         key = (worker.candidate or worker.proof).key_sha256
+        if key != worker.proof.key_sha256:  # confined with this key too: never a new one again
+            self.put(Tombstone(TombstoneKind.KEY, key))
         quarantine = Quarantine(
             why, self.now_unix_ms, evidence_sha256, worker.attestation_epoch, key
         )

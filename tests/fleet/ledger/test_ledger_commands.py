@@ -324,3 +324,18 @@ def test_a_storm_outlasts_a_restart_and_no_longer_than_its_minute() -> None:
     later.load(records, 0, 66_000, 30_000)
     assert at_once.recent_quarantines == world.manager.state.recent_quarantines
     assert list(later.recent_quarantines) == [9_000]
+
+
+def test_a_key_of_an_earlier_quarantine_is_never_a_new_key_again() -> None:
+    world = LedgerWorld()
+    world.register(W1)
+    for number, key in enumerate(("second", "third"), start=3):
+        world.do(world.manager.quarantine(W1, "alice", "why", 1_000 * number))
+        world.register(W1, 1_000 * number, key)
+    world.do(world.manager.quarantine(W1, "alice", "why", 6_000))
+    for key in ("second", "third"):
+        assert refused(world.manager.register(attested(W1, key), 7_000)) is (
+            FleetReason.WORKER_BANNED
+        )
+    world.register(W1, 7_000, "fourth")
+    world.do(world.manager.release(W1, "alice", "looked at", 8_000))
