@@ -68,8 +68,8 @@ def show_one(found: BaseModel, form: str) -> None:
 
 
 def say(sentence: str) -> None:
-    """Chatter, on stderr."""
-    sys.stderr.write(sentence + "\n")
+    """Chatter, on stderr. It may quote what workers and proxies chose."""
+    sys.stderr.write("\n".join(map(_text, sentence.split("\n"))) + "\n")
     sys.stderr.flush()
 
 

@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ from palyra_fleet.cli.trouble import ExitCode, Trouble
 HOME_VARIABLE: Final = "PALYRA_HOME"
 URL_VARIABLE: Final = "PALYRA_FLEET_URL"
 TOKEN_FILE_VARIABLE: Final = "PALYRA_FLEET_TOKEN_FILE"  # noqa: S105 (a variable's name)
+
+_LOOPBACK_URL: Final = re.compile(r"http://(127(\.[0-9]{1,3}){3}|\[::1\]):[0-9]{1,5}")
+"""What `serve` writes. A folder that came from elsewhere may hold a file of the same name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,12 @@ def find_url(flag: str | None, environment: Mapping[str, str] = os.environ) -> s
     if given:
         return given
     file = Home.of(environment).admin_url_file
-    return _read(file, "the address of the fleet is not known", "pass --url, or set PALYRA_HOME")
+    url = _read(file, "the address of the fleet is not known", "pass --url, or set PALYRA_HOME")
+    if _LOOPBACK_URL.fullmatch(url) is None:
+        why = f"{file} does not name a listener of this machine, as `serve` writes it"
+        remedy = "look where this file comes from; PALYRA_HOME is ./var where it is not set"
+        raise Trouble(ExitCode.YOURS, "the operator token is not sent there", why, remedy)
+    return url
 
 
 def find_token(flag: Path | None, environment: Mapping[str, str] = os.environ) -> str:
