@@ -18,6 +18,7 @@ from palyra_egress.policy.schema import (
     LANGUAGE_VERSION,
     MAX_RATE,
     MAX_STRIKES,
+    NEVER_RAISED_YET,
     PENALISED,
     PENALISED_WORDS,
     Mode,
@@ -75,6 +76,13 @@ def _read_reasons(fields: Fields | None, name: str) -> tuple[Reason, ...]:
                 f"{text} is of the class {REASONS[reason].reason_class.value}: "
                 "an outage or a clumsy client never costs a worker anything",
                 "a reason of the class policy or threat",
+            )
+        elif reason in NEVER_RAISED_YET:
+            fields.refuse(
+                position,
+                ProblemCode.NOT_SUPPORTED_YET,
+                f"nothing raises {text} yet, so nothing would come of it",
+                "a reason that this version raises",
             )
         else:
             reasons.append(reason)
