@@ -15,6 +15,21 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 PUBLIC_KEY_BYTES = 32
+_SIGN_BIT = 0x80
+_SMALL_ORDER = frozenset(
+    bytes.fromhex(encoded)
+    for encoded in (
+        "00" * 32,
+        "01" + "00" * 31,
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "ec" + "ff" * 30 + "7f",
+        "ed" + "ff" * 30 + "7f",
+        "ee" + "ff" * 30 + "7f",
+    )
+)
+"""Points of small order, sign bit clear: such a "key" has signatures that need no private key, for
+any message, and OpenSSL takes them. Source: RFC 8032, section 8.9; libsodium, ge25519."""
 
 
 class KeyFileError(Exception):
@@ -26,8 +41,17 @@ def thumbprint_sha256(public_key: bytes) -> str:
     return hashlib.sha256(public_key).hexdigest()
 
 
+def is_small_order(public_key: bytes) -> bool:
+    """Whether anybody can sign with this key."""
+    if not public_key:
+        return False
+    return public_key[:-1] + bytes([public_key[-1] & ~_SIGN_BIT]) in _SMALL_ORDER
+
+
 def signature_is_valid(public_key: bytes, signature: bytes, message: bytes) -> bool:
     """True only if `signature` is this key's Ed25519 signature of `message`; never raises."""
+    if is_small_order(public_key):
+        return False
     try:
         Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)
     except (InvalidSignature, ValueError):

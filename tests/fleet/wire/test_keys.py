@@ -92,3 +92,15 @@ def test_a_key_is_never_shown(tmp_path: Path) -> None:
     assert secret_line not in repr(key)
     assert repr(key) == f"SigningKey({key.thumbprint[:16]}…)"
     assert os.fspath(path) not in repr(key)
+
+
+@pytest.mark.parametrize("sign_bit", [0, 0x80])
+@pytest.mark.parametrize(
+    "start", ["00" * 31, "01" + "00" * 30, "ec" + "ff" * 30, "ed" + "ff" * 30, "ee" + "ff" * 30]
+)
+def test_a_key_with_which_anybody_can_sign_signs_nothing(start: str, sign_bit: int) -> None:
+    last = (0x7F if start.endswith("ff") else 0) | sign_bit
+    key = bytes.fromhex(start) + bytes([last])
+    for point in (key, bytes([1]) + bytes(31)):
+        for number in range(16):
+            assert not signature_is_valid(key, point + bytes(32), b"message %d" % number)
