@@ -3,10 +3,9 @@
 import time
 from datetime import UTC, datetime
 
+from palyra_fleet.clock import now_unix_ms
 
-def now_unix_ms() -> int:
-    """Wall-clock time in Unix milliseconds: for leases, rules and audit entries."""
-    return time.time_ns() // 1_000_000
+__all__ = ["now_monotonic_ms", "now_unix_ms", "now_utc"]
 
 
 def now_monotonic_ms() -> int:

@@ -172,7 +172,7 @@ async def test_a_lease_is_renewed_for_as_long_as_the_program_runs(bench: Bench) 
 async def test_a_worker_that_cannot_renew_fences_itself_before_the_end(
     bench: Bench, fault: str, why: str
 ) -> None:
-    running = spawn(bench.run(bench.program("say('up')\nwait()"), ttl_ms=1_000), "run")
+    running = spawn(bench.run(bench.program("say('up')\nwait()"), ttl_ms=3_000), "run")
     await bench.heard()
     if fault == "the fleet fails":
         bench.fleet.service.fail_with = RuntimeError("down")
