@@ -223,7 +223,17 @@ class EnforcementCore:
         )
 
     def refuse_early(self, reason: Reason, requester: Requester | None) -> Judgement:
-        """A refusal before there is a canonical request: audited like every other."""
+        """A refusal before there is a canonical request: audited like every other.
+
+        Strangers have a rate together, so that nobody without a lease can fill the disk. Beyond it
+        there is no entry, no decision id and no answer: the connection is to be reset, and how many
+        were is audited once a second.
+        """
+        if requester is None and not self._rates.take(
+            "strangers", STRANGERS_PER_MINUTE, self.clocks.now_monotonic_ms()
+        ):
+            self._unanswered += 1
+            return Judgement(Reason.RATE_LIMITED, "", close=True)
         decision_id = str(ULID())
         try:
             self.audit.append(
@@ -238,16 +248,6 @@ class EnforcementCore:
         except AuditUnavailable:
             return Judgement(Reason.AUDIT_UNAVAILABLE, decision_id, close=True)
         return Judgement(reason, decision_id, close=True)
-
-    def stranger_may_be_answered(self) -> bool:
-        """Whether one more refusal without an identity is answered and audited. Beyond the rate a
-        connection is reset without either, so that nobody without a lease can fill the disk; how
-        many were is audited once a second."""
-        now = self.clocks.now_monotonic_ms()
-        if self._rates.take("strangers", STRANGERS_PER_MINUTE, now):
-            return True
-        self._unanswered += 1
-        return False
 
     def audit_unanswered(self) -> None:
         """Write down how many strangers were cut off without an answer since the last time."""

@@ -374,10 +374,10 @@ class ConnectionGuard:
 
     def _refuse_unjudged(self, reason: Reason) -> Judgement:
         """Refuse before there is a canonical request. Too many strangers are only cut off."""
-        if self.requester is None and not self.core.stranger_may_be_answered():
-            self._connection.abort(Reason.RATE_LIMITED)
-            return Judgement(Reason.RATE_LIMITED, "", close=True)
-        return self.core.refuse_early(reason, self.requester)
+        judgement = self.core.refuse_early(reason, self.requester)
+        if not judgement.decision_id:
+            self._connection.abort(judgement.reason)
+        return judgement
 
     def _refuse_caller(
         self, reason: Reason, kind: RequestKind, head: RequestHead, hosts: list[str]

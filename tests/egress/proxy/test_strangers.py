@@ -42,6 +42,17 @@ async def test_a_malformed_head_of_a_stranger_counts_too(
         assert await world.harness.send(b"GET nonsense\r\n\r\n") is None
 
 
+async def test_strangers_that_speak_no_http_count_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(core, "STRANGERS_PER_MINUTE", RATE)
+    async with chaos(tmp_path) as world:
+        for _ in range(10):
+            assert await world.harness.send(b"\x16\x03\x01 no TLS is spoken to the proxy") is None
+        kinds = [entry["kind"] for entry in world.harness.audit()]
+        assert kinds.count("verdict") == RATE
+
+
 async def test_a_flood_of_strangers_takes_nothing_from_who_holds_a_lease(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
