@@ -86,6 +86,7 @@ class Reason(StrEnum):
     UPSTREAM_PROTOCOL = "egress.upstream_protocol"
     UPSTREAM_TIMEOUT = "egress.upstream_timeout"
     NOT_PINNED = "egress.not_pinned"
+    CREDENTIAL_UNAVAILABLE = "egress.credential_unavailable"
     POLICY_NOT_LOADED = "egress.policy_not_loaded"
     NOT_READY = "egress.not_ready"
     STOPPING = "egress.stopping"
@@ -214,6 +215,9 @@ REASONS: Final = MappingProxyType(
             _I, 504, "http_response_timeout", "the server took too long", _LATER
         ),
         _R.NOT_PINNED: ReasonRow(_I, 502, _INTERNAL, "the address was not judged", _LATER),
+        _R.CREDENTIAL_UNAVAILABLE: ReasonRow(
+            _I, 503, _INTERNAL, "a credential of this rule is missing on our side", _LATER
+        ),
         _R.POLICY_NOT_LOADED: ReasonRow(_I, 503, _INTERNAL, "no policy is loaded", _LATER),
         _R.NOT_READY: ReasonRow(_I, 503, _INTERNAL, "the proxy is starting", _LATER),
         _R.STOPPING: ReasonRow(_I, 503, _INTERNAL, "the proxy is stopping", _LATER),

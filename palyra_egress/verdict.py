@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
+from palyra_egress.credentials.binding import CredentialBinding
 from palyra_egress.reasons import REASONS, Reason, ReasonClass
 from palyra_egress.request import CanonicalHost
 
@@ -64,6 +65,7 @@ class Verdict(NamedTuple):
     `pinned` holds the only addresses that may be dialled, in the order they were resolved; it is
     empty unless the effect is ALLOW. `line` is the 1-based line of the rule in `policy_file`.
     `fingerprint` is 64 hex digits. `would_deny` is the reason that observe mode let pass.
+    `credentials` name what is added to the request before it leaves; they hold no secret.
     """
 
     effect: Effect
@@ -80,6 +82,7 @@ class Verdict(NamedTuple):
     strike_limit: int = 0
     strike_window_ms: int = 0
     would_deny: Reason | None = None
+    credentials: tuple[CredentialBinding, ...] = ()
 
     @property
     def allowed(self) -> bool:

@@ -1,0 +1,1 @@
+"""Mirrors `palyra_egress.credentials`."""
