@@ -1,0 +1,1 @@
+"""Messages and stubs of NodeService, made by `make proto`; not to be edited."""
