@@ -20,6 +20,7 @@ from palyra_fleet.api.operator_calls import Handler
 from palyra_fleet.api.operator_calls import worker_change as _change
 from palyra_fleet.wire import models as wire
 from palyra_fleet.wire.dsse import DsseEnvelope
+from palyra_fleet.wire.ids import ULID_PATTERN
 
 
 class Listener(StrEnum):
@@ -54,11 +55,10 @@ _LISTENERS: Final = {
     Who.OPERATOR: frozenset({Listener.ADMIN}),
 }
 
-_ULID: Final = "[0-7][0-9A-HJKMNP-TV-Z]{25}"
-_LEASE: Final = f"/v1/leases/{{lease_id:{_ULID}}}"
-_OWN_LEASE: Final = f"/v1/worker/leases/{{lease_id:{_ULID}}}"
-_WORKER: Final = f"/v1/workers/{{worker_id:{_ULID}}}"
-_GRANT: Final = f"/v1/grants/{{grant_id:{_ULID}}}"
+_LEASE: Final = f"/v1/leases/{{lease_id:{ULID_PATTERN}}}"
+_OWN_LEASE: Final = f"/v1/worker/leases/{{lease_id:{ULID_PATTERN}}}"
+_WORKER: Final = f"/v1/workers/{{worker_id:{ULID_PATTERN}}}"
+_GRANT: Final = f"/v1/grants/{{grant_id:{ULID_PATTERN}}}"
 _PAGE: Final = ("after_seq", "limit")
 
 _W, _P, _O = worker_calls, proxy_calls, operator_calls
@@ -129,4 +129,4 @@ def refuse_strays(application: web.Application, rows: Iterable[Row]) -> None:
 
 def _shape(path: str) -> str:
     """The path as aiohttp names it: variable parts without their pattern."""
-    return path.replace(f":{_ULID}}}", "}")
+    return path.replace(f":{ULID_PATTERN}}}", "}")

@@ -8,13 +8,11 @@ alone proves nothing. Times: Unix ms; valid from issue (inclusive) to expiry (ex
 Source: specification 20, section 2.
 """
 
-import re
 from dataclasses import dataclass, field
 
 from palyra_fleet.refusals import FleetReason, Refusal
+from palyra_fleet.wire.ids import is_canonical_ulid
 from palyra_fleet.wire.models import AttestationPayload
-
-_ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +58,7 @@ class WorkerAttestation:
         self, expectation: WorkerAttestationExpectation, now_unix_ms: int
     ) -> Refusal | None:
         """The first failing check, or None."""
-        if _ULID.fullmatch(self.worker_id) is None:
+        if not is_canonical_ulid(self.worker_id):
             return Refusal(FleetReason.ID_INVALID, "worker attestation worker_id is not a ULID")
         if now_unix_ms < self.issued_at_unix_ms:
             return Refusal(FleetReason.NOT_YET_VALID, "worker attestation is not yet valid")
