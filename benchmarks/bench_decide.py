@@ -34,6 +34,7 @@ from palyra_egress.policy.schema import Mode, PolicySpec, ProfileSpec, RuleSpec
 from palyra_egress.request import EgressRequest, Requester
 from palyra_egress.service import EgressProxyPolicyService
 from palyra_egress.verdict import Limits, NeedsResolution, Verdict
+from palyra_fleet.wire.keys import SigningKey
 
 SIZES: Final = (10, 1_000, 100_000)
 QUICK_SIZES: Final = (10, 100)
@@ -230,7 +231,7 @@ def measure_flood(size: int, rounds: int, budget_ns: int) -> tuple[float, float,
     plain, audited = [], []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "audit.jsonl"
-        log = AuditLog.open(path, NOW_UNIX_MS)
+        log = AuditLog.open(path, SigningKey.generate(), NOW_UNIX_MS)
 
         def refuse() -> None:
             log.append(audit_fields(whole_decision(service, request), request))

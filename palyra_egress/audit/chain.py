@@ -4,14 +4,14 @@ A line is the canonical JSON (sorted keys, no spaces, ASCII) of an entry whose `
 SHA-256 over the same JSON without that field; the entry names its predecessor's digest, so no line
 can be changed, dropped, doubled or moved without breaking every later one. The first predecessor is
 64 zeros; `seq` starts at 1 and grows by one. What the chain alone cannot show is that its newest
-lines were cut off: for that, keep the last digest elsewhere.
+lines were cut off: signed checkpoints (`audit.checkpoint`) do, where they are kept elsewhere.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from palyra_egress.errors import OperatorMustAct
 
@@ -66,11 +66,36 @@ def follow(head: ChainHead, line: bytes, where: str) -> tuple[AuditFields, Chain
     return entry, ChainHead(head.seq + 1, digest)
 
 
-def verify_lines(lines: Iterable[bytes], name: str) -> ChainHead:
-    """Walk all lines from the beginning; the head, or ChainBroken at the first fault."""
-    head = ChainHead()
+class Step(NamedTuple):
+    """One entry of a log that is walked: where it stands, and the chain before and after it."""
+
+    entry: AuditFields
+    before: ChainHead
+    head: ChainHead
+    where: str
+
+
+def walk(
+    lines: Iterable[bytes], name: str, start: ChainHead | None = ChainHead()
+) -> Iterator[Step]:
+    """Follow the chain over all lines. Raises ChainBroken at the first fault. A `start` of None
+    takes the first line's word on what was before it: those lines are not there any more."""
+    head = start
     for number, line in enumerate(lines, start=1):
+        where = f"{name}:{number}"
         if not line.endswith(b"\n"):
-            raise ChainBroken(f"{name}:{number}: the last line is torn")
-        _, head = follow(head, line, f"{name}:{number}")
-    return head
+            raise ChainBroken(f"{where}: the last line is torn")
+        before = claimed_before(line, where) if head is None else head
+        entry, head = follow(before, line, where)
+        yield Step(entry, before, head, where)
+
+
+def claimed_before(line: bytes, where: str) -> ChainHead:
+    """What a line says of the one before it. Entry 1 has the genesis before it, whatever it says;
+    a later one's word can only be taken."""
+    try:
+        entry = json.loads(line)
+        before = ChainHead(int(entry["seq"]) - 1, str(entry["previous_sha256"]))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ChainBroken(f"{where}: not an audit entry") from error
+    return before if before.seq > 0 else ChainHead()

@@ -115,14 +115,33 @@ def _add_proxy_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_audit(commands: _Commands) -> None:
     audit = commands.add_parser("audit", help="the audit log")
     verbs = audit.add_subparsers(required=True, metavar="VERB")
-    verify = verbs.add_parser("verify", help="check the hash chain of a log")
+    verify = verbs.add_parser("verify", help="check the hash chain and the signed checkpoints")
     verify.add_argument("file", type=Path)
+    verify.add_argument(
+        "--key", metavar="BASE64", help="the proxy's public key (`proxy key`): checks signatures"
+    )
+    verify.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="a checkpoint file kept elsewhere: shows whether the end was cut off since",
+    )
     verify.set_defaults(run=_later("audit_commands", "verify"))
     show = verbs.add_parser("show", help="print the entries of a log as JSON lines")
-    show.add_argument("file", type=Path)
-    show.add_argument("--denied", action="store_true", help="refusals only")
-    show.add_argument("--worker", help="one worker only")
+    _add_entry_choice(show)
     show.set_defaults(run=_later("audit_commands", "show"))
+    export = verbs.add_parser("export", help="print the entries as events for a SIEM")
+    export.add_argument("--to", choices=["ocsf"], required=True, help="OCSF 1.3.0, JSON lines")
+    _add_entry_choice(export)
+    export.set_defaults(run=_later("audit_commands", "export"))
+    schema = verbs.add_parser("schema", help="print the JSON Schema of one line of the log")
+    schema.set_defaults(run=_later("audit_commands", "schema"))
+
+
+def _add_entry_choice(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--denied", action="store_true", help="refusals only")
+    parser.add_argument("--worker", help="one worker only")
 
 
 def _later(module: str, handler: str) -> Callable[[argparse.Namespace], int]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ulid import ULID
 
-from palyra_egress.audit.summary import refusals_of_run
+from palyra_egress.audit.summary import end_of, refusals_of_run
 from palyra_egress.installation import EgressNote, Installation
 from palyra_egress.policy.load import load_policy_file
 from palyra_fleet.cli.output import say
@@ -57,17 +57,13 @@ async def _run(arguments: Namespace) -> int:
     )
     say(f"palyra: run {run_id} as worker {worker_id}, profile {profile}")
     audit_file = Path(note.audit_file)
-    before_bytes = await asyncio.to_thread(_size_of, audit_file)
+    before = await asyncio.to_thread(end_of, audit_file)
     try:
         return await run_as_worker(arguments.program, settings, say)
     finally:
-        _tell_refusals(await asyncio.to_thread(refusals_of_run, audit_file, before_bytes, run_id))
+        _tell_refusals(await asyncio.to_thread(refusals_of_run, audit_file, before, run_id))
         if arguments.worker_id is None:
             await _forget(arguments, worker_id)
-
-
-def _size_of(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
 
 
 def _tell_refusals(refusals: list[str]) -> None:

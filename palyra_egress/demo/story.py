@@ -207,8 +207,8 @@ class _Tale:
             self._tell(f"   ledger: {_event_line(event)}")
         count = await fleet.verify_events()
         audit = self.story.running.proxy.enforcement.settings.audit_file
-        head = verify_file(audit)
-        self._tell(f"   both chains hold: {head.seq} audit entries, {count} ledger events")
+        verified = verify_file(audit)
+        self._tell(f"   both chains hold: {verified.entries} audit entries, {count} ledger events")
 
 
 def _event_line(event: EventView) -> str:

@@ -7,6 +7,7 @@ dies takes the proxy out of service: it refuses everything rather than work half
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
@@ -91,7 +92,7 @@ class Enforcement:
             proxy_id=settings.proxy_id,
             service=EgressProxyPolicyService(policy, settings.forbidden),
             view=BindingView(max_age_ms=settings.max_view_age_ms),
-            audit=AuditLog.open(settings.audit_file, now_unix_ms()),
+            audit=AuditLog.open(settings.audit_file, key, now_unix_ms()),
             spool=EvidenceSpool.open(settings.spool_dir, settings.proxy_id, key),
             resolver=resolver,
             clocks=Clocks(now_unix_ms, now_monotonic_ms),
@@ -115,7 +116,7 @@ class Enforcement:
         self.core.service.replace_forbidden(self.settings.forbidden | listening)
         self._spawn(self.link.follow_view(), "follow the fleet's view")
         self._spawn(self.link.deliver_evidence(), "deliver evidence")
-        self._spawn(self._sync_audit(), "sync the audit log")
+        self._spawn(self._keep_audit(), "keep the audit log")
         self._spawn(self._poll_policy(), "watch the policy file")
         self._spawn(self._expire(), "expire bindings")
         self._spawn(self._count_unanswered(), "count unanswered strangers")
@@ -129,7 +130,7 @@ class Enforcement:
             "policy": self.policy_file.problem or "ok",
             "view": refusal.value if refusal is not None else "ok",
             "evidence": self.link.evidence_problem or "ok",
-            "audit": "the audit log cannot be written" if self.core.audit.broken else "ok",
+            "audit": self.core.audit.problem or "ok",
         }
 
     def refuse_everything(self) -> None:
@@ -151,6 +152,12 @@ class Enforcement:
         await self.link.client.close()
         self.core.resolver.close()
         self.core.spool.close()
+        self._close_audit()
+
+    def _close_audit(self) -> None:
+        """The last entry is a checkpoint, so that nothing can be cut off unseen."""
+        with contextlib.suppress(AuditUnavailable):  # told already, and everything was refused
+            self.core.audit.checkpoint(now_unix_ms())
         self.core.audit.close()
 
     def _spawn(self, work: Coroutine[object, object, None], name: str) -> None:
@@ -164,15 +171,31 @@ class Enforcement:
             self.core.phase = Phase.STOPPING
             self.core.connections.cut_everything(Reason.INTERNAL)
 
-    async def _sync_audit(self) -> None:
+    async def _keep_audit(self) -> None:
+        """Make entries durable in groups, sign checkpoints, rotate; cut everything when the log
+        cannot be written any more."""
+        told = False
         while True:
             await asyncio.sleep(SYNC_EVERY_S)
-            if self.core.audit.unsynced:
-                try:
-                    await asyncio.to_thread(self.core.audit.sync)
-                except AuditUnavailable as error:
+            try:
+                await self._tend_audit()
+            except AuditUnavailable as error:
+                if not told:
                     _log.critical("audit log: %s; everything is refused", error)
                     self.core.connections.cut_everything(Reason.AUDIT_UNAVAILABLE)
+                told = True
+            else:
+                told = False
+
+    async def _tend_audit(self) -> None:
+        audit = self.core.audit
+        is_full = audit.size_bytes >= self.settings.audit_segment_bytes and not audit.broken
+        if is_full or audit.checkpoint_due(now_unix_ms()):
+            audit.checkpoint(now_unix_ms())
+        if audit.unsynced:
+            await asyncio.to_thread(audit.sync)
+        if is_full:
+            _log.info("the audit log goes on in a new file; the full one is %s", audit.rotate())
 
     async def _poll_policy(self) -> None:
         problem: str | None = None

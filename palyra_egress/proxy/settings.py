@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from palyra_egress.audit.log import DEFAULT_SEGMENT_BYTES
+
 
 @dataclass(frozen=True, slots=True)
 class ProxySettings:
@@ -11,7 +13,8 @@ class ProxySettings:
     `state_dir` holds its key, CA, audit log and spool (0700). `hosts_file` has the form of
     /etc/hosts and is asked before the resolver. `extra_roots_file` (PEM) is trusted upstream beside
     the public roots. `forbidden` are (address, port) pairs that no rule may reach: the fleet's
-    listeners; the proxy adds its own.
+    listeners; the proxy adds its own. The audit log goes on in a new file after
+    `audit_segment_bytes`, or a little later.
     """
 
     state_dir: Path
@@ -25,6 +28,7 @@ class ProxySettings:
     forbidden: frozenset[tuple[str, int]] = frozenset()
     max_view_age_ms: int = 5_000
     drain_s: float = 2.0
+    audit_segment_bytes: int = DEFAULT_SEGMENT_BYTES
 
     @property
     def key_file(self) -> Path:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from palyra_egress.audit.chain import ChainBroken, ChainHead, follow, verify_lines
+from palyra_egress.audit.chain import ChainBroken, ChainHead, follow, walk
 from palyra_egress.destination.hostname import (
     HostRefused,
     canonical_host,
@@ -132,7 +132,7 @@ def case_line(data: bytes) -> None:
 
 def audit_line(data: bytes) -> None:
     """A line follows the chain or breaks it."""
-    for check in (lambda: follow(ChainHead(), data, FILE), lambda: verify_lines([data], FILE)):
+    for check in (lambda: follow(ChainHead(), data, FILE), lambda: list(walk([data], FILE))):
         try:
             check()
         except ChainBroken:

@@ -12,7 +12,7 @@ from palyra_egress.audit.chain import (
     ChainHead,
     follow,
     link,
-    verify_lines,
+    walk,
 )
 
 VALUES = st.one_of(
@@ -28,6 +28,13 @@ def chain(entries) -> list[bytes]:
         line, head = link(head, fields)
         lines.append(line)
     return lines
+
+
+def verify_lines(lines: list[bytes], name: str) -> ChainHead:
+    head = ChainHead()
+    for step in walk(lines, name):
+        head = step.head
+    return head
 
 
 def is_whole(lines: list[bytes]) -> bool:

@@ -8,7 +8,10 @@ import pytest
 from palyra_egress.audit.chain import ChainBroken
 from palyra_egress.audit.log import AuditLog, AuditUnavailable
 from palyra_egress.audit.reading import entries, verify_file
+from palyra_fleet.wire.keys import SigningKey
 from tests.egress.proxy.lanes import CARRYING, chaos
+
+KEY = SigningKey.generate()
 
 
 @pytest.fixture
@@ -17,7 +20,7 @@ def path(tmp_path):
 
 
 def write(path, *numbers: int) -> None:
-    log = AuditLog.open(path, 0)
+    log = AuditLog.open(path, KEY, 0)
     for number in numbers:
         log.append({"n": number})
     log.close()
@@ -27,7 +30,7 @@ def test_the_chain_goes_on_when_the_log_is_opened_again(path):
     write(path, 1, 2)
     write(path)
     write(path, 3)
-    assert verify_file(path).seq == 3
+    assert verify_file(path).entries == 3
     assert [entry["n"] for entry in entries(path)] == [1, 2, 3]
 
 
@@ -38,13 +41,13 @@ def test_the_log_is_for_its_owner_alone(path):
 
 
 def test_a_second_writer_is_refused_while_the_first_is_there(path):
-    log = AuditLog.open(path, 0)
+    log = AuditLog.open(path, KEY, 0)
     with pytest.raises(AuditUnavailable, match="another process"):
-        AuditLog.open(path, 0)
+        AuditLog.open(path, KEY, 0)
     log.append({"n": 1})
     log.close()
     write(path, 2)
-    assert verify_file(path).seq == 2
+    assert verify_file(path).entries == 2
 
 
 @pytest.mark.parametrize("torn", [b"{", b'{"a":1', b"x" * 5_000, b"\x00"])
@@ -53,10 +56,10 @@ def test_a_torn_last_line_is_cut_and_said_so(path, torn, before):
     write(path, *before)
     with path.open("ab") as file:
         file.write(torn)
-    log = AuditLog.open(path, 77)
+    log = AuditLog.open(path, KEY, 77)
     log.append({"n": 9})
     log.close()
-    assert verify_file(path).seq == len(before) + 2
+    assert verify_file(path).entries == len(before) + 2
     recovered = list(entries(path))[-2]
     assert (recovered["kind"], recovered["at_unix_ms"]) == ("recovered", 77)
     assert recovered["torn_bytes_dropped"] == len(torn)
@@ -68,27 +71,27 @@ def test_a_last_line_that_is_no_entry_is_refused(path, last):
     with path.open("ab") as file:
         file.write(last)
     with pytest.raises(ChainBroken):
-        AuditLog.open(path, 0)
+        AuditLog.open(path, KEY, 0)
 
 
 def test_a_last_line_that_was_edited_is_refused(path):
     write(path, 1, 2)
     path.write_bytes(path.read_bytes().replace(b'"n":2', b'"n":3'))
     with pytest.raises(ChainBroken, match="changed"):
-        AuditLog.open(path, 0)
+        AuditLog.open(path, KEY, 0)
 
 
 def test_a_log_longer_than_its_tail_is_opened_at_its_end(path):
-    log = AuditLog.open(path, 0)
+    log = AuditLog.open(path, KEY, 0)
     for _ in range(40):
         log.append({"text": "x" * 40_000})
     log.close()
     write(path, 1)
-    assert verify_file(path).seq == 41
+    assert verify_file(path).entries == 41
 
 
 def test_a_full_disk_breaks_the_log_for_good(path):
-    log = AuditLog.open(path, 0)
+    log = AuditLog.open(path, KEY, 0)
     log.append({"n": 1})
     kept = os.dup(log._descriptor)
     full = os.open("/dev/full", os.O_WRONLY)
@@ -103,11 +106,11 @@ def test_a_full_disk_breaks_the_log_for_good(path):
     log.close()
     os.close(full)
     os.close(kept)
-    assert verify_file(path).seq == 1
+    assert verify_file(path).entries == 1
 
 
 def test_a_sync_that_fails_breaks_the_log(path):
-    log = AuditLog.open(path, 0)
+    log = AuditLog.open(path, KEY, 0)
     log.append({"n": 1})
     reader, writer = os.pipe()  # a pipe cannot be synced
     os.dup2(writer, log._descriptor)
@@ -120,7 +123,7 @@ def test_a_sync_that_fails_breaks_the_log(path):
 
 
 def test_what_is_not_synced_is_known(path):
-    log = AuditLog.open(path, 0)
+    log = AuditLog.open(path, KEY, 0)
     assert not log.unsynced
     log.append({"n": 1})
     assert log.unsynced
@@ -133,19 +136,19 @@ def test_a_device_that_takes_nothing_is_told_when_it_is_opened(path):
     path.parent.mkdir()
     path.symlink_to("/dev/full")
     with pytest.raises(AuditUnavailable):
-        log = AuditLog.open(path, 0)
+        log = AuditLog.open(path, KEY, 0)
         log.append({"n": 1})
 
 
 def test_a_log_that_cannot_be_opened_is_told(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(AuditUnavailable):
-        AuditLog.open(tmp_path / "file" / "audit.jsonl", 0)
+        AuditLog.open(tmp_path / "file" / "audit.jsonl", KEY, 0)
 
 
 def test_a_listener_hears_each_entry_after_it_was_written(path):
     heard = []
-    log = AuditLog.open(path, 0)
+    log = AuditLog.open(path, KEY, 0)
     log.on_entry = lambda fields: heard.append((fields["n"], len(path.read_bytes().splitlines())))
     log.append({"n": 1})
     log.append({"n": 2})
@@ -155,12 +158,12 @@ def test_a_listener_hears_each_entry_after_it_was_written(path):
 
 def test_each_entry_is_one_line_whatever_it_holds(path):
     text = 'line\nend \r\u2028 "quoted" \ud800'
-    log = AuditLog.open(path, 0)
+    log = AuditLog.open(path, KEY, 0)
     log.append({"text": text})
     log.close()
     (line,) = path.read_bytes().splitlines()
     assert json.loads(line)["text"] == text
-    assert verify_file(path).seq == 1
+    assert verify_file(path).entries == 1
 
 
 @pytest.mark.parametrize("lane", CARRYING)

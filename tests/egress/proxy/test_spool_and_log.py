@@ -69,7 +69,7 @@ def test_a_whole_spool_opens_and_gives_what_is_pending(tmp_path, key):
 
 
 def test_a_closed_audit_log_writes_into_no_file_that_took_its_descriptor(tmp_path):
-    log = AuditLog.open(tmp_path / "audit.jsonl", 0)
+    log = AuditLog.open(tmp_path / "audit.jsonl", SigningKey.generate(), 0)
     descriptor = log._descriptor
     log.close()
     log.close()
