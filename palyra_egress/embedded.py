@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from palyra_egress.audit.segments import DEFAULT_SEGMENT_BYTES
 from palyra_egress.errors import OperatorMustAct
 from palyra_egress.installation import EgressNote, Installation
 from palyra_egress.proxy.egress_proxy import EgressProxy
@@ -50,6 +51,7 @@ class EmbeddedSettings:
     admin_port: int = 0
     hosts_file: Path | None = None
     extra_roots_file: Path | None = None
+    audit_segment_bytes: int = DEFAULT_SEGMENT_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,7 @@ def _proxy_settings(
         listen_port=settings.listen_port,
         hosts_file=settings.hosts_file,
         extra_roots_file=settings.extra_roots_file,
+        audit_segment_bytes=settings.audit_segment_bytes,
         forbidden=frozenset({(admin.hostname or "", admin.port or 0)}),
     )
 

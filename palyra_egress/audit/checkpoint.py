@@ -9,12 +9,12 @@ read and replace the file.
 """
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
 from palyra_egress.audit.chain import AuditFields, ChainBroken, ChainHead
+from palyra_fleet.private_files import replace
 from palyra_fleet.wire.keys import SigningKey, signature_is_valid, thumbprint_sha256
 
 KIND: Final = "checkpoint"
@@ -94,20 +94,4 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Replace the file in one durable step. Raises OSError."""
-    fresh = path.with_name(path.name + ".new")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(json.dumps(checkpoint.fields, sort_keys=True).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-    sync_directory(path.parent)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make renames in a directory durable. Raises OSError."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    replace(path, json.dumps(checkpoint.fields, sort_keys=True).encode() + b"\n")

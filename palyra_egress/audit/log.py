@@ -35,7 +35,6 @@ from palyra_egress.audit.segments import (
 from palyra_egress.errors import OperatorMustAct
 from palyra_fleet.wire.keys import SigningKey
 
-DEFAULT_SEGMENT_BYTES: Final = 256 * 1024 * 1024
 CHECKPOINT_EVERY_MS: Final = 60_000
 CHECKPOINT_EVERY_ENTRIES: Final = 10_000
 _TAIL_BYTES: Final = 1 << 20

@@ -8,8 +8,11 @@ carry the first sequence number with twelve digits, so that they sort by age.
 import os
 import re
 from pathlib import Path
+from typing import Final
 
-from palyra_egress.audit.checkpoint import sync_directory
+from palyra_fleet.private_files import sync_directory
+
+DEFAULT_SEGMENT_BYTES: Final = 256 * 1024 * 1024
 
 
 def checkpoint_file(log: Path) -> Path:

@@ -7,6 +7,7 @@ import importlib
 from collections.abc import Callable
 from pathlib import Path
 
+from palyra_egress.audit.segments import DEFAULT_SEGMENT_BYTES
 from palyra_egress.cli.policy_commands import add_policy_commands
 
 type _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -108,8 +109,22 @@ def _add_proxy_arguments(parser: argparse.ArgumentParser) -> None:
         "--hosts-file", type=Path, metavar="FILE", help="names to resolve first, as in /etc/hosts"
     )
     parser.add_argument(
+        "--audit-segment-mib",
+        dest="audit_segment_bytes",
+        type=_mebibytes,
+        default=DEFAULT_SEGMENT_BYTES,
+        metavar="N",
+        help="the audit log goes on in a new file beyond this size (default 256)",
+    )
+    parser.add_argument(
         "--extra-roots", type=Path, metavar="PEM", help="CAs to trust upstream beside the public"
     )
+
+
+def _mebibytes(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1_048_576:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of MiB from 1 on")
+    return int(text) * 1024 * 1024
 
 
 def _add_audit(commands: _Commands) -> None:

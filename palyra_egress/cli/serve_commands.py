@@ -45,6 +45,7 @@ async def _up(arguments: Namespace) -> int:
         admin_port=admin_port,
         hosts_file=arguments.hosts_file,
         extra_roots_file=arguments.extra_roots,
+        audit_segment_bytes=arguments.audit_segment_bytes,
     )
     profiles = " | ".join(sorted(load_policy_file(arguments.policy).profiles))
     ended = _until_told_to_end()
@@ -80,6 +81,7 @@ async def _serve_proxy(arguments: Namespace) -> int:
             hosts_file=arguments.hosts_file,
             extra_roots_file=arguments.extra_roots,
             forbidden=frozenset(arguments.forbid),
+            audit_segment_bytes=arguments.audit_segment_bytes,
         )
     )
     try:

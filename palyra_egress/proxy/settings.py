@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from palyra_egress.audit.log import DEFAULT_SEGMENT_BYTES
+from palyra_egress.audit.segments import DEFAULT_SEGMENT_BYTES
 
 
 @dataclass(frozen=True, slots=True)

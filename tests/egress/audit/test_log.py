@@ -90,7 +90,7 @@ def test_a_log_longer_than_its_tail_is_opened_at_its_end(path):
     assert verify_file(path).entries == 41
 
 
-def test_a_full_disk_breaks_the_log_for_good(path):
+def test_a_log_whose_half_line_cannot_be_taken_back_is_broken_for_good(path):
     log = AuditLog.open(path, KEY, 0)
     log.append({"n": 1})
     kept = os.dup(log._descriptor)

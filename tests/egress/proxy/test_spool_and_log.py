@@ -1,10 +1,15 @@
 """Evidence spool and audit log: what is missing is noticed, and a closed file stays closed."""
 
+import asyncio
+
 import pytest
 
 from palyra_egress.audit.log import AuditLog, AuditUnavailable
+from palyra_egress.audit.reading import entries, verify_file
+from palyra_egress.audit.segments import full_segments
 from palyra_egress.proxy.evidence import EvidenceSpool, SpoolUnavailable, Violation
 from palyra_fleet.wire.keys import SigningKey
+from tests.egress.proxy.lanes import CARRYING, chaos
 from tests.fakes.proxy_harness import LEASE, WORKER
 
 VIOLATION = Violation(
@@ -78,3 +83,22 @@ def test_a_closed_audit_log_writes_into_no_file_that_took_its_descriptor(tmp_pat
         with pytest.raises(AuditUnavailable):
             log.append({"kind": "verdict"})
     assert (tmp_path / "other").read_bytes() == b""
+
+
+async def test_under_live_traffic_the_log_goes_on_in_new_files_and_stays_one_chain(tmp_path):
+    async with chaos(tmp_path, audit_segment_bytes=1) as world:
+        log = world.harness.proxy.enforcement.settings.audit_file
+        public_key = world.harness.proxy.enforcement.parts.receipts.key.public_key
+        for lane in CARRYING:
+            before = len(full_segments(log))
+            await lane(world)
+            async with asyncio.timeout(20):
+                while len(full_segments(log)) == before:  # noqa: ASYNC110 a file appears
+                    await asyncio.sleep(0.01)
+    found = verify_file(log, public_key)
+    assert found.files > len(CARRYING)
+    assert (found.first_seq, found.unsigned_tail) == (1, 0)
+    decided = [entry["decision_id"] for entry in entries(log) if entry["kind"] == "verdict"]
+    ended = [entry["decision_id"] for entry in entries(log) if entry["kind"] == "transfer"]
+    assert set(ended) <= set(decided)
+    assert len(decided) == len(set(decided)) >= len(CARRYING)
