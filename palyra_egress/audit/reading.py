@@ -76,7 +76,7 @@ def verify_file(
 
 def entries(path: Path) -> Iterator[AuditFields]:
     """Every entry of a log, each checked against the one before. Raises ChainBroken or OSError."""
-    return (step.entry for step in _steps(segments(path)))
+    return ({**step.entry, "sha256": step.head.sha256} for step in _steps(segments(path)))
 
 
 def _steps(files: list[Path]) -> Iterator[Step]:

@@ -4,7 +4,6 @@ A log of several files is named by the one that is written; its full files besid
 """
 
 import base64
-import binascii
 import json
 from argparse import Namespace
 from collections.abc import Iterator
@@ -55,7 +54,7 @@ def _verified_lines(file: Path, found: Verified) -> Iterator[str]:
 def _public_key(text: str) -> bytes:
     try:
         key = base64.b64decode(text, validate=True)
-    except binascii.Error:
+    except ValueError:
         key = b""
     if len(key) != PUBLIC_KEY_BYTES:
         raise Trouble(
