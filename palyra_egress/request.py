@@ -6,9 +6,11 @@ of the program compares strings that have one spelling. Units: ports 1 to 65535,
 query, always starting with `/` (empty for CONNECT).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, NewType
+
+from palyra_egress.facts import UNATTESTED, AttestedFacts
 
 CanonicalHost = NewType("CanonicalHost", str)
 """A lower-case A-label name without trailing dot, or a canonical IP literal without brackets."""
@@ -25,13 +27,18 @@ class RequestKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Requester:
-    """Who is asking: the worker and the lease whose credential was verified, and its profile."""
+    """Who is asking: the worker and the lease whose credential was verified, and its profile.
+
+    `facts` are what the fleet has verified about the worker. They change while a lease lives, so
+    they say nothing about whether two requesters are the same.
+    """
 
     worker_id: str
     lease_id: str
     profile: str
     run_id: str = ""
     fence: int = 0
+    facts: AttestedFacts = field(default=UNATTESTED, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

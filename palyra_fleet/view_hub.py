@@ -2,23 +2,40 @@
 
 Fed with applied decisions only, so no proxy hears what is not durable. A subscriber's queue is
 bounded; one that does not keep up is dropped and must connect again, which starts with a snapshot.
+A lease is told with the facts of its worker's current evidence, and told again when they change.
 Without changes a tick says the view is fresh. When the hub closes every stream ends, and a proxy
 without a fresh view denies. `seq` grows with every change of one epoch.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection
 
 from palyra_fleet.leases.records import WorkerLease
 from palyra_fleet.ledger.decision import EvictedWorker, Record
-from palyra_fleet.ledger.facts import WorkerRecord
-from palyra_fleet.wire.models import Binding, ViewMessage
+from palyra_fleet.ledger.facts import Proof, WorkerRecord
+from palyra_fleet.wire.models import AttestedFacts, Binding, ViewMessage
 
 MAX_QUEUED = 1_024
 TICK_EVERY_S = 0.5
 
 
-def binding_of(lease: WorkerLease) -> Binding:
+UNKNOWN = AttestedFacts()
+
+
+def facts_of(proof: Proof) -> AttestedFacts:
+    """What a worker's current evidence says about it, as proxies are told."""
+    return AttestedFacts.model_validate(
+        {
+            "image_digest_sha256": proof.image_digest_sha256,
+            "build_digest_sha256": proof.build_digest_sha256,
+            "artifact_digest_sha256": proof.artifact_digest_sha256,
+            "capabilities": tuple(sorted(proof.capabilities)),
+            "binding_level": proof.binding_level.name.lower(),
+        }
+    )
+
+
+def binding_of(lease: WorkerLease, facts: AttestedFacts) -> Binding:
     return Binding(
         worker_id=lease.worker_id,
         lease_id=lease.lease_id,
@@ -27,6 +44,7 @@ def binding_of(lease: WorkerLease) -> Binding:
         egress_profile=lease.egress_profile,
         egress_secret_sha256=lease.egress_secret_sha256,
         expires_at_unix_ms=lease.expires_at_unix_ms,
+        facts=facts,
     )
 
 
@@ -39,13 +57,17 @@ class ViewHub:
         self._highest_fence = highest_fence
         self._max_queued = max_queued
         self._bindings: dict[str, Binding] = {}
+        self._lease_of: dict[str, WorkerLease] = {}  # by worker: its live lease
+        self._proofs: dict[str, Proof] = {}
         self._blocked: set[str] = set()
         self._listeners: set[asyncio.Queue[ViewMessage]] = set()
         self._closed = False
 
-    def take(self, records: Iterable[Record], highest_fence: int) -> None:
+    def take(self, records: Collection[Record], highest_fence: int) -> None:
         """Believe durable records and tell the listeners what changed."""
         self._highest_fence = max(self._highest_fence, highest_fence)
+        workers = [record for record in records if isinstance(record, WorkerRecord)]
+        self._proofs.update((worker.worker_id, worker.proof) for worker in workers)
         for record in records:
             match record:
                 case WorkerRecord():
@@ -53,9 +75,14 @@ class ViewHub:
                 case WorkerLease():
                     self._take_lease(record)
                 case EvictedWorker(worker_id):
+                    self._proofs.pop(worker_id, None)
                     self._unblock(worker_id)
                 case _:
                     pass
+        for worker in workers:  # what changed about the worker of a lease that did not
+            lease = self._lease_of.get(worker.worker_id)
+            if lease is not None:
+                self._bind(lease)
 
     async def stream(self) -> AsyncIterator[ViewMessage]:
         """One proxy's stream. Ends when the proxy is too slow or the fleet closes."""
@@ -102,9 +129,16 @@ class ViewHub:
     def _take_lease(self, lease: WorkerLease) -> None:
         if not lease.status.live:
             if self._bindings.pop(lease.lease_id, None) is not None:
+                self._lease_of.pop(lease.worker_id, None)
                 self._tell("unbind", worker_id=lease.worker_id, lease_id=lease.lease_id)
             return
-        binding = binding_of(lease)
+        self._lease_of[lease.worker_id] = lease
+        self._bind(lease)
+
+    def _bind(self, lease: WorkerLease) -> None:
+        """Tell whose lease this is and what is known of its worker, if that is new."""
+        proof = self._proofs.get(lease.worker_id)
+        binding = binding_of(lease, UNKNOWN if proof is None else facts_of(proof))
         if self._bindings.get(lease.lease_id) != binding:
             self._bindings[lease.lease_id] = binding
             self._tell("bind", worker_id=lease.worker_id, lease_id=lease.lease_id, new=binding)

@@ -11,6 +11,7 @@ import hashlib
 import hmac
 from dataclasses import dataclass, field
 
+from palyra_egress.facts import BINDING_LEVELS, UNATTESTED, AttestedFacts
 from palyra_egress.reasons import Reason
 from palyra_egress.request import Requester
 from palyra_fleet.wire.models import Binding, ViewMessage
@@ -20,7 +21,8 @@ DEFAULT_MAX_AGE_MS = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Egress that must stop now: leases that lost their binding and workers that are blocked."""
+    """Egress that must stop now: leases that lost their binding or a fact about their worker, and
+    workers that are blocked."""
 
     lease_ids: frozenset[str] = frozenset()
     worker_ids: frozenset[str] = frozenset()
@@ -78,6 +80,7 @@ class BindingView:
             profile=binding.egress_profile,
             run_id=binding.run_id,
             fence=binding.fence,
+            facts=_facts(binding),
         )
         return Authentication(requester, self.may_speak(requester, now_unix_ms, now_monotonic_ms))
 
@@ -97,6 +100,13 @@ class BindingView:
         if binding.expires_at_unix_ms <= now_unix_ms:
             return Reason.LEASE_EXPIRED
         return None
+
+    def facts_of(self, requester: Requester) -> AttestedFacts:
+        """What the fleet says now about the worker behind a lease; nothing, if the lease is gone.
+        Asked again on every request: a worker may have proved itself anew since it connected."""
+        binding = self._bindings.get(requester.lease_id)
+        is_same = binding is not None and binding.fence == requester.fence
+        return _facts(binding) if binding is not None and is_same else UNATTESTED
 
     def is_blocked(self, worker_id: str) -> bool:
         return worker_id in self._blocked_here or worker_id in self._blocked_by_fleet
@@ -166,10 +176,10 @@ class BindingView:
                 return Ended()
 
     def _bind(self, bindings: tuple[Binding, ...]) -> Ended:
+        """A worker that is known for less than before loses what is open: it was judged on more."""
         replaced = set()
         for binding in bindings:
-            before = self._bindings.get(binding.lease_id)
-            if before is not None and before.fence != binding.fence:
+            if not _carries_on(self._bindings.get(binding.lease_id), binding):
                 replaced.add(binding.lease_id)
             self._bindings[binding.lease_id] = binding
         return Ended(lease_ids=frozenset(replaced))
@@ -181,12 +191,17 @@ class BindingView:
             for lease_id, binding in self._bindings.items()
             if lease_id not in new or new[lease_id].fence != binding.fence
         }
+        lost = {
+            lease_id
+            for lease_id, binding in new.items()
+            if not _carries_on(self._bindings.get(lease_id), binding)
+        }
         for lease_id in gone:
             self._end(lease_id)
         self._bindings = new
         self._blocked_by_fleet = set(message.blocked_workers)
         self._hand_over()
-        return Ended(lease_ids=frozenset(gone), worker_ids=frozenset(message.blocked_workers))
+        return Ended(frozenset(gone | lost), frozenset(message.blocked_workers))
 
     def _end(self, lease_id: str) -> None:
         """Forget a binding, remembering a bounded number so that refusals can say why."""
@@ -196,3 +211,21 @@ class BindingView:
         self._ended[lease_id] = binding
         while len(self._ended) > 10_000:
             del self._ended[next(iter(self._ended))]
+
+
+def _facts(binding: Binding) -> AttestedFacts:
+    told = binding.facts
+    return AttestedFacts(
+        image_digest=told.image_digest_sha256,
+        build_digest=told.build_digest_sha256,
+        artifact_digest=told.artifact_digest_sha256,
+        capabilities=frozenset(told.capabilities),
+        binding_level=BINDING_LEVELS[told.binding_level],
+    )
+
+
+def _carries_on(before: Binding | None, after: Binding) -> bool:
+    """Whether what is open under a lease may go on now that it is bound like this."""
+    if before is None:
+        return True
+    return before.fence == after.fence and _facts(after).holds_all_of(_facts(before))

@@ -10,7 +10,7 @@ Invariants: unknown means deny; one verdict, one audit entry; infrastructure fau
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
@@ -135,7 +135,7 @@ class EnforcementCore:
         addresses: tuple[str, ...] = ()
         try:
             async with asyncio.timeout(self.judge_deadline_s):
-                verdict, addresses = await self._decide(request, known)
+                verdict, addresses, request = await self._decide(request, known)
         except TimeoutError:
             verdict = self.service.refusal(request, Reason.DEADLINE)
         except ResolutionRefused as refused:
@@ -177,21 +177,30 @@ class EnforcementCore:
 
     async def _decide(
         self, request: EgressRequest, known: tuple[str, ...] | None
-    ) -> tuple[Verdict, tuple[str, ...]]:
+    ) -> tuple[Verdict, tuple[str, ...], EgressRequest]:
+        """The verdict, the addresses and the request with the facts that it was judged on."""
         worker_id = request.requester.worker_id
         now_monotonic_ms = self.clocks.now_monotonic_ms()
         if (reason := self.may_speak(request.requester)) is not None:
-            return self.service.refusal(request, reason), ()
+            return self.service.refusal(request, reason), (), request
         if not self._rates.take(worker_id, self.service.requests_per_minute, now_monotonic_ms):
-            return self.service.refusal(request, Reason.RATE_LIMITED), ()
+            return self.service.refusal(request, Reason.RATE_LIMITED), (), request
+        request = self._with_facts(request)
         first = self.service.precheck(request, self.clocks.now_unix_ms())
         if not isinstance(first, NeedsResolution):
-            return first, ()
+            return first, (), request
         addresses = known or await self.resolver.resolve(first.host, first.port)
         if (reason := self.may_speak(request.requester)) is not None:
-            return self.service.refusal(request, reason), ()
-        now_unix_ms = self.clocks.now_unix_ms()
-        return self.service.decide(request, addresses, now_unix_ms, first), addresses
+            return self.service.refusal(request, reason), (), request
+        request, now_unix_ms = self._with_facts(request), self.clocks.now_unix_ms()
+        return self.service.decide(request, addresses, now_unix_ms, first), addresses, request
+
+    def _with_facts(self, request: EgressRequest) -> EgressRequest:
+        """The request with what the fleet says now about its worker."""
+        facts = self.view.facts_of(request.requester)
+        if facts == request.requester.facts:
+            return request
+        return replace(request, requester=replace(request.requester, facts=facts))
 
     def _release(
         self,

@@ -5,6 +5,16 @@ names the enrolled proxy that saw the worker's key, at `bound_at_unix_ms`.
 """
 
 from dataclasses import dataclass
+from enum import IntEnum
+
+
+class BindingLevel(IntEnum):
+    """How well it is known that a worker's egress goes through a proxy; higher is better."""
+
+    NONE = 0
+    CLAIMED = 1
+    OBSERVED = 2
+    ENFORCED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,9 +25,12 @@ class AttestationResult:
     evidence_identity: str
     public_key: bytes
     key_sha256: str
+    image_digest_sha256: str
+    build_digest_sha256: str
     artifact_digest_sha256: str
     supported_capabilities: frozenset[str]
     evidence_until_unix_ms: int
     evidence_sha256: str
+    binding_level: BindingLevel
     binding_proxy_id: str
     bound_at_unix_ms: int

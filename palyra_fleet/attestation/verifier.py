@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pydantic import BaseModel, ValidationError
 
 from palyra_fleet.attestation.evidence import WorkerAttestation, WorkerAttestationExpectation
-from palyra_fleet.attestation.result import AttestationResult
+from palyra_fleet.attestation.result import AttestationResult, BindingLevel
 from palyra_fleet.refusals import FleetReason, Refusal
 from palyra_fleet.wire.dsse import (
     ATTESTATION_TYPE,
@@ -96,10 +96,13 @@ def judge(
         evidence_identity=attestation.evidence_identity,
         public_key=evidence.public_key,
         key_sha256=attestation.key_sha256,
+        image_digest_sha256=attestation.image_digest_sha256,
+        build_digest_sha256=attestation.build_digest_sha256,
         artifact_digest_sha256=attestation.artifact_digest_sha256,
         supported_capabilities=attestation.supported_capabilities,
         evidence_until_unix_ms=attestation.expires_at_unix_ms,
         evidence_sha256=evidence.sha256,
+        binding_level=BindingLevel.OBSERVED,
         binding_proxy_id=binding.proxy_id,
         bound_at_unix_ms=min(binding.at_unix_ms, now_unix_ms),
     )

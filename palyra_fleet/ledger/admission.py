@@ -141,6 +141,9 @@ def _proof(
         binding_proxy_id=result.binding_proxy_id,
         bound_at_unix_ms=result.bound_at_unix_ms,
         attestation_epoch=epoch,
+        image_digest_sha256=result.image_digest_sha256,
+        build_digest_sha256=result.build_digest_sha256,
+        binding_level=result.binding_level,
     )
 
 

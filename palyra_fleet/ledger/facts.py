@@ -8,6 +8,8 @@ is about and no others, so a drain cannot lift a quarantine nor a heartbeat undo
 from dataclasses import dataclass
 from enum import StrEnum
 
+from palyra_fleet.attestation.result import BindingLevel
+
 
 class Admission(StrEnum):
     """Automatic code only ever moves a worker further down this list."""
@@ -64,7 +66,11 @@ class WorkerLifecycleState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """The evidence a worker stands on: key, artifact, capabilities, proxy binding and its end."""
+    """The evidence a worker stands on: key, digests, capabilities, proxy binding and its end.
+
+    What a stored record does not hold, because an older release wrote it, is not known: it
+    satisfies nothing until the worker proves itself again.
+    """
 
     public_key: bytes
     key_sha256: str
@@ -74,6 +80,9 @@ class Proof:
     binding_proxy_id: str
     bound_at_unix_ms: int
     attestation_epoch: int
+    image_digest_sha256: str | None = None
+    build_digest_sha256: str | None = None
+    binding_level: BindingLevel = BindingLevel.NONE
 
 
 @dataclass(frozen=True, slots=True)

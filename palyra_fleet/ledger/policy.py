@@ -5,19 +5,11 @@ worker (reference values, launchers, proxies) is enrolled by operators and start
 """
 
 from dataclasses import dataclass
-from enum import IntEnum
+
+from palyra_fleet.attestation.result import BindingLevel
 
 MINUTE_MS = 60_000
 REQUIRED_WIT_ABI = "palyra-worker-abi/v1"
-
-
-class BindingLevel(IntEnum):
-    """How well it is known that a worker's egress goes through a proxy."""
-
-    NONE = 0
-    CLAIMED = 1
-    OBSERVED = 2
-    ENFORCED = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,8 +188,22 @@ class WorkerOrder(WireModel):
     reason: str
 
 
+class AttestedFacts(WireModel):
+    """What the fleet verified about a worker when it last proved itself. Whatever is absent is not
+    known, and a proxy takes it for not being so."""
+
+    image_digest_sha256: DigestSha256 | None = None
+    build_digest_sha256: DigestSha256 | None = None
+    artifact_digest_sha256: DigestSha256 | None = None
+    capabilities: tuple[Name, ...] = ()
+    binding_level: Literal["none", "claimed", "observed", "enforced"] = "none"
+
+
 class Binding(WireModel):
-    """Who may speak through a proxy: one live lease. The secret is known as its SHA-256 only."""
+    """Who may speak through a proxy: one live lease. The secret is known as its SHA-256 only.
+
+    The same lease is bound again, with the same fence, when its end or its worker's facts change.
+    """
 
     worker_id: Ulid
     lease_id: Ulid
@@ -198,6 +212,7 @@ class Binding(WireModel):
     egress_profile: str
     egress_secret_sha256: DigestSha256
     expires_at_unix_ms: UnixMs
+    facts: AttestedFacts = AttestedFacts()
 
 
 class ViewMessage(WireModel):

@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import dataclass, field
 
-from palyra_fleet.attestation.result import AttestationResult
+from palyra_fleet.attestation.result import AttestationResult, BindingLevel
 from palyra_fleet.leases.records import LeaseOrder, WorkerApprovalGrant, WorkerLease
 from palyra_fleet.leases.workspace import WorkerWorkspaceScope
 from palyra_fleet.ledger.decision import Decision
@@ -37,6 +37,7 @@ def attested(
     until_unix_ms: int = FAR_UNIX_MS,
     capabilities: tuple[str, ...] = (),
     now_unix_ms: int = 2_000,
+    binding_level: BindingLevel = BindingLevel.OBSERVED,
 ) -> AttestationResult:
     public_key = key_of(worker_id + key)
     return AttestationResult(
@@ -44,10 +45,13 @@ def attested(
         evidence_identity=identity or f"identity-of-{worker_id}",
         public_key=public_key,
         key_sha256=hashlib.sha256(public_key).hexdigest(),
+        image_digest_sha256="a" * 64,
+        build_digest_sha256="b" * 64,
         artifact_digest_sha256="c" * 64,
         supported_capabilities=frozenset(capabilities),
         evidence_until_unix_ms=until_unix_ms,
         evidence_sha256="e" * 64,
+        binding_level=binding_level,
         binding_proxy_id="proxy-1",
         bound_at_unix_ms=now_unix_ms,
     )

@@ -21,7 +21,7 @@ from palyra_egress.proxy.egress_proxy import EgressProxy
 from palyra_egress.proxy.guard import ConnectionGuard
 from palyra_egress.proxy.handler import AddonChain, EnforcingHandler, GuardFactory
 from palyra_egress.proxy.settings import ProxySettings
-from palyra_fleet.wire.models import Binding, ViewMessage
+from palyra_fleet.wire.models import AttestedFacts, Binding, ViewMessage
 
 WORKER = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
 LEASE = "01ARZ3NDEKTSV4RRFFQ69G5FAW"
@@ -38,6 +38,7 @@ def binding(
     profile: str = "test",
     fence: int = 1,
     lives_ms: int = 3_600_000,
+    facts: AttestedFacts | None = None,
 ) -> Binding:
     return Binding(
         worker_id=worker,
@@ -47,6 +48,7 @@ def binding(
         egress_profile=profile,
         egress_secret_sha256=hashlib.sha256(secret.encode()).hexdigest(),
         expires_at_unix_ms=now_unix_ms() + lives_ms,
+        facts=facts or AttestedFacts(),
     )
 
 

@@ -3,9 +3,10 @@
 import pytest
 
 from palyra_egress.clock import now_unix_ms
+from palyra_egress.facts import UNATTESTED, BindingLevel
 from palyra_egress.proxy.bindings import BindingView
 from palyra_egress.reasons import Reason
-from palyra_fleet.wire.models import ViewMessage
+from palyra_fleet.wire.models import AttestedFacts, ViewMessage
 from tests.fakes.proxy_harness import LEASE, SECRET, WORKER, binding
 
 
@@ -53,3 +54,52 @@ def test_a_new_violation_needs_its_own_acknowledgement(view):
     view.apply(message("block", 6, worker_id=WORKER), 0)
     view.apply(message("unblock", 7, worker_id=WORKER), 0)
     assert refusal(view) is Reason.QUARANTINED
+
+
+def told(level: str = "observed", image: str | None = "a" * 64, *names: str) -> AttestedFacts:
+    return AttestedFacts(image_digest_sha256=image, capabilities=names, binding_level=level)  # type: ignore[arg-type]
+
+
+def rebound(before: AttestedFacts, after: AttestedFacts, kind: str) -> tuple[bool, BindingView]:
+    """Whether what is open under the lease is cut when its worker's facts change."""
+    view = BindingView()
+    view.apply(message("snapshot", 1, bindings=(binding(facts=before),)), 0)
+    ended = view.apply(message(kind, 2, bindings=(binding(facts=after),)), 0)
+    return LEASE in ended.lease_ids, view
+
+
+@pytest.mark.parametrize("kind", ["bind", "snapshot"])
+@pytest.mark.parametrize(
+    ("before", "after", "cut"),
+    [
+        (told(), told(), False),
+        (told("observed"), told("enforced"), False),
+        (told(), told("observed", "a" * 64, "gpu"), False),
+        (AttestedFacts(), told(), False),
+        (told("enforced"), told("observed"), True),
+        (told("observed", "a" * 64), told("observed", "b" * 64), True),
+        (told("observed", "a" * 64), told("observed", None), True),
+        (told("observed", None, "gpu", "net"), told("observed", None, "net"), True),
+        (told(), AttestedFacts(), True),
+    ],
+)
+def test_a_worker_that_is_known_for_less_loses_what_is_open(kind, before, after, cut):
+    was_cut, view = rebound(before, after, kind)
+    assert was_cut is cut
+    assert refusal(view) is None  # the lease lives on, judged on what is known now
+
+
+def test_the_requester_has_the_facts_of_its_binding_and_only_while_it_lives():
+    view = BindingView()
+    view.apply(message("snapshot", 1, bindings=(binding(facts=told("enforced")),)), 0)
+    who = view.authenticate(LEASE, SECRET, now_unix_ms(), 0).requester
+    assert who is not None and who.facts.binding_level is BindingLevel.ENFORCED
+    assert who.facts.image_digest == "a" * 64
+    view.apply(message("bind", 2, bindings=(binding(facts=told("observed")),)), 0)
+    assert view.facts_of(who).binding_level is BindingLevel.OBSERVED
+    again = view.authenticate(LEASE, SECRET, now_unix_ms(), 0).requester
+    assert again == who  # the same worker and lease: facts do not make another identity
+    view.apply(message("bind", 3, bindings=(binding(fence=2, facts=told("enforced")),)), 0)
+    assert view.facts_of(who) == UNATTESTED
+    view.apply(message("unbind", 4, lease_id=LEASE), 0)
+    assert view.facts_of(who) == UNATTESTED

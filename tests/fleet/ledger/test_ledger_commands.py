@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from palyra_fleet.attestation.result import BindingLevel
 from palyra_fleet.leases.records import LeaseOrder
 from palyra_fleet.ledger.facts import (
     Admission,
@@ -16,7 +17,7 @@ from palyra_fleet.ledger.facts import (
     lifecycle_state,
 )
 from palyra_fleet.ledger.manager import WorkerFleetManager
-from palyra_fleet.ledger.policy import BindingLevel, WorkerFleetPolicy
+from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.ledger.state import LedgerState
 from palyra_fleet.refusals import FleetReason
 from tests.fakes.ledger_world import SCOPE, LedgerWorld, attested, reasons, refused, ulid

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from palyra_fleet.attestation.result import BindingLevel
 from palyra_fleet.ledger.decision import Decision, EventReason, LedgerEvent
+from palyra_fleet.ledger.facts import WorkerRecord
 from palyra_fleet.store.protocol import ChainBroken, StateUnusable
 from palyra_fleet.store.sqlite import SqliteFleetStore
 from palyra_fleet.store.state_directory import AUTHORITY, DATABASE, MARKER
@@ -198,3 +200,27 @@ async def test_an_event_edited_while_the_fleet_runs_breaks_the_chain(tmp_path: P
     with pytest.raises(ChainBroken):
         await store.verify_events()
     await store.close()
+
+
+async def test_a_worker_written_before_facts_were_kept_is_known_for_nothing(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    await _written(state)
+    new = ("image_digest_sha256", "build_digest_sha256", "binding_level")
+    paths = ", ".join(f"'$[0].proof.{name}'" for name in new)
+    _edit(state, f"UPDATE workers SET body = json_remove(body, {paths})")
+    store = SqliteFleetStore(state)
+    snapshot = await store.open(3_000)
+    await store.close()
+    (worker,) = (record for record in snapshot.records if isinstance(record, WorkerRecord))
+    assert worker.proof.image_digest_sha256 is None and worker.proof.build_digest_sha256 is None
+    assert worker.proof.binding_level is BindingLevel.NONE
+
+
+async def test_what_a_worker_proved_is_kept_across_a_restart(tmp_path: Path) -> None:
+    await _written(tmp_path / "state")
+    store = SqliteFleetStore(tmp_path / "state")
+    snapshot = await store.open(3_000)
+    await store.close()
+    (worker,) = (record for record in snapshot.records if isinstance(record, WorkerRecord))
+    assert worker.proof == LedgerWorld().register(ulid(1)).records[0].proof  # type: ignore[union-attr]
+    assert worker.proof.binding_level is BindingLevel.OBSERVED
