@@ -150,9 +150,9 @@ def secret_problem(text: str) -> str | None:
 class CredentialBinding(NamedTuple):
     """One secret in one header, for the requests that one rule allows.
 
-    The header's value is `prefix` + secret + `suffix`, or with `basic_user` the scheme Basic for
-    that user. `placeholder` is what the worker sends where the secret is to stand; without one the
-    header is set whatever the worker sent. `header` is in lower case.
+    The header's value is `prefix` + secret + `suffix`; with `basic_user` that is the password of
+    the scheme Basic for that user. `placeholder` is what the worker sends where the secret is to
+    stand; without one the header is set whatever the worker sent. `header` is in lower case.
     """
 
     header: str
@@ -165,9 +165,10 @@ class CredentialBinding(NamedTuple):
 
     def value_of(self, secret: str) -> str:
         """The header's value for a secret, or for a placeholder that stands for it."""
+        text = f"{self.prefix}{secret}{self.suffix}"
         if self.basic_user is None:
-            return f"{self.prefix}{secret}{self.suffix}"
-        pair = f"{self.basic_user}:{secret}".encode()
+            return text
+        pair = f"{self.basic_user}:{text}".encode()
         return f"Basic {base64.b64encode(pair).decode()}"
 
     @property

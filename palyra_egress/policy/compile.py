@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final, NamedTuple
 
+from palyra_egress.credentials.binding import CredentialBinding
 from palyra_egress.destination.address_class import AddressRange
 from palyra_egress.destination.hostpattern import HostIndex, HostPattern
 from palyra_egress.policy.paths import PathPattern
@@ -47,6 +48,7 @@ class CompiledRule:
     owner: str | None
     reason: str | None
     is_budget_zero: bool
+    credentials: tuple[CredentialBinding, ...] = ()
 
     def is_live(self, now_unix_ms: int) -> bool:
         return self.until_unix_ms is None or now_unix_ms < self.until_unix_ms
@@ -216,6 +218,7 @@ def _compile_rule(spec: RuleSpec, file: str, defaults: Limits) -> CompiledRule:
         owner=spec.owner,
         reason=spec.reason,
         is_budget_zero=0 in (limits.max_response_bytes, limits.bytes_per_hour),
+        credentials=tuple(one._replace(rule_id=spec.rule_id) for one in spec.credentials),
     )
 
 

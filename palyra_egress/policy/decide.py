@@ -105,8 +105,10 @@ def _allow(
     would_deny: Reason | None,
     pinned: tuple[str, ...],
 ) -> Verdict:
-    """CONNECT carries no byte budget: the requests inside the tunnel have theirs."""
+    """CONNECT carries no byte budget and no credential: the requests inside the tunnel have theirs.
+    What only observe mode lets pass gets no credential either."""
     limits = policy.limits if rule is None else rule.limits
+    carries = rule is not None and would_deny is None and request.kind is RequestKind.REQUEST
     return Verdict(
         Effect.ALLOW,
         Reason.ALLOWED if would_deny is None else Reason.OBSERVED,
@@ -119,6 +121,7 @@ def _allow(
         _NO_LIMITS if request.kind is RequestKind.CONNECT else limits,
         policy.tls,
         would_deny=would_deny,
+        credentials=rule.credentials if carries and rule is not None else (),
     )
 
 

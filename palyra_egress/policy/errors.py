@@ -39,6 +39,8 @@ class ProblemCode(StrEnum):
     UNKNOWN_RULE = "unknown_rule"
     UNKNOWN_PROFILE = "unknown_profile"
     NO_CONSEQUENCE = "no_consequence"
+    CREDENTIAL_OVER_HTTP = "credential_over_http"
+    CREDENTIAL_IN_TUNNEL = "credential_in_tunnel"
     TEST_FAILED = "test_failed"
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from palyra_egress.destination.address_class import AddressClass, classify
 from palyra_egress.policy.compile import CompiledDeny, CompiledPolicy, CompiledRule
+from palyra_egress.policy.credential_changes import describe_binding
 from palyra_egress.policy.decide import decide, precheck
 from palyra_egress.policy.match import find_hosts
 from palyra_egress.policy.paths import read_path
@@ -92,6 +93,7 @@ def _verdict_steps(verdict: Verdict, rule: CompiledRule | None) -> list[Step]:
         owner = "" if rule is None or rule.owner is None else f", owner {rule.owner}"
         place = f"{verdict.policy_file}:{verdict.line}"
         steps.append(Step(word, f"{verdict.rule_id} at {place}{owner}"))
+    steps += [Step("credential", describe_binding(one)) for one in verdict.credentials]
     if verdict.pinned:
         steps.append(Step("pinned", ", ".join(verdict.pinned)))
     if verdict.consequence.value != "none":

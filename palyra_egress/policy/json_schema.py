@@ -3,13 +3,16 @@
 Output: a schema as plain objects. Keys, what is required and what each value is come from
 `language`, the words and patterns from where the reader takes them, so nothing here is a second
 list. The schema is a little stricter than the reader where an editor should complete one spelling
-(methods in upper case) and weaker where only the reader can judge (references between rules,
-public suffixes, address ranges, times that no calendar has).
+(methods in upper case, headers in lower case) and weaker where only the reader can judge
+(references between rules, public suffixes, address ranges, times that no calendar has, headers that
+never carry a secret).
 """
 
 import json
 from typing import Final, assert_never
 
+from palyra_egress.credentials.binding import SECRET_REF_PATTERN
+from palyra_egress.credentials.header_names import HEADER_PATTERN
 from palyra_egress.policy.fields import MAX_TEXT
 from palyra_egress.policy.language import POLICY, Holds, Key, Number, Section
 from palyra_egress.policy.lint_codes import IGNORABLE
@@ -24,10 +27,13 @@ from palyra_egress.policy.schema import (
     Mode,
 )
 from palyra_egress.policy.values import (
+    BASIC_USER_PATTERN,
     DURATION_PATTERN,
+    FORMAT_PATTERN,
     ID_PATTERN,
     INCLUDE_PATTERN,
     MAX_SIZE_BYTES,
+    PLACEHOLDER_PATTERN,
     SIZE_PATTERN,
     TIME_PATTERN,
 )
@@ -79,6 +85,11 @@ VALUES: Final[dict[Holds, Schema]] = {
     Holds.TEST_ANSWER: _text("allow|(?:deny|observe)(?: [a-z_0-9]+)?"),
     Holds.LINT_CODE: _words(*IGNORABLE),
     Holds.INCLUDE: _text(INCLUDE_PATTERN),
+    Holds.CREDENTIAL_HEADER: _text(HEADER_PATTERN),
+    Holds.REFERENCE: _text(SECRET_REF_PATTERN),
+    Holds.CREDENTIAL_FORMAT: _text(FORMAT_PATTERN),
+    Holds.BASIC_USER: _text(BASIC_USER_PATTERN),
+    Holds.PLACEHOLDER: _text(PLACEHOLDER_PATTERN),
 }
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from palyra_egress.credentials.binding import EXPECTED_REF
+from palyra_egress.credentials.header_names import EXPECTED_HEADER
 from palyra_egress.policy.schema import LANGUAGE_VERSION, NOT_SUPPORTED_YET
 from palyra_egress.policy.values import EXPECTED_ID, EXPECTED_TIME
 
@@ -42,6 +44,11 @@ class Holds(StrEnum):
     TEST_ANSWER = "test_answer"
     LINT_CODE = "lint_code"
     INCLUDE = "include"
+    CREDENTIAL_HEADER = "credential_header"
+    REFERENCE = "reference"
+    CREDENTIAL_FORMAT = "credential_format"
+    BASIC_USER = "basic_user"
+    PLACEHOLDER = "placeholder"
 
 
 class Number(StrEnum):
@@ -102,6 +109,16 @@ RULE_LIMITS: Final = Section(
     ),
     NOT_SUPPORTED_YET["rule limits"],
 )
+CREDENTIAL: Final = Section(
+    "a credential",
+    (
+        Key("header", Holds.CREDENTIAL_HEADER, "which header", required=EXPECTED_HEADER),
+        Key("secret", Holds.REFERENCE, "the secret's name", required=EXPECTED_REF),
+        Key("format", Holds.CREDENTIAL_FORMAT, 'such as "Bearer {secret}"; else the secret alone'),
+        Key("basic_user", Holds.BASIC_USER, "HTTP Basic as this user; the format is the password"),
+        Key("placeholder", Holds.PLACEHOLDER, "what workers send where the secret is to stand"),
+    ),
+)
 RULE: Final = Section(
     "a rule",
     (
@@ -120,6 +137,7 @@ RULE: Final = Section(
         Key("encoded_slash", Holds.BOOLEAN, "accept %2F inside a segment"),
         Key("private", Holds.PRIVATE_RANGE, "the private ranges this rule may reach", _LIST),
         Key("tls", Holds.TLS_MODE, "each request inside a tunnel is judged"),
+        Key("credentials", CREDENTIAL, "secrets that allowed requests carry", _LIST),
         Key("until", Holds.TIME, "then the rule is gone"),
         Key("observe", Holds.BOOLEAN, "refusals for these hosts pass and are reported"),
         Key("acknowledge", Holds.ACKNOWLEDGEMENT, "dangers that are meant", _LIST),

@@ -34,6 +34,7 @@ class LintCode(StrEnum):
     WIDE_HOST = "wide_host"
     WIDE_PRIVATE_RANGE = "wide_private_range"
     PRIVATE_RANGE = "private_range"
+    CREDENTIAL_WILDCARD = "credential_wildcard"
     RULE_UNOWNED = "rule_unowned"
     NO_REASON = "no_reason"
     OBSERVE_LEFT_ON = "observe_left_on"
@@ -94,6 +95,9 @@ LINT: Final = MappingProxyType(
         ),
         _C.PRIVATE_RANGE: LintRow(
             _NOTE, "private addresses are opened", "this to be meant, and still needed"
+        ),
+        _C.CREDENTIAL_WILDCARD: LintRow(
+            _WARNING, "a credential goes to any host below a name", "the names that need it"
         ),
         _C.RULE_UNOWNED: LintRow(
             _WARNING, "nobody owns the rule", "an `owner` who answers for the rule"

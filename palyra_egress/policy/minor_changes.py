@@ -57,14 +57,21 @@ def _budget_changes(before: Grant, after: Grant) -> Iterator[Minor]:
             yield Minor(direction, what, rule.position, rule.rule_id, rule.file)
 
 
-def _budgets(old: PolicySpec, new: PolicySpec) -> Iterator[Minor]:
+def decided_before_and_after(old: PolicySpec, new: PolicySpec) -> Iterator[tuple[Grant, Grant]]:
+    """For all that both policies allow, the grants that decide it before and after."""
     before, after = list(grants_of(old)), list(grants_of(new))
     old_index, new_index = GrantIndex(before), GrantIndex(after)
     for grant in (*after, *before):
         if is_denied(grant.host, old) or is_denied(grant.host, new):
             continue  # given on one side only: that is a destination opened or closed
         was, now = old_index.covering(grant), new_index.covering(grant)
-        if was is not None and now is not None and was.limits != now.limits:
+        if was is not None and now is not None:
+            yield was, now
+
+
+def _budgets(old: PolicySpec, new: PolicySpec) -> Iterator[Minor]:
+    for was, now in decided_before_and_after(old, new):
+        if was.limits != now.limits:
             yield from _budget_changes(was, now)
 
 

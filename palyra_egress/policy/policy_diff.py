@@ -11,12 +11,13 @@ encoded slash; there a removed rule can change which reason is given, and an obs
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
 from palyra_egress.policy.coverage import host_covers, hosts_overlap, until_covers
+from palyra_egress.policy.credential_changes import credential_changes
 from palyra_egress.policy.errors import Position
 from palyra_egress.policy.findings import Finding
 from palyra_egress.policy.grants import (
@@ -38,6 +39,7 @@ class ChangeKind(StrEnum):
 
     NEWLY_ALLOWED = "newly_allowed"
     NEWLY_OBSERVED = "newly_observed"
+    CREDENTIALS = "credentials"
     LOOSENED = "loosened"
     NEWLY_REFUSED = "newly_refused"
     TIGHTENED = "tightened"
@@ -54,6 +56,7 @@ CHANGE_KINDS: Final = MappingProxyType(
     {
         ChangeKind.NEWLY_ALLOWED: KindRow("newly allowed", widens=True),
         ChangeKind.NEWLY_OBSERVED: KindRow("refusals that now pass, observed", widens=True),
+        ChangeKind.CREDENTIALS: KindRow("credentials that are others now", widens=True),
         ChangeKind.LOOSENED: KindRow("limits and consequences that are looser", widens=True),
         ChangeKind.NEWLY_REFUSED: KindRow("newly refused", widens=False),
         ChangeKind.TIGHTENED: KindRow("limits and consequences that are stricter", widens=False),
@@ -90,6 +93,7 @@ def _conditions(grant: Grant) -> str:
     words = [f"until {write_time(rule.until_unix_ms)}"] if rule.until_unix_ms is not None else []
     words += ["with private ranges"] if rule.private else []
     words += ["with encoded slashes"] if rule.encoded_slash else []
+    words += [f"carrying {binding}" for binding in rule.credentials]
     return f" ({', '.join(words)})" if words else ""
 
 
@@ -253,6 +257,10 @@ def diff_policies(old: PolicySpec, new: PolicySpec) -> tuple[Change, ...]:
     changes = [
         *_one_way(new, old, _FORTH),
         *_one_way(old, new, _BACK),
+        *(
+            replace(change, kind=ChangeKind.CREDENTIALS)
+            for change in _minor(credential_changes(old, new), new.file)
+        ),
         *_minor(minor_changes(old, new), new.file),
     ]
     if not changes:

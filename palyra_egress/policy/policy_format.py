@@ -74,7 +74,7 @@ def _canonical(text: str, holds: Holds | None) -> str:
         case Holds.DURATION:
             duration = read_duration_ms(text)
             return text if duration is None else write_duration(duration)
-        case Holds.HOST | Holds.PRIVATE_RANGE:
+        case Holds.HOST | Holds.PRIVATE_RANGE | Holds.CREDENTIAL_HEADER:
             return text.lower()
         case Holds.METHOD | Holds.TIME:
             return text.upper()

@@ -64,6 +64,10 @@ def _is_wildcard(pattern: HostPattern) -> bool:
     return pattern.kind in (PatternKind.BELOW, PatternKind.NAME_AND_BELOW)
 
 
+def _is_network(pattern: HostPattern) -> bool:
+    return pattern.addresses is not None and pattern.addresses.low != pattern.addresses.high
+
+
 def _width_findings(rule: RuleSpec) -> Iterator[Said]:
     meant = Acknowledgement.WIDE_HOST in rule.acknowledged
     for host in rule.hosts:
@@ -79,6 +83,13 @@ def _width_findings(rule: RuleSpec) -> Iterator[Said]:
             LintCode.OVER_BROAD,
             f"lets {', '.join(writes)} go to any path of any host in {', '.join(wildcards)}",
         )
+    many = [host.text for host in rule.hosts if _is_wildcard(host) or _is_network(host)]
+    if many:
+        for binding in rule.credentials:
+            yield (
+                LintCode.CREDENTIAL_WILDCARD,
+                f"sends {binding.secret} to any host in {', '.join(many)}",
+            )
     for version, low, high in rule.private:
         size = high - low + 1
         wide = size > (WIDE_PRIVATE_IPV4 if version == 4 else WIDE_PRIVATE_IPV6)
@@ -147,7 +158,11 @@ def _beside_others(rule: RuleSpec, neighbours: Neighbours) -> Iterator[Said]:
     for other in neighbours.beside(rule):
         if is_empty(other, spec.limits) or not _allows_all_of(other, rule):
             continue
-        same = effective_limits(other, spec.limits) == limits and other.observe == rule.observe
+        same = (
+            effective_limits(other, spec.limits) == limits
+            and other.observe == rule.observe
+            and other.credentials == rule.credentials
+        )
         is_first = _allows_all_of(rule, other) and rule.rule_id < other.rule_id
         comes_first = _names(other) == _names(rule) and other.rule_id < rule.rule_id
         if same and not is_first:

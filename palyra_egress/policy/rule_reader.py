@@ -15,6 +15,7 @@ from palyra_egress.destination.address_class import (
     refuse_private_range,
 )
 from palyra_egress.destination.hostpattern import HostPattern, PatternRefused, parse_pattern
+from palyra_egress.policy.credential_reader import read_credentials
 from palyra_egress.policy.document import Mapping, Node, Scalar
 from palyra_egress.policy.errors import Position, ProblemCode, Problems, nearest
 from palyra_egress.policy.fields import Fields, describe
@@ -248,11 +249,12 @@ def read_rule(node: Node, problems: Problems) -> RuleSpec | None:
     fields = Fields(node, RULE, problems)
     acknowledged = _read_acknowledgements(fields)
     read_tls(fields, "tls")
+    endpoints = _read_endpoints(fields, acknowledged)
     return RuleSpec(
         rule_id=fields.identifier("id"),
         position=node.position,
         hosts=_read_hosts(fields, acknowledged),
-        endpoints=_read_endpoints(fields, acknowledged),
+        endpoints=endpoints,
         methods=_read_methods(fields),
         paths=_read_paths(fields),
         private=_read_private(fields),
@@ -264,6 +266,7 @@ def read_rule(node: Node, problems: Problems) -> RuleSpec | None:
         reason=fields.text("reason"),
         acknowledged=acknowledged,
         file=problems.file,
+        credentials=read_credentials(fields, {scheme for scheme, _ in endpoints}),
     )
 
 

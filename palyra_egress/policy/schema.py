@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from palyra_egress.credentials.binding import CredentialBinding
 from palyra_egress.destination.address_class import AddressRange
 from palyra_egress.destination.hostpattern import HostPattern
 from palyra_egress.policy.errors import Position
@@ -99,12 +100,11 @@ PENALISED_WORDS: Final = tuple(
 NOT_SUPPORTED_YET: Final = {
     "top": {
         "extends": "inheritance of files; include unites them",
-        "credentials": "credential injection",
+        "credentials": "credentials for every rule; each rule names its own",
         "canaries": "canary tokens",
         "audit": "audit options in the policy",
     },
     "rule": {
-        "credentials": "credential injection",
         "websocket": "protocol upgrades",
         "upgrade": "protocol upgrades",
         "require_sni": "SNI exceptions",
@@ -137,7 +137,8 @@ class Acknowledgement(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RuleSpec:
-    """One allow rule. `endpoints` are the (scheme, port) pairs it opens."""
+    """One allow rule. `endpoints` are the (scheme, port) pairs it opens; `credentials` are in the
+    order of their headers, each header once."""
 
     rule_id: str
     position: Position
@@ -154,6 +155,7 @@ class RuleSpec:
     reason: str | None
     acknowledged: frozenset[Acknowledgement] = frozenset()
     file: str = ""
+    credentials: tuple[CredentialBinding, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

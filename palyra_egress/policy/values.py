@@ -26,6 +26,15 @@ EXPECTED_INCLUDE: Final = (
     "a file beside or below this one, such as base.yaml or team/rules.yaml: "
     "no .., no absolute path, no URL, no wildcards"
 )
+FORMAT_PATTERN: Final = (
+    r"(?=[!-~])(?:(?!\{secret\})[ -~]){0,100}\{secret\}(?:(?!\{secret\})[ -~]){0,100}(?<! )"
+)
+"""Printable ASCII with the slot once and no space at either end."""
+EXPECTED_FORMAT: Final = 'printable ASCII with {secret} in it once, such as "Bearer {secret}"'
+BASIC_USER_PATTERN: Final = "[!-9;-~]{1,100}"
+EXPECTED_BASIC_USER: Final = "the user name of HTTP Basic: printable ASCII, no space and no colon"
+PLACEHOLDER_PATTERN: Final = "[A-Za-z0-9._~-]{8,128}"
+EXPECTED_PLACEHOLDER: Final = "8 to 128 letters, digits, '.', '_', '~' and '-'"
 TIME_PATTERN: Final = (
     "[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}"
     "(?:[.][0-9]{1,6})?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"

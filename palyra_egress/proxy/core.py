@@ -149,7 +149,10 @@ class EnforcementCore:
     def _budget_problem(
         self, verdict: Verdict, request: EgressRequest, declared_body_bytes: int
     ) -> Reason | None:
-        """Whether the deciding rule's budgets have room for this request."""
+        """Whether the deciding rule's budgets have room for this request, and its secrets are at
+        hand. No source of secrets is connected yet, so a rule with credentials carries nothing."""
+        if verdict.credentials:
+            return Reason.CREDENTIAL_UNAVAILABLE
         limits, now = verdict.limits, self.clocks.now_monotonic_ms()
         if limits.max_request_bytes is not None and declared_body_bytes > limits.max_request_bytes:
             return Reason.REQUEST_TOO_LARGE

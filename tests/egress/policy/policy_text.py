@@ -75,6 +75,12 @@ rules:
     encoded_slash: true
     private: [10.20.0.0/16]
     tls: inspect
+    credentials:
+      - header: authorization
+        secret: vault:global/a_token
+        format: Bearer {secret}
+        basic_user: a-user
+        placeholder: a-token-goes-here
     until: 2027-03-31T18:00:00Z
     observe: false
     acknowledge: [service_port]
