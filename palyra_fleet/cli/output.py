@@ -46,12 +46,15 @@ COLUMNS: Final[dict[type[BaseModel], tuple[str, ...]]] = {
 }
 
 
-def show_many(found: Sequence[BaseModel], form: str) -> None:
-    """A list, as it is: an empty list is an empty table, or `[]`."""
+def show_many(
+    found: Sequence[BaseModel], form: str, columns: tuple[str, ...] | None = None
+) -> None:
+    """A list, as it is: an empty list is an empty table, or `[]`. A table has the columns given, or
+    those of its model."""
     if form == "json":
         _line(json.dumps([item.model_dump(mode="json") for item in found], indent=2))
     elif found:
-        _table(found)
+        _table(found, columns or COLUMNS[type(found[0])])
     else:
         say("none")
 
@@ -78,8 +81,7 @@ def put(text: str) -> None:
     _line(text)
 
 
-def _table(found: Sequence[BaseModel]) -> None:
-    columns = COLUMNS[type(found[0])]
+def _table(found: Sequence[BaseModel], columns: tuple[str, ...]) -> None:
     rows = [columns, *(tuple(_text(_dig(item, name)) for name in columns) for item in found)]
     widths = [max(len(row[index]) for row in rows) for index in range(len(columns))]
     for row in rows:
