@@ -9,6 +9,7 @@ from pathlib import Path
 
 from palyra_egress.audit.segments import DEFAULT_SEGMENT_BYTES
 from palyra_egress.cli.policy_commands import add_policy_commands
+from palyra_egress.cli.vault_parser import add_vault
 
 type _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -26,6 +27,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_proxy(commands)
     _add_audit(commands)
+    add_vault(commands, _later)
     add_policy_commands(commands)
     return parser
 

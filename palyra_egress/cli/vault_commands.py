@@ -25,7 +25,7 @@ from palyra_egress.credentials.vault_file import OpenVault, VaultFile
 from palyra_egress.credentials.vault_format import Vault, full_name
 from palyra_egress.installation import Installation
 from palyra_egress.policy.errors import nearest
-from palyra_egress.policy.values import moment_text
+from palyra_egress.policy.values import write_time
 from palyra_fleet.cli.output import say, show_many, show_one
 from palyra_fleet.cli.trouble import ExitCode, Trouble
 from palyra_fleet.sealing import MASTER_KEY_VARIABLE, MasterKey, SealBroken, write_key_file
@@ -56,6 +56,8 @@ class CheckView(BaseModel):
 
 def init_(arguments: Namespace) -> int:
     """Make the vault."""
+    if arguments.state_dir is None:
+        Installation.of_environment().create()
     file = _file(arguments)
     opened = file.create()
     say(f"made {file.path} (empty), sealed with the master key {opened.ring.key_id}")
@@ -251,8 +253,8 @@ def _view(vault: Vault, name: str, now: int) -> SecretView:
     return SecretView(
         name=name,
         value_bytes=row.value_bytes,
-        created_at=moment_text(row.created_at_unix_ms),
-        updated_at=moment_text(row.updated_at_unix_ms),
+        created_at=write_time(row.created_at_unix_ms),
+        updated_at=write_time(row.updated_at_unix_ms),
         age=_age(now - row.updated_at_unix_ms),
     )
 

@@ -5,7 +5,10 @@ is not repeated: other processes see arguments, and terminals keep what is print
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
+
+_REPEATS: Final = (": invalid", ": ignored explicit")
+"""Where argparse begins to repeat what was typed."""
 
 type Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 type Later = Callable[[str, str], Callable[[argparse.Namespace], int]]
@@ -21,22 +24,19 @@ class _QuietParser(argparse.ArgumentParser):
     ) -> tuple[argparse.Namespace, list[str]]:
         found, rest = super().parse_known_args(args, namespace)
         if rest:
-            self.error(
-                f"{len(rest)} arguments too many or unknown (not repeated here); a secret is read"
+            super().error(
+                "an argument is too many or unknown (it is not repeated here); a secret is read"
                 " from standard input, from --from-file, or at a prompt"
             )
         return found, rest
 
     def error(self, message: str) -> NoReturn:
-        quiet = message if "not repeated here" in message else _without_values(message)
-        super().error(quiet)
-
-
-def _without_values(message: str) -> str:
-    """What argparse says, up to where it would repeat what was typed."""
-    for sign in (": invalid", ": ignored explicit", " could match", "ambiguous option:"):
-        message = message.partition(sign)[0]
-    return message
+        """What argparse says, up to where it would repeat what was typed."""
+        for sign in _REPEATS:
+            said, found, _ = message.partition(sign)
+            if found:
+                message = f"{said}: this does not fit (it is not repeated here)"
+        super().error(message)
 
 
 def add_vault(commands: Commands, later: Later) -> None:

@@ -35,7 +35,7 @@ from palyra_fleet.wire.keys import KeyFileError
 
 VAULT_FILE: Final = "vault.json"
 MASTER_KEY_FILE: Final = "master.key"
-_ATTEMPTS: Final = 3
+_ATTEMPTS: Final = 10
 
 
 class VaultMissing(VaultError):
