@@ -80,17 +80,30 @@ def replace(path: Path, content: bytes) -> None:
     Callers hold `exclusive`, or are the only writer: what a killed writer left of the new file is
     written over.
     """
+    _draft(path, content).replace(path)
+    sync_directory(path.parent)
+
+
+def create(path: Path, content: bytes) -> None:
+    """As `replace`, where nothing may be yet: raises FileExistsError if something is."""
+    draft = _draft(path, content)
+    try:
+        path.hardlink_to(draft)
+    finally:
+        draft.unlink()
+    sync_directory(path.parent)
+
+
+def _draft(path: Path, content: bytes) -> Path:
+    """The new file beside the old one, durable but for its name."""
     draft = path.with_name(path.name + ".new")
     draft.unlink(missing_ok=True)
-    descriptor = os.open(
-        draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
-    )
-    with os.fdopen(descriptor, "wb") as file:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(draft, flags, 0o600), "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    draft.replace(path)
-    sync_directory(path.parent)
+    return draft
 
 
 def sync_directory(directory: Path) -> None:

@@ -5,7 +5,6 @@ fix. A secret comes from standard input, a file or a prompt without echo, and lo
 """
 
 import getpass
-import os
 import sys
 import warnings
 from argparse import Namespace
@@ -28,7 +27,7 @@ from palyra_egress.policy.errors import nearest
 from palyra_egress.policy.values import write_time
 from palyra_fleet.cli.output import say, show_many, show_one
 from palyra_fleet.cli.trouble import ExitCode, Trouble
-from palyra_fleet.sealing import MASTER_KEY_VARIABLE, MasterKey, SealBroken, write_key_file
+from palyra_fleet.wire.sealing import ENVIRONMENT_NAME, SealBroken
 
 _COLUMNS: Final = ("name", "age", "value_bytes", "updated_at")
 
@@ -60,8 +59,8 @@ def init_(arguments: Namespace) -> int:
         Installation.of_environment().create()
     file = _file(arguments)
     opened = file.create()
-    say(f"made {file.path} (empty), sealed with the master key {opened.ring.key_id}")
-    say(f"the master key is in {opened.ring.source}; keep it apart from backups of the vault")
+    say(f"made {file.path} (empty), sealed with the master key {opened.key.key_id}")
+    say(f"the master key is in {file.key_place}; keep it apart from backups of the vault")
     return ExitCode.DONE
 
 
@@ -72,7 +71,7 @@ def set_(arguments: Namespace) -> int:
     file.read()
     value = _usable(_read_value(arguments.from_file, name))
     now = now_unix_ms()
-    opened = file.change(lambda it: it.vault.with_record(name, value, it.ring, now))
+    opened = file.change(lambda it: it.vault.with_record(name, value, it.key, now))
     size = opened.vault.facts[name].value_bytes
     say(f"set {full_name(name)} ({size} bytes, generation {opened.vault.generation})")
     return ExitCode.DONE
@@ -113,23 +112,23 @@ def rotate_key_(arguments: Namespace) -> int:
     """Seal again under a new key."""
     file = _file(arguments)
     from_environment = file.takes_key_from_environment
-    before = file.read().ring
-    if from_environment and len(before.keys) < 2:
+    before = file.read().key
+    if from_environment and not before.older:
         raise Trouble(
             ExitCode.YOURS,
             "there is no new master key",
-            f"{MASTER_KEY_VARIABLE} holds one key, and this program cannot change the variable",
-            "write one with `palyra-egress vault new-key FILE`, put it in front of the old one"
-            " with a comma between, and try again",
+            f"{ENVIRONMENT_NAME} holds one key, and this program cannot change the variable",
+            "put a new one in front of the old one, with a comma between, and try again"
+            " (`openssl rand -hex 32` makes one)",
         )
     opened = file.rotate_key()
     say(
         f"sealed {len(opened.vault.facts)} records again, with the master key"
-        f" {opened.ring.key_id} (before: {before.keys[-1].key_id})"
+        f" {opened.key.key_id} (before: {before.key_ids[-1]})"
     )
     if from_environment:
         say(
-            f"now take the old key out of {MASTER_KEY_VARIABLE}, wherever it is set; what the fleet"
+            f"now take the old key out of {ENVIRONMENT_NAME}, wherever it is set; what the fleet"
             " sealed with it must be sealed again first"
         )
     return ExitCode.DONE
@@ -142,8 +141,8 @@ def check_(arguments: Namespace) -> int:
     problems = [text for name in sorted(opened.vault.facts) if (text := _problem(opened, name))]
     view = CheckView(
         vault=str(file.path),
-        master_key=opened.ring.source,
-        key_id=opened.ring.key_id,
+        master_key=file.key_place,
+        key_id=opened.key.key_id,
         generation=opened.vault.generation,
         records=len(opened.vault.facts),
         problems=problems,
@@ -152,21 +151,6 @@ def check_(arguments: Namespace) -> int:
     for text in problems:
         say(text)
     return ExitCode.NO if problems else ExitCode.DONE
-
-
-def new_key_(arguments: Namespace) -> int:
-    """A new master key in a file of its own."""
-    if os.path.lexists(arguments.file):
-        raise Trouble(
-            ExitCode.YOURS,
-            "the file is there already",
-            f"{arguments.file} may hold a key that something is sealed with",
-            "name a file that does not exist",
-        )
-    key = MasterKey.generate()
-    write_key_file(arguments.file, (key,))
-    say(f"wrote the master key {key.key_id} to {arguments.file}")
-    return ExitCode.DONE
 
 
 def _file(arguments: Namespace) -> VaultFile:
@@ -242,7 +226,7 @@ def _usable(given: bytes) -> str:
 
 def _problem(opened: OpenVault, name: str) -> str | None:
     try:
-        problem = secret_problem(opened.vault.value(name, opened.ring))
+        problem = secret_problem(opened.vault.value(name, opened.key))
     except SealBroken as error:
         return str(error)
     return None if problem is None else f"{full_name(name)}: {problem}"

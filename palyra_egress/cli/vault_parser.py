@@ -66,8 +66,6 @@ def add_vault(commands: Commands, later: Later) -> None:
         _add_place(parser)
     for parser in (listed, shown, check):
         parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
-    new_key = verb("new-key", "write a new master key to a file, for PALYRA_MASTER_KEY")
-    new_key.add_argument("file", type=Path, metavar="FILE", help="is made, 0600; never overwritten")
 
 
 def _add_place(parser: argparse.ArgumentParser) -> None:

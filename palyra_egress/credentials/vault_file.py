@@ -22,16 +22,15 @@ from palyra_egress.credentials.vault_format import (
     encode,
 )
 from palyra_fleet.private_files import FileStamp, exclusive, read_private, replace, stamp
-from palyra_fleet.sealing import (
-    MASTER_KEY_VARIABLE,
-    KeyRing,
+from palyra_fleet.wire.keys import KeyFileError
+from palyra_fleet.wire.sealing import (
+    ENVIRONMENT_NAME,
     MasterKey,
     SealBroken,
-    load_key_ring,
-    load_or_create_key_ring,
-    write_key_file,
+    create_key_file,
+    find_master_key,
+    replace_key_file,
 )
-from palyra_fleet.wire.keys import KeyFileError
 
 VAULT_FILE: Final = "vault.json"
 MASTER_KEY_FILE: Final = "master.key"
@@ -44,10 +43,10 @@ class VaultMissing(VaultError):
 
 @dataclass(frozen=True, slots=True)
 class OpenVault:
-    """A vault with the keys that open its records."""
+    """A vault with the key that opens its records."""
 
     vault: Vault
-    ring: KeyRing
+    key: MasterKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +74,15 @@ class VaultFile:
         return stamp(self.path), stamp(self.key_path)
 
     @property
+    def key_place(self) -> str:
+        """Where the master key comes from, for people."""
+        if self.takes_key_from_environment:
+            return f"the variable {ENVIRONMENT_NAME}"
+        return str(self.key_path)
+
+    @property
     def takes_key_from_environment(self) -> bool:
-        return MASTER_KEY_VARIABLE in self.environment
+        return ENVIRONMENT_NAME in self.environment
 
     def create(self) -> OpenVault:
         """A new, empty vault, and a key file if there is no key yet."""
@@ -84,8 +90,8 @@ class VaultFile:
         with self._turn():
             if os.path.lexists(self.path):
                 raise VaultError(f"{self.path}: is there already; it is not overwritten")
-            opened = OpenVault(Vault(os.urandom(16).hex(), 1), self._make_ring())
-            replace(self.path, encode(opened.vault, opened.ring))
+            opened = OpenVault(Vault(os.urandom(16).hex(), 1), self._find_or_make_key())
+            replace(self.path, encode(opened.vault, opened.key))
         return opened
 
     def read(self) -> OpenVault:
@@ -105,8 +111,8 @@ class VaultFile:
         with self._turn():
             opened = self._read()
             changed = make(opened)
-            replace(self.path, encode(changed, opened.ring))
-        return OpenVault(changed, opened.ring)
+            replace(self.path, encode(changed, opened.key))
+        return OpenVault(changed, opened.key)
 
     def rotate_key(self) -> OpenVault:
         """Seal everything again: under a new key in the key file, or under the variable's first.
@@ -118,22 +124,22 @@ class VaultFile:
         with self._turn():
             opened = self._read()
             in_file = not self.takes_key_from_environment
-            ring = self._ring_with_new_key(opened.ring) if in_file else opened.ring
+            key = self._with_new_key(opened.key) if in_file else opened.key
             try:
-                vault = opened.vault.sealed_again(opened.ring, ring)
+                vault = opened.vault.sealed_again(opened.key, key)
             except SealBroken as error:
                 raise VaultDamaged(f"{self.path}: {error}") from None
-            replace(self.path, encode(vault, ring))
+            replace(self.path, encode(vault, key))
             if in_file:
-                write_key_file(self.key_path, ring.keys[:1])
-        return OpenVault(vault, KeyRing(ring.source, ring.keys[:1]))
+                replace_key_file(self.key_path, key.alone)
+        return OpenVault(vault, key.alone)
 
-    def _ring_with_new_key(self, ring: KeyRing) -> KeyRing:
-        if len(ring.keys) > 1:
-            return ring
-        keys = (MasterKey.generate(), *ring.keys)
-        write_key_file(self.key_path, keys)
-        return KeyRing(ring.source, keys)
+    def _with_new_key(self, key: MasterKey) -> MasterKey:
+        if key.older:
+            return key
+        fresh = MasterKey.generate(older=(key,))
+        replace_key_file(self.key_path, fresh)
+        return fresh
 
     def _turn(self) -> AbstractContextManager[None]:
         return exclusive(self.path.with_name(self.path.name + ".lock"))
@@ -147,14 +153,16 @@ class VaultFile:
     def _read(self) -> OpenVault:
         self._demand()
         try:
-            ring = load_key_ring(self.key_path, self.environment)
+            key = find_master_key(self.key_path, self.environment)
             content = read_private(self.path, MAX_VAULT_BYTES)
         except KeyFileError as error:
             raise VaultError(str(error)) from None
-        return OpenVault(decode(content, ring, str(self.path)), ring)
+        return OpenVault(decode(content, key, str(self.path)), key)
 
-    def _make_ring(self) -> KeyRing:
+    def _find_or_make_key(self) -> MasterKey:
         try:
-            return load_or_create_key_ring(self.key_path, self.environment)
+            if self.takes_key_from_environment or os.path.lexists(self.key_path):
+                return find_master_key(self.key_path, self.environment)
+            return create_key_file(self.key_path)
         except KeyFileError as error:
             raise VaultError(str(error)) from None

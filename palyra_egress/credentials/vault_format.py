@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from palyra_egress.credentials.binding import SecretSource
 from palyra_egress.errors import OperatorMustAct
-from palyra_fleet.sealing import KeyRing, SealBroken, key_id_of
+from palyra_fleet.wire.sealing import MasterKey, SealBroken, key_id_of
 
 VERSION: Final = 1
 MAX_VAULT_BYTES: Final = 4 * 1024 * 1024
@@ -81,12 +81,12 @@ class Vault:
     facts: Mapping[str, RecordFacts] = field(default_factory=dict)
     sealed: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
-    def with_record(self, name: str, value: str, ring: KeyRing, now_unix_ms: int) -> Self:
+    def with_record(self, name: str, value: str, key: MasterKey, now_unix_ms: int) -> Self:
         """This vault with one record set."""
         if name not in self.facts and len(self.facts) >= MAX_RECORDS:
             raise VaultError(f"a vault holds {MAX_RECORDS} records at most; remove one first")
         plaintext = value.encode()
-        sealed = ring.seal(full_name(name), plaintext)
+        sealed = key.seal(full_name(name), plaintext)
         known = self.facts.get(name)
         facts = RecordFacts(
             sealed_sha256=hashlib.sha256(sealed).hexdigest(),
@@ -102,8 +102,8 @@ class Vault:
         del facts[name]
         return self._next(facts, {known: self.sealed[known] for known in facts})
 
-    def sealed_again(self, old: KeyRing, new: KeyRing) -> Self:
-        """This vault with every record sealed by `new`'s first key. Raises SealBroken."""
+    def sealed_again(self, old: MasterKey, new: MasterKey) -> Self:
+        """This vault with every record sealed by `new`. Raises SealBroken."""
         facts: dict[str, RecordFacts] = {}
         sealed: dict[str, bytes] = {}
         for name, row in self.facts.items():
@@ -112,9 +112,9 @@ class Vault:
             facts[name] = row.model_copy(update={"sealed_sha256": digest})
         return self._next(facts, sealed)
 
-    def value(self, name: str, ring: KeyRing) -> str:
+    def value(self, name: str, key: MasterKey) -> str:
         """The value of a record that is there. Raises SealBroken."""
-        plaintext = ring.open(full_name(name), self.sealed[name])
+        plaintext = key.open(full_name(name), self.sealed[name])
         return plaintext.decode("ascii", errors="replace")
 
     def _next(self, facts: Mapping[str, RecordFacts], sealed: Mapping[str, bytes]) -> Self:
@@ -126,16 +126,16 @@ def full_name(name: str) -> str:
     return f"{SecretSource.VAULT.value}:{name}"
 
 
-def encode(vault: Vault, ring: KeyRing) -> bytes:
-    """The file's bytes, sealed by the ring's first key. Raises VaultError if they are too many."""
+def encode(vault: Vault, key: MasterKey) -> bytes:
+    """The file's bytes, sealed by this key. Raises VaultError if they are too many."""
     manifest = _Manifest(
         vault_id=vault.vault_id, generation=vault.generation, records=dict(vault.facts)
     )
-    sealed = ring.seal(MANIFEST_NAME, manifest.model_dump_json().encode())
+    sealed = key.seal(MANIFEST_NAME, manifest.model_dump_json().encode())
     document = {
         "format": "palyra-vault",
         "version": VERSION,
-        "key_id": ring.key_id,
+        "key_id": key.key_id,
         "records": {name: _text(vault.sealed[name]) for name in sorted(vault.sealed)},
         "manifest": _text(sealed),
     }
@@ -145,20 +145,20 @@ def encode(vault: Vault, ring: KeyRing) -> bytes:
     return content
 
 
-def decode(content: bytes, ring: KeyRing, file: str) -> Vault:
+def decode(content: bytes, key: MasterKey, file: str) -> Vault:
     """The vault in these bytes, verified as a whole. Raises VaultDamaged or VaultKeyMissing."""
     document = _document(content, file)
-    if not ring.has(document.key_id):
-        have = ", ".join(key.key_id for key in ring.keys)
+    if document.key_id not in key.key_ids:
         raise VaultKeyMissing(
-            f"{file}: is sealed with the master key {document.key_id}; {ring.source} has {have}"
+            f"{file}: is sealed with the master key {document.key_id}; ours has the id"
+            f" {', '.join(key.key_ids)}"
         )
     sealed_manifest = _bytes(document.manifest, file, "the manifest")
     sealed = {name: _bytes(text, file, "a record") for name, text in document.records.items()}
     try:
-        if key_id_of(sealed_manifest) != document.key_id:
+        if key_id_of(MANIFEST_NAME, sealed_manifest) != document.key_id:
             raise VaultDamaged(f"{file}: its key id is not the one its manifest is sealed with")
-        plaintext = ring.open(MANIFEST_NAME, sealed_manifest)
+        plaintext = key.open(MANIFEST_NAME, sealed_manifest)
     except SealBroken as error:
         raise VaultDamaged(f"{file}: {error}; {_RESTORE}") from None
     manifest = _manifest(plaintext, file)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from palyra_fleet.private_files import exclusive, read_private, replace, stamp
+from palyra_fleet.private_files import create, exclusive, read_private, replace, stamp
 from palyra_fleet.wire.keys import KeyFileError
 
 _SPAWN = multiprocessing.get_context("spawn")
@@ -22,6 +22,14 @@ def test_what_was_replaced_is_read_back_private_and_alone(tmp_path: Path) -> Non
     assert read_private(file, 10) == b"two"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stamp(file) != first and stamp(tmp_path / "absent") is None
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
+
+
+def test_a_file_is_created_once_only(tmp_path: Path) -> None:
+    create(tmp_path / "state", b"one")
+    with pytest.raises(FileExistsError):
+        create(tmp_path / "state", b"two")
+    assert read_private(tmp_path / "state", 10) == b"one"
     assert [path.name for path in tmp_path.iterdir()] == ["state"]
 
 

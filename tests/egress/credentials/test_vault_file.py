@@ -1,6 +1,7 @@
 """Mirror of credentials/vault_file.py: real files, killed writers, racing writers, rotation."""
 
 import multiprocessing
+import os
 import random
 import stat
 import time
@@ -11,7 +12,12 @@ import pytest
 
 from palyra_egress.credentials.vault_file import VaultFile, VaultMissing
 from palyra_egress.credentials.vault_format import VaultDamaged, VaultError, VaultKeyMissing
-from palyra_fleet.sealing import MASTER_KEY_VARIABLE, MasterKey, load_key_ring, write_key_file
+from palyra_fleet.wire.sealing import (
+    ENVIRONMENT_NAME,
+    MasterKey,
+    load_key_file,
+    replace_key_file,
+)
 from tests.egress.credentials.vault_writers import (
     VALUES,
     rotate_for_ever,
@@ -32,12 +38,12 @@ def file(tmp_path: Path) -> VaultFile:
 
 
 def put(file: VaultFile, name: str, value: str) -> None:
-    file.change(lambda it: it.vault.with_record(name, value, it.ring, 1))
+    file.change(lambda it: it.vault.with_record(name, value, it.key, 1))
 
 
 def value(file: VaultFile, name: str = "a/b") -> str:
     opened = file.read()
-    return opened.vault.value(name, opened.ring)
+    return opened.vault.value(name, opened.key)
 
 
 def test_a_new_vault_is_private_and_a_second_one_is_refused(file: VaultFile) -> None:
@@ -91,13 +97,12 @@ def test_a_spoilt_file_is_refused_by_name(
 
 
 def test_another_master_key_is_told_by_its_id(file: VaultFile) -> None:
-    right = load_key_ring(file.key_path, {}).key_id
-    other = MasterKey.generate()
-    write_key_file(file.key_path, (other,))
+    right = load_key_file(file.key_path).key_id
+    replace_key_file(file.key_path, other := MasterKey.generate())
     with pytest.raises(VaultKeyMissing) as caught:
         file.read()
     assert right in str(caught.value) and other.key_id in str(caught.value)
-    assert other.text not in str(caught.value)
+    assert file.key_path.read_text().strip() not in str(caught.value)
 
 
 def test_a_lost_master_key_is_told(file: VaultFile) -> None:
@@ -107,23 +112,23 @@ def test_a_lost_master_key_is_told(file: VaultFile) -> None:
 
 
 def test_a_rotation_leaves_the_new_key_alone_and_every_value(file: VaultFile) -> None:
-    old = load_key_ring(file.key_path, {})
+    old = load_key_file(file.key_path)
     put(file, "c/d", "another-secret")
     file.rotate_key()
-    ring = load_key_ring(file.key_path, {})
-    assert len(ring.keys) == 1 and not ring.has(old.key_id)
+    key = load_key_file(file.key_path)
+    assert not key.older and key.key_id != old.key_id
     assert (value(file), value(file, "c/d")) == (VALUES[0], "another-secret")
 
 
 def test_keys_of_the_variable_rotate_without_a_file(tmp_path: Path) -> None:
-    old, new = MasterKey.generate(), MasterKey.generate()
-    environment = {MASTER_KEY_VARIABLE: old.text}
+    old, new = os.urandom(32).hex(), os.urandom(32).hex()
+    environment = {ENVIRONMENT_NAME: old}
     file = VaultFile.in_directory(tmp_path / "state", environment=environment)
     file.create()
     put(file, "a/b", "some-secret")
-    environment[MASTER_KEY_VARIABLE] = f"{new.text},{old.text}"
+    environment[ENVIRONMENT_NAME] = f"{new},{old}"
     file.rotate_key()
-    environment[MASTER_KEY_VARIABLE] = new.text
+    environment[ENVIRONMENT_NAME] = new
     assert value(file) == "some-secret"
     assert not file.key_path.exists()
 
@@ -159,10 +164,10 @@ def test_a_killed_rotation_loses_nothing_and_the_next_one_ends_it(file: VaultFil
     for _ in range(8):
         _kill_soon(rotate_for_ever, file.path.parent, random.uniform(0, 0.03))
         assert value(file) == VALUES[0]
-        assert len(load_key_ring(file.key_path, {}).keys) <= 2
+        assert len(load_key_file(file.key_path).key_ids) <= 2
     file.rotate_key()
     assert value(file) == VALUES[0]
-    assert len(load_key_ring(file.key_path, {}).keys) == 1
+    assert not load_key_file(file.key_path).older
 
 
 @pytest.mark.crash

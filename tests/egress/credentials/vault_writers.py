@@ -14,7 +14,7 @@ def set_for_ever(directory: Path) -> None:
     while True:
         turn += 1
         value = VALUES[turn % 2]
-        file.change(lambda it, value=value: it.vault.with_record("a/b", value, it.ring, 1))  # type: ignore[misc]
+        file.change(lambda it, value=value: it.vault.with_record("a/b", value, it.key, 1))  # type: ignore[misc]
 
 
 def rotate_for_ever(directory: Path) -> None:
@@ -29,4 +29,4 @@ def set_many(directory: Path, prefix: str, count: int) -> None:
     file = VaultFile.in_directory(directory, environment={})
     for number in range(count):
         name = f"{prefix}/n{number}"
-        file.change(lambda it, name=name: it.vault.with_record(name, name * 4, it.ring, 1))  # type: ignore[misc]
+        file.change(lambda it, name=name: it.vault.with_record(name, name * 4, it.key, 1))  # type: ignore[misc]

@@ -1,6 +1,7 @@
 """Sealed records: only the right key opens them, whole, and in their own place."""
 
 import os
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +15,12 @@ from palyra_fleet.wire.sealing import (
     MasterKeyError,
     SealBroken,
     create_key_file,
+    find_master_key,
+    key_id_of,
     load_key_file,
     master_key_of,
-    take_from_environment,
+    read_from_environment,
+    replace_key_file,
 )
 
 KEY = MasterKey.of(bytes(range(32)))
@@ -89,14 +93,14 @@ def test_a_key_file_others_may_read_is_refused(tmp_path: Path, mode: int) -> Non
     path = tmp_path / "master.key"
     create_key_file(path)
     path.chmod(mode)
-    with pytest.raises(MasterKeyError, match="too open; expected 600"):
+    with pytest.raises(MasterKeyError, match=f"mode {mode:o} is too open"):
         load_key_file(path)
 
 
 def test_a_key_file_that_is_a_link_is_refused(tmp_path: Path) -> None:
     create_key_file(tmp_path / "real.key")
     (tmp_path / "master.key").symlink_to(tmp_path / "real.key")
-    with pytest.raises(MasterKeyError, match="cannot read"):
+    with pytest.raises(MasterKeyError, match="cannot be read"):
         load_key_file(tmp_path / "master.key")
 
 
@@ -114,18 +118,58 @@ def test_text_that_is_no_key_is_refused_without_repeating_it(tmp_path: Path, tex
     with pytest.raises(MasterKeyError) as from_file:
         load_key_file(path)
     with pytest.raises(MasterKeyError) as from_environment:
-        take_from_environment({ENVIRONMENT_NAME: text})
+        read_from_environment({ENVIRONMENT_NAME: text})
     for error in (from_file.value, from_environment.value):
         assert not text or text not in str(error)
 
 
-def test_the_environment_keeps_no_copy_for_child_processes() -> None:
-    environment = {ENVIRONMENT_NAME: bytes(range(32)).hex(), "HOME": "here"}
-    key = take_from_environment(environment)
-    assert key is not None
-    assert key.key_id == KEY.key_id
-    assert environment == {"HOME": "here"}
-    assert take_from_environment(environment) is None
+def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "master.key"
+    in_file = create_key_file(path)
+    environment = {ENVIRONMENT_NAME: bytes(range(32)).hex()}
+    assert find_master_key(path, environment).key_id == KEY.key_id
+    assert find_master_key(path, {}).key_id == in_file.key_id
+    assert read_from_environment({}) is None
+    with pytest.raises(MasterKeyError, match=ENVIRONMENT_NAME):
+        find_master_key(path, {ENVIRONMENT_NAME: ""})
+
+
+def test_of_several_keys_the_first_seals_and_each_opens(tmp_path: Path) -> None:
+    path = tmp_path / "master.key"
+    old = create_key_file(path)
+    box = old.seal("a", b"secret")
+    replace_key_file(path, MasterKey.generate(older=(old,)))
+    both = load_key_file(path)
+    assert both.key_ids == (both.key_id, old.key_id) and both.key_id != old.key_id
+    assert key_id_of("a", both.seal("a", b"new")) == both.key_id
+    assert both.open("a", box) == b"secret"
+    with pytest.raises(SealBroken, match="another master key"):
+        both.alone.open("a", box)
+    pair = f"{bytes(range(32)).hex()}, {bytes(range(1, 33)).hex()}"
+    from_environment = read_from_environment({ENVIRONMENT_NAME: pair})
+    assert from_environment is not None
+    assert from_environment.key_ids == (KEY.key_id, OTHER.key_id)
+
+
+def test_too_many_keys_are_refused() -> None:
+    text = ",".join(bytes(range(n, n + 32)).hex() for n in range(9))
+    with pytest.raises(MasterKeyError, match="up to 8 keys"):
+        read_from_environment({ENVIRONMENT_NAME: text})
+
+
+def test_a_key_is_not_pickled() -> None:
+    with pytest.raises(TypeError, match="neither pickled nor copied"):
+        pickle.dumps(KEY)
+
+
+def test_a_record_of_version_one_opens_for_ever() -> None:
+    # written by this module when the format was released
+    box = bytes.fromhex(
+        "50534c31528378ab603cd78016a51e8a314144f1fee8a13b89e17de0e98f9ad92b7b6842a2fb97f3"
+        "b0c2a06d86045432f8223a77b20dd0066f455568a85db6d437a50e9640dd0e7b69ac65bdb0d4b98d"
+        "1afc33"
+    )
+    assert KEY.open("vault:global/github_token", box) == b"ghp_example"
 
 
 @dataclass(frozen=True)
