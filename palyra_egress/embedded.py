@@ -52,6 +52,7 @@ class EmbeddedSettings:
     hosts_file: Path | None = None
     extra_roots_file: Path | None = None
     audit_segment_bytes: int = DEFAULT_SEGMENT_BYTES
+    approvers_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,7 @@ def _proxy_settings(
         hosts_file=settings.hosts_file,
         extra_roots_file=settings.extra_roots_file,
         audit_segment_bytes=settings.audit_segment_bytes,
+        approvers_file=settings.approvers_file,
         forbidden=frozenset({(admin.hostname or "", admin.port or 0)}),
     )
 

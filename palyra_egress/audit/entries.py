@@ -1,19 +1,22 @@
 """What an audit entry holds, kind by kind. Pure.
 
 `verdict`: one per decision, written before it is released. `transfer`: the end of an allowed
-exchange. `receipt`: the proxy vouched for a worker's key. `unanswered`: strangers that were cut off
-without a verdict, counted. `recovered` is the log's own. No entry holds a secret or a query string.
-Times are Unix milliseconds (`_unix_ms`), lengths of time milliseconds (`_ms`), sizes bytes.
+exchange. `receipt`: the proxy vouched for a worker's key. `policy`: another policy came into force
+while the proxy ran, and what it opens. `unanswered`: strangers that were cut off without a verdict,
+counted. `recovered` is the log's own. No entry holds a secret or a query string. Times are Unix
+milliseconds (`_unix_ms`), lengths of time milliseconds (`_ms`), sizes bytes.
 """
 
 from typing import Final
 
 from palyra_egress.audit.chain import AuditFields
+from palyra_egress.policy.policy_diff import PolicyChange
 from palyra_egress.reasons import Reason, row
 from palyra_egress.request import EgressRequest, Requester
 from palyra_egress.verdict import Verdict
 
 MAX_TARGET: Final = 2048
+MAX_WIDENING: Final = 20
 
 
 def who_fields(requester: Requester | None) -> AuditFields:
@@ -109,6 +112,18 @@ def receipt_entry(worker_key_sha256: str, policy_digest: str, at_unix_ms: int) -
         "at_unix_ms": at_unix_ms,
         "worker_key_sha256": worker_key_sha256,
         "policy_digest": policy_digest,
+    }
+
+
+def policy_entry(change: PolicyChange, at_unix_ms: int) -> AuditFields:
+    """Another policy comes into force; the first few of what it opens are told, all are counted."""
+    return {
+        "kind": "policy",
+        "at_unix_ms": at_unix_ms,
+        "policy_digest": change.digest,
+        "replaces_digest": change.replaces_digest,
+        "widens": len(change.widening),
+        "widening": [text[:MAX_TARGET] for text in change.widening[:MAX_WIDENING]],
     }
 
 

@@ -97,6 +97,15 @@ KINDS: Final[dict[str, tuple[str, dict[str, Field]]]] = {
             "policy_digest": _text("SHA-256 of the policy in force"),
         },
     ),
+    "policy": (
+        "Another policy came into force while the proxy ran.",
+        {
+            "policy_digest": _text("SHA-256 of the policy that came into force"),
+            "replaces_digest": _text("of the one before; null if there was none", optional=True),
+            "widens": _number("in how many ways it allows more"),
+            "widening": Field("array", "the first of these ways, in words"),
+        },
+    ),
     "unanswered": (
         "Strangers who were cut off without a verdict, counted.",
         {"connections": _number("how many since the last such entry")},

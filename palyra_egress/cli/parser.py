@@ -119,6 +119,12 @@ def _add_proxy_arguments(parser: argparse.ArgumentParser) -> None:
         help="the audit log goes on in a new file beyond this size (default 256)",
     )
     parser.add_argument(
+        "--approvers",
+        type=Path,
+        metavar="FILE",
+        help="who must have approved the policy (docs/policy-approvals.md); without it nobody must",
+    )
+    parser.add_argument(
         "--extra-roots", type=Path, metavar="PEM", help="CAs to trust upstream beside the public"
     )
 

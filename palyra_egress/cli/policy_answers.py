@@ -89,7 +89,7 @@ def write_whole(path: Path, text: bytes) -> None:
     real = path.resolve()
     draft = real.with_name(f".{real.name}.new")
     draft.write_bytes(text)
-    draft.chmod(real.stat().st_mode & 0o777)
+    draft.chmod(real.stat().st_mode & 0o777 if real.exists() else 0o644)
     draft.replace(real)
 
 

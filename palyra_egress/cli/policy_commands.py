@@ -7,6 +7,7 @@ files.
 
 import argparse
 
+from palyra_egress.cli import policy_approval_commands as signed
 from palyra_egress.cli import policy_audit_commands as audit
 from palyra_egress.cli import policy_file_commands as files
 from palyra_egress.cli import policy_request_commands as requests
@@ -54,11 +55,13 @@ def _add_file_commands(commands: _Commands) -> None:
         commands,
         "check",
         "say whether a policy file would be put in force",
-        "Reads it, runs the tests in it, and shows the linter's warnings.",
+        "Reads it, runs the tests in it, and shows the linter's warnings; with --approvers also "
+        "whether enough people approved it.",
     )
     parser.add_argument("file")
     _add_output(parser)
     _add_time(parser)
+    signed.add_approvers(parser, required=False)
     parser.set_defaults(run=files.check)
 
     parser = _add(commands, "test", "run the tests inside a policy file")
@@ -175,6 +178,31 @@ def _add_audit_commands(commands: _Commands) -> None:
     parser.set_defaults(run=audit.promote_file)
 
 
+def _add_approval_commands(commands: _Commands) -> None:
+    parser = _add(commands, "key", "make a key with which a person approves policies")
+    signed.add_key_command(parser)
+    signed.add_approve_arguments(
+        _add(
+            commands,
+            "approve",
+            "sign a policy as it is now",
+            "The signature covers the bytes of all its files; an edit needs another. It is added "
+            "to FILE.approvals.",
+        )
+    )
+    parser = _add(
+        commands,
+        "approvals",
+        "say who approved a policy, whether that is enough, and what is missing",
+        "A change that widens needs more approvals than one that does not; without something to "
+        "compare with, all of a policy widens.",
+    )
+    parser.add_argument("file", metavar="FILE")
+    signed.add_approvers(parser, required=True)
+    _add_output(parser, ("text", "json"))
+    parser.set_defaults(run=signed.approvals)
+
+
 def add_policy_commands(subparsers: _Commands) -> None:
     """Adds `policy` and its commands."""
     policy = subparsers.add_parser(
@@ -184,4 +212,5 @@ def add_policy_commands(subparsers: _Commands) -> None:
     _add_file_commands(commands)
     _add_request_commands(commands)
     _add_audit_commands(commands)
+    _add_approval_commands(commands)
     add_import_command(commands)

@@ -3,6 +3,9 @@
 import argparse
 from pathlib import Path
 
+from palyra_egress.approvals.envelope import approvals_path
+from palyra_egress.approvals.gate import ApprovalsUnreadable
+from palyra_egress.approvals.weighing import Weighing
 from palyra_egress.cli.policy_answers import (
     ANSWER_IS_NO,
     DONE,
@@ -17,10 +20,12 @@ from palyra_egress.cli.policy_answers import (
     say,
     write_whole,
 )
+from palyra_egress.cli.policy_approval_commands import approval_row, sentence, weigh_named
 from palyra_egress.policy.compile import CompiledPolicy
-from palyra_egress.policy.errors import PolicyFileError
+from palyra_egress.policy.errors import PolicyFileError, Position
 from palyra_egress.policy.findings import Finding, as_rows, as_text, finding_of
 from palyra_egress.policy.json_schema import schema_text
+from palyra_egress.policy.lint_codes import Level
 from palyra_egress.policy.load import read_policy_bytes
 from palyra_egress.policy.policy_diff import CHANGE_KINDS, Change, diff_policies
 from palyra_egress.policy.policy_format import FormatRefused, format_policy
@@ -32,18 +37,26 @@ def check(args: argparse.Namespace) -> int:
     """`policy check FILE`: is this a policy that would be put in force?"""
     try:
         policy = read_named(args.file)
+        weighing = None if args.approvers is None else weigh_named(args, policy)
     except PolicyFileError as error:
         return fail(args.output, error)
-    findings = lint(policy, moment(args))
+    except ApprovalsUnreadable as error:
+        say(str(error))
+        return YOURS_TO_FIX
+    is_approved = weighing is None or weighing.is_enough
+    findings = [*lint(policy, moment(args))]
+    if weighing is not None and not is_approved:
+        findings.append(_not_approved(policy, weighing))
     if args.output == "json":
         told = [finding for finding in findings if finding.ignored is None]
         put_json(
             {
-                "ok": True,
+                "ok": is_approved,
                 "name": policy.name,
                 "digest": policy.digest,
                 "files": list(policy.spec.files),
                 "warnings": as_rows(told),
+                "approvals": None if weighing is None else approval_row(weighing),
             }
         )
     elif not put_for_machines(args.output, findings):
@@ -56,7 +69,17 @@ def check(args: argparse.Namespace) -> int:
             f"{args.file}: good: {policy.name}, {len(policy.rules)} rules, "
             f"{len(policy.profiles)} profiles, {len(policy.spec.tests)} tests, {policy.digest}"
         )
-    return DONE
+        if weighing is not None:
+            put_lines(f"  widens: {line}" for line in weighing.widening_lines())
+            put(f"{args.file}: {sentence(weighing)}")
+        elif approvals_path(Path(args.file)).exists():
+            say("its approvals were not looked at; --approvers FILE does it")
+    return DONE if is_approved else ANSWER_IS_NO
+
+
+def _not_approved(policy: CompiledPolicy, weighing: Weighing) -> Finding:
+    message = f"not approved: {weighing.sentence}"
+    return Finding(policy.file, Position(), Level.ERROR, "not_approved", message)
 
 
 def test(args: argparse.Namespace) -> int:

@@ -46,6 +46,7 @@ async def _up(arguments: Namespace) -> int:
         hosts_file=arguments.hosts_file,
         extra_roots_file=arguments.extra_roots,
         audit_segment_bytes=arguments.audit_segment_bytes,
+        approvers_file=arguments.approvers,
     )
     profiles = " | ".join(sorted(load_policy_file(arguments.policy).profiles))
     ended = _until_told_to_end()
@@ -80,6 +81,7 @@ async def _serve_proxy(arguments: Namespace) -> int:
             listen_port=port,
             hosts_file=arguments.hosts_file,
             extra_roots_file=arguments.extra_roots,
+            approvers_file=arguments.approvers,
             forbidden=frozenset(arguments.forbid),
             audit_segment_bytes=arguments.audit_segment_bytes,
         )

@@ -6,23 +6,37 @@ differ from the last look, reads and validates them all. Output: a new `Compiled
 force, or None if there is nothing new or the new text is not good; then `problem` says why and the
 last good policy stays. Invariants: nothing half-read is ever returned (where a file changes while
 they are read, all are read again at the next poll), a bad or vanished file never replaces a good
-policy, and `problem` is None exactly when the newest text is in force. It reads no clock and starts
-no thread: the caller decides how often to poll, and polls in a thread of its own, because files of
-thousands of rules take seconds to read.
+policy, and `problem` is None exactly when the newest text is in force. A `PolicyGate` may demand
+more of a good policy than its text: what it refuses is treated as a bad file is. It reads no clock
+and starts no thread: the caller decides how often to poll, and polls in a thread of its own,
+because files of thousands of rules take seconds to read.
 """
 
 from pathlib import Path
+from typing import Protocol
 
 from palyra_egress.policy.compile import CompiledPolicy
 from palyra_egress.policy.errors import PolicyFileError
-from palyra_egress.policy.load import Stamp, is_at_rest, load_files, look, read_files
+from palyra_egress.policy.load import PolicyFiles, Stamp, is_at_rest, load_files, look, read_files
+
+
+class PolicyGate(Protocol):
+    """What must agree before a policy that is good in itself is put in force."""
+
+    @property
+    def watched(self) -> tuple[Path, ...]:
+        """Files whose change makes the gate worth asking again."""
+
+    def refusal(self, files: PolicyFiles, policy: CompiledPolicy) -> str | None:
+        """Why this policy may not be in force; None if it may, which is then remembered."""
 
 
 class PolicyFile:
     """The last good policy of one path, and what is wrong with the newest text, if anything."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, gate: PolicyGate | None = None) -> None:
         self.path = Path(path)
+        self.gate = gate
         self.policy: CompiledPolicy | None = None
         self.problem: str | None = "the policy file has not been read yet"
         self._looks: dict[Path, Stamp | None] = {}
@@ -35,19 +49,21 @@ class PolicyFile:
             return None
         if self._looks and is_at_rest(self._looks):
             return None
+        watched = () if self.gate is None else self.gate.watched
+        looks = {path: look(path) for path in watched}
         try:
             files = read_files(self.path, str(self.path))
             if not is_at_rest(files.looks):
                 return None
-            self._looks = files.looks
-            is_known = self.policy is not None and files.digest == self.policy.digest
-            if is_known and files.is_whole:
-                self.problem = None
-                return None
-            policy = load_files(files)
+            self._looks = files.looks | looks
+            known = self.policy
+            is_known = known is not None and files.is_whole and files.digest == known.digest
+            policy = known if known is not None and is_known else load_files(files)
         except PolicyFileError as error:
             self.problem = str(error)
             return None
+        self.problem = None if self.gate is None else self.gate.refusal(files, policy)
+        if self.problem is not None or is_known:
+            return None
         self.policy = policy
-        self.problem = None
         return policy

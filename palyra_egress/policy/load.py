@@ -13,7 +13,7 @@ and `MAX_TOTAL_BYTES` in all, each file `MAX_BYTES`.
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -211,6 +211,21 @@ def load_policy(source: bytes, file: str, *, with_tests: bool = True) -> Compile
                 f"{text!r} is included, and this text has no directory to look for it",
                 expected="a policy in one piece, or the path of its file",
             )
+    return load_files(files, with_tests=with_tests)
+
+
+def load_sources(
+    sources: Sequence[tuple[str, bytes]], file: str, *, with_tests: bool = True
+) -> CompiledPolicy:
+    """The policy of (name, bytes) in reading order, as `PolicyFiles.sources` once gave them."""
+    outermost = Path(file)
+    files = PolicyFiles(file, Problems(file), list(sources))
+    for name, source in sources:
+        shown = str(outermost.parent / name) if name else file
+        part = read_part(source, files.problems.of(shown))
+        if part is not None:
+            files.parts.append(part)
+    files.is_whole = len(files.parts) == len(sources)
     return load_files(files, with_tests=with_tests)
 
 

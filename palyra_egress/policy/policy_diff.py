@@ -5,17 +5,17 @@ mean, not how they are written: a grant of the new policy that some grant of the
 not newly allowed. Where covering cannot be decided pattern by pattern (several old patterns that
 only together hold a new one) the change is reported: the answer "no widening" is to be trusted, the
 answer "widening" may be too careful. Raised budgets and weaker consequences count as widening too.
-
-Not compared: the order in which observing rules of different width see a request whose path has an
-encoded slash; there a removed rule can change which reason is given, and an observed reason passes.
+A part of the model that the comparison does not know counts as widening (`compared_fields`).
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
+from palyra_egress.policy.compared_fields import uncompared
+from palyra_egress.policy.compile import CompiledPolicy
 from palyra_egress.policy.coverage import host_covers, hosts_overlap, until_covers
 from palyra_egress.policy.credential_changes import credential_changes
 from palyra_egress.policy.errors import Position
@@ -41,6 +41,7 @@ class ChangeKind(StrEnum):
     NEWLY_OBSERVED = "newly_observed"
     CREDENTIALS = "credentials"
     LOOSENED = "loosened"
+    NOT_COMPARED = "not_compared"
     NEWLY_REFUSED = "newly_refused"
     TIGHTENED = "tightened"
     OTHER = "other"
@@ -58,6 +59,7 @@ CHANGE_KINDS: Final = MappingProxyType(
         ChangeKind.NEWLY_OBSERVED: KindRow("refusals that now pass, observed", widens=True),
         ChangeKind.CREDENTIALS: KindRow("credentials that are others now", widens=True),
         ChangeKind.LOOSENED: KindRow("limits and consequences that are looser", widens=True),
+        ChangeKind.NOT_COMPARED: KindRow("what the comparison does not know", widens=True),
         ChangeKind.NEWLY_REFUSED: KindRow("newly refused", widens=False),
         ChangeKind.TIGHTENED: KindRow("limits and consequences that are stricter", widens=False),
         ChangeKind.OTHER: KindRow("other", widens=False),
@@ -199,13 +201,16 @@ def _newly_observed(
                 profile.position,
                 profile.name,
             )
-        observing = [rule for name, rule in rules_of(new) if name == profile.name]
-        observing = observing if whole else [rule for rule in observing if rule.observe]
-        if any(rule.private for rule in observing) and (
+        mine = [rule for name, rule in rules_of(new) if name == profile.name]
+        observing = mine if whole else [rule for rule in mine if rule.observe]
+        was_mine = [rule for name, rule in rules_of(old) if name == profile.name]
+        slashes = bool(observing) and any(rule.encoded_slash for rule in (*mine, *was_mine))
+        if (slashes or any(rule.private for rule in observing)) and (
             _rule_meanings(new, profile.name) != _rule_meanings(old, profile.name)
         ):
+            what = "paths with encoded slashes" if slashes else "private addresses"
             yield (
-                f"{profile.name}: which private addresses pass while observing may be others now",
+                f"{profile.name}: which {what} pass while observing may be others now",
                 profile.file,
                 profile.position,
                 profile.name,
@@ -263,11 +268,29 @@ def diff_policies(old: PolicySpec, new: PolicySpec) -> tuple[Change, ...]:
         ),
         *_minor(minor_changes(old, new), new.file),
     ]
+    changes += [Change(ChangeKind.NOT_COMPARED, *found) for found in uncompared(old, new)]
     if not changes:
         what = "the files differ in ways that change no verdict"
         changes = [Change(ChangeKind.OTHER, what, new.file, Position())]
     order = list(ChangeKind)
     return tuple(sorted(changes, key=lambda change: (order.index(change.kind), change.position)))
+
+
+class PolicyChange(NamedTuple):
+    """One policy in the place of another, by their digests, and what it opens, in words."""
+
+    digest: str
+    replaces_digest: str | None
+    widening: tuple[str, ...]
+
+
+def policy_change(old: CompiledPolicy | None, new: CompiledPolicy) -> PolicyChange:
+    """What putting `new` in force in the place of `old` opens."""
+    if old is None:
+        return PolicyChange(new.digest, None, ("there was no policy before",))
+    changes = diff_policies(old.spec, new.spec)
+    words = tuple(change.what for change in changes if change.widens)
+    return PolicyChange(new.digest, old.digest, words)
 
 
 CHANGE_TITLES: Final = {kind.value: row.title for kind, row in CHANGE_KINDS.items()}

@@ -30,6 +30,7 @@ OPTIONS: Final = {
     "palyra_proxy_id": "The name this proxy is enrolled under.",
     "palyra_hosts_file": "Names to resolve first, as in /etc/hosts; empty for none.",
     "palyra_forbid": "IP:PORT pairs (commas between) that are never a target, as the admin API.",
+    "palyra_approvers": "Who must have signed the policy, outside its folder; empty for nobody.",
     "palyra_extra_roots": "CAs (PEM) to trust upstream beside the public ones; empty for none.",
 }
 _REQUIRED: Final = ("palyra_state_dir", "palyra_policy", "palyra_fleet_socket", "palyra_proxy_id")
@@ -138,6 +139,7 @@ def _settings() -> ProxySettings:
     if missing:
         raise ValueError(f"set {', '.join(missing)} with --set NAME=VALUE")
     hosts, roots = values["palyra_hosts_file"], values["palyra_extra_roots"]
+    approvers = values["palyra_approvers"]
     return ProxySettings(
         state_dir=Path(values["palyra_state_dir"]),
         policy_file=Path(values["palyra_policy"]),
@@ -145,6 +147,7 @@ def _settings() -> ProxySettings:
         proxy_id=values["palyra_proxy_id"],
         hosts_file=Path(hosts) if hosts else None,
         extra_roots_file=Path(roots) if roots else None,
+        approvers_file=Path(approvers) if approvers else None,
         forbidden=frozenset(_pair(text) for text in values["palyra_forbid"].split(",") if text),
     )
 

@@ -17,6 +17,8 @@ from typing import Self
 import certifi
 from mitmproxy.master import Master
 
+from palyra_egress.approvals.gate import ApprovalGate
+from palyra_egress.audit.entries import policy_entry
 from palyra_egress.audit.log import AuditLog, AuditUnavailable
 from palyra_egress.clock import now_monotonic_ms, now_unix_ms, now_utc
 from palyra_egress.destination.resolver import (
@@ -26,7 +28,9 @@ from palyra_egress.destination.resolver import (
     read_hosts_file,
 )
 from palyra_egress.errors import OperatorMustAct
+from palyra_egress.policy.compile import CompiledPolicy
 from palyra_egress.policy.live import PolicyFile
+from palyra_egress.policy.policy_diff import policy_change
 from palyra_egress.proxy.bindings import BindingView
 from palyra_egress.proxy.core import Clocks, EnforcementCore, Phase
 from palyra_egress.proxy.evidence import EvidenceSpool, SpoolUnavailable
@@ -54,6 +58,7 @@ SYNC_EVERY_S = 0.02
 POLL_POLICY_EVERY_S = 0.25
 EXPIRE_EVERY_S = 0.1
 COUNT_UNANSWERED_EVERY_S = 1.0
+WIDENING_SHOWN = 5
 
 _log = logging.getLogger(__name__)
 
@@ -83,7 +88,7 @@ class Enforcement:
         authority = InterceptionAuthority.load_or_create(settings.ca_dir, now_utc())
         extra_roots = settings.extra_roots_file.read_bytes() if settings.extra_roots_file else b""
         authority.write_bundle(extra_roots)
-        policy_file = PolicyFile(settings.policy_file)
+        policy_file = PolicyFile(settings.policy_file, _gate(settings))
         policy = policy_file.poll()
         if policy is None:
             raise PolicyRefused(policy_file.problem or "the policy could not be read")
@@ -203,11 +208,26 @@ class Enforcement:
             await asyncio.sleep(POLL_POLICY_EVERY_S)
             policy = await asyncio.to_thread(self.policy_file.poll)
             if policy is not None:
-                self.core.service.replace_policy(policy)
-                _log.info("policy %s is in force", policy.digest)
+                await self._put_in_force(policy)
             if self.policy_file.problem not in (None, problem):
                 _log.error("the policy in force stays: %s", self.policy_file.problem)
             problem = self.policy_file.problem
+
+    async def _put_in_force(self, policy: CompiledPolicy) -> None:
+        """Swap the policy in one step; what it opens is told loudly and stands in the audit log."""
+        before = self.core.service.policy
+        change = await asyncio.to_thread(policy_change, before, policy)
+        try:
+            self.core.audit.append(policy_entry(change, now_unix_ms()))
+        except AuditUnavailable as error:
+            _log.critical("audit log: %s; everything is refused", error)
+        self.core.service.replace_policy(policy)
+        if change.widening:
+            shown = "; ".join(change.widening[:WIDENING_SHOWN])
+            count = len(change.widening)
+            _log.warning("policy %s is in force and WIDENS (%d): %s", policy.digest, count, shown)
+        else:
+            _log.info("policy %s is in force and widens nothing", policy.digest)
 
     async def _count_unanswered(self) -> None:
         while True:
@@ -267,6 +287,12 @@ def guard_factory(parts: GuardParts) -> GuardFactory:
         return ConnectionGuard(parts, handler)
 
     return make
+
+
+def _gate(settings: ProxySettings) -> ApprovalGate | None:
+    if settings.approvers_file is None:
+        return None
+    return ApprovalGate(settings.policy_file, settings.approvers_file, settings.state_dir)
 
 
 def _resolver(settings: ProxySettings) -> Resolver:

@@ -12,7 +12,8 @@ class ProxySettings:
 
     `state_dir` holds its key, CA, audit log and spool (0700). `hosts_file` has the form of
     /etc/hosts and is asked before the resolver. `extra_roots_file` (PEM) is trusted upstream beside
-    the public roots. `forbidden` are (address, port) pairs that no rule may reach: the fleet's
+    the public roots. `approvers_file`, where given, says who must have signed a policy before it is
+    put in force. `forbidden` are (address, port) pairs that no rule may reach: the fleet's
     listeners; the proxy adds its own. The audit log goes on in a new file after
     `audit_segment_bytes`, or a little later.
     """
@@ -25,6 +26,7 @@ class ProxySettings:
     listen_port: int = 8080
     hosts_file: Path | None = None
     extra_roots_file: Path | None = None
+    approvers_file: Path | None = None
     forbidden: frozenset[tuple[str, int]] = frozenset()
     max_view_age_ms: int = 5_000
     drain_s: float = 2.0

@@ -11,6 +11,7 @@ from palyra_egress.audit.chain import ChainHead
 from palyra_egress.audit.checkpoint import Checkpoint
 from palyra_egress.audit.entry_schema import COMMON, KINDS, entry_schema, field_table
 from palyra_egress.audit.log import AuditLog
+from palyra_egress.policy.policy_diff import PolicyChange
 from palyra_egress.reasons import Reason
 from palyra_fleet.wire.keys import SigningKey
 from tests.egress.proxy.lanes import CARRYING, chaos
@@ -46,6 +47,7 @@ async def test_what_a_proxy_writes_about_real_traffic_fits(tmp_path):
     ("kind", "fields"),
     [
         ("receipt", made.receipt_entry("ab" * 32, "cd" * 32, 1)),
+        ("policy", made.policy_entry(PolicyChange("cd" * 32, None, ("p: GET x",)), 1)),
         ("unanswered", made.unanswered_entry(3, 1)),
         ("transfer", made.transfer_entry("01A", "complete", 1, 2, 3, 4)),
         ("verdict", made.early_entry(Reason.NO_IDENTITY, None, "01A", "", 1)),

@@ -7,11 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palyra_egress.destination.hostpattern import parse_pattern
+from palyra_egress.policy import compared_fields
 from palyra_egress.policy.compile import CompiledPolicy
 from palyra_egress.policy.coverage import host_covers, hosts_overlap, path_covers, split_host
 from palyra_egress.policy.decide import decide
 from palyra_egress.policy.paths import parse_path_pattern, read_path
 from palyra_egress.policy.policy_diff import ChangeKind, diff_policies
+from palyra_egress.policy.schema import RuleSpec
 from palyra_egress.request import EgressRequest
 from tests.egress.policy.policy_text import policy, rules
 from tests.egress.policy.test_judge_properties import ANSWERS, MODES, REQUESTS, RULES
@@ -274,3 +276,22 @@ def test_one_path_pattern_covers_another_only_if_every_path_says_so(wide: str, n
         assert all(one.matches(form) for form in forms if other.matches(form))
     assert path_covers(one, one) and path_covers(None, one)
     assert path_covers(one, None) is (wide == "/**")
+
+
+def test_encoded_slashes_under_observation_are_never_called_no_widening() -> None:
+    wide = "hosts: [.x.test], observe: true, encoded_slash: true"
+    old = rules("hosts: [a.x.test]", wide)
+    assert _widens(old, rules("hosts: [b.x.test]", wide))
+
+
+def test_a_field_that_the_comparison_does_not_know_counts_as_widening(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = dict(compared_fields.COMPARED)
+    known[RuleSpec] = known[RuleSpec] - {"owner"}
+    monkeypatch.setattr(compared_fields, "COMPARED", known)
+    old, new = rules("hosts: [a.test], owner: a"), rules("hosts: [a.test], owner: b")
+    changes = diff_policies(old.spec, new.spec)
+    (told,) = [change for change in changes if change.kind is ChangeKind.NOT_COMPARED]
+    assert told.widens and "the rule r0: owner" in told.what and told.position.line == 4
+    assert not _widens(old, old)

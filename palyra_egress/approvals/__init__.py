@@ -1,0 +1,1 @@
+"""Approvals: whether enough people signed the policy that is about to be put in force."""

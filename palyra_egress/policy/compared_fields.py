@@ -1,0 +1,74 @@
+"""Which fields of the model `policy diff` compares; what it does not know counts as widening.
+
+Input: two policies' models. Output: every part whose fields without a row in `COMPARED` differ,
+with its place. A field that joins the model and has no row here is therefore never waved through: a
+change of it widens until the comparison understands it and its row says so.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from palyra_egress.policy.errors import Position
+from palyra_egress.policy.meaning import Meaning, meaning
+from palyra_egress.policy.schema import DenySpec, PolicySpec, ProfileSpec, RuleSpec
+
+_WHERE = frozenset({"file", "position"})
+COMPARED: Final[Mapping[type, frozenset[str]]] = MappingProxyType(
+    {
+        PolicySpec: frozenset(
+            {"file", "files", "name", "mode", "mode_position", "limits", "requests_per_minute"}
+            | {"rules", "deny", "quarantine", "strike", "profiles", "tests", "ignores"}
+        ),
+        RuleSpec: _WHERE
+        | {"rule_id", "hosts", "endpoints", "methods", "paths", "private", "until_unix_ms"}
+        | {"limits", "observe", "encoded_slash", "owner", "reason", "acknowledged"},
+        DenySpec: _WHERE | {"rule_id", "hosts", "reason"},
+        ProfileSpec: _WHERE | {"name", "rule_ids"},
+    }
+)
+"""Compared by grants, observers, budgets or costs, or changing no verdict (names, papers)."""
+
+type _Part = PolicySpec | RuleSpec | DenySpec | ProfileSpec
+
+
+class Uncompared(NamedTuple):
+    """One part with fields that changed and that the comparison does not know."""
+
+    what: str
+    file: str
+    position: Position
+    subject: str | None
+
+
+def _parts(spec: PolicySpec) -> Iterator[tuple[tuple[str, str], _Part]]:
+    yield ("the policy", ""), spec
+    for rule in spec.rules:
+        yield ("the rule", rule.rule_id), rule
+    for deny in spec.deny:
+        yield ("the deny rule", deny.rule_id), deny
+    for profile in spec.profiles:
+        yield ("the profile", profile.name), profile
+
+
+def _unknown(part: _Part | None) -> dict[str, Meaning]:
+    if part is None:
+        return {}
+    known = COMPARED[type(part)]
+    names = [field.name for field in fields(part) if field.name not in known]
+    return {name: meaning(getattr(part, name)) for name in names}
+
+
+def uncompared(old: PolicySpec, new: PolicySpec) -> Iterator[Uncompared]:
+    """Each part with such a change; a part that only one side has counts as changed."""
+    before, after = dict(_parts(old)), dict(_parts(new))
+    for (kind, name), part in {**before, **after}.items():
+        was, now = _unknown(before.get((kind, name))), _unknown(after.get((kind, name)))
+        changed = sorted({*was, *now} - {one for one in was if one in now and was[one] == now[one]})
+        if changed:
+            subject = name or None
+            where = Position() if isinstance(part, PolicySpec) else part.position
+            called = f"{kind} {name}".rstrip()
+            what = f"{called}: {', '.join(changed)} is another, and what that opens is not known"
+            yield Uncompared(what, part.file or new.file, where, subject)

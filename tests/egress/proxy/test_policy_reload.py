@@ -1,0 +1,92 @@
+"""A running proxy and its policy file: what a saved change does to requests, log and audit."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from palyra_egress.proxy.egress_proxy import PolicyRefused
+from tests.egress.approvals.people import Team, text
+from tests.fakes.proxy_harness import Harness, basic, proxy_harness
+
+PROFILE = "profiles: {p: "
+
+
+def policy(*hosts: int) -> str:
+    return text(*hosts).replace(PROFILE, "profiles: {test: ")
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not is_so():  # noqa: ASYNC110 the proxy polls its file; nothing tells when
+            await asyncio.sleep(0.01)
+
+
+async def reason(harness: Harness, host: str) -> str:
+    """What CONNECT to this host is answered; the names resolve to nothing."""
+    reply = await harness.send(
+        f"CONNECT {host}:443 HTTP/1.1\r\nHost: {host}:443\r\n"
+        f"Proxy-Authorization: {basic()}\r\n\r\n".encode()
+    )
+    assert reply is not None
+    return reply.reason
+
+
+def changes(harness: Harness) -> list[dict[str, Any]]:
+    return [entry for entry in harness.audit() if entry["kind"] == "policy"]
+
+
+async def test_a_change_that_widens_is_flagged_in_log_and_audit_and_counts_at_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with proxy_harness(tmp_path / "proxy", policy(1), "192.0.2.1 h2.example\n") as harness:
+        assert await reason(harness, "h2.example") == "egress.host_not_allowed"
+        before = harness.core.service.policy_digest
+        with caplog.at_level(logging.INFO, "palyra_egress.proxy.egress_proxy"):
+            (harness.directory / "policy.yaml").write_text(policy(1, 2))
+            await until(lambda: harness.core.service.policy_digest != before)
+            assert await reason(harness, "h2.example") != "egress.host_not_allowed"
+            (harness.directory / "policy.yaml").write_text(policy(2))
+            await until(lambda: len(changes(harness)) == 2)
+        widened, narrowed = changes(harness)
+        assert widened["replaces_digest"] == before and widened["widens"] == 1
+        assert "https://h2.example:443/**" in widened["widening"][0]
+        assert narrowed["widens"] == 0 and narrowed["replaces_digest"] == widened["policy_digest"]
+        levels = {"WIDENS" in record.message: record.levelname for record in caplog.records}
+        assert levels[True] == "WARNING"
+
+
+async def test_a_change_that_too_few_approved_keeps_the_last_good_policy_in_force(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    team = Team(tmp_path / "people")
+    directory = tmp_path / "proxy"
+    team.policy.write_text(policy(1))
+    directory.mkdir()
+    for name in ("ada", "ben"):
+        team.add(team.envelope(name, 1))
+    (directory / "policy.yaml.approvals").write_bytes(team.approvals.read_bytes())
+    async with proxy_harness(directory, policy(1), approvers_file=team.approvers) as harness:
+        good = harness.core.service.policy_digest
+        (directory / "policy.yaml").write_text(policy(1, 2))
+        await until(lambda: harness.proxy.enforcement.problems()["policy"] != "ok")
+        told = harness.proxy.enforcement.problems()["policy"]
+        assert "0 of 2 approvals" in told and "https://h2.example:443/**" in told
+        assert harness.core.service.policy_digest == good
+        assert await reason(harness, "h2.example") == "egress.host_not_allowed"
+        await until(lambda: "the policy in force stays" in caplog.text)
+        team.policy.write_text(policy(1, 2))
+        team.approve(2, "ada", "cem")
+        (directory / "policy.yaml.approvals").write_bytes(team.approvals.read_bytes())
+        await until(lambda: harness.proxy.enforcement.problems()["policy"] == "ok")
+        assert harness.core.service.policy_digest != good
+
+
+async def test_without_enough_approvals_the_proxy_does_not_start(tmp_path: Path) -> None:
+    team = Team(tmp_path / "people")
+    with pytest.raises(PolicyRefused, match="0 of 2 approvals"):
+        async with proxy_harness(tmp_path / "p", policy(1), approvers_file=team.approvers):
+            pass
