@@ -23,7 +23,7 @@ COMPARED: Final[Mapping[type, frozenset[str]]] = MappingProxyType(
         ),
         RuleSpec: _WHERE
         | {"rule_id", "hosts", "endpoints", "methods", "paths", "private", "until_unix_ms"}
-        | {"limits", "observe", "encoded_slash", "owner", "reason", "acknowledged"},
+        | {"limits", "observe", "encoded_slash", "owner", "reason", "acknowledged", "credentials"},
         DenySpec: _WHERE | {"rule_id", "hosts", "reason"},
         ProfileSpec: _WHERE | {"name", "rule_ids"},
     }
@@ -53,15 +53,19 @@ def _parts(spec: PolicySpec) -> Iterator[tuple[tuple[str, str], _Part]]:
 
 
 def _unknown(part: _Part | None) -> dict[str, Meaning]:
+    """What the part says in fields without a row; saying what a field is by default says nothing."""
     if part is None:
         return {}
     known = COMPARED[type(part)]
-    names = [field.name for field in fields(part) if field.name not in known]
-    return {name: meaning(getattr(part, name)) for name in names}
+    return {
+        field.name: meaning(getattr(part, field.name))
+        for field in fields(part)
+        if field.name not in known and getattr(part, field.name) != field.default
+    }
 
 
 def uncompared(old: PolicySpec, new: PolicySpec) -> Iterator[Uncompared]:
-    """Each part with such a change; a part that only one side has counts as changed."""
+    """Each part with such a change."""
     before, after = dict(_parts(old)), dict(_parts(new))
     for (kind, name), part in {**before, **after}.items():
         was, now = _unknown(before.get((kind, name))), _unknown(after.get((kind, name)))

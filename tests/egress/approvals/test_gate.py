@@ -63,7 +63,8 @@ def test_a_narrowing_needs_one_person(team: Team) -> None:
     team.save(1)
     refused(live, "0 of 1 approval (nobody): it widens nothing")
     team.approve(2, "ben")
-    assert live.poll() is not None and hosts(live) == {"h1.example"}
+    assert live.poll() is not None, live.problem
+    assert hosts(live) == {"h1.example"}
 
 
 def test_where_it_is_so_configured_a_narrowing_needs_nobody_and_is_never_undone_by_one(
@@ -72,7 +73,8 @@ def test_where_it_is_so_configured_a_narrowing_needs_nobody_and_is_never_undone_
     team.write_approvers(narrowing=0)
     live = team.accepted(1, 1, 2)
     team.save(1)
-    assert live.poll() is not None and hosts(live) == {"h1.example"}
+    assert live.poll() is not None, live.problem
+    assert hosts(live) == {"h1.example"}
     team.save(1, 2)
     refused(live, "0 of 2 approvals", "has the serial 1, and 3 is the lowest not used yet")
     assert hosts(live) == {"h1.example"}
@@ -196,7 +198,8 @@ def test_an_old_approval_does_not_bring_an_old_policy_back(team: Team) -> None:
     wide, signed = team.policy.read_bytes(), team.approvals.read_bytes()
     team.save(1)
     team.approve(3, "cem")
-    assert live.poll() is not None and hosts(live) == {"h1.example"}
+    assert live.poll() is not None, live.problem
+    assert hosts(live) == {"h1.example"}
     team.policy.write_bytes(wide)
     team.approvals.write_bytes(signed)
     refused(live, "0 of 2 approvals", "has the serial 2, and 4 is the lowest not used yet")

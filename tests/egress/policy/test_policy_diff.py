@@ -295,3 +295,5 @@ def test_a_field_that_the_comparison_does_not_know_counts_as_widening(
     (told,) = [change for change in changes if change.kind is ChangeKind.NOT_COMPARED]
     assert told.widens and "the rule r0: owner" in told.what and told.position.line == 4
     assert not _widens(old, old)
+    assert not _widens(rules("hosts: [a.test]", "hosts: [b.test]"), rules("hosts: [a.test]"))
+    assert _widens(rules("hosts: [a.test], owner: a"), rules("hosts: [a.test]"))
