@@ -53,7 +53,7 @@ def _parts(spec: PolicySpec) -> Iterator[tuple[tuple[str, str], _Part]]:
 
 
 def _unknown(part: _Part | None) -> dict[str, Meaning]:
-    """What the part says in fields without a row; saying what a field is by default says nothing."""
+    """What the part says in fields without a row; what a field is by default says nothing."""
     if part is None:
         return {}
     known = COMPARED[type(part)]

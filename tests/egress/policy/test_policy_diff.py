@@ -288,12 +288,13 @@ def test_a_field_that_the_comparison_does_not_know_counts_as_widening(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     known = dict(compared_fields.COMPARED)
-    known[RuleSpec] = known[RuleSpec] - {"owner"}
+    known[RuleSpec] = known[RuleSpec] - {"acknowledged"}
     monkeypatch.setattr(compared_fields, "COMPARED", known)
-    old, new = rules("hosts: [a.test], owner: a"), rules("hosts: [a.test], owner: b")
+    meant = "hosts: [a.test], acknowledge: [wide_host]"
+    old, new = rules("hosts: [a.test]"), rules(meant)
     changes = diff_policies(old.spec, new.spec)
     (told,) = [change for change in changes if change.kind is ChangeKind.NOT_COMPARED]
-    assert told.widens and "the rule r0: owner" in told.what and told.position.line == 4
+    assert told.widens and "the rule r0: acknowledged" in told.what and told.position.line == 4
     assert not _widens(old, old)
     assert not _widens(rules("hosts: [a.test]", "hosts: [b.test]"), rules("hosts: [a.test]"))
-    assert _widens(rules("hosts: [a.test], owner: a"), rules("hosts: [a.test]"))
+    assert _widens(new, old)
