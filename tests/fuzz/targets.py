@@ -9,6 +9,8 @@ from contextlib import suppress
 from typing import Final
 
 from palyra_egress.audit.chain import ChainBroken, ChainHead, follow, walk
+from palyra_egress.credentials.patterns import Finding, PatternSet, Watched
+from palyra_egress.credentials.stream_scan import StreamScanner
 from palyra_egress.destination.hostname import (
     HostRefused,
     canonical_host,
@@ -39,6 +41,8 @@ POLICY: Final = load_policy(
     b"profiles: {p: [a]}\n",
     FILE,
 )
+SECRETS: Final = (b"%41\\n-abcdefgh", b"ababababac")
+WATCHED: Final = (PatternSet([Watched(one, Reason.CANARY, "fuzz") for one in SECRETS]),)
 _TYPE: Final = "application/x-fuzz"
 _KEY: Final = bytes(range(32))
 
@@ -162,6 +166,27 @@ def request_head(data: bytes) -> None:
         assert head.target.isprintable() and " " not in head.target
 
 
+def body_stream(data: bytes) -> None:
+    """Whatever a body is and however it is cut, what leaves is its unchanged beginning, all of it
+    unless something is found or cannot be read, and a secret that stands there is found."""
+    coding = ("", "gzip", "deflate")[data[0] % 3] if data else ""
+    size = 1 + data[1] % 32 if len(data) > 1 else 1
+    scanner, body, out = StreamScanner(WATCHED, coding), data[2:], b""
+    stop = None
+    for start in range(0, len(body), size):
+        passage = scanner.push(body[start : start + size])
+        out, stop = out + passage.data, passage.stop
+        if stop is not None:
+            break
+    else:
+        passage = scanner.finish()
+        out, stop = out + passage.data, passage.stop
+    assert body.startswith(out)
+    assert stop is not None or out == body
+    if not coding and any(secret in body for secret in SECRETS):
+        assert isinstance(stop, Finding)
+
+
 TARGETS: Final[dict[str, Target]] = {
     target.__name__: target
     for target in (
@@ -174,6 +199,7 @@ TARGETS: Final[dict[str, Target]] = {
         audit_line,
         dsse_envelope,
         request_head,
+        body_stream,
     )
 }
 SEEDS: Final[dict[str, tuple[bytes, ...]]] = {
@@ -201,4 +227,10 @@ SEEDS: Final[dict[str, tuple[bytes, ...]]] = {
     "audit_line": (b'{"previous_sha256":"0","seq":1,"sha256":"0"}\n',),
     "dsse_envelope": (b'{"payloadType":"application/x-fuzz","payload":"","signatures":[]}',),
     "request_head": (b"GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\n\r\n",),
+    "body_stream": (
+        b"\0\4a=b&c=%2541%5cn-abcdefgh&d",
+        b"\0\1\\u0025\\u0034\\u0031\\\\n-abc",
+        b"\1\5\x1f\x8b\x08\0\0\0\0\0\0\xff\x03\0\0\0\0\0\0\0\0\0",
+        b"\2\2\x03\0",
+    ),
 }
