@@ -22,12 +22,10 @@ from palyra_egress.destination.address_class import (
     parse_range,
 )
 from palyra_egress.destination.hostname import HostRefused, canonical_host
+from palyra_egress.destination.public_suffix import is_registry_suffix, is_shared_suffix
 
 WIDE_IPV4_BITS: Final = 8
 WIDE_IPV6_BITS: Final = 20
-_REGISTRY_LABELS: Final = frozenset(
-    ("ac", "co", "com", "edu", "gob", "gov", "gv", "mil", "ne", "net", "nom", "or", "org", "sch")
-)
 
 
 class PatternKind(StrEnum):
@@ -60,12 +58,16 @@ class HostPattern:
         if self.addresses is not None:
             floor = WIDE_IPV4_BITS if self.addresses.version == 4 else WIDE_IPV6_BITS
             return self.prefix_length < floor
-        if self.kind is PatternKind.NAME:
-            return False
-        labels = self.name.split(".")
-        if len(labels) == 1:
-            return True
-        return len(labels) == 2 and len(labels[1]) == 2 and labels[0] in _REGISTRY_LABELS
+        return self.kind is not PatternKind.NAME and is_registry_suffix(self.name)
+
+    @property
+    def is_shared(self) -> bool:
+        """True for a wildcard over names that anybody can get, from a registry or a provider."""
+        return (
+            self.addresses is None
+            and self.kind is not PatternKind.NAME
+            and (is_shared_suffix(self.name))
+        )
 
     @property
     def is_single_label(self) -> bool:

@@ -26,7 +26,6 @@ from palyra_egress.policy.schema import (
     RuleSpec,
     effective_limits,
 )
-from palyra_egress.policy.shared_suffixes import is_shared
 from palyra_egress.policy.values import write_time
 from palyra_egress.verdict import Limits
 
@@ -71,9 +70,9 @@ def _is_network(pattern: HostPattern) -> bool:
 def _width_findings(rule: RuleSpec) -> Iterator[Said]:
     meant = Acknowledgement.WIDE_HOST in rule.acknowledged
     for host in rule.hosts:
-        if meant and (host.is_wide or is_shared(host)):
+        if meant and (host.is_wide or host.is_shared):
             yield LintCode.WIDE_HOST, f"names {host.text}, acknowledged"
-        elif is_shared(host):
+        elif host.is_shared:
             yield LintCode.PUBLIC_SUFFIX, f"names {host.text}: anybody can get a name there"
     writes = [method for method in rule.methods if method not in _READING]
     everywhere = rule.paths is None or any(path_covers(path, None) for path in rule.paths)

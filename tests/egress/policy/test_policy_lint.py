@@ -1,4 +1,4 @@
-"""Mirror of policy/policy_lint.py, rule_lint.py, shared_suffixes.py and ignore_reader.py."""
+"""Mirror of policy/policy_lint.py, rule_lint.py and ignore_reader.py."""
 
 import pytest
 
