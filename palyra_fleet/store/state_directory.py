@@ -31,9 +31,12 @@ def prepare(state_dir: Path) -> None:
         )
 
 
-def lock(state_dir: Path) -> int:
-    """Hold the directory for this process; answers the descriptor that holds it."""
-    descriptor = os.open(state_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def lock(state_dir: Path, name: str = LOCK) -> int:
+    """Hold the directory for this process; answers the descriptor that holds it.
+
+    Each kind of state in the directory has a lock of its own, by `name`.
+    """
+    descriptor = os.open(state_dir / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
