@@ -8,7 +8,7 @@ a rotation half-way (key file and vault are two files) reads both again. Times c
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
@@ -55,7 +55,7 @@ class VaultFile:
 
     path: Path
     key_path: Path
-    environment: Mapping[str, str]
+    environment: Mapping[str, str] = field(repr=False)
 
     @classmethod
     def in_directory(

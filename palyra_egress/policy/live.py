@@ -31,6 +31,22 @@ class PolicyGate(Protocol):
         """Why this policy may not be in force; None if it may, which is then remembered."""
 
 
+class EveryGate:
+    """Several gates as one: the first that refuses is heard, and only if none before it did is the
+    next one asked. So a gate that remembers what it let pass stands last."""
+
+    def __init__(self, *gates: PolicyGate) -> None:
+        self._gates = gates
+
+    @property
+    def watched(self) -> tuple[Path, ...]:
+        return tuple(path for gate in self._gates for path in gate.watched)
+
+    def refusal(self, files: PolicyFiles, policy: CompiledPolicy) -> str | None:
+        refusals = (gate.refusal(files, policy) for gate in self._gates)
+        return next((refusal for refusal in refusals if refusal is not None), None)
+
+
 class PolicyFile:
     """The last good policy of one path, and what is wrong with the newest text, if anything."""
 
