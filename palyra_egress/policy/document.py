@@ -29,6 +29,7 @@ from ruamel.yaml.events import (
 from ruamel.yaml.reader import ReaderError
 
 from palyra_egress.policy.errors import Position, ProblemCode, Problems
+from palyra_egress.policy.yaml_words import in_plain_words
 
 MAX_BYTES: Final = 4 * 1024 * 1024
 MAX_DEPTH: Final = 16
@@ -205,6 +206,8 @@ class _Builder:
                     expected="each key once",
                 )
                 continue
+            if isinstance(value, Scalar) and value.value is None:
+                value = Scalar(None, "", key.position)  # what is missing is missing at its key
             entries[key.text] = (key, value)
         return Mapping(entries, position)
 
@@ -237,7 +240,8 @@ def read_document(source: bytes, problems: Problems) -> Node | None:
         mark = error.problem_mark or error.context_mark
         place = Position() if mark is None else Position(mark.line + 1, mark.column + 1)
         what = error.problem or error.context or "this is not YAML"
-        problems.add(place, ProblemCode.SYNTAX, str(what), expected="YAML 1.2")
+        wrong, expected = in_plain_words(str(what))
+        problems.add(place, ProblemCode.SYNTAX, wrong, expected=expected)
         return None
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1

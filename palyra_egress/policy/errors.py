@@ -124,11 +124,18 @@ def _is_one_slip(word: str, choice: str) -> bool:
     return len(left) == 2 and left == right[::-1]
 
 
+def _folded(word: str) -> str:
+    """The word without what people write otherwise: letters' case, hyphens, underscores."""
+    return word.lower().replace("-", "").replace("_", "")
+
+
 def nearest(word: str, choices: Iterable[str]) -> str | None:
-    """The choice that was probably meant, if one is near enough: one slip of the fingers first."""
-    given, known = word.lower()[:64], list(choices)
-    slips = [choice for choice in known if _is_one_slip(given, choice.lower())]
-    if slips:
-        return min(slips)
+    """The choice that was probably meant, if one is near enough: the same word written otherwise
+    first, then one slip of the fingers."""
+    given, known = word.lower()[:64], {choice.lower(): choice for choice in sorted(choices)}
+    same = [choice for lower, choice in known.items() if _folded(lower) == _folded(given)]
+    slips = [choice for lower, choice in known.items() if _is_one_slip(given, lower)]
+    if same or slips:
+        return min(same or slips)
     close = difflib.get_close_matches(given, known, n=1, cutoff=0.6)
-    return close[0] if close else None
+    return known[close[0]] if close else None

@@ -12,7 +12,7 @@ from typing import Final
 
 from palyra_egress.policy.document import Mapping, Node, Scalar, Sequence
 from palyra_egress.policy.errors import Position, ProblemCode, Problems, nearest
-from palyra_egress.policy.language import Section
+from palyra_egress.policy.language import POLICY, Section
 from palyra_egress.policy.values import (
     EXPECTED_ID,
     EXPECTED_SIZE,
@@ -43,6 +43,17 @@ def describe(node: Node) -> str:
             return f"the text {node.text[:60]!r}"
 
 
+def _elsewhere(name: str, value: Node, section: Section) -> str:
+    """Where a word that is unknown here would be known: most often its indentation is wrong."""
+    homes = POLICY.homes(name)
+    if homes:
+        return f" ({', '.join(homes)} has: is it indented as it should be?)"
+    items = value.items if isinstance(value, Sequence) else ()
+    if section is POLICY and items and all(isinstance(item, Scalar) for item in items):
+        return " (a profile stands below 'profiles': is it indented as it should be?)"
+    return ""
+
+
 class Fields:
     """The entries of one mapping; see the module's docstring."""
 
@@ -51,7 +62,7 @@ class Fields:
         self.section = section
         self.problems = problems
         known = section.names
-        for name, (key, _) in mapping.entries.items():
+        for name, (key, value) in mapping.entries.items():
             if name in known:
                 continue
             if name in section.later:
@@ -65,7 +76,7 @@ class Fields:
             self.refuse(
                 key.position,
                 ProblemCode.UNKNOWN_KEY,
-                f"{section.what} has no key {name[:60]!r}",
+                f"{section.what} has no key {name[:60]!r}{_elsewhere(name, value, section)}",
                 f"one of {', '.join(sorted(known))}",
                 nearest(name, known),
             )

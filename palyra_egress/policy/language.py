@@ -85,6 +85,14 @@ class Section:
     def key(self, name: str) -> Key | None:
         return next((key for key in self.keys if key.name == name), None)
 
+    def homes(self, name: str) -> tuple[str, ...]:
+        """The sections in and below this one that have such a key."""
+        found = [self.what] if name in self.names else []
+        for key in self.keys:
+            if isinstance(key.holds, Section):
+                found += key.holds.homes(name)
+        return tuple(dict.fromkeys(found))
+
 
 _LIST, _BY_NAME = Number.LIST, Number.LISTS_BY_NAME
 

@@ -1,15 +1,20 @@
-"""A stranger misspells any key of any sample policy, and can act on the answer."""
+"""A stranger gets any key of any sample policy wrong, its spelling, its indentation or what stands
+under it, and can act on the answer."""
 
+import re
 from collections.abc import Iterator
-from itertools import islice
 from typing import NamedTuple
 
 import pytest
+from ruamel.yaml import YAML
+from ruamel.yaml.nodes import MappingNode, SequenceNode
+from ruamel.yaml.nodes import Node as YamlNode
 
 from palyra_egress.policy.document import Mapping, Node, Sequence, read_document
 from palyra_egress.policy.errors import PolicyFileError, Position, ProblemCode, Problems
 from palyra_egress.policy.language import POLICY, Section
 from palyra_egress.policy.load import load_policy
+from palyra_egress.policy.meaning import meaning
 from tests.egress.policy.policy_text import COMPLETE, POLICIES
 
 
@@ -37,24 +42,40 @@ def _keys(
             yield from _keys(value, inner)
 
 
-def _misspellings(word: str, known: frozenset[str]) -> Iterator[str]:
-    """Each letter dropped, each pair of neighbours swapped."""
-    dropped = [word[:i] + word[i + 1 :] for i in range(len(word))]
-    swapped = [word[:i] + word[i + 1] + word[i] + word[i + 2 :] for i in range(len(word) - 1)]
-    for wrong in dict.fromkeys([*dropped, *swapped]):
-        if wrong and wrong != word and wrong not in known:
+def _ways(word: str) -> Iterator[tuple[str, str]]:
+    """Each way in which fingers and habits get a word wrong, with its kind."""
+    for i in range(len(word)):
+        yield "dropped", word[:i] + word[i + 1 :]
+        yield "doubled", word[: i + 1] + word[i:]
+        yield "swapped", word[:i] + word[i + 1 : i + 2] + word[i] + word[i + 2 :]
+    yield "case", word.capitalize()
+    yield "case", word.upper()
+    yield "case", re.sub("_(.)", lambda found: found[1].upper(), word)
+    yield "hyphen", word.replace("_", "-")
+    yield "number", word.removesuffix("s") if word.endswith("s") else f"{word}s"
+
+
+def _misspellings(word: str, known: frozenset[str], *, all_of_them: bool) -> Iterator[str]:
+    """All ways, or one of each kind."""
+    tried: set[str] = set()
+    kinds: set[str] = set()
+    for kind, wrong in _ways(word):
+        if wrong and wrong not in known | {word} | tried and (all_of_them or kind not in kinds):
+            tried.add(wrong)
+            kinds.add(kind)
             yield wrong
 
 
 def _slips(text: str) -> Iterator[Slip]:
-    """Every key is misspelt; a key that comes again in the same section, in one way only."""
+    """Every key is misspelt in each way; a key that comes again in its section once in each kind
+    of way."""
     lines = text.split("\n")
     seen: set[tuple[str, str]] = set()
     for name, position, section in _keys(read_document(text.encode(), Problems("f")), POLICY):
         line, start = lines[position.line - 1], position.column - 1
-        ways = _misspellings(name, section.names if section is not None else frozenset())
         what = ("" if section is None else section.what, name)
-        for wrong in islice(ways, 1) if what in seen else ways:
+        known = section.names if section is not None else frozenset[str]()
+        for wrong in _misspellings(name, known, all_of_them=what not in seen):
             changed = line[:start] + wrong + line[start + len(name) :]
             all_lines = [*lines[: position.line - 1], changed, *lines[position.line :]]
             yield Slip("\n".join(all_lines), position, name, wrong, section)
@@ -100,3 +121,83 @@ def test_the_complete_policy_uses_every_key_of_the_language() -> None:
     tree = read_document(COMPLETE.encode(), Problems("f"))
     used = {(section.what, name) for name, _, section in _keys(tree, POLICY) if section is not None}
     assert used == set(every(POLICY))
+
+
+COLUMNS = "expected the keys of one mapping, and the dashes of one list, below each other"
+
+
+def _shifted(line: str) -> Iterator[tuple[str, str]]:
+    """The line with another indentation than it should have."""
+    yield "deeper", f" {line}"
+    yield "deeper", f"  {line}"
+    if line.startswith("  "):
+        yield "shallower", line[1:]
+        yield "shallower", line[2:]
+    yield "tab", f"\t{line.lstrip()}"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_line_that_is_wrongly_indented_is_told_where_it_shows_and_in_plain_words(
+    name: str,
+) -> None:
+    """A line that alone makes up its block may stand anywhere deeper: that is no mistake."""
+    lines = FILES[name].split("\n")
+    right = load_policy(FILES[name].encode(), f"{name}.yaml").spec
+    tried = 0
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        for kind, shifted in _shifted(line):
+            text = "\n".join([*lines[: number - 1], shifted, *lines[number:]])
+            try:
+                found = load_policy(text.encode(), f"{name}.yaml")
+            except PolicyFileError as error:
+                first = error.problems[0]
+            else:
+                assert meaning(found.spec) == meaning(right), f"{kind}: {line!r} means else"
+                continue
+            tried += 1
+            told = str(first)
+            assert abs(first.position.line - number) <= 2, told
+            assert "block" not in told and "YAML 1.2" not in told, told
+            if first.code is ProblemCode.SYNTAX:
+                assert (": a tab; expected spaces" if kind == "tab" else COLUMNS) in told
+            elif first.code is ProblemCode.UNKNOWN_KEY:
+                assert "is it indented as it should be?" in told
+            else:
+                assert first.code is ProblemCode.WRONG_TYPE and first.expected is not None, told
+    assert tried > 20
+
+
+WRONG_VALUES = ("[[1]]", "{a: {b: c}}", "'?'", "", "-1", "yes")
+FREE_TEXT = frozenset({"owner", "reason", "basic_user"})
+
+
+def _values(node: YamlNode) -> Iterator[tuple[YamlNode, YamlNode]]:
+    """Every key with its value, as the parser of another kind sees them."""
+    for item in node.value if isinstance(node, MappingNode | SequenceNode) else ():
+        if isinstance(item, tuple):
+            yield item
+            yield from _values(item[1])
+        else:
+            yield from _values(item)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_value_that_is_wrong_for_its_key_is_told_with_what_was_expected(name: str) -> None:
+    text = FILES[name]
+    tried = 0
+    for key, value in _values(YAML(typ="safe", pure=True).compose(text)):
+        start = value.start_mark.index
+        end = start + len(text[start : value.end_mark.index].rstrip())
+        for wrong in WRONG_VALUES:
+            if wrong == "'?'" and key.value in FREE_TEXT:
+                continue
+            with pytest.raises(PolicyFileError) as refused:
+                load_policy(f"{text[:start]}{wrong}{text[end:]}".encode(), f"{name}.yaml")
+            lines = {key.start_mark.line + 1, value.start_mark.line + 1}
+            told = [one for one in refused.value.problems if one.position.line in lines]
+            assert told, (key.value, wrong, str(refused.value))
+            assert all(one.expected for one in told), (key.value, wrong, str(refused.value))
+            tried += 1
+    assert tried > 50
