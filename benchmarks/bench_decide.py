@@ -105,7 +105,6 @@ def make_policy(size: int) -> CompiledPolicy:
         name="bench",
         mode=Mode.ENFORCE,
         limits=Limits(),
-        requests_per_minute=None,
         rules=rules,
         deny=(),
         quarantine=(),

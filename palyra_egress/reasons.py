@@ -39,6 +39,7 @@ class Reason(StrEnum):
     PATH_NOT_ALLOWED = "egress.path_not_allowed"
     RULE_EXPIRED = "egress.rule_expired"
     PROFILE_UNKNOWN = "egress.profile_unknown"
+    PROFILE_REQUIREMENTS = "egress.profile_requirements"
     BUDGET_ZERO = "egress.budget_zero"
     BUDGET_SPENT = "egress.budget_spent"
     REQUEST_TOO_LARGE = "egress.request_too_large"
@@ -134,6 +135,13 @@ REASONS: Final = MappingProxyType(
         _R.PATH_NOT_ALLOWED: ReasonRow(_P, 403, _DENIED, "the path is not allowed", _ASK),
         _R.RULE_EXPIRED: ReasonRow(_P, 403, _DENIED, "the rule has expired", _ASK),
         _R.PROFILE_UNKNOWN: ReasonRow(_P, 403, _DENIED, "the lease's profile is unknown", _ASK),
+        _R.PROFILE_REQUIREMENTS: ReasonRow(
+            _P,
+            403,
+            _DENIED,
+            "the worker is not what its profile requires",
+            "Ask the owner of the policy what this profile requires of a worker.",
+        ),
         _R.BUDGET_ZERO: ReasonRow(_P, 403, _DENIED, "the budget of this rule is zero", _ASK),
         _R.BUDGET_SPENT: ReasonRow(_P, 429, _DENIED, "the byte budget is spent", _ASK),
         _R.REQUEST_TOO_LARGE: ReasonRow(_P, 413, _DENIED, "the request body is too large", _ASK),

@@ -20,7 +20,7 @@ from palyra_egress.policy.decide import (
 )
 from palyra_egress.reasons import Reason
 from palyra_egress.request import EgressRequest
-from palyra_egress.verdict import NeedsResolution, Verdict
+from palyra_egress.verdict import Account, NeedsResolution, Verdict
 
 NO_POLICY_DIGEST = ""
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 compared, not bound
@@ -63,11 +63,13 @@ class EgressProxyPolicyService:
         policy = self._policy
         return NO_POLICY_DIGEST if policy is None else policy.digest
 
-    @property
-    def requests_per_minute(self) -> int | None:
-        """The rate limit of one worker, None if the policy sets none."""
+    def rates(self, profile_name: str) -> tuple[Account, ...]:
+        """The rates that hold for whatever one worker asks under a profile, allowed or not."""
         policy = self._policy
-        return None if policy is None else policy.requests_per_minute
+        if policy is None:
+            return ()
+        profile = policy.profiles.get(profile_name)
+        return policy.rates if profile is None else profile.rates
 
     def replace_policy(self, policy: CompiledPolicy | None) -> None:
         """Puts a policy in force in one step; None refuses everything from now on."""

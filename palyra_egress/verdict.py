@@ -7,7 +7,7 @@ that matters denies: there is no default effect.
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from palyra_egress.credentials.binding import CredentialBinding
 from palyra_egress.reasons import REASONS, Reason, ReasonClass
@@ -34,16 +34,34 @@ class TlsMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Budgets of the deciding rule; None means the policy sets no limit.
+    """Budgets as a rule, a profile or a file sets them; None means that it sets none.
 
-    The first two are of one request; the last two are of one worker under this rule, bytes both
-    ways together.
+    The first two are of one request. The others are rates of one worker, bytes of bodies: both ways
+    together, out, and in.
     """
 
     max_request_bytes: int | None = None
     max_response_bytes: int | None = None
     requests_per_minute: int | None = None
     bytes_per_hour: int | None = None
+    request_bytes_per_hour: int | None = None
+    response_bytes_per_hour: int | None = None
+
+    @property
+    def counts_bytes(self) -> bool:
+        hours = (self.bytes_per_hour, self.request_bytes_per_hour, self.response_bytes_per_hour)
+        return any(hour is not None for hour in hours)
+
+
+NO_LIMITS: Final = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What is counted together for one worker, under a name that nothing else has."""
+
+    name: str
+    limits: Limits
 
 
 @dataclass(slots=True)
@@ -65,6 +83,8 @@ class Verdict(NamedTuple):
     `pinned` holds the only addresses that may be dialled, in the order they were resolved; it is
     empty unless the effect is ALLOW. `line` is the 1-based line of the rule in `policy_file`.
     `fingerprint` is 64 hex digits. `would_deny` is the reason that observe mode let pass.
+    `limits` are the sizes that hold and the deciding rule's own rates; `accounts` are all whose
+    bytes an hour the exchange is counted against.
     `credentials` name what is added to the request before it leaves; they hold no secret.
     """
 
@@ -76,13 +96,14 @@ class Verdict(NamedTuple):
     policy_file: str | None = None
     line: int | None = None
     pinned: tuple[str, ...] = ()
-    limits: Limits = Limits()
+    limits: Limits = NO_LIMITS
     tls: TlsMode = TlsMode.INSPECT
     consequence: Consequence = Consequence.NONE
     strike_limit: int = 0
     strike_window_ms: int = 0
     would_deny: Reason | None = None
     credentials: tuple[CredentialBinding, ...] = ()
+    accounts: tuple[Account, ...] = ()
 
     @property
     def allowed(self) -> bool:

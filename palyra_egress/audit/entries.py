@@ -10,6 +10,7 @@ milliseconds (`_unix_ms`), lengths of time milliseconds (`_ms`), sizes bytes.
 from typing import Final
 
 from palyra_egress.audit.chain import AuditFields
+from palyra_egress.facts import DIGEST_NAMES, AttestedFacts, write_digest
 from palyra_egress.policy.policy_diff import PolicyChange
 from palyra_egress.reasons import Reason, row
 from palyra_egress.request import EgressRequest, Requester
@@ -28,6 +29,16 @@ def who_fields(requester: Requester | None) -> AuditFields:
         "lease_id": requester.lease_id,
         "run_id": requester.run_id,
         "profile": requester.profile,
+    }
+
+
+def fact_fields(facts: AttestedFacts) -> AuditFields:
+    """What was known about the worker when it was judged: digests where they were known."""
+    digests = {name: getattr(facts, name) for name in DIGEST_NAMES}
+    return {
+        "binding_level": facts.binding_level.word,
+        "capabilities": sorted(facts.capabilities),
+        **{name: write_digest(digest) for name, digest in digests.items() if digest is not None},
     }
 
 
@@ -61,6 +72,7 @@ def verdict_entry(
         "consequence": verdict.consequence.value,
         "judged_in_ms": judged_in_ms,
         **who_fields(request.requester),
+        **fact_fields(request.requester.facts),
     }
 
 

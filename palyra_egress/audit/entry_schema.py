@@ -75,10 +75,17 @@ _REQUEST: Final = {
     "consequence": _text("what it costs the worker: none, strike, quarantine", needed=False),
     "judged_in_ms": _number("from the request's head to the verdict", needed=False),
 }
+_FACTS: Final = {
+    "binding_level": _text("how well its way through a proxy was known", needed=False),
+    "capabilities": Field("array", "what the fleet trusted the worker to do", needed=False),
+    "image_digest": _text("sha256: of the image it ran, if known", needed=False),
+    "build_digest": _text("sha256: of the build it came from, if known", needed=False),
+    "artifact_digest": _text("sha256: of the program it ran, if known", needed=False),
+}
 KINDS: Final[dict[str, tuple[str, dict[str, Field]]]] = {
     "verdict": (
         "One decision, written before it is carried out.",
-        {**_DECIDED, **_REQUEST, **_WHO},
+        {**_DECIDED, **_REQUEST, **_WHO, **_FACTS},
     ),
     "transfer": (
         "The end of an allowed exchange.",

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from palyra_egress.clock import now_unix_ms
+from palyra_egress.facts import FACT_NAMES, AttestedFacts, FactsRefused, read_facts
 from palyra_egress.policy.compile import CompiledPolicy
-from palyra_egress.policy.errors import PolicyFileError, ProblemCode
+from palyra_egress.policy.errors import PolicyFileError, ProblemCode, nearest
 from palyra_egress.policy.findings import (
     LINT_TITLES,
     Finding,
@@ -98,3 +99,24 @@ def time_argument(text: str) -> int:
     if unix_ms is None:
         raise argparse.ArgumentTypeError(f"expected {EXPECTED_TIME}")
     return unix_ms
+
+
+def facts_argument(text: str) -> AttestedFacts:
+    """Facts as one JSON object; here a name that is no fact of ours is a mistake."""
+    try:
+        given = json.loads(text)
+    except ValueError:
+        given = None
+    if not isinstance(given, dict):
+        raise argparse.ArgumentTypeError("expected a JSON object")
+    for name in given:
+        if name not in FACT_NAMES:
+            near = nearest(name, FACT_NAMES)
+            also = "" if near is None else f"; did you mean {near!r}?"
+            raise argparse.ArgumentTypeError(
+                f"no fact is called {name!r}; expected one of {', '.join(FACT_NAMES)}{also}"
+            )
+    try:
+        return read_facts(given)
+    except FactsRefused as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

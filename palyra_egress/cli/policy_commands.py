@@ -11,8 +11,9 @@ from palyra_egress.cli import policy_approval_commands as signed
 from palyra_egress.cli import policy_audit_commands as audit
 from palyra_egress.cli import policy_file_commands as files
 from palyra_egress.cli import policy_request_commands as requests
-from palyra_egress.cli.policy_answers import FORMS, time_argument
+from palyra_egress.cli.policy_answers import FORMS, facts_argument, time_argument
 from palyra_egress.cli.policy_import_command import add_import_command
+from palyra_egress.facts import UNATTESTED
 
 type _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -122,6 +123,13 @@ def _add_request_commands(commands: _Commands) -> None:
     parser.add_argument("--profile", help="needed unless the policy has exactly one")
     parser.add_argument("--method", default="GET", help="the method (default GET)")
     parser.add_argument("--resolved", nargs="+", metavar="IP", help="what the name resolves to")
+    parser.add_argument(
+        "--facts",
+        type=facts_argument,
+        default=UNATTESTED,
+        metavar="JSON",
+        help='what is known about the worker, such as \'{"binding_level": "observed"}\'',
+    )
     _add_output(parser, ("text", "json"))
     _add_time(parser)
     parser.set_defaults(run=requests.explain_url)

@@ -33,7 +33,7 @@ def _only_profile(policy: CompiledPolicy) -> str:
 
 def _request_of(args: argparse.Namespace, policy: CompiledPolicy) -> EgressRequest:
     profile = _only_profile(policy) if args.profile is None else args.profile
-    requester = Requester(_EXPLAINER, _EXPLAINER, profile)
+    requester = Requester(_EXPLAINER, _EXPLAINER, profile, facts=args.facts)
     if args.method == "CONNECT":
         return connect_from_authority(args.url, requester)
     return judge_request_from_url(args.method, args.url, requester)
@@ -48,6 +48,7 @@ def _explanation_row(found: Explanation) -> dict[str, object]:
         "rule": None if verdict is None else verdict.rule_id,
         "line": None if verdict is None else verdict.line,
         "owner": None if found.rule is None else found.rule.owner,
+        "unmet": [one._asdict() for one in found.unmet],
         "pinned": [] if verdict is None else list(verdict.pinned),
     }
 

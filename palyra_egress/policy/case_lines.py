@@ -7,8 +7,9 @@ Input: one object with `id`, `method`, `url` and optionally `profile`, `resolved
 be read is a denial with REQUEST_MALFORMED.
 
 What is given must agree: tunnel, SNI, Host, authority and URL name one host and port. `sni` given
-as null or empty for an https request is SNI_MISSING. `facts` must be an object; no rule
-reads facts yet.
+as null or empty for an https request is SNI_MISSING. `facts` are what is known about the worker:
+`image_digest`, `build_digest`, `artifact_digest` (`sha256:…`), `capabilities` and `binding_level`.
+A fact that is absent or null is not known, and a name that is no fact of ours satisfies nothing.
 """
 
 import json
@@ -16,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from palyra_egress.destination.hostname import HostRefused, canonical_host, parse_authority
+from palyra_egress.facts import AttestedFacts, FactsRefused, read_facts
 from palyra_egress.policy.compile import CompiledPolicy
 from palyra_egress.policy.decide import decide, precheck
 from palyra_egress.policy.request_text import connect_from_authority, judge_request_from_url
@@ -87,14 +89,22 @@ def _read_case(case: Mapping[str, object], requester: Requester) -> EgressReques
     version = _text(case, "http_version")
     if version is not None and version not in _VERSIONS:
         raise CaseRefused(Reason.PROTOCOL_NOT_SUPPORTED, "the HTTP version is not carried")
-    if not isinstance(case.get("facts", {}), Mapping):
-        raise _malformed("facts is not an object")
     if method == "CONNECT":
         request = connect_from_authority(url, requester)
     else:
         request = judge_request_from_url(method, url, requester)
     _check_agreement(case, request)
     return request
+
+
+def _facts(case: Mapping[str, object]) -> AttestedFacts:
+    given = case.get("facts", {})
+    if not isinstance(given, Mapping):
+        raise _malformed("facts is not an object")
+    try:
+        return read_facts(given)
+    except FactsRefused as error:
+        raise _malformed(str(error)) from error
 
 
 def _addresses(case: Mapping[str, object]) -> Sequence[str]:
@@ -145,7 +155,10 @@ def judge_case(
     try:
         profile = _text(case, "profile")
         requester = Requester(
-            "policy-judge", "policy-judge", default_profile if profile is None else profile
+            "policy-judge",
+            "policy-judge",
+            default_profile if profile is None else profile,
+            facts=_facts(case),
         )
         request = _read_case(case, requester)
         addresses = _addresses(case)

@@ -18,14 +18,14 @@ _WHERE = frozenset({"file", "position"})
 COMPARED: Final[Mapping[type, frozenset[str]]] = MappingProxyType(
     {
         PolicySpec: frozenset(
-            {"file", "files", "name", "mode", "mode_position", "limits", "requests_per_minute"}
+            {"file", "files", "name", "mode", "mode_position", "limits"}
             | {"rules", "deny", "quarantine", "strike", "profiles", "tests", "ignores"}
         ),
         RuleSpec: _WHERE
         | {"rule_id", "hosts", "endpoints", "methods", "paths", "private", "until_unix_ms"}
         | {"limits", "observe", "encoded_slash", "owner", "reason", "acknowledged", "credentials"},
         DenySpec: _WHERE | {"rule_id", "hosts", "reason"},
-        ProfileSpec: _WHERE | {"name", "rule_ids"},
+        ProfileSpec: _WHERE | {"name", "rule_ids", "limits", "requires"},
     }
 )
 """Compared by grants, observers, budgets or costs, or changing no verdict (names, papers)."""

@@ -20,11 +20,21 @@ from typing import Final, NamedTuple
 from palyra_egress.credentials.binding import CredentialBinding
 from palyra_egress.destination.address_class import AddressRange
 from palyra_egress.destination.hostpattern import HostIndex, HostPattern
+from palyra_egress.policy.errors import Position
 from palyra_egress.policy.paths import PathPattern
-from palyra_egress.policy.schema import DenySpec, Mode, PolicySpec, RuleSpec, effective_limits
+from palyra_egress.policy.requirements import Requirements
+from palyra_egress.policy.schema import (
+    DenySpec,
+    Mode,
+    PolicySpec,
+    ProfileSpec,
+    RuleSpec,
+    effective_limits,
+    is_budget_zero,
+)
 from palyra_egress.reasons import Reason
 from palyra_egress.request import Scheme
-from palyra_egress.verdict import Consequence, Limits, TlsMode
+from palyra_egress.verdict import NO_LIMITS, Account, Consequence, Limits, TlsMode
 
 type Endpoint = tuple[Scheme, int]
 _ANY_PATH: Final = (3,)
@@ -34,7 +44,8 @@ _ANY_PATH: Final = (3,)
 class CompiledRule:
     """What a decision needs of one rule. `line` is 1-based; times are Unix milliseconds.
 
-    A rule whose responses may have no byte (`is_budget_zero`) allows nothing.
+    A rule whose responses may have no byte (`is_budget_zero`) allows nothing. Limits and `accounts`
+    are those of the rule in one profile: a profile that sets limits has its own copy of its rules.
     """
 
     rule_id: str
@@ -49,6 +60,7 @@ class CompiledRule:
     reason: str | None
     is_budget_zero: bool
     credentials: tuple[CredentialBinding, ...] = ()
+    accounts: tuple[Account, ...] = ()
 
     def is_live(self, now_unix_ms: int) -> bool:
         return self.until_unix_ms is None or now_unix_ms < self.until_unix_ms
@@ -143,6 +155,26 @@ class HostRules:
 
 
 @dataclass(slots=True, eq=False)
+class CompiledProfile:
+    """What a lease with this profile may do, and what its worker must be for that.
+
+    `limits` are the sizes where no rule decides, `rates` the requests a minute that hold for all
+    that is asked, `accounts` what every byte is counted against. A profile is no rule: where a
+    verdict names the cause, it gives a line and no id.
+    """
+
+    name: str
+    file: str
+    line: int
+    index: HostIndex[HostRules]
+    requires: Requirements | None
+    limits: Limits
+    rates: tuple[Account, ...]
+    accounts: tuple[Account, ...]
+    rule_id: None = None
+
+
+@dataclass(slots=True, eq=False)
 class CompiledDeny:
     rule_id: str
     file: str
@@ -171,9 +203,8 @@ class CompiledPolicy:
     digest: str
     mode: Mode
     tls: TlsMode
-    limits: Limits
-    requests_per_minute: int | None
-    profiles: dict[str, HostIndex[HostRules]]
+    rates: tuple[Account, ...]
+    profiles: dict[str, CompiledProfile]
     rules: dict[str, CompiledRule]
     deny: HostIndex[CompiledDeny]
     penalties: dict[Reason, Penalty]
@@ -204,38 +235,86 @@ def files_digest(files: Sequence[tuple[str, bytes]]) -> str:
     return digest.hexdigest()
 
 
-def _compile_rule(spec: RuleSpec, file: str, defaults: Limits) -> CompiledRule:
-    limits = effective_limits(spec, defaults)
+def _counting_bytes(*accounts: Account) -> tuple[Account, ...]:
+    return tuple(account for account in accounts if account.limits.counts_bytes)
+
+
+def _counting_requests(*accounts: Account) -> tuple[Account, ...]:
+    return tuple(one for one in accounts if one.limits.requests_per_minute is not None)
+
+
+def rule_account(rule_id: str | None) -> str:
+    """The name under which is counted what one rule alone allows."""
+    return f"rule/{rule_id}"
+
+
+def _file_account(spec: PolicySpec) -> Account:
+    return Account("file", spec.limits)
+
+
+def _profile_account(spec: ProfileSpec) -> Account:
+    return Account(f"profile/{spec.name}", spec.limits)
+
+
+def _compile_rule(spec: RuleSpec, policy: PolicySpec, profile: ProfileSpec) -> CompiledRule:
+    accounts = (
+        Account(rule_account(spec.rule_id), spec.limits),
+        _profile_account(profile),
+        _file_account(policy),
+    )
     return CompiledRule(
         rule_id=spec.rule_id,
-        file=spec.file or file,
+        file=spec.file or policy.file,
         line=spec.position.line,
         private=spec.private,
         until_unix_ms=spec.until_unix_ms,
-        limits=limits,
+        limits=effective_limits(spec.limits, profile.limits, policy.limits),
         observe=spec.observe,
         encoded_slash=spec.encoded_slash,
         owner=spec.owner,
         reason=spec.reason,
-        is_budget_zero=0 in (limits.max_response_bytes, limits.bytes_per_hour),
+        is_budget_zero=is_budget_zero(spec.limits, profile.limits, policy.limits),
         credentials=tuple(one._replace(rule_id=spec.rule_id) for one in spec.credentials),
+        accounts=_counting_bytes(*accounts),
     )
 
 
-def _compile_profile(
-    rule_ids: list[str], specs: dict[str, RuleSpec], rules: dict[str, CompiledRule]
+def _compile_index(
+    profile: ProfileSpec,
+    policy: PolicySpec,
+    specs: dict[str, RuleSpec],
+    rules: dict[str, CompiledRule],
 ) -> HostIndex[HostRules]:
+    """`rules` are those of a profile without limits; one that has limits gets its own."""
     index: HostIndex[HostRules] = HostIndex()
     touched: dict[int, HostRules] = {}
-    for rule_id in sorted(set(rule_ids)):
-        spec = specs[rule_id]
+    for rule_id in sorted({rule_id for rule_id, _ in profile.rule_ids}):
+        spec, rule = specs[rule_id], rules[rule_id]
+        if profile.limits != NO_LIMITS:
+            rule = _compile_rule(spec, policy, profile)
         for host in _distinct(spec.hosts):
             slot = index.slot(host, HostRules())
-            slot.add(spec, rules[rule_id])
+            slot.add(spec, rule)
             touched[id(slot)] = slot
     for slot in touched.values():
         slot.finish()
     return index
+
+
+def _compile_profile(
+    spec: ProfileSpec, policy: PolicySpec, index: HostIndex[HostRules]
+) -> CompiledProfile:
+    accounts = (_profile_account(spec), _file_account(policy))
+    return CompiledProfile(
+        name=spec.name,
+        file=spec.file or policy.file,
+        line=spec.position.line,
+        index=index,
+        requires=spec.requires,
+        limits=effective_limits(NO_LIMITS, spec.limits, policy.limits),
+        rates=_counting_requests(*accounts),
+        accounts=_counting_bytes(*accounts),
+    )
 
 
 def _distinct(hosts: tuple[HostPattern, ...]) -> list[HostPattern]:
@@ -265,19 +344,19 @@ def compile_penalties(spec: PolicySpec) -> dict[Reason, Penalty]:
 def compile_policy(spec: PolicySpec, digest: str) -> CompiledPolicy:
     """The judge's tables for one policy; the spec must have passed the reader."""
     specs = {rule.rule_id: rule for rule in spec.rules}
-    rules = {
-        rule_id: _compile_rule(rule, spec.file, spec.limits) for rule_id, rule in specs.items()
-    }
+    plain = ProfileSpec("", Position(), ())
+    rules = {rule.rule_id: _compile_rule(rule, spec, plain) for rule in spec.rules}
     return CompiledPolicy(
         file=spec.file,
         name=spec.name,
         digest=digest,
         mode=spec.mode,
         tls=TlsMode.INSPECT,
-        limits=spec.limits,
-        requests_per_minute=spec.requests_per_minute,
+        rates=_counting_requests(_file_account(spec)),
         profiles={
-            profile.name: _compile_profile([i for i, _ in profile.rule_ids], specs, rules)
+            profile.name: _compile_profile(
+                profile, spec, _compile_index(profile, spec, specs, rules)
+            )
             for profile in spec.profiles
         },
         rules=rules,

@@ -9,7 +9,7 @@ places. Only the outermost file may observe, and its name is the policy's.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from palyra_egress.policy.errors import Position, ProblemCode, Problems, nearest
 from palyra_egress.policy.schema import (
@@ -138,10 +138,11 @@ def compose(parts: Sequence[PolicyPart], problems: Problems) -> PolicySpec:
         specs[-1],
         mode=modes[-1] if modes else Mode.ENFORCE,
         limits=Limits(
-            _first(spec.limits.max_request_bytes for spec in specs),
-            _first(spec.limits.max_response_bytes for spec in specs),
+            **{
+                limit.name: _first(getattr(spec.limits, limit.name) for spec in specs)
+                for limit in fields(Limits)
+            }
         ),
-        requests_per_minute=_first(spec.requests_per_minute for spec in specs),
         rules=tuple(rule for spec in specs for rule in spec.rules),
         deny=tuple(deny for spec in specs for deny in spec.deny),
         quarantine=tuple(dict.fromkeys(reason for spec in specs for reason in spec.quarantine)),

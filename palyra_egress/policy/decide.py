@@ -6,9 +6,11 @@ policy, one canonical request, the time in Unix milliseconds, and `forbidden`, t
 pairs where the proxy and the fleet listen.
 
 Order: shape of the host; the floor for IP literals (platform addresses, our own listeners,
-addresses no rule may lift); profile; method and path; deny rules; allow rules; addresses.
+addresses no rule may lift); profile and what it demands of the worker; method and path; deny rules;
+allow rules; addresses.
 Invariants: deny beats allow; adding an allow rule never turns allow into deny, because a rule that
-does not match in full only steps aside for a less specific one; a refused name is never resolved;
+does not match in full only steps aside for a less specific one; a worker that is not what its
+profile demands gets nothing, observed or not; a refused name is never resolved;
 an IP literal is never resolved and pins only itself; observe mode lets POLICY refusals of
 destinations pass and nothing else; any internal fault is a DENY with INTERNAL.
 """
@@ -39,7 +41,7 @@ from palyra_egress.policy.paths import ReadPath, read_path
 from palyra_egress.policy.schema import KNOWN_METHODS
 from palyra_egress.reasons import Reason
 from palyra_egress.request import CanonicalHost, EgressRequest, RequestKind
-from palyra_egress.verdict import Effect, Limits, NeedsResolution, Verdict
+from palyra_egress.verdict import NO_LIMITS, Effect, NeedsResolution, Verdict
 
 type Forbidden = frozenset[tuple[str, int]]
 NOTHING_FORBIDDEN: Final[Forbidden] = frozenset()
@@ -60,7 +62,6 @@ OBSERVABLE: Final = frozenset(
 _METHOD: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}", re.ASCII)
 _QUERY: Final = re.compile(r"[!\"$-~]*", re.ASCII)
 _NO_PATH: Final = ReadPath("")
-_NO_LIMITS: Final = Limits()
 
 
 class Match(NamedTuple):
@@ -107,7 +108,8 @@ def _allow(
 ) -> Verdict:
     """CONNECT carries no byte budget and no credential: the requests inside the tunnel have theirs.
     What only observe mode lets pass gets no credential either."""
-    limits = policy.limits if rule is None else rule.limits
+    decider = policy.profiles[request.requester.profile] if rule is None else rule
+    has_budgets = request.kind is RequestKind.REQUEST
     carries = rule is not None and would_deny is None and request.kind is RequestKind.REQUEST
     return Verdict(
         Effect.ALLOW,
@@ -118,10 +120,11 @@ def _allow(
         policy.file if rule is None else rule.file,
         None if rule is None else rule.line,
         pinned,
-        _NO_LIMITS if request.kind is RequestKind.CONNECT else limits,
+        decider.limits if has_budgets else NO_LIMITS,
         policy.tls,
         would_deny=would_deny,
         credentials=rule.credentials if carries and rule is not None else (),
+        accounts=decider.accounts if has_budgets else (),
     )
 
 
@@ -214,8 +217,8 @@ def _match(
     every: bool = False,
 ) -> Candidates | Refusal:
     """Profile, method, path, deny rules and allow rules, before observe mode has its say."""
-    index = policy.profiles.get(request.requester.profile)
-    if index is None:
+    profile = policy.profiles.get(request.requester.profile)
+    if profile is None:
         return Refusal(Reason.PROFILE_UNKNOWN)
     path = _read_request(request)
     if isinstance(path, Reason):
@@ -224,7 +227,32 @@ def _match(
         denied = find_hosts(policy.deny, request, literal)
         if denied:
             return Refusal(Reason.HOST_DENIED, denied[0])
-    return match_rules(index, request, literal, path, now_unix_ms, every=every)
+    return match_rules(profile.index, request, literal, path, now_unix_ms, every=every)
+
+
+def _unmet(policy: CompiledPolicy, request: EgressRequest) -> Refusal | None:
+    """The refusal of a worker that is not what its profile demands."""
+    profile = policy.profiles.get(request.requester.profile)
+    if profile is None or profile.requires is None:
+        return None
+    if profile.requires.are_met(request.requester.facts):
+        return None
+    return Refusal(Reason.PROFILE_REQUIREMENTS, profile)
+
+
+def _opens(
+    policy: CompiledPolicy,
+    request: EgressRequest,
+    outcome: Candidates | Refusal,
+    literal: ClassifiedAddress,
+    now_unix_ms: int,
+) -> bool:
+    """Whether the rules open an address that is not public, whatever else they say."""
+    if isinstance(outcome, Candidates):
+        covering = _covering(policy, request, outcome, (literal,), now_unix_ms)
+        return isinstance(covering, CompiledRule)
+    near = outcome.rule
+    return isinstance(near, CompiledRule) and is_covered(literal, near.private)
 
 
 def _before_addresses(
@@ -235,8 +263,9 @@ def _before_addresses(
     if reason is not None:
         return Refusal(reason), None
     literal = _literal(request.host)
+    unmet = _unmet(policy, request)
     if literal is None:
-        outcome = _match(policy, request, None, now_unix_ms)
+        outcome = unmet or _match(policy, request, None, now_unix_ms)
         return (_observe(policy, outcome) if isinstance(outcome, Refusal) else outcome), None
     reason = _floor(literal, request.port, forbidden)
     if reason is not None:
@@ -244,12 +273,14 @@ def _before_addresses(
     if literal.address_class in NEVER_LIFTED:
         return Refusal(Reason.PRIVATE_TARGET), literal
     outcome = _match(policy, request, literal, now_unix_ms)
-    if isinstance(outcome, Candidates):
+    if isinstance(outcome, Candidates) and unmet is None:
         return outcome, literal
-    if literal.address_class is not AddressClass.PUBLIC:
-        near = outcome.rule
-        if not isinstance(near, CompiledRule) or not is_covered(literal, near.private):
-            return Refusal(Reason.PRIVATE_TARGET, near), literal
+    is_public = literal.address_class is AddressClass.PUBLIC
+    if not is_public and not _opens(policy, request, outcome, literal, now_unix_ms):
+        near = None if isinstance(outcome, Candidates) else outcome.rule
+        return Refusal(Reason.PRIVATE_TARGET, near), literal
+    if unmet is not None or isinstance(outcome, Candidates):
+        return unmet or outcome, literal
     return _observe(policy, outcome), literal
 
 

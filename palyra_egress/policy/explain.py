@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from palyra_egress.destination.address_class import AddressClass, classify
-from palyra_egress.policy.compile import CompiledDeny, CompiledPolicy, CompiledRule
+from palyra_egress.policy.compile import CompiledDeny, CompiledPolicy, CompiledProfile, CompiledRule
 from palyra_egress.policy.credential_changes import describe_binding
 from palyra_egress.policy.decide import decide, precheck
 from palyra_egress.policy.match import find_hosts
 from palyra_egress.policy.paths import read_path
-from palyra_egress.reasons import REASONS
+from palyra_egress.policy.requirements import Unmet, describe, unmet
+from palyra_egress.reasons import REASONS, Reason
 from palyra_egress.request import EgressRequest, RequestKind
 from palyra_egress.verdict import NeedsResolution, Verdict
 
@@ -30,11 +31,13 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """`verdict` is None if the answer depends on addresses that were not given."""
+    """`verdict` is None if the answer depends on addresses that were not given; `unmet` are the
+    demands of the profile that the worker's facts do not meet."""
 
     steps: tuple[Step, ...]
     verdict: Verdict | None
     rule: CompiledRule | None
+    unmet: tuple[Unmet, ...] = ()
 
     @property
     def allowed(self) -> bool:
@@ -51,7 +54,17 @@ def _line(policy: CompiledPolicy, rule: CompiledRule | CompiledDeny) -> str:
     return f"line {rule.line}" if rule.file == policy.file else f"{rule.file}:{rule.line}"
 
 
-def _request_steps(policy: CompiledPolicy, request: EgressRequest) -> list[Step]:
+def _requirement_steps(profile: CompiledProfile, missed: Sequence[Unmet]) -> list[Step]:
+    """What the profile demands of the worker, and each demand that is not met."""
+    if profile.requires is None:
+        return []
+    told = [f"{one.fact}: {one.expected}; seen: {one.seen}" for one in missed]
+    return [Step("requires", describe(profile.requires)), *(Step("unmet", one) for one in told)]
+
+
+def _request_steps(
+    policy: CompiledPolicy, request: EgressRequest, missed: Sequence[Unmet]
+) -> list[Step]:
     literal = classify(request.host)
     is_literal = literal.address_class is not AddressClass.UNPARSABLE
     what = f"an IP literal, {literal.address_class.value}" if is_literal else "a name"
@@ -68,14 +81,14 @@ def _request_steps(policy: CompiledPolicy, request: EgressRequest) -> list[Step]
             "deny", f"{denied[0].rule_id}, {_line(policy, denied[0])}" if denied else "no deny rule"
         )
     )
-    index = policy.profiles.get(request.requester.profile)
-    if index is None:
+    profile = policy.profiles.get(request.requester.profile)
+    if profile is None:
         known = ", ".join(sorted(policy.profiles)) or "none"
         return [*steps, Step("profile", f"{request.requester.profile!r} is none of: {known}")]
-    steps.append(Step("profile", request.requester.profile))
+    steps += [Step("profile", profile.name), *_requirement_steps(profile, missed)]
     named = [
         f"{rule.rule_id} ({_line(policy, rule)})"
-        for host_rules in find_hosts(index, request, literal if is_literal else None)
+        for host_rules in find_hosts(profile.index, request, literal if is_literal else None)
         for rule in host_rules.rules
     ]
     steps.append(Step("rules", ", ".join(named[:10]) if named else "none names this host"))
@@ -93,12 +106,21 @@ def _verdict_steps(verdict: Verdict, rule: CompiledRule | None) -> list[Step]:
         owner = "" if rule is None or rule.owner is None else f", owner {rule.owner}"
         place = f"{verdict.policy_file}:{verdict.line}"
         steps.append(Step(word, f"{verdict.rule_id} at {place}{owner}"))
+    elif verdict.reason is Reason.PROFILE_REQUIREMENTS:
+        steps.append(Step("profile at", f"{verdict.policy_file}:{verdict.line}"))
     steps += [Step("credential", describe_binding(one)) for one in verdict.credentials]
     if verdict.pinned:
         steps.append(Step("pinned", ", ".join(verdict.pinned)))
     if verdict.consequence.value != "none":
         steps.append(Step("costs", verdict.consequence.value))
     return steps
+
+
+def _missed(policy: CompiledPolicy, request: EgressRequest) -> tuple[Unmet, ...]:
+    profile = policy.profiles.get(request.requester.profile)
+    if profile is None or profile.requires is None:
+        return ()
+    return tuple(unmet(profile.requires, request.requester.facts))
 
 
 def explain(
@@ -108,14 +130,15 @@ def explain(
     now_unix_ms: int,
 ) -> Explanation:
     """How the request is judged; `resolved` None stops where the name would be resolved."""
-    steps = _request_steps(policy, request)
+    missed = _missed(policy, request)
+    steps = _request_steps(policy, request, missed)
     answer = precheck(policy, request, now_unix_ms)
     if isinstance(answer, NeedsResolution):
         if resolved is None:
             steps.append(Step("verdict", f"allowed if every address of {answer.host} passes"))
-            return Explanation(tuple(steps), None, None)
+            return Explanation(tuple(steps), None, None, missed)
         for address in resolved:
             steps.append(Step("address", f"{address} is {classify(address).address_class.value}"))
         answer = decide(policy, request, resolved, now_unix_ms)
     rule = None if answer.rule_id is None else policy.rules.get(answer.rule_id)
-    return Explanation((*steps, *_verdict_steps(answer, rule)), answer, rule)
+    return Explanation((*steps, *_verdict_steps(answer, rule)), answer, rule, missed)

@@ -1,10 +1,11 @@
 """What a policy gives, written out: one grant for each way in which a rule allows something.
 
-A grant is (profile, scheme, host pattern, port, method, path pattern, private ranges, until,
-encoded slash) with the budgets that hold. Rules that can allow nothing, and hosts that deny rules
-take away as a whole while the policy enforces, give no grants. An `Observer` is a rule (or every
-rule, where the policy observes) whose refusals pass. `GrantIndex` finds the grants that cover a
-given one at a cost that does not grow with the number of rules for other hosts.
+A grant is (profile, what it demands of the worker, scheme, host pattern, port, method, path
+pattern, private ranges, until, encoded slash) with the budgets that hold. Rules that can allow
+nothing, and hosts that deny rules take away as a whole while the policy enforces, give no grants.
+An `Observer` is a rule (or every rule, where the policy observes) whose refusals pass. `GrantIndex`
+finds the grants that cover a given one at a cost that does not grow with the number of rules for
+other hosts.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 
 from palyra_egress.destination.address_class import AddressRange
 from palyra_egress.destination.hostpattern import HostPattern, PatternKind
+from palyra_egress.policy import requirements
 from palyra_egress.policy.coverage import (
     host_covers,
     path_covers,
@@ -20,7 +22,15 @@ from palyra_egress.policy.coverage import (
     until_covers,
 )
 from palyra_egress.policy.paths import PathPattern
-from palyra_egress.policy.schema import Mode, PolicySpec, RuleSpec, effective_limits
+from palyra_egress.policy.requirements import Requirements
+from palyra_egress.policy.schema import (
+    Mode,
+    PolicySpec,
+    ProfileSpec,
+    RuleSpec,
+    effective_limits,
+    is_budget_zero,
+)
 from palyra_egress.request import Scheme
 from palyra_egress.verdict import Limits
 
@@ -41,6 +51,7 @@ class Grant:
     method: str
     path: PathPattern | None
     limits: Limits
+    requires: Requirements | None = None
 
     @property
     def door(self) -> Door:
@@ -63,13 +74,14 @@ class Grant:
         return host_covers(self.host, other.host) and path_covers(self.path, other.path)
 
     def covers(self, other: "Grant") -> bool:
-        """True if everything the other allows, at any time, is allowed here."""
+        """True if everything the other allows, at any time and to any worker, is allowed here."""
         mine, theirs = self.rule, other.rule
         return (
             self.same_place(other)
             and until_covers(mine.until_unix_ms, theirs.until_unix_ms)
             and ranges_cover(mine.private, theirs.private)
             and mine.encoded_slash >= theirs.encoded_slash
+            and requirements.covers(self.requires, other.requires)
         )
 
 
@@ -81,6 +93,7 @@ class Observer:
     rule: RuleSpec
     host: HostPattern
     private: tuple[AddressRange, ...]
+    requires: Requirements | None = None
 
     def covers(self, other: "Observer") -> bool:
         return (
@@ -88,15 +101,21 @@ class Observer:
             and host_covers(self.host, other.host)
             and until_covers(self.rule.until_unix_ms, other.rule.until_unix_ms)
             and ranges_cover(self.private, other.private)
+            and requirements.covers(self.requires, other.requires)
         )
 
 
-def rules_of(spec: PolicySpec) -> Iterator[tuple[str, RuleSpec]]:
+def _named_rules(spec: PolicySpec) -> Iterator[tuple[ProfileSpec, RuleSpec]]:
     """Every profile with each of its rules once."""
     rules = {rule.rule_id: rule for rule in spec.rules}
     for profile in spec.profiles:
         for rule_id in dict.fromkeys(rule_id for rule_id, _ in profile.rule_ids):
-            yield profile.name, rules[rule_id]
+            yield profile, rules[rule_id]
+
+
+def rules_of(spec: PolicySpec) -> Iterator[tuple[str, RuleSpec]]:
+    """The name of every profile with each of its rules once."""
+    return ((profile.name, rule) for profile, rule in _named_rules(spec))
 
 
 def is_denied(host: HostPattern, spec: PolicySpec) -> bool:
@@ -108,9 +127,10 @@ def is_denied(host: HostPattern, spec: PolicySpec) -> bool:
 
 def grants_of(spec: PolicySpec) -> Iterator[Grant]:
     """Every grant of a policy, in the order of its profiles and rules."""
-    for profile, rule in rules_of(spec):
-        limits = effective_limits(rule, spec.limits)
-        if 0 in (limits.max_response_bytes, limits.bytes_per_hour):
+    for profile, rule in _named_rules(spec):
+        limits = effective_limits(rule.limits, profile.limits, spec.limits)
+        can_be_met = profile.requires is None or profile.requires.can_be_met
+        if not can_be_met or is_budget_zero(rule.limits, profile.limits, spec.limits):
             continue
         paths: tuple[PathPattern | None, ...] = (None,) if rule.paths is None else rule.paths
         hosts = [
@@ -124,17 +144,26 @@ def grants_of(spec: PolicySpec) -> Iterator[Grant]:
                 for method in rule.methods:
                     for path in paths:
                         yield Grant(
-                            profile, rule, scheme, pattern, host, port, method, path, limits
+                            profile.name,
+                            rule,
+                            scheme,
+                            pattern,
+                            host,
+                            port,
+                            method,
+                            path,
+                            limits,
+                            profile.requires,
                         )
 
 
 def observers_of(spec: PolicySpec) -> Iterator[Observer]:
     """Every rule that only observes, for each host it names."""
-    for profile, rule in rules_of(spec):
+    for profile, rule in _named_rules(spec):
         if rule.observe:
             for pattern in rule.hosts:
                 for host in split_host(pattern):
-                    yield Observer(profile, rule, host, rule.private)
+                    yield Observer(profile.name, rule, host, rule.private, profile.requires)
 
 
 class GrantIndex:

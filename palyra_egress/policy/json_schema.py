@@ -13,12 +13,14 @@ from typing import Final, assert_never
 
 from palyra_egress.credentials.binding import SECRET_REF_PATTERN
 from palyra_egress.credentials.header_names import HEADER_PATTERN
+from palyra_egress.facts import BINDING_LEVELS, CAPABILITY_PATTERN, DIGEST_PATTERN
 from palyra_egress.policy.fields import MAX_TEXT
 from palyra_egress.policy.language import POLICY, Holds, Key, Number, Section
 from palyra_egress.policy.lint_codes import IGNORABLE
 from palyra_egress.policy.schema import (
     KNOWN_METHODS,
     LANGUAGE_VERSION,
+    LEAST_LEVELS,
     MAX_RATE,
     MAX_STRIKES,
     PENALISED_WORDS,
@@ -90,6 +92,10 @@ VALUES: Final[dict[Holds, Schema]] = {
     Holds.CREDENTIAL_FORMAT: _text(FORMAT_PATTERN),
     Holds.BASIC_USER: _text(BASIC_USER_PATTERN),
     Holds.PLACEHOLDER: _text(PLACEHOLDER_PATTERN),
+    Holds.DIGEST: _text(DIGEST_PATTERN),
+    Holds.CAPABILITY: _text(CAPABILITY_PATTERN),
+    Holds.BINDING_LEVEL: _words(*BINDING_LEVELS),
+    Holds.LEAST_BINDING_LEVEL: _words(*LEAST_LEVELS),
 }
 
 
@@ -100,15 +106,22 @@ def _property(key: Key) -> Schema:
             return {"description": key.doc, **one}
         case Number.LIST:
             return {"description": key.doc, "type": "array", "items": one}
-        case Number.LISTS_BY_NAME:
+        case Number.BY_NAME:
             return {
                 "description": key.doc,
                 "type": "object",
                 "propertyNames": _text(ID_PATTERN),
-                "additionalProperties": {"type": "array", "items": one},
+                "additionalProperties": {"anyOf": [_short_form(key), one]},
             }
         case _:
             assert_never(key.number)
+
+
+def _short_form(key: Key) -> Schema:
+    """The list that may stand for a section: its first key."""
+    if not isinstance(key.holds, Section):
+        raise TypeError(f"{key.name} has no section")
+    return _property(key.holds.keys[0])
 
 
 def section_schema(section: Section) -> Schema:

@@ -49,14 +49,19 @@ class Holds(StrEnum):
     CREDENTIAL_FORMAT = "credential_format"
     BASIC_USER = "basic_user"
     PLACEHOLDER = "placeholder"
+    DIGEST = "digest"
+    CAPABILITY = "capability"
+    BINDING_LEVEL = "binding_level"
+    LEAST_BINDING_LEVEL = "least_binding_level"
 
 
 class Number(StrEnum):
-    """How many there are under a key: one, a list, or a mapping from free names to lists."""
+    """How many there are under a key: one, a list, or a mapping from free names to sections, where
+    a list may stand for the section's first key."""
 
     ONE = "one"
     LIST = "list"
-    LISTS_BY_NAME = "lists_by_name"
+    BY_NAME = "by_name"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,28 +99,59 @@ class Section:
         return tuple(dict.fromkeys(found))
 
 
-_LIST, _BY_NAME = Number.LIST, Number.LISTS_BY_NAME
+_LIST, _BY_NAME = Number.LIST, Number.BY_NAME
 
 _TLS: Final = Section(
     "'tls'", (Key("default", Holds.TLS_MODE, "each request inside a tunnel is judged"),)
 )
-_BUDGETS: Final = (
-    Key("max_request_bytes", Holds.SIZE, "the largest request body"),
-    Key("max_response_bytes", Holds.SIZE, "the largest response body; 0 allows nothing"),
-)
-FILE_LIMITS: Final = Section(
-    "'limits'",
-    (*_BUDGETS, Key("requests_per_minute", Holds.RATE, "requests of one worker in a minute")),
-    {**NOT_SUPPORTED_YET["rule limits"], "bytes_per_hour": "byte rates of a whole file"},
-)
-RULE_LIMITS: Final = Section(
-    "'limits'",
+
+
+def _limits(whose: str) -> Section:
+    """The same limits for a file, a profile and a rule."""
+    return Section(
+        "'limits'",
+        (
+            Key("max_request_bytes", Holds.SIZE, "the largest request body"),
+            Key("max_response_bytes", Holds.SIZE, "the largest response body; 0 allows nothing"),
+            Key("requests_per_minute", Holds.RATE, f"requests of one worker {whose}"),
+            Key("bytes_per_hour", Holds.SIZE, f"bytes of one worker {whose}, both ways"),
+            Key("request_bytes_per_hour", Holds.SIZE, f"bytes that one worker sends {whose}"),
+            Key("response_bytes_per_hour", Holds.SIZE, f"bytes that one worker gets {whose}"),
+        ),
+        NOT_SUPPORTED_YET["limits"],
+    )
+
+
+FILE_LIMITS: Final = _limits("in all")
+PROFILE_LIMITS: Final = _limits("in this profile")
+RULE_LIMITS: Final = _limits("under this rule")
+FACTS: Final = Section(
+    "'facts'",
     (
-        *_BUDGETS,
-        Key("requests_per_minute", Holds.RATE, "requests of one worker under this rule"),
-        Key("bytes_per_hour", Holds.SIZE, "bytes of one worker under this rule, both ways"),
+        Key("binding_level", Holds.BINDING_LEVEL, "how well the way through the proxy is known"),
+        Key("image_digest", Holds.DIGEST, "the image that runs"),
+        Key("build_digest", Holds.DIGEST, "the build it came from"),
+        Key("artifact_digest", Holds.DIGEST, "the program that runs"),
+        Key("capabilities", Holds.CAPABILITY, "what the worker is trusted to do", _LIST),
     ),
-    NOT_SUPPORTED_YET["rule limits"],
+)
+REQUIRES: Final = Section(
+    "'requires'",
+    (
+        Key("binding_level", Holds.LEAST_BINDING_LEVEL, "at least this"),
+        Key("image_digests", Holds.DIGEST, "one of these images", _LIST),
+        Key("build_digests", Holds.DIGEST, "one of these builds", _LIST),
+        Key("artifact_digests", Holds.DIGEST, "one of these programs", _LIST),
+        Key("capabilities", Holds.CAPABILITY, "all of these", _LIST),
+    ),
+)
+PROFILE: Final = Section(
+    "a profile",
+    (
+        Key("rules", Holds.RULE_ID, "which rules a lease gets", _LIST, "a list of rule ids"),
+        Key("limits", PROFILE_LIMITS, "ceilings of this profile, whatever its rules say"),
+        Key("requires", REQUIRES, "what the fleet must have verified about the worker"),
+    ),
 )
 CREDENTIAL: Final = Section(
     "a credential",
@@ -151,7 +187,7 @@ RULE: Final = Section(
         Key("acknowledge", Holds.ACKNOWLEDGEMENT, "dangers that are meant", _LIST),
         Key("owner", Holds.TEXT, "who answers for the rule"),
         Key("reason", Holds.TEXT, "why the rule is there, best with a ticket"),
-        Key("limits", RULE_LIMITS, "budgets of this rule, before the file's"),
+        Key("limits", RULE_LIMITS, "budgets of this rule"),
     ),
     NOT_SUPPORTED_YET["rule"],
 )
@@ -192,6 +228,7 @@ TEST: Final = Section(
     (
         Key("profile", Holds.TEXT, "who asks", required="the name of a profile"),
         Key("request", Holds.TEST_REQUEST, "what is asked", required=EXPECTED_REQUEST),
+        Key("facts", FACTS, "what is known about the worker; else nothing"),
         Key("resolved", Holds.ADDRESS, "the addresses of the name; else one public one", _LIST),
         Key("at", Holds.TIME, "when; else a moment before every `until`"),
         Key("expect", Holds.TEST_ANSWER, "what the answer must be", required=EXPECTED_ANSWER),
@@ -223,11 +260,11 @@ POLICY: Final = Section(
         Key("include", Holds.INCLUDE, "files of this policy, read before this one", _LIST),
         Key("mode", Holds.MODE, "observe decides, reports what it would refuse, lets it pass"),
         Key("tls", _TLS, "how tunnels are carried"),
-        Key("limits", FILE_LIMITS, "what holds where a rule says nothing else"),
+        Key("limits", FILE_LIMITS, "sizes where rule and profile set none; rates for each worker"),
         Key("rules", RULE, "what is allowed", _LIST),
         Key("deny", DENY, "what is refused in every profile, before every rule", _LIST),
         Key("violations", VIOLATIONS, "what a refusal costs the worker"),
-        Key("profiles", Holds.RULE_ID, "which rules a lease gets", _BY_NAME),
+        Key("profiles", PROFILE, "what a lease gets: a list of rules, or a mapping", _BY_NAME),
         Key("lint", LINT_SECTION, "what the linter leaves out"),
         Key("tests", TEST, "run whenever the file is loaded", _LIST),
     ),

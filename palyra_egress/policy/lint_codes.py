@@ -40,6 +40,8 @@ class LintCode(StrEnum):
     OBSERVE_LEFT_ON = "observe_left_on"
     PROFILE_ALLOWS_NOTHING = "profile_allows_nothing"
     PROFILE_EMPTY = "profile_empty"
+    REQUIREMENT_UNMEETABLE = "requirement_unmeetable"
+    LIMIT_NEVER_REACHED = "limit_never_reached"
     NOTHING_ALLOWED = "nothing_allowed"
     DENY_OVERLAPS_RULE = "deny_overlaps_rule"
     NO_TESTS = "no_tests"
@@ -114,6 +116,14 @@ LINT: Final = MappingProxyType(
             _WARNING, "no rule of the profile can allow anything now", "a rule that is live"
         ),
         _C.PROFILE_EMPTY: LintRow(_NOTE, "the profile has no rules", "rules, if leases use it"),
+        _C.REQUIREMENT_UNMEETABLE: LintRow(
+            _WARNING,
+            "no worker can be what the profile demands",
+            "digests that workers have, or no such demand",
+        ),
+        _C.LIMIT_NEVER_REACHED: LintRow(
+            _NOTE, "a stricter limit always holds first", "a limit below the other, or one of them"
+        ),
         _C.NOTHING_ALLOWED: LintRow(
             _NOTE, "no profile has a rule: everything is refused", "rules and profiles, when needed"
         ),

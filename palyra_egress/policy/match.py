@@ -15,6 +15,7 @@ from palyra_egress.destination.address_class import ClassifiedAddress
 from palyra_egress.destination.hostpattern import HostIndex
 from palyra_egress.policy.compile import (
     CompiledDeny,
+    CompiledProfile,
     CompiledRule,
     HostRules,
     MethodRules,
@@ -27,10 +28,11 @@ _ROOT: Final = ("",)
 
 
 class Refusal(NamedTuple):
-    """Why no rule allows the request, the nearest rule, and a live rule that only observes."""
+    """Why no rule allows the request, the nearest rule (or the profile whose demands are not met),
+    and a live rule that only observes."""
 
     reason: Reason
-    rule: CompiledRule | CompiledDeny | None = None
+    rule: CompiledRule | CompiledDeny | CompiledProfile | None = None
     observer: CompiledRule | None = None
 
 

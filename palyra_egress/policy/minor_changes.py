@@ -75,10 +75,29 @@ def _budgets(old: PolicySpec, new: PolicySpec) -> Iterator[Minor]:
             yield from _budget_changes(was, now)
 
 
+_SHARED_RATES = tuple(limit.name for limit in fields(Limits) if "_per_" in limit.name)
+"""What file and profiles count for all their rules together; sizes are compared by grant."""
+
+
+def _rate_changes(was: Limits, now: Limits, whose: str) -> Iterator[tuple[int, str]]:
+    for name in _SHARED_RATES:
+        before, after = getattr(was, name), getattr(now, name)
+        if before != after:
+            show = _budget if "bytes" in name else _rate
+            yield _direction(before, after), f"{whose}{name} {show(before)} → {show(after)}"
+
+
 def _rates(old: PolicySpec, new: PolicySpec) -> Iterator[Minor]:
-    was, now = old.requests_per_minute, new.requests_per_minute
-    if was != now:
-        yield Minor(_direction(was, now), f"requests_per_minute {_rate(was)} → {_rate(now)}")
+    for direction, what in _rate_changes(old.limits, new.limits, ""):
+        yield Minor(direction, what)
+    known = {profile.name: profile for profile in old.profiles}
+    for profile in new.profiles:
+        before = known.get(profile.name)
+        if before is None:
+            continue
+        whose = f"profile {profile.name}: "
+        for direction, what in _rate_changes(before.limits, profile.limits, whose):
+            yield Minor(direction, what, profile.position, profile.name, profile.file)
 
 
 _STRENGTH = {Consequence.NONE: 0, Consequence.STRIKE: 1, Consequence.QUARANTINE: 2}

@@ -30,6 +30,8 @@ from palyra_egress.policy.grants import (
 from palyra_egress.policy.lint_codes import Level
 from palyra_egress.policy.meaning import Meaning, meaning
 from palyra_egress.policy.minor_changes import Minor, minor_changes
+from palyra_egress.policy.requirements import Requirements, describe
+from palyra_egress.policy.requirements import covers as requirements_cover
 from palyra_egress.policy.schema import DenySpec, Mode, PolicySpec
 from palyra_egress.policy.values import write_time
 
@@ -96,6 +98,7 @@ def _conditions(grant: Grant) -> str:
     words += ["with private ranges"] if rule.private else []
     words += ["with encoded slashes"] if rule.encoded_slash else []
     words += [f"carrying {binding}" for binding in rule.credentials]
+    words += [f"requires {describe(grant.requires)}"] if grant.requires is not None else []
     return f" ({', '.join(words)})" if words else ""
 
 
@@ -127,11 +130,17 @@ _BACK: Final = _Way(
 )
 
 
+def _whom(requires: Requirements | None) -> str:
+    return "any worker" if requires is None else f"workers with {describe(requires)}"
+
+
 def _why(grant: Grant, near: list[Grant], other: str) -> str:
     """What is more about a grant whose place the other policy knows."""
     if not near:
         return ""
     rule = near[0].rule
+    if not requirements_cover(near[0].requires, grant.requires):
+        return f"; {other} only for {_whom(near[0].requires)}"
     if not until_covers(rule.until_unix_ms, grant.rule.until_unix_ms):
         return f"; {other} only until {write_time(rule.until_unix_ms or 0)}"
     if rule.private != grant.rule.private:
@@ -192,8 +201,17 @@ def _newly_observed(
     if whole and old.mode is Mode.ENFORCE:
         place = new.mode_position or Position()
         yield "the whole policy only observes", new.file, place, None
-    known = {profile.name for profile in old.profiles}
+    known = {profile.name: profile for profile in old.profiles}
     for profile in new.profiles:
+        was = known.get(profile.name)
+        if whole and was and not requirements_cover(was.requires, profile.requires):
+            yield (
+                f"{profile.name}: refusals of {_whom(profile.requires)} pass, "
+                f"and before only those of {_whom(was.requires)}",
+                profile.file,
+                profile.position,
+                profile.name,
+            )
         if whole and profile.name not in known:
             yield (
                 f"{profile.name}: a new profile of a policy that observes",

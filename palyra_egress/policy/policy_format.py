@@ -9,6 +9,7 @@ before and after and no comment is lost, or `FormatRefused` is raised and nothin
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final
 
 from palyra_egress.policy.commented_tree import (
@@ -92,11 +93,17 @@ def _scalar(tree: Tree, key: Key | None, *, in_flow: bool) -> str:
 
 
 def _section(key: Key | None) -> Section | None:
-    return key.holds if key is not None and isinstance(key.holds, Section) else None
+    """The keys that may stand in a mapping; None where the names are free."""
+    if key is None or key.number is Number.BY_NAME:
+        return None
+    return key.holds if isinstance(key.holds, Section) else None
 
 
 def _key_of(entry: Entry, key: Key | None, section: Section | None) -> Key | None:
-    """The table's row for an entry's value: an item has the row of its list."""
+    """The table's row for an entry's value: an item has the row of its list, and what stands under
+    a free name the row of one of its kind."""
+    if entry.key is not None and key is not None and key.number is Number.BY_NAME:
+        return replace(key, number=Number.ONE)
     if entry.key is None or section is None:
         return key
     return section.key(entry.key)

@@ -8,7 +8,7 @@ whole, its profiles and its ignores are looked at.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from palyra_egress.policy.compile import CompiledPolicy
 from palyra_egress.policy.coverage import host_covers, hosts_overlap
@@ -16,8 +16,9 @@ from palyra_egress.policy.errors import Position
 from palyra_egress.policy.findings import Finding
 from palyra_egress.policy.lint_codes import LINT, LintCode
 from palyra_egress.policy.rule_lint import Neighbours, is_empty, is_live, rule_findings
-from palyra_egress.policy.schema import LintIgnore, Mode, PolicySpec, RuleSpec
+from palyra_egress.policy.schema import LintIgnore, Mode, PolicySpec, ProfileSpec, RuleSpec
 from palyra_egress.policy.values import write_time
+from palyra_egress.verdict import Limits
 
 
 class _Finder:
@@ -93,12 +94,42 @@ def _deny_findings(finder: _Finder) -> Iterator[Finding]:
             )
 
 
-def _can_allow(rule: RuleSpec, spec: PolicySpec, now_unix_ms: int) -> bool:
+def _can_allow(rule: RuleSpec, profile: ProfileSpec, spec: PolicySpec, now_unix_ms: int) -> bool:
     denied = all(
         any(host_covers(taken, host) for deny in spec.deny for taken in deny.hosts)
         for host in rule.hosts
     )
-    return is_live(rule, now_unix_ms) and not is_empty(rule, spec.limits) and not denied
+    return (
+        is_live(rule, now_unix_ms)
+        and not is_empty(rule, profile.limits, spec.limits)
+        and not denied
+    )
+
+
+def _above(own: Limits, other: Limits, marker: str) -> list[str]:
+    """Limits that are set on both sides where the other is at least as strict."""
+    return [
+        limit.name
+        for limit in fields(Limits)
+        if marker in limit.name
+        and (mine := getattr(own, limit.name)) is not None
+        and (theirs := getattr(other, limit.name)) is not None
+        and theirs <= mine
+    ]
+
+
+def _own_findings(
+    profile: ProfileSpec, rules: Sequence[RuleSpec], spec: PolicySpec
+) -> Iterator[tuple[LintCode, str]]:
+    """About what the profile itself says: its demands and its limits."""
+    requires = profile.requires
+    if requires is not None and not requires.can_be_met:
+        yield LintCode.REQUIREMENT_UNMEETABLE, "demands one of no digests: nobody can have it"
+    for name in _above(profile.limits, spec.limits, "_per_"):
+        yield LintCode.LIMIT_NEVER_REACHED, f"limits {name}, and the file's is as strict"
+    for rule in {rule.rule_id: rule for rule in rules}.values():
+        for name in _above(rule.limits, profile.limits, ""):
+            yield LintCode.LIMIT_NEVER_REACHED, f"is as strict in {name} as its rule {rule.rule_id}"
 
 
 def _profile_findings(finder: _Finder, now_unix_ms: int) -> Iterator[Finding]:
@@ -107,9 +138,12 @@ def _profile_findings(finder: _Finder, now_unix_ms: int) -> Iterator[Finding]:
     has_rules = any(profile.rule_ids for profile in spec.profiles)
     for profile in spec.profiles:
         named = [rules[rule_id] for rule_id, _ in profile.rule_ids]
+        for code, what in _own_findings(profile, named, spec):
+            message = f"the profile {profile.name} {what}"
+            yield finder.make(code, message, profile.position, profile.name, profile.file)
         if not named and has_rules:
             code, what = LintCode.PROFILE_EMPTY, "has no rules: it allows nothing"
-        elif named and not any(_can_allow(rule, spec, now_unix_ms) for rule in named):
+        elif named and not any(_can_allow(rule, profile, spec, now_unix_ms) for rule in named):
             code, what = LintCode.PROFILE_ALLOWS_NOTHING, "names rules, and none can allow anything"
         else:
             continue

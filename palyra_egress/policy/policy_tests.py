@@ -2,8 +2,9 @@
 
 A test says who asks for what and what the answer must be:
 `{profile: p, request: GET https://host/path, expect: deny method_not_allowed}`. Optional keys are
-`resolved` (the addresses of the name; without it, one public address) and `at` (the time; without
-it, a moment before every `until`). `expect` is `allow`, `deny`, `observe`, and after the last two
+`facts` (what is known about the worker; without it, nothing), `resolved` (the addresses of the
+name; without it, one public address) and `at` (the time; without it, a moment before every
+`until`). `expect` is `allow`, `deny`, `observe`, and after the last two
 optionally a short reason code. A failing test refuses the file. The time is never the clock's, so
 a file that loads today loads tomorrow.
 """
@@ -17,6 +18,7 @@ from palyra_egress.policy.document import Mapping, Node
 from palyra_egress.policy.errors import Problem, ProblemCode, Problems, nearest
 from palyra_egress.policy.fields import Fields, describe
 from palyra_egress.policy.language import EXPECTED_ANSWER, EXPECTED_REQUEST, TEST
+from palyra_egress.policy.profile_reader import read_test_facts
 from palyra_egress.policy.request_text import connect_from_authority, judge_request_from_url
 from palyra_egress.policy.schema import EmbeddedRequest, EmbeddedTest
 from palyra_egress.reasons import Reason
@@ -31,7 +33,8 @@ _TEST_WORKER: Final = "policy-test"
 
 
 def _read_request(fields: Fields, profile: str) -> EmbeddedRequest:
-    requester = Requester(_TEST_WORKER, _TEST_WORKER, profile)
+    facts = read_test_facts(fields.sub("facts"))
+    requester = Requester(_TEST_WORKER, _TEST_WORKER, profile, facts=facts)
     method, space, target = (fields.text("request") or "").partition(" ")
     node = fields.node("request")
     if node is not None and (not space or not target or target != target.strip()):

@@ -11,12 +11,12 @@ from palyra_egress.policy.document import Mapping, Node, Scalar, read_document
 from palyra_egress.policy.errors import Position, ProblemCode, Problems, nearest
 from palyra_egress.policy.fields import Fields, describe
 from palyra_egress.policy.ignore_reader import read_ignores
-from palyra_egress.policy.language import POLICY, Holds, Key, Section
+from palyra_egress.policy.language import POLICY
 from palyra_egress.policy.policy_tests import read_test
-from palyra_egress.policy.rule_reader import read_deny, read_rule, read_sizes, read_tls
+from palyra_egress.policy.profile_reader import read_profiles
+from palyra_egress.policy.rule_reader import read_deny, read_limits, read_rule, read_tls
 from palyra_egress.policy.schema import (
     LANGUAGE_VERSION,
-    MAX_RATE,
     MAX_STRIKES,
     NEVER_RAISED_YET,
     PENALISED,
@@ -24,14 +24,11 @@ from palyra_egress.policy.schema import (
     Mode,
     PolicyPart,
     PolicySpec,
-    ProfileSpec,
     StrikeSpec,
 )
 from palyra_egress.policy.values import (
     EXPECTED_DURATION,
-    EXPECTED_ID,
     EXPECTED_INCLUDE,
-    is_identifier,
     is_include,
     read_duration_ms,
 )
@@ -109,29 +106,6 @@ def _read_strike(fields: Fields | None) -> StrikeSpec | None:
     return StrikeSpec(on, limit, window_ms)
 
 
-def _read_profiles(fields: Fields) -> tuple[ProfileSpec, ...]:
-    node = fields.node("profiles")
-    if node is None:
-        return ()
-    if not isinstance(node, Mapping):
-        fields.wrong(node, "profiles", "a mapping from profile names to lists of rule ids")
-        return ()
-    names = Section("'profiles'", tuple(Key(name, Holds.RULE_ID, "") for name in node.entries))
-    inner = Fields(node, names, fields.problems)
-    profiles: list[ProfileSpec] = []
-    for name, (key, _) in node.entries.items():
-        if not is_identifier(name):
-            fields.refuse(
-                key.position,
-                ProblemCode.BAD_VALUE,
-                f"a profile is called {name[:60]!r}",
-                EXPECTED_ID,
-            )
-        rule_ids = inner.texts(name, "rule ids") or []
-        profiles.append(ProfileSpec(name, key.position, tuple(rule_ids), fields.problems.file))
-    return tuple(profiles)
-
-
 def _read_includes(fields: Fields) -> tuple[tuple[str, Position], ...]:
     """The names of the files that this one includes; whether they exist is not asked here."""
     includes: dict[str, Position] = {}
@@ -180,15 +154,12 @@ def _read_top(root: Mapping, file: str, problems: Problems) -> PolicyPart:
         file=file,
         name=name,
         mode=mode,
-        limits=read_sizes(limits),
-        requests_per_minute=(
-            None if limits is None else limits.whole("requests_per_minute", 1, MAX_RATE)
-        ),
+        limits=read_limits(limits),
         rules=tuple(rule for rule in rules if rule is not None),
         deny=tuple(rule for rule in deny if rule is not None),
         quarantine=_read_reasons(violations, "quarantine"),
         strike=_read_strike(violations),
-        profiles=_read_profiles(fields),
+        profiles=read_profiles(fields),
         tests=tuple(test for test in tests if test is not None),
         ignores=read_ignores(fields.sub("lint"), problems),
         mode_position=None if mode_node is None else mode_node.position,

@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Final
 
 from palyra_egress.destination.hostname import HostRefused
+from palyra_egress.facts import read_facts
 from palyra_egress.policy.compile import CompiledPolicy
 from palyra_egress.policy.decide import OBSERVABLE, decide, precheck
 from palyra_egress.policy.request_text import connect_from_authority, judge_request_from_url
@@ -28,6 +29,7 @@ JUDGED: Final = OBSERVABLE | {
     Reason.ALLOWED,
     Reason.OBSERVED,
     Reason.PROFILE_UNKNOWN,
+    Reason.PROFILE_REQUIREMENTS,
     Reason.PATH_MALFORMED,
     Reason.PRIVATE_TARGET,
     Reason.METADATA_TARGET,
@@ -43,6 +45,7 @@ class NotJudgeable(StrEnum):
     OUTSIDE = "refused outside the policy (identity, lease, rate, quarantine, resolver, fault)"
     CUT = "the target was too long and is recorded without its end"
     UNREADABLE = "the entry does not hold what a verdict holds"
+    NO_FACTS = "the entry holds no facts about the worker, and the profile demands some"
 
 
 class Answer(StrEnum):
@@ -75,12 +78,14 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A verdict that can be judged again."""
+    """A verdict that can be judged again. `has_facts` is False for entries from before the log
+    held what was known about the worker."""
 
     at_unix_ms: int
     request: EgressRequest
     addresses: tuple[str, ...]
     outcome: Outcome
+    has_facts: bool = True
 
     @property
     def profile(self) -> str:
@@ -99,7 +104,8 @@ def _text(entry: Mapping[str, object], name: str) -> str:
 def _request(entry: Mapping[str, object], profile: str | None) -> EgressRequest:
     worker_id, lease_id = _text(entry, "worker_id"), _text(entry, "lease_id")
     named = _text(entry, "profile") if profile is None else profile
-    requester = Requester(worker_id, lease_id, named, _text(entry, "run_id"))
+    run_id, facts = _text(entry, "run_id"), read_facts(entry)
+    requester = Requester(worker_id, lease_id, named, run_id, facts=facts)
     method, target = _text(entry, "method"), _text(entry, "target")
     if method == "CONNECT":
         return connect_from_authority(target, requester)
@@ -138,7 +144,14 @@ def read_recorded(
     except (HostRefused, ValueError):
         return NotJudgeable.UNREADABLE
     texts = tuple(str(address) for address in addresses)
-    return Recorded(at_unix_ms, request, texts, _outcome(entry, reason, would_deny))
+    outcome = _outcome(entry, reason, would_deny)
+    return Recorded(at_unix_ms, request, texts, outcome, "binding_level" in entry)
+
+
+def lacks_facts(policy: CompiledPolicy, recorded: Recorded) -> bool:
+    """True if the policy would ask for facts that the entry does not hold."""
+    profile = policy.profiles.get(recorded.profile)
+    return not recorded.has_facts and profile is not None and profile.requires is not None
 
 
 def judge_again(policy: CompiledPolicy, recorded: Recorded) -> Outcome:

@@ -16,6 +16,7 @@ from palyra_egress.policy.recorded import (
     NotJudgeable,
     Outcome,
     judge_again,
+    lacks_facts,
     read_recorded,
 )
 
@@ -74,6 +75,8 @@ def replay(
         recorded = read_recorded(entry, profile)
         if isinstance(recorded, NotJudgeable):
             missed[recorded] += 1
+        elif recorded is not None and lacks_facts(policy, recorded):
+            missed[NotJudgeable.NO_FACTS] += 1
         elif recorded is not None:
             after = judge_again(policy, recorded)
             if _stays(recorded.outcome, after):

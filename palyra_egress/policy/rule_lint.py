@@ -25,9 +25,10 @@ from palyra_egress.policy.schema import (
     PolicySpec,
     RuleSpec,
     effective_limits,
+    is_budget_zero,
 )
 from palyra_egress.policy.values import write_time
-from palyra_egress.verdict import Limits
+from palyra_egress.verdict import NO_LIMITS, Limits
 
 SOON_MS: Final = 30 * 24 * 3_600_000
 WIDE_PRIVATE_IPV4: Final = 1 << 16
@@ -41,11 +42,11 @@ def is_live(rule: RuleSpec, now_unix_ms: int) -> bool:
     return rule.until_unix_ms is None or now_unix_ms < rule.until_unix_ms
 
 
-def is_empty(rule: RuleSpec, defaults: Limits) -> bool:
+def is_empty(rule: RuleSpec, profile: Limits, defaults: Limits) -> bool:
     """True if the rule can allow nothing at any time: an empty list, or no byte of response."""
     lists = (rule.hosts, rule.endpoints, rule.methods)
     has_no_way = not all(lists) or rule.paths == ()
-    return has_no_way or effective_limits(rule, defaults).max_response_bytes == 0
+    return has_no_way or is_budget_zero(rule.limits, profile, defaults)
 
 
 def _time_findings(rule: RuleSpec, now_unix_ms: int) -> Iterator[Said]:
@@ -114,6 +115,15 @@ class Neighbours:
     def profiles(self, rule: RuleSpec) -> set[str]:
         return self._profiles.get(rule.rule_id, set())
 
+    def same_limits(self, rule: RuleSpec, other: RuleSpec) -> bool:
+        """True if both have the same budgets in whatever profile they stand."""
+        of_profiles = {NO_LIMITS, *(profile.limits for profile in self.spec.profiles)}
+        file = self.spec.limits
+        return all(
+            effective_limits(rule.limits, own, file) == effective_limits(other.limits, own, file)
+            for own in of_profiles
+        )
+
     def beside(self, rule: RuleSpec) -> Iterator[RuleSpec]:
         """Other rules that could name the rule's first host, wherever this one applies."""
         mine = self.profiles(rule)
@@ -151,14 +161,13 @@ def _names(rule: RuleSpec) -> tuple[frozenset[object], frozenset[object] | None]
 
 def _beside_others(rule: RuleSpec, neighbours: Neighbours) -> Iterator[Said]:
     spec = neighbours.spec
-    if is_empty(rule, spec.limits) or not neighbours.profiles(rule):
+    if is_empty(rule, NO_LIMITS, spec.limits) or not neighbours.profiles(rule):
         return
-    limits = effective_limits(rule, spec.limits)
     for other in neighbours.beside(rule):
-        if is_empty(other, spec.limits) or not _allows_all_of(other, rule):
+        if is_empty(other, NO_LIMITS, spec.limits) or not _allows_all_of(other, rule):
             continue
         same = (
-            effective_limits(other, spec.limits) == limits
+            neighbours.same_limits(rule, other)
             and other.observe == rule.observe
             and other.credentials == rule.credentials
         )
@@ -175,7 +184,7 @@ def _beside_others(rule: RuleSpec, neighbours: Neighbours) -> Iterator[Said]:
 def rule_findings(rule: RuleSpec, neighbours: Neighbours, now_unix_ms: int) -> Iterator[Said]:
     """Everything about one rule, the gravest first."""
     spec = neighbours.spec
-    if is_empty(rule, spec.limits):
+    if is_empty(rule, NO_LIMITS, spec.limits):
         yield LintCode.ALLOWS_NOTHING, "allows nothing"
     yield from _time_findings(rule, now_unix_ms)
     if not neighbours.profiles(rule):

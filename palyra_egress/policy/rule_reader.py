@@ -7,8 +7,6 @@ rule names both schemes and lists ports, 80 belongs to http and 443 to https; ot
 A list that is there and empty allows nothing.
 """
 
-from dataclasses import replace
-
 from palyra_egress.destination.address_class import (
     AddressRange,
     parse_range,
@@ -33,7 +31,7 @@ from palyra_egress.policy.schema import (
     RuleSpec,
 )
 from palyra_egress.request import Scheme
-from palyra_egress.verdict import Limits, TlsMode
+from palyra_egress.verdict import NO_LIMITS, Limits, TlsMode
 
 
 def _read_acknowledgements(fields: Fields) -> frozenset[Acknowledgement]:
@@ -218,21 +216,17 @@ def read_tls(fields: Fields, name: str) -> None:
         )
 
 
-def read_sizes(fields: Fields | None) -> Limits:
-    """The byte budgets of one request."""
-    if fields is None:
-        return Limits()
-    return Limits(fields.size("max_request_bytes"), fields.size("max_response_bytes"))
-
-
 def read_limits(fields: Fields | None) -> Limits:
-    """All budgets of a rule."""
+    """The budgets of a file, a profile or a rule."""
     if fields is None:
-        return Limits()
-    return replace(
-        read_sizes(fields),
+        return NO_LIMITS
+    return Limits(
+        max_request_bytes=fields.size("max_request_bytes"),
+        max_response_bytes=fields.size("max_response_bytes"),
         requests_per_minute=fields.whole("requests_per_minute", 1, MAX_RATE),
         bytes_per_hour=fields.size("bytes_per_hour"),
+        request_bytes_per_hour=fields.size("request_bytes_per_hour"),
+        response_bytes_per_hour=fields.size("response_bytes_per_hour"),
     )
 
 

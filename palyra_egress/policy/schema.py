@@ -6,19 +6,21 @@ a field of the language that is not enforced yet has a row in `NOT_SUPPORTED_YET
 when a file is loaded, so that nobody trusts a control that is not there.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
 from palyra_egress.credentials.binding import CredentialBinding
 from palyra_egress.destination.address_class import AddressRange
 from palyra_egress.destination.hostpattern import HostPattern
+from palyra_egress.facts import BindingLevel
 from palyra_egress.policy.errors import Position
 from palyra_egress.policy.lint_codes import LintCode
 from palyra_egress.policy.paths import PathPattern
+from palyra_egress.policy.requirements import Requirements
 from palyra_egress.reasons import REASONS, Reason, ReasonClass
 from palyra_egress.request import Requester, RequestKind, Scheme
-from palyra_egress.verdict import Limits
+from palyra_egress.verdict import NO_LIMITS, Limits
 
 LANGUAGE_VERSION: Final = 1
 DEFAULT_METHODS: Final = ("GET", "HEAD")
@@ -76,6 +78,8 @@ SERVICE_PORTS: Final = {
 """Ports of databases, mail, remote access and control planes: named only when acknowledged."""
 
 MAX_RATE: Final = 1_000_000
+LEAST_LEVELS: Final = tuple(level.word for level in BindingLevel if level is not BindingLevel.NONE)
+"""What a profile may demand; every worker has the level `none`."""
 MAX_STRIKES: Final = 10_000
 PENALISED: Final = frozenset({ReasonClass.POLICY, ReasonClass.THREAT})
 NEVER_RAISED_YET: Final = frozenset(
@@ -110,8 +114,7 @@ NOT_SUPPORTED_YET: Final = {
         "require_sni": "SNI exceptions",
         "profiles": "naming profiles inside a rule",
     },
-    "limits": {},
-    "rule limits": {
+    "limits": {
         "bytes_per_minute": "byte rates by the minute; use bytes_per_hour",
         "bytes_per_day": "byte rates by the day; use bytes_per_hour",
         "requests_per_hour": "request rates by the hour; use requests_per_minute",
@@ -178,10 +181,17 @@ class StrikeSpec:
 
 @dataclass(frozen=True, slots=True)
 class ProfileSpec:
+    """Which rules a lease gets, within which limits, and what its worker must be for that.
+
+    `requires` None demands nothing.
+    """
+
     name: str
     position: Position
     rule_ids: tuple[tuple[str, Position], ...]
     file: str = ""
+    limits: Limits = NO_LIMITS
+    requires: Requirements | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +232,7 @@ class EmbeddedTest:
 
 @dataclass(frozen=True, slots=True)
 class PolicySpec:
-    """A whole policy. `requests_per_minute` is per worker; None means no rate limit.
+    """A whole policy.
 
     `files` are the names of its files in the order they were read, `file` itself last. Every part
     says in which `file` it stands; its position is a place in that file.
@@ -232,7 +242,6 @@ class PolicySpec:
     name: str
     mode: Mode
     limits: Limits
-    requests_per_minute: int | None
     rules: tuple[RuleSpec, ...]
     deny: tuple[DenySpec, ...]
     quarantine: tuple[Reason, ...]
@@ -256,13 +265,34 @@ class PolicyPart:
     settings: dict[str, Position]
 
 
-def effective_limits(rule: RuleSpec, defaults: Limits) -> Limits:
-    """The rule's own budgets; sizes fall back to the file's. Rates are the rule's alone: the
-    file's request rate holds for all rules together."""
-    own = rule.limits
-    return Limits(
-        defaults.max_request_bytes if own.max_request_bytes is None else own.max_request_bytes,
-        defaults.max_response_bytes if own.max_response_bytes is None else own.max_response_bytes,
-        own.requests_per_minute,
-        own.bytes_per_hour,
+def _stricter(own: int | None, other: int | None, default: int | None) -> int | None:
+    given = [limit for limit in (own, other) if limit is not None]
+    return min(given) if given else default
+
+
+def effective_limits(rule: Limits, profile: Limits, defaults: Limits) -> Limits:
+    """The sizes that hold for a rule in a profile, with the rule's own rates.
+
+    Where rule and profile both set a size the smaller holds; the file's is for where neither does.
+    Rates are not merged: those of file, profile and rule all hold at once.
+    """
+    return replace(
+        rule,
+        max_request_bytes=_stricter(
+            rule.max_request_bytes, profile.max_request_bytes, defaults.max_request_bytes
+        ),
+        max_response_bytes=_stricter(
+            rule.max_response_bytes, profile.max_response_bytes, defaults.max_response_bytes
+        ),
     )
+
+
+def is_budget_zero(rule: Limits, profile: Limits, defaults: Limits) -> bool:
+    """True if no byte of a response may ever pass: then nothing is allowed at all."""
+    hours = (
+        hour
+        for limits in (rule, profile, defaults)
+        for hour in (limits.bytes_per_hour, limits.response_bytes_per_hour)
+    )
+    sizes = effective_limits(rule, profile, defaults)
+    return sizes.max_response_bytes == 0 or 0 in hours

@@ -25,17 +25,17 @@ from palyra_egress.audit.entries import (
 )
 from palyra_egress.audit.log import AuditLog, AuditUnavailable
 from palyra_egress.destination.resolver import ResolutionRefused, Resolver
+from palyra_egress.policy.compile import rule_account
 from palyra_egress.proxy.bindings import Authentication, BindingView, Ended
-from palyra_egress.proxy.budgets import ByteBudgets
+from palyra_egress.proxy.budgets import ByteBudgets, Direction, account_key
 from palyra_egress.proxy.connections import ConnectionTable, LiveConnection
 from palyra_egress.proxy.evidence import EvidenceSpool, SpoolUnavailable, Violation
 from palyra_egress.proxy.rates import RequestRates
 from palyra_egress.reasons import Reason
 from palyra_egress.request import EgressRequest, Requester
 from palyra_egress.service import EgressProxyPolicyService
-from palyra_egress.verdict import Consequence, Limits, NeedsResolution, Verdict
+from palyra_egress.verdict import NO_LIMITS, Account, Consequence, Limits, NeedsResolution, Verdict
 
-NO_LIMITS: Final = Limits()
 RECEIPTS_PER_MINUTE: Final = 1_200
 STRANGERS_PER_MINUTE: Final = 6_000
 
@@ -51,8 +51,8 @@ class Phase(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """A released decision. `addresses` is the whole answer that was judged, `pinned` what may be
-    dialled, `account` what its bytes are counted under. `close` says that the connection must end
-    after the answer."""
+    dialled, `accounts` what its bytes are counted against for `worker_id`. `close` says that the
+    connection must end after the answer."""
 
     reason: Reason
     decision_id: str
@@ -60,7 +60,8 @@ class Judgement:
     pinned: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
     limits: Limits = NO_LIMITS
-    account: str = ""
+    worker_id: str = ""
+    accounts: tuple[Account, ...] = ()
     close: bool = False
 
 
@@ -149,29 +150,28 @@ class EnforcementCore:
     def _budget_problem(
         self, verdict: Verdict, request: EgressRequest, declared_body_bytes: int
     ) -> Reason | None:
-        """Whether the deciding rule's budgets have room for this request, and its secrets are at
-        hand. No source of secrets is connected yet, so a rule with credentials carries nothing."""
+        """Whether the budgets have room for this request (its size, then the hours of rule, profile
+        and file, then the rule's own rate), and its secrets are at hand. No source of secrets is
+        connected yet, so a rule with credentials carries nothing."""
         if verdict.credentials:
             return Reason.CREDENTIAL_UNAVAILABLE
         limits, now = verdict.limits, self.clocks.now_monotonic_ms()
+        worker_id = request.requester.worker_id
         if limits.max_request_bytes is not None and declared_body_bytes > limits.max_request_bytes:
             return Reason.REQUEST_TOO_LARGE
-        account = _account(verdict, request)
-        if limits.bytes_per_hour is not None and (
-            self._bytes.spent(account, now) + declared_body_bytes >= limits.bytes_per_hour
-        ):
+        if not self._bytes.have_room(verdict.accounts, worker_id, declared_body_bytes, now):
             return Reason.BUDGET_SPENT
-        if not self._rates.take(account, limits.requests_per_minute, now):
+        key = account_key(rule_account(verdict.rule_id), worker_id)
+        if not self._rates.take(key, limits.requests_per_minute, now):
             return Reason.RATE_LIMITED
         return None
 
-    def spend(self, judgement: Judgement, count: int) -> bool:
-        """Count bytes that pass under a judgement; False once its hour is spent."""
-        limit = judgement.limits.bytes_per_hour
-        if limit is None:
+    def spend(self, judgement: Judgement, direction: Direction, count: int) -> bool:
+        """Count body bytes that pass under a judgement; False once any hour is spent."""
+        if not judgement.accounts:
             return True
         now = self.clocks.now_monotonic_ms()
-        return self._bytes.take(judgement.account, count, now) <= limit
+        return self._bytes.spend(judgement.accounts, judgement.worker_id, direction, count, now)
 
     def refuse(self, request: EgressRequest, reason: Reason, speaker: LiveConnection) -> Judgement:
         """Refuse a canonical request for a reason found outside the judge."""
@@ -182,11 +182,9 @@ class EnforcementCore:
         self, request: EgressRequest, known: tuple[str, ...] | None
     ) -> tuple[Verdict, tuple[str, ...], EgressRequest]:
         """The verdict, the addresses and the request with the facts that it was judged on."""
-        worker_id = request.requester.worker_id
-        now_monotonic_ms = self.clocks.now_monotonic_ms()
         if (reason := self.may_speak(request.requester)) is not None:
             return self.service.refusal(request, reason), (), request
-        if not self._rates.take(worker_id, self.service.requests_per_minute, now_monotonic_ms):
+        if not self._has_rate(request.requester):
             return self.service.refusal(request, Reason.RATE_LIMITED), (), request
         request = self._with_facts(request)
         first = self.service.precheck(request, self.clocks.now_unix_ms())
@@ -197,6 +195,19 @@ class EnforcementCore:
             return self.service.refusal(request, reason), (), request
         request, now_unix_ms = self._with_facts(request), self.clocks.now_unix_ms()
         return self.service.decide(request, addresses, now_unix_ms, first), addresses, request
+
+    def _has_rate(self, requester: Requester) -> bool:
+        """Spend one request of every rate that holds for all that this worker asks."""
+        now_monotonic_ms = self.clocks.now_monotonic_ms()
+        taken = [
+            self._rates.take(
+                account_key(account.name, requester.worker_id),
+                account.limits.requests_per_minute,
+                now_monotonic_ms,
+            )
+            for account in self.service.rates(requester.profile)
+        ]
+        return all(taken)
 
     def _with_facts(self, request: EgressRequest) -> EgressRequest:
         """The request with what the fleet says now about its worker."""
@@ -230,7 +241,8 @@ class EnforcementCore:
             pinned=verdict.pinned,
             addresses=addresses,
             limits=verdict.limits,
-            account=_account(verdict, request),
+            worker_id=request.requester.worker_id,
+            accounts=verdict.accounts,
             close=verdict.consequence is Consequence.QUARANTINE,
         )
 
@@ -330,8 +342,3 @@ class EnforcementCore:
             )
         )
         self.evidence_waiting.set()
-
-
-def _account(verdict: Verdict, request: EgressRequest) -> str:
-    """What budgets are counted under: one worker and one rule."""
-    return f"{request.requester.worker_id}/{verdict.rule_id}"

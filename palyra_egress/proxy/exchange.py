@@ -11,6 +11,7 @@ from typing import Self
 
 from mitmproxy import http
 
+from palyra_egress.proxy.budgets import Direction
 from palyra_egress.proxy.canonical import HOP_BY_HOP, Target, nominated
 from palyra_egress.proxy.core import Judgement
 from palyra_egress.proxy.denial import PROXY_NAME
@@ -60,7 +61,7 @@ class Seal:
 class Exchange:
     """An allowed request and its response, from the grant to the end.
 
-    `spend` counts bytes against the rule's hour and says whether it has room; `cut` ends the
+    `spend` counts bytes against the hours that hold and says whether they have room; `cut` ends the
     exchange and its connection. The meters are the stream callbacks of request and response: they
     pass data on, or give `[]` (nothing now; `b""` would end a chunked body) once it is over.
     """
@@ -70,7 +71,7 @@ class Exchange:
     judgement: Judgement
     seal: Seal
     started_monotonic_ms: int
-    spend: Callable[[int], bool]
+    spend: Callable[[Direction, int], bool]
     cut: Callable[[Reason], None]
     has_left: bool = False
     ended: bool = False
@@ -78,14 +79,18 @@ class Exchange:
     response_bytes: int = 0
 
     def meter_request(self, data: bytes) -> bytes | list[bytes]:
-        return self._pass(data, self.take_request(len(data)), Reason.REQUEST_TOO_LARGE)
+        within = self.take_request(len(data))
+        return self._pass(data, Direction.OUT, within, Reason.REQUEST_TOO_LARGE)
 
     def meter_response(self, data: bytes) -> bytes | list[bytes]:
-        return self._pass(data, self.take_response(len(data)), Reason.RESPONSE_TOO_LARGE)
+        within = self.take_response(len(data))
+        return self._pass(data, Direction.IN, within, Reason.RESPONSE_TOO_LARGE)
 
-    def _pass(self, data: bytes, within: bool, over: Reason) -> bytes | list[bytes]:
+    def _pass(
+        self, data: bytes, direction: Direction, within: bool, over: Reason
+    ) -> bytes | list[bytes]:
         crossed = None if within else over
-        if not self.spend(len(data)):
+        if not self.spend(direction, len(data)):
             crossed = crossed or Reason.BUDGET_SPENT
         if crossed is not None:
             self.cut(crossed)

@@ -8,6 +8,7 @@ Invariants: no grant, no byte upstream; a change after the verdict breaks the se
 asked for again on every request.
 """
 
+from functools import partial
 from typing import Final
 
 from mitmproxy import http, tls
@@ -260,7 +261,7 @@ class ConnectionGuard:
             judgement=judgement,
             seal=Seal.of(flow.request),
             started_monotonic_ms=self.core.clocks.now_monotonic_ms(),
-            spend=lambda count: self.core.spend(judgement, count),
+            spend=partial(self.core.spend, judgement),
             cut=self._cut,
         )
         self._exchange = exchange

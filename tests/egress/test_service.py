@@ -16,13 +16,15 @@ def test_without_a_policy_everything_is_refused() -> None:
     assert isinstance(first, Verdict) and first.reason is Reason.POLICY_NOT_LOADED
     final = service.decide(ASKED, PUBLIC, 0)
     assert final.effect is Effect.DENY and final.reason is Reason.POLICY_NOT_LOADED
-    assert service.policy_digest == "" and service.requests_per_minute is None
+    assert service.policy_digest == "" and service.rates("p") == ()
 
 
 def test_a_policy_is_replaced_in_one_step() -> None:
     first = rules("hosts: [a.x.test]", more="limits: {requests_per_minute: 7}\n")
     service = EgressProxyPolicyService(first)
-    assert service.policy_digest == first.digest and service.requests_per_minute == 7
+    assert service.policy_digest == first.digest
+    for profile in ("p", "no such profile"):
+        assert [rate.limits.requests_per_minute for rate in service.rates(profile)] == [7]
     assert isinstance(service.precheck(ASKED, 0), NeedsResolution)
     assert service.decide(ASKED, PUBLIC, 0).pinned == PUBLIC
     second = rules("hosts: [b.x.test]")

@@ -64,7 +64,13 @@ name: complete
 include: []
 mode: enforce
 tls: {default: inspect}
-limits: {max_request_bytes: 1MiB, max_response_bytes: 32MiB, requests_per_minute: 600}
+limits:
+  max_request_bytes: 1MiB
+  max_response_bytes: 32MiB
+  requests_per_minute: 600
+  bytes_per_hour: 8GiB
+  request_bytes_per_hour: 1GiB
+  response_bytes_per_hour: 8GiB
 rules:
   - id: r
     hosts: [a.example]
@@ -91,19 +97,42 @@ rules:
       max_response_bytes: 64MiB
       requests_per_minute: 30
       bytes_per_hour: 1GiB
+      request_bytes_per_hour: 16MiB
+      response_bytes_per_hour: 1GiB
 deny:
   - {id: d, hosts: [.bad.example], reason: exfiltration}
 violations:
   quarantine: [metadata_target]
   strike: {on: [host_not_allowed], limit: 5, window: 10m}
 profiles:
-  p: [r]
+  p:
+    rules: [r]
+    limits:
+      max_request_bytes: 1MiB
+      max_response_bytes: 16MiB
+      requests_per_minute: 20
+      bytes_per_hour: 512MiB
+      request_bytes_per_hour: 8MiB
+      response_bytes_per_hour: 512MiB
+    requires:
+      binding_level: observed
+      image_digests: ['sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa']
+      build_digests: ['sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb']
+      artifact_digests: ['sha256:cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc']
+      capabilities: [net.write]
+  q: []
 lint:
   ignore:
     - {code: private_range, rule: r, profile: p, reason: the mirror, until: 2027-03-31T18:00:00Z}
 tests:
   - profile: p
     request: GET https://a.example:8443/v1/x
+    facts:
+      binding_level: enforced
+      image_digest: sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
+      build_digest: sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb
+      artifact_digest: sha256:cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc
+      capabilities: [net.write, net.read]
     resolved: [10.20.3.4]
     at: 2027-01-01T00:00:00Z
     expect: allow

@@ -316,7 +316,7 @@ def test_rates_are_the_rules_own_and_not_the_files() -> None:
     given = rules(f"hosts: [a.example], {own}", "hosts: [b.example]", more=more)
     assert ask(given, "GET https://a.example/").limits == Limits(None, None, 5, 1024)
     assert ask(given, "GET https://b.example/").limits == Limits()
-    assert given.requests_per_minute == 600
+    assert [rate.limits.requests_per_minute for rate in given.rates] == [600]
 
 
 def test_limits_of_a_rule_replace_those_of_the_file_one_by_one() -> None:

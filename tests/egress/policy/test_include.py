@@ -148,8 +148,9 @@ def test_settings_of_different_names_may_stand_in_different_files(tmp_path: Path
         b=fragment("", "limits: {max_request_bytes: 0}\n"),
     )
     policy = load_policy_file(path)
-    assert policy.observes and policy.requests_per_minute == 5
-    assert policy.limits.max_request_bytes == 0, "a limit of nothing is a limit"
+    limits = policy.spec.limits
+    assert policy.observes and limits.requests_per_minute == 5
+    assert limits.max_request_bytes == 0, "a limit of nothing is a limit"
 
 
 def test_only_the_outermost_file_may_observe(tmp_path: Path) -> None:

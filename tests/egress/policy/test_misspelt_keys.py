@@ -12,7 +12,7 @@ from ruamel.yaml.nodes import Node as YamlNode
 
 from palyra_egress.policy.document import Mapping, Node, Sequence, read_document
 from palyra_egress.policy.errors import PolicyFileError, Position, ProblemCode, Problems
-from palyra_egress.policy.language import POLICY, Section
+from palyra_egress.policy.language import POLICY, Number, Section
 from palyra_egress.policy.load import load_policy
 from palyra_egress.policy.meaning import meaning
 from tests.egress.policy.policy_text import COMPLETE, POLICIES
@@ -39,7 +39,12 @@ def _keys(
             yield name, key.position, section
             row = None if section is None else section.key(name)
             inner = row.holds if row is not None and isinstance(row.holds, Section) else None
-            yield from _keys(value, inner)
+            if row is not None and row.number is Number.BY_NAME and isinstance(value, Mapping):
+                for free, (free_key, one) in value.entries.items():
+                    yield free, free_key.position, None
+                    yield from _keys(one, inner)
+            else:
+                yield from _keys(value, inner)
 
 
 def _ways(word: str) -> Iterator[tuple[str, str]]:

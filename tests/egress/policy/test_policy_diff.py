@@ -242,7 +242,7 @@ def test_one_host_pattern_covers_another_exactly_if_every_host_says_so(
 
     def named(text: str) -> set[str]:
         given_policy = rules(f"hosts: ['{text}'], acknowledge: [wide_host]")
-        index = given_policy.profiles["p"]
+        index = given_policy.profiles["p"].index
         return {name for name in names if index.find_name(name)}
 
     one, other = parse_pattern(wide), parse_pattern(narrow)

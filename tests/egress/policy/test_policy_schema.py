@@ -143,6 +143,9 @@ def _paths(section: Section, value: Any, at: tuple[Any, ...] = ()) -> Iterator[t
         inner = value[key.name]
         if isinstance(key.holds, Section) and key.number is Number.LIST:
             yield from _paths(key.holds, inner[0], (*here, 0))
+        elif isinstance(key.holds, Section) and key.number is Number.BY_NAME:
+            name = next(iter(inner))
+            yield from _paths(key.holds, inner[name], (*here, name))
         elif isinstance(key.holds, Section):
             yield from _paths(key.holds, inner, here)
 

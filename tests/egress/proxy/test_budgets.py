@@ -5,7 +5,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palyra_egress.proxy.budgets import MAX_ACCOUNTS, STEP_MS, ByteBudgets
+from palyra_egress.proxy.budgets import MAX_LEDGERS, STEP_MS, ByteBudgets
 from tests.fakes.proxy_harness import (
     OTHER_LEASE,
     OTHER_SECRET,
@@ -35,7 +35,7 @@ def test_what_is_older_than_an_hour_is_forgotten():
 
 def test_the_oldest_account_goes_when_there_are_too_many():
     budgets = ByteBudgets()
-    for number in range(MAX_ACCOUNTS + 1):
+    for number in range(MAX_LEDGERS + 1):
         budgets.take(str(number), 1, 0)
     assert budgets.spent("0", 0) == 0
     assert budgets.spent("1", 0) == 1

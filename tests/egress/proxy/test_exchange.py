@@ -4,6 +4,7 @@ import pytest
 from mitmproxy import http
 from mitmproxy.net.http.http1 import read_request_head
 
+from palyra_egress.proxy.budgets import Direction
 from palyra_egress.proxy.canonical import TargetRefused, plain_target
 from palyra_egress.proxy.core import NO_LIMITS, Judgement
 from palyra_egress.proxy.exchange import (
@@ -125,7 +126,7 @@ def test_a_servers_connection_header_takes_only_what_it_may():
 def exchange(made: http.Request, limits: Limits = NO_LIMITS) -> Exchange:
     judgement = Judgement(Reason.ALLOWED, "id", allowed=True, limits=limits)
     granted = Exchange(
-        "flow", target_of(), judgement, Seal.of(made), 0, spend=lambda _: True, cut=lambda _: None
+        "flow", target_of(), judgement, Seal.of(made), 0, spend=lambda *_: True, cut=lambda _: None
     )
     made.stream = granted.meter_request
     return granted
@@ -194,8 +195,10 @@ def test_a_budget_ends_with_its_last_byte(limit):
 def test_a_meter_passes_data_on_until_a_budget_is_crossed_and_then_holds_back():
     cuts: list[Reason] = []
     hour = [100]
+    ways: list[tuple[Direction, int]] = []
 
-    def spend(count: int) -> bool:
+    def spend(direction: Direction, count: int) -> bool:
+        ways.append((direction, count))
         hour[0] -= count
         return hour[0] >= 0
 
@@ -209,6 +212,8 @@ def test_a_meter_passes_data_on_until_a_budget_is_crossed_and_then_holds_back():
     assert granted.meter_response(b"y") == []
     assert granted.meter_request(b"x" * 20) == []
     assert cuts == [Reason.BUDGET_SPENT, Reason.REQUEST_TOO_LARGE]
+    sent, got = Direction.OUT, Direction.IN
+    assert ways == [(sent, 50), (got, 50), (got, 1), (sent, 20)]
 
 
 def test_a_meter_of_an_ended_exchange_holds_everything_back():
