@@ -85,7 +85,8 @@ class Verdict(NamedTuple):
     `fingerprint` is 64 hex digits. `would_deny` is the reason that observe mode let pass.
     `limits` are the sizes that hold and the deciding rule's own rates; `accounts` are all whose
     bytes an hour the exchange is counted against.
-    `credentials` name what is added to the request before it leaves; they hold no secret.
+    `credentials` name what is added to the request before it leaves, or what could not be; they
+    hold no secret.
     """
 
     effect: Effect

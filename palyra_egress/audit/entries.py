@@ -10,6 +10,7 @@ milliseconds (`_unix_ms`), lengths of time milliseconds (`_ms`), sizes bytes.
 from typing import Final
 
 from palyra_egress.audit.chain import AuditFields
+from palyra_egress.credentials.binding import CredentialBinding
 from palyra_egress.facts import DIGEST_NAMES, AttestedFacts, write_digest
 from palyra_egress.policy.policy_diff import PolicyChange
 from palyra_egress.reasons import Reason, row
@@ -49,8 +50,11 @@ def verdict_entry(
     decision_id: str,
     at_unix_ms: int,
     judged_in_ms: int,
+    credentials: tuple[CredentialBinding, ...] = (),
 ) -> AuditFields:
-    """A decision about a canonical request; `addresses` is the whole answer that was judged."""
+    """A decision about a canonical request; `addresses` is the whole answer that was judged,
+    `credentials` what the request leaves with, or what could not be added."""
+    named: AuditFields = {"credentials": [str(one) for one in credentials]} if credentials else {}
     return {
         "kind": "verdict",
         "at_unix_ms": at_unix_ms,
@@ -71,6 +75,7 @@ def verdict_entry(
         "addresses": list(addresses),
         "consequence": verdict.consequence.value,
         "judged_in_ms": judged_in_ms,
+        **named,
         **who_fields(request.requester),
         **fact_fields(request.requester.facts),
     }

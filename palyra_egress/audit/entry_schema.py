@@ -72,6 +72,11 @@ _REQUEST: Final = {
     "policy_line": _number("the line it begins on, from 1", optional=True, needed=False),
     "fingerprint": _text("SHA-256 over the canonical request, worker, lease, policy", needed=False),
     "addresses": Field("array", "every address that was judged", needed=False),
+    "credentials": Field(
+        "array",
+        "header and secret's name of each credential that was added, or that could not be",
+        needed=False,
+    ),
     "consequence": _text("what it costs the worker: none, strike, quarantine", needed=False),
     "judged_in_ms": _number("from the request's head to the verdict", needed=False),
 }

@@ -86,8 +86,6 @@ NEVER_RAISED_YET: Final = frozenset(
     {
         Reason.CANARY,
         Reason.CREDENTIAL_LEAK,
-        Reason.CREDENTIAL_HEADER_NOT_ALLOWED,
-        Reason.CREDENTIAL_SOURCE_NOT_ALLOWED,
     }
 )
 """Reasons of detections that this version does not have: naming them would promise what nothing

@@ -24,6 +24,14 @@ from palyra_egress.audit.entries import (
     verdict_entry,
 )
 from palyra_egress.audit.log import AuditLog, AuditUnavailable
+from palyra_egress.credentials.binding import NoSecrets, SecretLookup
+from palyra_egress.credentials.injection import (
+    BindingRefused,
+    Injected,
+    OfferedHeader,
+    inject,
+    nothing_offered,
+)
 from palyra_egress.destination.resolver import ResolutionRefused, Resolver
 from palyra_egress.policy.compile import rule_account
 from palyra_egress.proxy.bindings import Authentication, BindingView, Ended
@@ -36,6 +44,7 @@ from palyra_egress.request import EgressRequest, Requester
 from palyra_egress.service import EgressProxyPolicyService
 from palyra_egress.verdict import NO_LIMITS, Account, Consequence, Limits, NeedsResolution, Verdict
 
+NO_SECRETS: Final = NoSecrets()
 RECEIPTS_PER_MINUTE: Final = 1_200
 STRANGERS_PER_MINUTE: Final = 6_000
 
@@ -51,8 +60,8 @@ class Phase(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """A released decision. `addresses` is the whole answer that was judged, `pinned` what may be
-    dialled, `accounts` what its bytes are counted against for `worker_id`. `close` says that the
-    connection must end after the answer."""
+    dialled, `accounts` what its bytes are counted against for `worker_id`, `injected` the
+    credentials that it leaves with. `close` says that the connection must end after the answer."""
 
     reason: Reason
     decision_id: str
@@ -63,6 +72,7 @@ class Judgement:
     worker_id: str = ""
     accounts: tuple[Account, ...] = ()
     close: bool = False
+    injected: tuple[Injected, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +94,7 @@ class EnforcementCore:
     spool: EvidenceSpool
     resolver: Resolver
     clocks: Clocks
+    secrets: SecretLookup = NO_SECRETS
     judge_deadline_s: float = 8.0
     phase: Phase = Phase.STARTING
     connections: ConnectionTable = field(default_factory=ConnectionTable)
@@ -126,11 +137,13 @@ class EnforcementCore:
         known: tuple[str, ...] | None,
         declared_body_bytes: int | None,
         speaker: LiveConnection,
+        offered: OfferedHeader = nothing_offered,
     ) -> Judgement:
         """Decide about one request, audit it, and act on it.
 
         `known` are the addresses that would be used without a new look-up (the answer its CONNECT
-        was judged on, or an open upstream); `declared_body_bytes` is its Content-Length, if any.
+        was judged on, or an open upstream); `declared_body_bytes` is its Content-Length, if any;
+        `offered` gives the worker's values of a header.
         """
         started = self.clocks.now_monotonic_ms()
         addresses: tuple[str, ...] = ()
@@ -141,20 +154,37 @@ class EnforcementCore:
             verdict = self.service.refusal(request, Reason.DEADLINE)
         except ResolutionRefused as refused:
             verdict = self.service.refusal(request, refused.reason)
+        injected: tuple[Injected, ...] = ()
+        if verdict.allowed and verdict.credentials:
+            verdict, injected = self._bind(verdict, request, offered)
         if verdict.allowed:
             reason = self._budget_problem(verdict, request, declared_body_bytes or 0)
             if reason is not None:
-                verdict = self.service.refusal(request, reason)
-        return self._release(verdict, request, addresses, started, speaker)
+                verdict, injected = self.service.refusal(request, reason), ()
+        return self._release(verdict, request, addresses, started, speaker, injected)
+
+    def _bind(
+        self, verdict: Verdict, request: EgressRequest, offered: OfferedHeader
+    ) -> tuple[Verdict, tuple[Injected, ...]]:
+        """What is put into the request's headers; a refusal names the rule and the binding."""
+        if request.scheme != "https":  # no file says so; a secret never depends on that
+            return self.service.refusal(request, Reason.SCHEME_NOT_ALLOWED), ()
+        found = inject(verdict.credentials, self.secrets, offered)
+        if not isinstance(found, BindingRefused):
+            return verdict, found
+        refusal = self.service.refusal(request, found.reason)
+        return refusal._replace(
+            rule_id=verdict.rule_id,
+            policy_file=verdict.policy_file,
+            line=verdict.line,
+            credentials=(found.binding,),
+        ), ()
 
     def _budget_problem(
         self, verdict: Verdict, request: EgressRequest, declared_body_bytes: int
     ) -> Reason | None:
-        """Whether the budgets have room for this request (its size, then the hours of rule, profile
-        and file, then the rule's own rate), and its secrets are at hand. No source of secrets is
-        connected yet, so a rule with credentials carries nothing."""
-        if verdict.credentials:
-            return Reason.CREDENTIAL_UNAVAILABLE
+        """Whether the budgets have room for this request: its size, then the hours of rule, profile
+        and file, then the rule's own rate."""
         limits, now = verdict.limits, self.clocks.now_monotonic_ms()
         worker_id = request.requester.worker_id
         if limits.max_request_bytes is not None and declared_body_bytes > limits.max_request_bytes:
@@ -223,13 +253,18 @@ class EnforcementCore:
         addresses: tuple[str, ...],
         started_monotonic_ms: int,
         speaker: LiveConnection,
+        injected: tuple[Injected, ...] = (),
     ) -> Judgement:
         """Audit the verdict, carry out its consequence, and only then let it out."""
         decision_id = str(ULID())
         now = self.clocks.now_unix_ms()
         took_ms = self.clocks.now_monotonic_ms() - started_monotonic_ms
         try:
-            self.audit.append(verdict_entry(verdict, request, addresses, decision_id, now, took_ms))
+            carried = tuple(one.binding for one in injected)
+            named = carried if verdict.allowed else verdict.credentials
+            self.audit.append(
+                verdict_entry(verdict, request, addresses, decision_id, now, took_ms, named)
+            )
             if verdict.consequence is not Consequence.NONE and not verdict.allowed:
                 self._punish(verdict, request, decision_id, now, speaker)
         except (AuditUnavailable, SpoolUnavailable):
@@ -244,6 +279,7 @@ class EnforcementCore:
             worker_id=request.requester.worker_id,
             accounts=verdict.accounts,
             close=verdict.consequence is Consequence.QUARANTINE,
+            injected=injected,
         )
 
     def refuse_early(self, reason: Reason, requester: Requester | None) -> Judgement:

@@ -21,6 +21,7 @@ from palyra_egress.approvals.gate import ApprovalGate
 from palyra_egress.audit.entries import policy_entry
 from palyra_egress.audit.log import AuditLog, AuditUnavailable
 from palyra_egress.clock import now_monotonic_ms, now_unix_ms, now_utc
+from palyra_egress.credentials.binding import SecretLookup
 from palyra_egress.destination.resolver import (
     Resolver,
     StaticResolver,
@@ -32,7 +33,7 @@ from palyra_egress.policy.compile import CompiledPolicy
 from palyra_egress.policy.live import PolicyFile
 from palyra_egress.policy.policy_diff import policy_change
 from palyra_egress.proxy.bindings import BindingView
-from palyra_egress.proxy.core import Clocks, EnforcementCore, Phase
+from palyra_egress.proxy.core import NO_SECRETS, Clocks, EnforcementCore, Phase
 from palyra_egress.proxy.evidence import EvidenceSpool, SpoolUnavailable
 from palyra_egress.proxy.fleet_link import FleetLink
 from palyra_egress.proxy.guard import ConnectionGuard
@@ -80,7 +81,7 @@ class Enforcement:
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     @classmethod
-    def open(cls, settings: ProxySettings) -> Self:
+    def open(cls, settings: ProxySettings, secrets: SecretLookup = NO_SECRETS) -> Self:
         """Open keys, CA, policy, audit log and spool. Phase STARTING: everything is refused."""
         check_environment()
         settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -101,6 +102,7 @@ class Enforcement:
             spool=EvidenceSpool.open(settings.spool_dir, settings.proxy_id, key),
             resolver=resolver,
             clocks=Clocks(now_unix_ms, now_monotonic_ms),
+            secrets=secrets,
         )
         table = core.connections
         table.max_connections = min(table.max_connections, room_for_connections())
@@ -258,9 +260,14 @@ class EgressProxy:
     address: tuple[str, int]
 
     @classmethod
-    async def start(cls, settings: ProxySettings, make_guard: GuardFactory | None = None) -> Self:
+    async def start(
+        cls,
+        settings: ProxySettings,
+        make_guard: GuardFactory | None = None,
+        secrets: SecretLookup = NO_SECRETS,
+    ) -> Self:
         """Open, listen, and become ready. `make_guard` exists so that faults can be injected."""
-        enforcement = Enforcement.open(settings)
+        enforcement = Enforcement.open(settings, secrets)
         master = make_master()
         factory = make_guard or guard_factory(enforcement.parts)
         listener = EgressListener(master, factory)

@@ -11,9 +11,11 @@ from typing import Self
 
 from mitmproxy import http
 
+from palyra_egress.credentials.injection import Injected
 from palyra_egress.proxy.budgets import Direction
 from palyra_egress.proxy.canonical import HOP_BY_HOP, Target, nominated
 from palyra_egress.proxy.core import Judgement
+from palyra_egress.proxy.credential_headers import is_verified, redact_echo, with_injected
 from palyra_egress.proxy.denial import PROXY_NAME
 from palyra_egress.reasons import Reason
 
@@ -25,9 +27,10 @@ _FIELD_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 type _Fields = tuple[tuple[bytes, bytes], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Seal:
-    """The request as it was granted. Expect is left out: mitmproxy answers it and removes it."""
+    """The request as it was granted, without its credentials. Expect is left out: mitmproxy
+    answers it and removes it."""
 
     method: bytes
     scheme: bytes
@@ -62,8 +65,9 @@ class Exchange:
     """An allowed request and its response, from the grant to the end.
 
     `spend` counts bytes against the hours that hold and says whether they have room; `cut` ends the
-    exchange and its connection. The meters are the stream callbacks of request and response: they
-    pass data on, or give `[]` (nothing now; `b""` would end a chunked body) once it is over.
+    exchange and its connection; `injected` are the credentials it leaves with. The meters are the
+    stream callbacks of request and response: they pass data on, or give `[]` (nothing now; `b""`
+    would end a chunked body) once it is over.
     """
 
     flow_id: str
@@ -73,6 +77,7 @@ class Exchange:
     started_monotonic_ms: int
     spend: Callable[[Direction, int], bool]
     cut: Callable[[Reason], None]
+    injected: tuple[Injected, ...] = ()
     has_left: bool = False
     ended: bool = False
     request_bytes: int = 0
@@ -111,6 +116,26 @@ class Exchange:
     def holds(self, request: http.Request) -> bool:
         """Whether this is still the granted request, with its meter."""
         return Seal.of(request) == self.seal and request.stream == self.meter_request
+
+    def leaving(self, request: http.Request, server: object) -> http.Request | None:
+        """What is written to `server` for the granted request: itself, or a copy that holds its
+        credentials; None if that server may not see them."""
+        if not self.injected:
+            return request
+        return with_injected(request, self.injected) if is_verified(server, self.target) else None
+
+    def admit(self, request: http.Request, response: http.Response) -> Reason | None:
+        """Make a response's head what the worker may see, or say why it may see none of it."""
+        limit = self.judgement.limits.max_response_bytes
+        if not is_well_formed(response):
+            return Reason.UPSTREAM_PROTOCOL
+        if limit is not None and body_length(request, response) > limit:
+            return Reason.RESPONSE_TOO_LARGE
+        returnable(request, response)
+        if self.injected:
+            redact_echo(response, self.injected)
+        response.stream = self.meter_response
+        return None
 
 
 def is_as_read(request: http.Request, target: Target) -> bool:

@@ -29,17 +29,15 @@ from palyra_egress.proxy.canonical import (
     tunnelled_target,
 )
 from palyra_egress.proxy.core import Judgement
+from palyra_egress.proxy.credential_headers import drop_bound
 from palyra_egress.proxy.denial import Answer
 from palyra_egress.proxy.exchange import (
     Exchange,
     Seal,
-    body_length,
     body_may_follow,
     forwardable,
     is_as_read,
-    is_well_formed,
     never_forwarded,
-    returnable,
 )
 from palyra_egress.proxy.guard_parts import Connection, GuardParts, Pinned, Refused, Tunnel
 from palyra_egress.proxy.identity import parse_proxy_credentials
@@ -247,7 +245,9 @@ class ConnectionGuard:
         if (reason := never_forwarded(headers)) is not None:
             return self.core.refuse(request, reason, self._connection)
         body_bytes = int(headers.get("content-length", "0"))
-        judgement = await self.core.judge(request, known, body_bytes, self._connection)
+        judgement = await self.core.judge(
+            request, known, body_bytes, self._connection, headers.get_all
+        )
         if judgement.allowed:
             self._grant(flow, target, judgement)
         return judgement
@@ -255,6 +255,7 @@ class ConnectionGuard:
     def _grant(self, flow: http.HTTPFlow, target: Target, judgement: Judgement) -> None:
         """Seal the request in the form in which it will leave, and meter both bodies."""
         forwardable(flow.request, target)
+        drop_bound(flow.request.headers, judgement.injected)
         exchange = Exchange(
             flow_id=flow.id,
             target=target,
@@ -263,6 +264,7 @@ class ConnectionGuard:
             started_monotonic_ms=self.core.clocks.now_monotonic_ms(),
             spend=partial(self.core.spend, judgement),
             cut=self._cut,
+            injected=judgement.injected,
         )
         self._exchange = exchange
         self._decision_id = judgement.decision_id
@@ -281,12 +283,18 @@ class ConnectionGuard:
         if not exchange.holds(flow.request) or flow.server_conn.via is not None:
             raise Refused(Reason.INTERNAL)
 
-    def check_leaving(self, request: http.Request) -> None:
-        """Asked by the HTTP layer when a head is about to be written upstream. Raises Refused."""
-        if self._exchange is None or not self._exchange.holds(request):
+    def leaving(self, request: http.Request, server: object) -> http.Request:
+        """Asked by the HTTP layer when a head is about to be written to `server`: what is written,
+        which is the granted request with its credentials. Raises Refused."""
+        exchange = self._exchange
+        if exchange is None or not exchange.holds(request):
             raise Refused(Reason.INTERNAL)
-        self._exchange.has_left = True
+        leaves = exchange.leaving(request, server)
+        if leaves is None:
+            raise Refused(Reason.UPSTREAM_TLS)
+        exchange.has_left = True
         self._connection.progressed()
+        return leaves
 
     @property
     def awaits_upstream(self) -> bool:
@@ -312,15 +320,8 @@ class ConnectionGuard:
         exchange = self._exchange
         if exchange is None or exchange.flow_id != flow.id or flow.response is None:
             raise Refused(Reason.INTERNAL)
-        limit = exchange.judgement.limits.max_response_bytes
-        length = body_length(flow.request, flow.response)
-        if not is_well_formed(flow.response):
-            self._answers.fail(flow, Reason.UPSTREAM_PROTOCOL, exchange.judgement.decision_id)
-        elif limit is not None and length > limit:
-            self._answers.fail(flow, Reason.RESPONSE_TOO_LARGE, exchange.judgement.decision_id)
-        else:
-            returnable(flow.request, flow.response)
-            flow.response.stream = exchange.meter_response
+        if (problem := exchange.admit(flow.request, flow.response)) is not None:
+            self._answers.fail(flow, problem, exchange.judgement.decision_id)
 
     async def response(self, flow: http.HTTPFlow) -> None:
         if not self._answers.has_answered(flow):

@@ -7,6 +7,7 @@ server in front, and with a bound on what either side may send that nothing can 
 closes and forwards nothing.
 """
 
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from mitmproxy import http
@@ -70,8 +71,9 @@ class Answerer(Protocol):
         (`reason`); None when nothing may be said any more."""
         ...
 
-    def check_leaving(self, request: http.Request) -> None:
-        """Raises unless this head is, to the letter, the one that was granted."""
+    def leaving(self, request: http.Request, server: object) -> http.Request:
+        """What is written to `server` for this head. Raises unless the head is, to the letter, the
+        one that was granted, and the server one that may see it."""
         ...
 
     def flooded(self, *, by_worker: bool) -> None:
@@ -209,9 +211,11 @@ class JudgedHttpLayer(HttpLayer):
 
     def event_to_child(self, child: layer.Layer | HttpStream, event: events.Event) -> Commands:
         """The last place before a head is written upstream, behind every hook: what is not the
-        granted request raises here, and the handler resets both sides."""
+        granted request raises here, and the handler resets both sides. What is written from here on
+        may hold credentials; no hook and no flow sees it."""
         if isinstance(event, RequestHeaders) and not isinstance(child, HttpStream):
-            self._guard.check_leaving(event.request)
+            server = next((conn for conn, its in self.connections.items() if its is child), None)
+            event = replace(event, request=self._guard.leaving(event.request, server))
         yield from super().event_to_child(child, event)
 
 

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from palyra_egress.clock import now_monotonic_ms, now_unix_ms
+from palyra_egress.credentials.binding import SecretLookup
+from palyra_egress.proxy.core import NO_SECRETS
 from palyra_egress.proxy.egress_proxy import EgressProxy
 from palyra_egress.proxy.guard import ConnectionGuard
 from palyra_egress.proxy.handler import AddonChain, EnforcingHandler, GuardFactory
@@ -189,6 +191,7 @@ async def proxy_harness(
     extra_roots: Path | None = None,
     make_guard: GuardFactory | None = None,
     inject: Injection | None = None,
+    secrets: SecretLookup = NO_SECRETS,
     **settings: Any,
 ) -> AsyncIterator[Harness]:
     """A running proxy with one live lease of profile `test`, and one of another worker."""
@@ -208,6 +211,7 @@ async def proxy_harness(
             **settings,
         ),
         make_guard,
+        secrets,
     )
     if inject is not None:
         inject.proxy = proxy
