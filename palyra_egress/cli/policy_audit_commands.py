@@ -21,7 +21,7 @@ from palyra_egress.cli.policy_answers import (
     write_whole,
 )
 from palyra_egress.policy.errors import PolicyFileError
-from palyra_egress.policy.load import read_policy_bytes
+from palyra_egress.policy.load import load_files, read_files_at_rest
 from palyra_egress.policy.promotion import NothingToPromote, Promotion, promote
 from palyra_egress.policy.replay import Replay, ReplayGroup
 from palyra_egress.policy.replay import replay as replay_entries
@@ -130,8 +130,10 @@ def _promotion_lines(found: Promotion) -> list[str]:
 def promote_file(args: argparse.Namespace) -> int:
     """`policy promote`: from observing to enforcing, once every would-deny is explained."""
     try:
-        source = read_policy_bytes(Path(args.file))
-        found = promote(source, args.file, _entries(args.audit), args.rule)
+        files = read_files_at_rest(Path(args.file))
+        load_files(files)
+        before = tuple(files.sources)
+        found = promote(before, args.file, _entries(args.audit), args.rule)
     except PolicyFileError as error:
         return fail("text", error)
     except NothingToPromote as nothing:
@@ -141,8 +143,15 @@ def promote_file(args: argparse.Namespace) -> int:
         put_lines(_promotion_lines(found))
         return ANSWER_IS_NO
     words = f"{found.evidence} recorded requests, {found.explained} would-denies explained"
+    changed = [new for old, new in zip(before, found.sources, strict=True) if new != old]
+    for name, text in changed:
+        path = Path(args.file) if not name else Path(args.file).parent / name
+        if args.write:
+            write_whole(path, text)
+        if name:
+            word = "changed" if args.write else "would change"
+            say(f"{path}: {word}, for every policy that includes it")
     if args.write:
-        write_whole(Path(args.file), found.text)
         put(f"{args.file}: promoted ({words})")
     else:
         put(f"{args.file}: may be promoted ({words}); --write does it")

@@ -217,7 +217,8 @@ def load_policy(source: bytes, file: str, *, with_tests: bool = True) -> Compile
 def load_sources(
     sources: Sequence[tuple[str, bytes]], file: str, *, with_tests: bool = True
 ) -> CompiledPolicy:
-    """The policy of (name, bytes) in reading order, as `PolicyFiles.sources` once gave them."""
+    """The policy of (name, bytes) in reading order, as `PolicyFiles.sources` once gave them: what
+    they include is among them, and is not looked for again."""
     outermost = Path(file)
     files = PolicyFiles(file, Problems(file), list(sources))
     for name, source in sources:
@@ -241,12 +242,17 @@ def read_policy_bytes(path: Path, file: str | None = None) -> bytes:
         raise PolicyFileError([problem]) from error
 
 
-def load_policy_file(path: str | Path, *, with_tests: bool = True) -> CompiledPolicy:
-    """Reads, compiles and tests a policy file and what it includes; raises `PolicyFileError`."""
+def read_files_at_rest(path: Path) -> PolicyFiles:
+    """A policy's files as they all were at one time; raises `PolicyFileError`."""
     for _ in range(_ATTEMPTS):
-        files = read_files(Path(path), str(path))
+        files = read_files(path, str(path))
         if len(files.looks) == 1 or is_at_rest(files.looks):
-            return load_files(files, with_tests=with_tests)
+            return files
     what = "the files change while they are read"
     problem = Problem(str(path), Position(), ProblemCode.UNREADABLE, what, "files at rest")
     raise PolicyFileError([problem])
+
+
+def load_policy_file(path: str | Path, *, with_tests: bool = True) -> CompiledPolicy:
+    """Reads, compiles and tests a policy file and what it includes; raises `PolicyFileError`."""
+    return load_files(read_files_at_rest(Path(path)), with_tests=with_tests)

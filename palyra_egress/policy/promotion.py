@@ -1,34 +1,39 @@
 """From observing to enforcing: what would break, and the edit that does it.
 
-Input: a policy that observes (as a whole, or with single rules), and entries of the audit log.
-Output: a `Promotion`: the changed text, and every recorded request that passed only because it was
-observed and that nothing explains. A request is explained if, with enforcement on, a rule of the
-file allows it, a deny rule refuses it, or a test of the file is about a request of this kind (same
-profile, method, scheme, host, port and reason) that is refused then. So an explanation is always
-something written in the file, reviewed with it, and checked whenever it is loaded. While the file
-observes, such a test expects `observe`; promoting it turns that into `deny`.
+Input: the files of a policy that observes (as a whole, or with single rules), and entries of the
+audit log. Output: a `Promotion`: the files as they would be, and every recorded request that passed
+only because it was observed and that nothing explains. A request is explained if, with enforcement
+on, a rule of the file allows it, a deny rule refuses it, or a test of the file is about a request
+of this kind (same profile, method, scheme, host, port and reason) that is refused then. So an
+explanation is always something written in the file, reviewed with it, and checked whenever it is
+loaded. While the file observes, such a test expects `observe`; promoting it turns that into `deny`.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from palyra_egress.policy.compile import CompiledPolicy
 from palyra_egress.policy.document import Mapping as MappingNode
-from palyra_egress.policy.document import Node, Scalar, Sequence, read_document
+from palyra_egress.policy.document import Node, Scalar, read_document
+from palyra_egress.policy.document import Sequence as SequenceNode
 from palyra_egress.policy.errors import Position, Problems
-from palyra_egress.policy.load import load_policy
+from palyra_egress.policy.load import load_sources
 from palyra_egress.policy.policy_tests import judge_test, test_request
 from palyra_egress.policy.recorded import Answer, Recorded, judge_again, read_recorded
 from palyra_egress.reasons import Reason
 from palyra_egress.request import EgressRequest
 from palyra_egress.verdict import Verdict
 
+type Sources = tuple[tuple[str, bytes], ...]
+"""(name, bytes) of every file of a policy, in reading order."""
+
 
 class _Edit(NamedTuple):
-    """A word at its place, and the word to put there."""
+    """A word at its place in the file of this number, and the word to put there."""
 
+    number: int
     position: Position
     old: str
     new: str
@@ -49,9 +54,10 @@ class Unexplained:
 
 @dataclass(frozen=True, slots=True)
 class Promotion:
-    """`evidence` counts the recorded requests that were looked at; none is no evidence."""
+    """`sources` are all files of the policy, in reading order, as promoted; `evidence` counts the
+    recorded requests that were looked at; none is no evidence."""
 
-    text: bytes
+    sources: Sources
     evidence: int
     explained: int
     unexplained: tuple[tuple[Unexplained, int], ...]
@@ -61,10 +67,10 @@ class Promotion:
         return self.evidence > 0 and not self.unexplained
 
 
-def _replace(source: bytes, edits: list[_Edit]) -> bytes:
+def _replace_in(source: bytes, edits: list[_Edit]) -> bytes:
     """The text with each word at its place replaced, from the end so that places stay true."""
     lines = source.decode("utf-8").split("\n")
-    for position, old, new in sorted(edits, reverse=True):
+    for _, position, old, new in sorted(edits, reverse=True):
         line = lines[position.line - 1] if position.line <= len(lines) else ""
         start = position.column - 1
         start += line[start : start + 1] in {"'", '"'}
@@ -72,6 +78,13 @@ def _replace(source: bytes, edits: list[_Edit]) -> bytes:
             raise NothingToPromote(f"line {position.line} does not say {old!r} where it should")
         lines[position.line - 1] = line[:start] + new + line[start + len(old) :]
     return "\n".join(lines).encode()
+
+
+def _replace(sources: Sources, edits: list[_Edit]) -> Sources:
+    return tuple(
+        (name, _replace_in(source, [edit for edit in edits if edit.number == number]))
+        for number, (name, source) in enumerate(sources)
+    )
 
 
 def _scalar(node: Node | None, name: str) -> Scalar | None:
@@ -82,31 +95,33 @@ def _scalar(node: Node | None, name: str) -> Scalar | None:
 
 def _items(root: Node | None, name: str) -> tuple[Node, ...]:
     entry = root.entries.get(name) if isinstance(root, MappingNode) else None
-    return entry[1].items if entry is not None and isinstance(entry[1], Sequence) else ()
+    return entry[1].items if entry is not None and isinstance(entry[1], SequenceNode) else ()
 
 
-def _edits(root: Node | None, rule_id: str | None) -> list[_Edit]:
-    """Where the file says that it observes."""
+def _edits(roots: Sequence[Node | None], rule_id: str | None) -> list[_Edit]:
+    """Where the files say that they observe."""
     edits: list[_Edit] = []
-    mode = _scalar(root, "mode")
-    if rule_id is None and mode is not None and mode.value == "observe":
-        edits.append(_Edit(mode.position, "observe", "enforce"))
-    for item in _items(root, "rules"):
-        named, observe = _scalar(item, "id"), _scalar(item, "observe")
-        is_meant = rule_id is None or (named is not None and named.text == rule_id)
-        if is_meant and observe is not None and observe.value is True:
-            edits.append(_Edit(observe.position, "true", "false"))
+    for number, root in enumerate(roots):
+        mode = _scalar(root, "mode")
+        if rule_id is None and mode is not None and mode.value == "observe":
+            edits.append(_Edit(number, mode.position, "observe", "enforce"))
+        for item in _items(root, "rules"):
+            named, observe = _scalar(item, "id"), _scalar(item, "observe")
+            is_meant = rule_id is None or (named is not None and named.text == rule_id)
+            if is_meant and observe is not None and observe.value is True:
+                edits.append(_Edit(number, observe.position, "true", "false"))
     return edits
 
 
-def _test_edits(root: Node | None, policy: CompiledPolicy) -> list[_Edit]:
+def _test_edits(roots: Sequence[Node | None], policy: CompiledPolicy) -> list[_Edit]:
     """Tests that expect what the promoted policy refuses to be observed: now they expect `deny`."""
     edits: list[_Edit] = []
-    for item, test in zip(_items(root, "tests"), policy.spec.tests, strict=True):
+    items = [(number, item) for number, root in enumerate(roots) for item in _items(root, "tests")]
+    for (number, item), test in zip(items, policy.spec.tests, strict=True):
         expect, answer = _scalar(item, "expect"), judge_test(policy, test)
         is_refused = isinstance(answer, Verdict) and not answer.allowed
         if expect is not None and test.expect == "observe" and is_refused:
-            edits.append(_Edit(expect.position, "observe", "deny"))
+            edits.append(_Edit(number, expect.position, "observe", "deny"))
     return edits
 
 
@@ -137,21 +152,22 @@ def _observed(
 
 
 def promote(
-    source: bytes, file: str, entries: Iterable[Mapping[str, object]], rule_id: str | None = None
+    sources: Sources, file: str, entries: Iterable[Mapping[str, object]], rule_id: str | None = None
 ) -> Promotion:
-    """The promoted file and what stands in the way; raises `PolicyFileError`, `NothingToPromote`.
+    """The promoted files and what stands in the way; raises `PolicyFileError`, `NothingToPromote`.
 
-    Without `rule_id` everything in the file that observes is promoted.
+    `sources` are (name, bytes) in reading order, `file` the name of the outermost. Without
+    `rule_id` everything in the files that observes is promoted.
     """
-    load_policy(source, file)
-    root = read_document(source, Problems(file))
-    edits = _edits(root, rule_id)
+    load_sources(sources, file)
+    roots = [read_document(source, Problems(file)) for _, source in sources]
+    edits = _edits(roots, rule_id)
     if not edits:
         what = "the policy" if rule_id is None else f"the rule {rule_id}"
         raise NothingToPromote(f"{file}: {what} does not observe")
-    enforcing = load_policy(_replace(source, edits), file, with_tests=False)
-    text = _replace(source, [*edits, *_test_edits(root, enforcing)])
-    policy = load_policy(text, file)
+    enforcing = load_sources(_replace(sources, edits), file, with_tests=False)
+    promoted = _replace(sources, [*edits, *_test_edits(roots, enforcing)])
+    policy = load_sources(promoted, file)
     refusals = _expected_refusals(policy)
     unexplained: Counter[Unexplained] = Counter()
     evidence = explained = 0
@@ -170,4 +186,4 @@ def promote(
         else:
             unexplained[Unexplained(recorded.profile, recorded.target, now.reason)] += 1
     order = sorted(unexplained.items(), key=lambda item: (-item[1], item[0].target))
-    return Promotion(text, evidence, explained, tuple(order))
+    return Promotion(promoted, evidence, explained, tuple(order))

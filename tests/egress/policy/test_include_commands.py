@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from palyra_egress.policy.load import load_policy_file
 from tests.egress.policy.policy_program import run_policy
+from tests.egress.policy.recorded_traffic import entry, write_log
 from tests.egress.policy.test_include import BASE, OUTER, TEAM, three
 
 type Capture = pytest.CaptureFixture[str]
@@ -115,9 +117,51 @@ def test_test_and_explain_read_every_file(tmp_path: Path, capsys: Capture) -> No
     assert f"paste, {tmp_path}/base.yaml:7" in capsys.readouterr().out
 
 
-def test_a_file_that_includes_is_not_promoted(tmp_path: Path, capsys: Capture) -> None:
-    path, log = three(tmp_path, outer=f"{OUTER}mode: observe\n"), tmp_path / "log"
-    log.write_text("")
-    before = path.read_bytes()
-    assert run_policy("promote", str(path), "--audit", str(log), "--write") == 2
-    assert "bad_include" in capsys.readouterr().err and path.read_bytes() == before
+OBSERVED = """\
+version: 1
+name: team
+rules:
+  - {id: api, hosts: [api.example]}
+  - id: new
+    hosts: [new.example]
+    observe: true # until we know
+tests:
+  - {profile: p, request: PUT https://new.example/, expect: observe method_not_allowed}
+"""
+
+
+def recorded(log: Path, policy_file: Path, *asked: str) -> None:
+    policy = load_policy_file(policy_file)
+    write_log(log, [entry(policy, text) for text in asked])
+
+
+def test_a_rule_of_an_included_file_is_promoted_where_it_stands(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    outer = OUTER.replace("packages, api", "packages, api, new")
+    path, log = three(tmp_path, outer=outer, team__rules=OBSERVED), tmp_path / "log"
+    recorded(log, path, "PUT https://new.example/x", "GET https://new.example/")
+    others = {file: file.read_bytes() for file in (path, tmp_path / "base.yaml")}
+    assert run_policy("promote", str(path), "--audit", str(log)) == 0
+    told = capsys.readouterr()
+    assert "may be promoted" in told.out and "team/rules.yaml: would change" in told.err
+    assert run_policy("promote", str(path), "--audit", str(log), "--write") == 0
+    expected = OBSERVED.replace("observe: true", "observe: false").replace(
+        "expect: observe", "expect: deny"
+    )
+    assert (tmp_path / "team" / "rules.yaml").read_text() == expected
+    assert {file: file.read_bytes() for file in others} == others
+    assert run_policy("check", str(path), *AT) == 0
+
+
+def test_a_policy_of_several_files_is_promoted_as_a_whole(tmp_path: Path, capsys: Capture) -> None:
+    outer = f"{OUTER.replace('packages, api', 'packages, api, new')}mode: observe\n"
+    path, log = three(tmp_path, outer=outer, team__rules=OBSERVED), tmp_path / "log"
+    recorded(log, path, "GET https://nowhere.example/")
+    assert run_policy("promote", str(path), "--audit", str(log), "--write") == 1
+    assert "GET https://nowhere.example:443/" in capsys.readouterr().out
+    assert path.read_text() == outer
+    path.write_text(f"{outer}deny: [{{id: d, hosts: [nowhere.example]}}]\n")
+    assert run_policy("promote", str(path), "--audit", str(log), "--write") == 0
+    assert "mode: enforce" in path.read_text()
+    assert "observe: false" in (tmp_path / "team" / "rules.yaml").read_text()

@@ -27,21 +27,21 @@ def _promote(
     """Promotes `text` + `more` on traffic that was recorded while `under` was in force."""
     watching = load_policy(f"{HEAD}{text if under is None else under}".encode(), "f")
     entries = [entry(watching, asking) for asking in asked]
-    return promote(f"{HEAD}{text}{more}".encode(), "f", entries, rule)
+    return promote((("", f"{HEAD}{text}{more}".encode()),), "f", entries, rule)
 
 
 def test_a_rule_whose_traffic_is_all_allowed_is_promoted_and_every_comment_stays() -> None:
     found = _promote(RULE_OBSERVES, "GET https://a.test/x", rule="r")
     assert found.may_be_promoted and (found.evidence, found.explained) == (1, 0)
     expected = f"{HEAD}{RULE_OBSERVES}".replace("observe: true #", "observe: false #")
-    assert found.text.decode() == expected
+    assert found.sources[0][1].decode() == expected
 
 
 def test_a_whole_file_is_promoted_with_all_its_rules() -> None:
     found = _promote(FILE_OBSERVES, "GET https://a.test/x")
     assert found.may_be_promoted
-    assert found.text.decode() == f"{HEAD}{FILE_OBSERVES}".replace("observe", "enforce")
-    assert load_policy(found.text, "f").mode is Mode.ENFORCE
+    assert found.sources[0][1].decode() == f"{HEAD}{FILE_OBSERVES}".replace("observe", "enforce")
+    assert load_policy(found.sources[0][1], "f").mode is Mode.ENFORCE
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_test_of_another_kind_of_request_explains_nothing(test: str) -> None:
 
 
 def test_without_evidence_nothing_is_promoted() -> None:
-    found = promote(f"{HEAD}{FILE_OBSERVES}".encode(), "f", [early(), {"kind": "start"}])
+    found = promote((("", f"{HEAD}{FILE_OBSERVES}".encode()),), "f", [early(), {"kind": "start"}])
     assert not found.may_be_promoted and found.evidence == 0
 
 
@@ -93,7 +93,7 @@ def test_without_evidence_nothing_is_promoted() -> None:
 def test_what_does_not_observe_cannot_be_promoted(rule: str | None) -> None:
     text = RULE_OBSERVES if rule is not None else "rules: [{id: r, hosts: [a.test]}]\n"
     with pytest.raises(NothingToPromote):
-        promote(f"{HEAD}{text}".encode(), "f", [], rule)
+        promote((("", f"{HEAD}{text}".encode()),), "f", [], rule)
 
 
 def test_tests_that_expect_observing_expect_the_refusal_afterwards() -> None:
@@ -107,14 +107,14 @@ tests:
 """
     found = _promote(FILE_OBSERVES, "PUT https://a.test/x", more=tests)
     assert found.may_be_promoted and found.explained == 1
-    assert found.text.decode().endswith(tests.replace("observe", "deny"))
+    assert found.sources[0][1].decode().endswith(tests.replace("observe", "deny"))
 
 
 def test_a_rule_that_goes_on_observing_keeps_its_tests() -> None:
     text = RULE_OBSERVES.replace("observe: false", "observe: true").replace("p: [r]", "p: [r, s]")
     test = "tests: [{profile: p, request: PUT https://b.test/, expect: observe}]\n"
     found = _promote(text, "GET https://a.test/", more=test, rule="r")
-    assert found.may_be_promoted and found.text.decode().endswith(test)
+    assert found.may_be_promoted and found.sources[0][1].decode().endswith(test)
 
 
 def test_a_file_that_is_not_in_force_is_not_promoted() -> None:
