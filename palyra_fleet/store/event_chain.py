@@ -6,10 +6,11 @@ itself; the first follows 64 zeros. Whoever holds one digest can tell any change
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
 
-from palyra_fleet.ledger.decision import LedgerEvent
 from palyra_fleet.store.protocol import ChainBroken
 from palyra_fleet.wire.models import EventView
 
@@ -24,6 +25,21 @@ class ChainHead:
     sha256: str = GENESIS
 
 
+class ChainedEvent(Protocol):
+    """What the log says of one change, whoever's it is."""
+
+    @property
+    def reason(self) -> StrEnum: ...
+    @property
+    def actor(self) -> str: ...
+    @property
+    def worker_id(self) -> str | None: ...
+    @property
+    def lease_id(self) -> str | None: ...
+    @property
+    def detail(self) -> Mapping[str, str | int | bool | None]: ...
+
+
 def canonical(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
@@ -34,7 +50,7 @@ def entry_sha256(entry: EventView) -> str:
     return hashlib.sha256(canonical(content).encode()).hexdigest()
 
 
-def link(head: ChainHead, event: LedgerEvent, at_unix_ms: int) -> EventView:
+def link(head: ChainHead, event: ChainedEvent, at_unix_ms: int) -> EventView:
     """The next entry."""
     unsigned = EventView(
         seq=head.seq + 1,
@@ -51,7 +67,7 @@ def link(head: ChainHead, event: LedgerEvent, at_unix_ms: int) -> EventView:
 
 
 def link_all(
-    head: ChainHead, events: Iterable[LedgerEvent], at_unix_ms: int
+    head: ChainHead, events: Iterable[ChainedEvent], at_unix_ms: int
 ) -> tuple[tuple[EventView, ...], ChainHead]:
     """All entries in order, and the new end of the chain."""
     entries: list[EventView] = []

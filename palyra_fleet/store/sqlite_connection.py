@@ -1,4 +1,4 @@
-"""Opens the fleet's SQLite database and decides whether its state may be used.
+"""Opens a SQLite database of the fleet and decides whether its state may be used.
 
 WAL with `synchronous=FULL`, so what was committed survives power loss; explicit transactions only.
 Refuses (StateUnusable) a database that fails `quick_check`, has another schema version, or whose
@@ -9,6 +9,7 @@ one thread. Source: SQLite documentation, "Write-Ahead Logging", "PRAGMA Stateme
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from palyra_fleet.store import state_directory
@@ -21,6 +22,27 @@ TAIL_ENTRIES = 1_000
 """How much of the event log is verified at every start; `verify_events` walks all of it."""
 
 _RESTORE = "restore it from a backup; do not edit it by hand"
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseDesign:
+    """One kind of database: its files, its schema, and what `meta` holds at first.
+
+    Every design has the tables `meta` and `events`; both are checked at every start.
+    """
+
+    files: state_directory.StateFiles
+    schema: str
+    schema_version: int
+    first_meta: dict[str, int | str] = field(default_factory=dict)
+
+
+FLEET_DATABASE = DatabaseDesign(
+    state_directory.FLEET_FILES,
+    SCHEMA,
+    SCHEMA_VERSION,
+    {"epoch": 0, "highest_fence": 0},
+)
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -62,9 +84,9 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise StoreFailed(f"cannot commit: {error}", ambiguous=True) from error
 
 
-def open_database(state_dir: Path) -> sqlite3.Connection:
+def open_database(state_dir: Path, design: DatabaseDesign = FLEET_DATABASE) -> sqlite3.Connection:
     """The checked database of a locked state directory; made new only where none ever was."""
-    path, was_here = state_directory.database_file(state_dir)
+    path, was_here = state_directory.database_file(state_dir, design.files)
     connection = connect(path)
     try:
         _check_pages(connection, path)
@@ -72,8 +94,8 @@ def open_database(state_dir: Path) -> sqlite3.Connection:
         if tables == 0:
             if was_here:
                 raise StateUnusable(f"{path}: holds no fleet state; {_RESTORE}")
-            _create(connection)
-        _check_version(connection, path)
+            _create(connection, design)
+        _check_version(connection, path, design.schema_version)
         _check_chain_tail(connection, path)
     except sqlite3.Error as error:
         connection.close()
@@ -81,7 +103,7 @@ def open_database(state_dir: Path) -> sqlite3.Connection:
     except BaseException:
         connection.close()
         raise
-    state_directory.write_marker(state_dir)
+    state_directory.write_marker(state_dir, design.files)
     return connection
 
 
@@ -103,21 +125,17 @@ def _check_pages(connection: sqlite3.Connection, path: Path) -> None:
         raise StateUnusable(f"{path}: damaged ({found}); {_RESTORE}")
 
 
-def _create(connection: sqlite3.Connection) -> None:
+def _create(connection: sqlite3.Connection, design: DatabaseDesign) -> None:
     with transaction(connection):
-        for statement in _statements(SCHEMA):
+        for statement in _statements(design.schema):
             connection.execute(statement)
-        write_meta(
-            connection,
-            {
-                "schema_version": SCHEMA_VERSION,
-                "epoch": 0,
-                "highest_fence": 0,
-                "high_water_unix_ms": 0,
-                "chain_seq": 0,
-                "chain_sha256": GENESIS,
-            },
-        )
+        first: dict[str, int | str] = {
+            "schema_version": design.schema_version,
+            "high_water_unix_ms": 0,
+            "chain_seq": 0,
+            "chain_sha256": GENESIS,
+        }
+        write_meta(connection, first | design.first_meta)
 
 
 def _statements(script: str) -> Iterator[str]:
@@ -130,11 +148,11 @@ def _statements(script: str) -> Iterator[str]:
             pending = ""
 
 
-def _check_version(connection: sqlite3.Connection, path: Path) -> None:
+def _check_version(connection: sqlite3.Connection, path: Path, expected: int) -> None:
     version = read_meta(connection).get("schema_version")
-    if version != str(SCHEMA_VERSION):
+    if version != str(expected):
         raise StateUnusable(
-            f"{path}: schema version {version}, expected {SCHEMA_VERSION};"
+            f"{path}: schema version {version}, expected {expected};"
             " start the release that wrote it, or restore a backup of this one"
         )
 

@@ -7,15 +7,26 @@ that says what to do. Directory 0700, files 0600; anything more open is refused.
 
 import fcntl
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from palyra_fleet.store.protocol import StateUnusable
 
-DATABASE = "fleet.sqlite3"
-LOCK = "fleet.lock"
-MARKER = "fleet.marker"
 AUTHORITY = "authority"
-"""Where the certificate authority keeps its key; it outlives no lost ledger."""
+"""Where the certificate authority publishes its root; it outlives no lost ledger."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateFiles:
+    """The names of one database's files, and what beginning anew would lose."""
+
+    database: str
+    lock: str
+    marker: str
+    what_is_lost: str
+
+
+FLEET_FILES = StateFiles("fleet.sqlite3", "fleet.lock", "fleet.marker", "every quarantine")
 
 
 def prepare(state_dir: Path) -> None:
@@ -31,7 +42,7 @@ def prepare(state_dir: Path) -> None:
         )
 
 
-def lock(state_dir: Path, name: str = LOCK) -> int:
+def lock(state_dir: Path, name: str = FLEET_FILES.lock) -> int:
     """Hold the directory for this process; answers the descriptor that holds it.
 
     Each kind of state in the directory has a lock of its own, by `name`.
@@ -47,15 +58,16 @@ def lock(state_dir: Path, name: str = LOCK) -> int:
     return descriptor
 
 
-def database_file(state_dir: Path) -> tuple[Path, bool]:
+def database_file(state_dir: Path, files: StateFiles = FLEET_FILES) -> tuple[Path, bool]:
     """The database file and whether state was here before. Creates an empty file if not."""
-    path = state_dir / DATABASE
-    was_here = any((state_dir / name).exists() for name in (MARKER, AUTHORITY))
+    path = state_dir / files.database
+    was_here = any((state_dir / name).exists() for name in (files.marker, AUTHORITY))
     there = path.exists() and path.stat().st_size > 0
     if was_here and not there:
         raise StateUnusable(
             f"{path} is missing or empty, but this fleet had state; restore the file from a backup"
-            f" (beginning anew forgets every quarantine: only then also remove {MARKER})"
+            f" (beginning anew forgets {files.what_is_lost}: only then also remove {files.marker}"
+            f" and {AUTHORITY})"
         )
     if not path.exists():
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
@@ -65,9 +77,9 @@ def database_file(state_dir: Path) -> tuple[Path, bool]:
     return path, was_here
 
 
-def write_marker(state_dir: Path) -> None:
+def write_marker(state_dir: Path, files: StateFiles = FLEET_FILES) -> None:
     """Remember for ever that state was created here. Durable when this returns."""
-    path = state_dir / MARKER
+    path = state_dir / files.marker
     if path.exists():
         return
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)

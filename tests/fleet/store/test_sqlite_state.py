@@ -12,8 +12,10 @@ from palyra_fleet.ledger.decision import Decision, EventReason, LedgerEvent
 from palyra_fleet.ledger.facts import WorkerRecord
 from palyra_fleet.store.protocol import ChainBroken, StateUnusable
 from palyra_fleet.store.sqlite import SqliteFleetStore
-from palyra_fleet.store.state_directory import AUTHORITY, DATABASE, MARKER
+from palyra_fleet.store.state_directory import AUTHORITY, FLEET_FILES
 from tests.fakes.ledger_world import LedgerWorld, ulid
+
+DATABASE, MARKER = FLEET_FILES.database, FLEET_FILES.marker
 
 
 async def _written(state_dir: Path, events: int = 5) -> None:
