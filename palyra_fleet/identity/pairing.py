@@ -46,7 +46,7 @@ _NO_CHANGE: Final = PairingChange()
 
 @dataclass(frozen=True, slots=True)
 class PairingSettings:
-    """Lives and limits. `allow_server_generated_keys` is for clients that send no CSR."""
+    """Lives and limits."""
 
     code_ms: int = 10 * 60 * 1000
     session_ms: int = 5 * 60 * 1000
@@ -59,7 +59,6 @@ class PairingSettings:
     max_open_requests: int = 10_000
     keep_finished_ms: int = 7 * 24 * 60 * 60 * 1000
     keep_finished: int = 1_000
-    allow_server_generated_keys: bool = False
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -99,10 +98,14 @@ class PairingDecision[A]:
 
 @dataclass(slots=True)
 class PairingLedger:
-    """Everything pairing knows. `pepper` keys the hashes of codes."""
+    """Everything pairing knows. `pepper` keys the hashes of codes.
+
+    `makes_keys`: clients that send no certificate request are let through (off by default).
+    """
 
     settings: PairingSettings
     pepper: bytes = field(repr=False)
+    makes_keys: bool = False
     guesses: GuessLimiter = field(default_factory=GuessLimiter)
     codes: dict[str, DevicePairingCodeRecord] = field(default_factory=dict)
     requests: dict[str, DevicePairingRequestRecord] = field(default_factory=dict)
@@ -195,9 +198,7 @@ class PairingLedger:
         device_is_revoked: bool,
     ) -> PairingDecision[CompletedPairing]:
         """Verify a device. Consumes nothing before the proof is looked at."""
-        malformed = completion_refusal(
-            asked, csr_required=not self.settings.allow_server_generated_keys
-        )
+        malformed = completion_refusal(asked, csr_required=not self.makes_keys)
         if malformed is not None:
             return PairingDecision(malformed)
         if device_is_revoked:

@@ -84,8 +84,9 @@ def poll(
         return PairingDecision(refuse(NodeReason.REQUEST_UNKNOWN))
     if request.device_id != asked.device_id:
         return PairingDecision(refuse(NodeReason.REQUEST_OTHER_DEVICE))
-    needed = not ledger.settings.allow_server_generated_keys
-    if (needed or asked.device_signature) and not transcript.status_signature_is_valid(
+    if (
+        not ledger.makes_keys or asked.device_signature
+    ) and not transcript.status_signature_is_valid(
         bytes.fromhex(request.verified_pairing.signing_public_key_hex),
         request.session_id,
         asked.device_signature,
@@ -99,11 +100,12 @@ def poll(
 
 
 def completed(
-    request: DevicePairingRequestRecord, material: PairingMaterial
+    request: DevicePairingRequestRecord, material: PairingMaterial, private_key_pem: str = ""
 ) -> PairingDecision[PairingStatus]:
-    """The certificate was issued."""
+    """The certificate was issued. A key goes into this answer only, never into the record."""
     done = replace(request, state=RequestState.COMPLETED, material=material)
-    return PairingDecision(status_of(done), PairingChange(put_requests=(done,)))
+    answer = replace(status_of(done), mtls_client_private_key_pem=private_key_pem)
+    return PairingDecision(answer, PairingChange(put_requests=(done,)))
 
 
 def not_issued(request: DevicePairingRequestRecord, why: str) -> PairingDecision[PairingStatus]:

@@ -7,6 +7,7 @@ Every change is durable before the call returns. Times: Unix ms.
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from palyra_fleet.identity.authority import ServerIdentity
 from palyra_fleet.identity.messages import (
     AskPairingStatus,
     BeginPairing,
@@ -61,6 +62,8 @@ class Pairing(Protocol):
 
     def requests(self) -> tuple[DevicePairingRequestRecord, ...]: ...
 
+    async def sweep(self) -> None: ...
+
 
 class NodeIdentity(Protocol):
     """Who a certificate belongs to, and whether it is still good.
@@ -90,5 +93,7 @@ class NodeIdentity(Protocol):
     async def revoke_fingerprint(self, fingerprint: str, reason: str, actor: str) -> None: ...
 
     async def remove_device(self, device_id: str, reason: str, actor: str) -> None: ...
+
+    def server_identity(self) -> ServerIdentity: ...
 
     def subscribe(self, listener: Callable[[RevocationNotice], None]) -> Callable[[], None]: ...
