@@ -111,7 +111,7 @@ class SqliteDatabase:
     def _open_or_refuse[T](self, load: Callable[[sqlite3.Connection, Mapping[str, str]], T]) -> T:
         try:
             state_directory.prepare(self._state_dir)
-            self._lock = state_directory.lock(self._state_dir, self._design.files)
+            self._lock = state_directory.lock(self._state_dir, self._design.files.lock)
             self._connection = connection = open_database(self._state_dir, self._design)
             meta = read_meta(connection)
             self._head = ChainHead(int(meta["chain_seq"]), meta["chain_sha256"])
