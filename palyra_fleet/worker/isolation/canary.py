@@ -1,0 +1,169 @@
+"""The canary: a program that tries to get out of the namespaces, and says what it achieved.
+
+Run inside, exactly as the worker's program will be, with its attempts as JSON in its one argument;
+writes a JSON object of attempt name → what happened ("blocked: …", "OUT: …", or "through" for
+the door). Nothing it sends
+leaves the machine: it aims at listeners of the launcher, at this machine's resolvers, and at
+sockets of other programs here. It needs nothing but the standard library.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+WITHIN_S = 1.0
+BLOCKED, OUT, THROUGH = "blocked", "OUT", "through"
+_AF_VSOCK, _AF_PACKET = 40, 17
+_IO_URING_SETUP = 425
+_DNS_QUERY = (
+    b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x06palyra\x07invalid\x00\x00\x01\x00\x01"
+)
+
+type Attempt = tuple[str, Callable[[], str]]
+
+
+def main() -> None:
+    asked = json.loads(sys.argv[1])
+    report = {name: _outcome(attempt) for name, attempt in _attempts(asked)}
+    sys.stdout.write(json.dumps(report))
+
+
+def _outcome(attempt: Callable[[], str]) -> str:
+    try:
+        return attempt()
+    except OSError as error:
+        return f"{BLOCKED}: {error.strerror or type(error).__name__}"
+
+
+def _attempts(asked: dict[str, list[list[str]]]) -> Iterator[Attempt]:
+    for host, port in asked["listeners"]:
+        yield f"tcp {host}", partial(_tcp, (host, int(port)))
+        yield f"udp {host}", partial(_udp, (host, int(port)), b"palyra")
+        yield f"icmp {host}", partial(_icmp, host)
+    for (server,) in asked["resolvers"]:
+        yield f"dns {server}", partial(_udp, (server, 53), _DNS_QUERY)
+    for (path,) in asked["sockets"]:
+        yield f"socket {path}", partial(_unix, path)
+    for (path,) in asked["hidden"]:
+        yield f"see {path}", partial(_see, Path(path))
+    for (path,) in asked["read_only"]:
+        yield f"write {path}", partial(_write, Path(path))
+    yield "vsock", partial(_family, _AF_VSOCK)
+    yield "packet", partial(_family, _AF_PACKET)
+    yield "io_uring", _io_uring
+    yield "interfaces", _interfaces
+    yield "privileges", _privileges
+    yield "user namespace", _user_namespace
+    yield "processes", _processes
+    yield "door", partial(_door, int(asked["door"][0][0]))
+
+
+def _tcp(at: tuple[str, int]) -> str:
+    with socket.create_connection(at, timeout=WITHIN_S):
+        return f"{OUT}: connected"
+
+
+def _udp(at: tuple[str, int], data: bytes) -> str:
+    """Connected, so that the answer of an unreachable port comes back as an error."""
+    family = socket.AF_INET6 if ":" in at[0] else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as sender:
+        sender.settimeout(WITHIN_S)
+        sender.connect(at)
+        sender.send(data)
+        sender.recv(512)
+        return f"{OUT}: answered"
+
+
+def _icmp(host: str) -> str:
+    family, protocol = (
+        (socket.AF_INET6, socket.IPPROTO_ICMPV6) if ":" in host else (socket.AF_INET, 1)
+    )
+    with socket.socket(family, socket.SOCK_RAW, protocol) as sender:
+        sender.sendto(b"\x08\x00\xf7\xff\x00\x00\x00\x00", (host, 0))
+        return f"{OUT}: sent"
+
+
+def _unix(path: str) -> str:
+    with socket.socket(socket.AF_UNIX) as sender:
+        sender.settimeout(WITHIN_S)
+        sender.connect(path)
+        return f"{OUT}: connected"
+
+
+def _see(path: Path) -> str:
+    found = sorted(entry.name for entry in path.iterdir())
+    return f"{OUT}: {len(found)} entries" if found else f"{BLOCKED}: empty"
+
+
+def _write(path: Path) -> str:
+    probe = path / ".palyra-canary"
+    probe.touch()
+    with contextlib.suppress(OSError):
+        probe.unlink()
+    return f"{OUT}: written"
+
+
+def _family(number: int) -> str:
+    with socket.socket(number, socket.SOCK_DGRAM):
+        return f"{OUT}: made"
+
+
+def _io_uring() -> str:
+    libc = ctypes.CDLL(None, use_errno=True)
+    descriptor = libc.syscall(_IO_URING_SETUP, 1, ctypes.create_string_buffer(120))
+    if descriptor >= 0:
+        os.close(descriptor)
+        return f"{OUT}: made"
+    return f"{BLOCKED}: {os.strerror(ctypes.get_errno())}"
+
+
+def _interfaces() -> str:
+    names = sorted(name for _, name in socket.if_nameindex())
+    return f"{BLOCKED}: only lo" if names == ["lo"] else f"{OUT}: {', '.join(names)}"
+
+
+def _privileges() -> str:
+    """No capability to use or to gain, no new privileges, and a filter in force."""
+    status = dict(
+        line.split(":\t", 1)
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        if ":\t" in line
+    )
+    wanted = {"CapEff": 0, "CapPrm": 0, "CapBnd": 0, "CapAmb": 0, "NoNewPrivs": 1, "Seccomp": 2}
+    wrong = [name for name, value in wanted.items() if int(status[name], 16) != value]
+    return f"{OUT}: {', '.join(wrong)}" if wrong else f"{BLOCKED}: none"
+
+
+def _user_namespace() -> str:
+    child = os.fork()
+    if child == 0:
+        try:
+            os.unshare(os.CLONE_NEWUSER)
+        except OSError:
+            os._exit(0)
+        os._exit(1)
+    _, status = os.waitpid(child, 0)
+    return f"{BLOCKED}: refused" if os.waitstatus_to_exitcode(status) == 0 else f"{OUT}: made"
+
+
+def _processes() -> str:
+    """Only the namespace's first process, this one, and its child of just now."""
+    seen = [entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return f"{OUT}: {len(seen)} seen" if len(seen) > 3 else f"{BLOCKED}: none"
+
+
+def _door(port: int) -> str:
+    """The one way that must be open."""
+    with socket.create_connection(("127.0.0.1", port), timeout=WITHIN_S) as through:
+        through.sendall(b"palyra-canary")
+        return THROUGH if through.recv(16) == b"palyra-proxy" else f"{BLOCKED}: no answer"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""How a program is put into namespaces of its own: the arguments of bubblewrap. Pure.
+
+User, mount, process, network, IPC, host-name and cgroup namespaces are new, every capability is
+dropped, nested user namespaces are off, and the network has nothing but a loopback of its own. The
+file system is the machine's, read-only, but for the workspace and the working directory; where
+other programs leave sockets (`/run`, `/tmp`, `/var/tmp`) there are empty directories, and over the
+installation's own state, which holds keys and tokens, as well. What lies under such a place and is
+needed is shown again. When the launcher dies, everything inside dies.
+Source: bwrap(1), version 0.8.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+EMPTIED: Final = (Path("/run"), Path("/tmp"), Path("/var/tmp"))  # noqa: S108 hidden, not used
+PROXY_PORT: Final = 3128
+"""Where the proxy is reached inside. Each namespace has its own loopback, so nothing collides."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What of the file system a program sees. Paths are absolute and resolved.
+
+    `writable` are shown and may be changed, `readable` are shown where they would be hidden,
+    `hidden` directories are empty whatever shows what is around them.
+    """
+
+    writable: tuple[Path, ...]
+    readable: tuple[Path, ...] = ()
+    hidden: tuple[Path, ...] = ()
+    working_directory: Path = Path("/")
+
+
+def namespace_arguments(bubblewrap: str, view: View, filter_fd: int) -> list[str]:
+    """bubblewrap's arguments up to and with `--`; the program and its arguments follow."""
+    return [
+        bubblewrap,
+        "--unshare-all",
+        "--unshare-user",
+        "--disable-userns",
+        "--die-with-parent",
+        "--new-session",
+        "--cap-drop",
+        "ALL",
+        "--clearenv",
+        *("--ro-bind", "/", "/"),
+        *("--dev", "/dev"),
+        *("--proc", "/proc"),
+        *_each("--tmpfs", (path for path in EMPTIED if path.is_dir() and not path.is_symlink())),
+        *_shown("--ro-bind", (path for path in view.readable if _is_under(path, EMPTIED))),
+        *_shown("--bind", view.writable),
+        *_each("--tmpfs", view.hidden),
+        *("--chdir", str(view.working_directory)),
+        *("--seccomp", str(filter_fd)),
+        "--",
+    ]
+
+
+def _is_under(path: Path, places: Iterable[Path]) -> bool:
+    return any(path.is_relative_to(place) for place in places)
+
+
+def _each(option: str, paths: Iterable[Path]) -> list[str]:
+    return [word for path in paths for word in (option, str(path))]
+
+
+def _shown(option: str, paths: Iterable[Path]) -> list[str]:
+    return [word for path in paths for word in (option, str(path), str(path))]

@@ -1,0 +1,158 @@
+"""Starts a program inside its namespaces and takes the door that it hands out.
+
+bubblewrap is started with the filter, a pipe on which it names the first process of the new process
+namespace, and a socket for `inside.py`. A failure before the door is there means that nothing of
+the program ran: `IsolationUnavailable` says what is missing, with what bubblewrap said.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import platform
+import shutil
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from palyra_fleet.worker.isolation import inside
+from palyra_fleet.worker.isolation.namespace import PROXY_PORT, View, namespace_arguments
+from palyra_fleet.worker.isolation.system_calls import UnknownArchitecture, filter_program
+
+START_WITHIN_S: Final = 10.0
+_INSIDE: Final = Path(inside.__file__).resolve()
+
+
+class IsolationUnavailable(Exception):
+    """This machine cannot isolate a program, or did not; the text says what is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to run inside. The environment holds the lease's secret."""
+
+    executable: Path
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str] = field(repr=False)
+
+    def to_bytes(self) -> bytes:
+        return json.dumps(
+            {
+                "executable": str(self.executable),
+                "arguments": self.arguments,
+                "environment": dict(self.environment),
+            }
+        ).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Isolated:
+    """A started program: bubblewrap, the namespace's first process as seen from outside, and the
+    socket that listens inside."""
+
+    process: asyncio.subprocess.Process
+    first_pid: int
+    door: socket.socket
+
+
+def find_bubblewrap() -> str:
+    """Where bubblewrap is. Raises IsolationUnavailable."""
+    found = shutil.which("bwrap")
+    if found is None:
+        raise IsolationUnavailable(
+            "bubblewrap (the program bwrap) is not installed; install the package bubblewrap"
+        )
+    return found
+
+
+async def start_isolated(
+    view: View, order: Order, *, output: int | None = None, errors: int | None = None
+) -> Isolated:
+    """Start `order` inside. `output` and `errors` are as for a subprocess. Raises
+    IsolationUnavailable."""
+    bubblewrap = find_bubblewrap()
+    ours, theirs = socket.socketpair()
+    with ours, _filter() as filter_fd, _pipe() as (told, telling):
+        with theirs:
+            words = namespace_arguments(bubblewrap, _with_our_own(view, order), filter_fd)
+            process = await asyncio.create_subprocess_exec(
+                *(bubblewrap, "--info-fd", str(telling), *words[1:]),
+                *(sys.executable, "-I", str(_INSIDE), str(theirs.fileno()), str(PROXY_PORT)),
+                pass_fds=(filter_fd, theirs.fileno(), telling),
+                stdout=output,
+                stderr=errors,
+                env={},
+                start_new_session=True,
+            )
+        try:
+            door = await asyncio.to_thread(_take_door, ours)
+            first_pid = _first_pid(os.read(told, 4096))  # written before anything ran inside
+            await asyncio.to_thread(ours.sendall, order.to_bytes())
+        except (OSError, ValueError) as error:
+            await _give_up(process)
+            raise IsolationUnavailable(
+                "the program could not be isolated: "
+                + (str(error) if isinstance(error, ValueError) else "bubblewrap ended early")
+            ) from error
+    return Isolated(process, first_pid, door)
+
+
+def _with_our_own(view: View, order: Order) -> View:
+    """What must be seen besides: the interpreter and its library, `inside.py`, the program."""
+    own = {Path(sys.prefix), Path(sys.base_prefix), Path(sys.executable).parent, _INSIDE.parent}
+    return replace(view, readable=(*view.readable, *sorted(own), order.executable))
+
+
+def _take_door(control: socket.socket) -> socket.socket:
+    """The listening socket from inside. Raises OSError when none comes."""
+    control.settimeout(START_WITHIN_S)
+    message, descriptors, _, _ = socket.recv_fds(control, len(inside.HELLO), 1)
+    taken = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+    if message != inside.HELLO or len(taken) != 1:
+        for door in taken:
+            door.close()
+        raise ConnectionError("no door")
+    return taken[0]
+
+
+def _first_pid(information: bytes) -> int:
+    """The first process of the namespace, from what bubblewrap says on its information pipe."""
+    pid = json.loads(information)["child-pid"]
+    if not isinstance(pid, int) or pid < 2:
+        raise ValueError("bubblewrap named no process")
+    return pid
+
+
+async def _give_up(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+    await process.wait()
+
+
+@contextlib.contextmanager
+def _filter() -> Iterator[int]:
+    """The filter program in a file that lives in memory. Raises IsolationUnavailable."""
+    try:
+        program = filter_program(platform.machine())
+    except UnknownArchitecture as unknown:
+        raise IsolationUnavailable(str(unknown)) from unknown
+    descriptor = os.memfd_create("palyra-filter", 0)
+    try:
+        os.write(descriptor, program)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _pipe() -> Iterator[tuple[int, int]]:
+    ends = os.pipe()
+    try:
+        yield ends
+    finally:
+        for end in ends:
+            os.close(end)
