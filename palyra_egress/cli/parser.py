@@ -66,6 +66,11 @@ def _add_run(commands: _Commands) -> None:
     run.add_argument("--worker-id", help="run as this worker (default: a fresh one)")
     run.add_argument("--url", help="the admin API (default: from PALYRA_HOME)")
     run.add_argument("--token-file", type=Path, help="the operator's token (default: PALYRA_HOME)")
+    run.add_argument(
+        "--isolate",
+        action="store_true",
+        help="run it where nothing but the proxy leads out (binding level enforced; needs bwrap)",
+    )
     run.add_argument("program", nargs="*", metavar="-- CMD", help="the program and its arguments")
     run.set_defaults(run=_later("run_commands", "run"))
 

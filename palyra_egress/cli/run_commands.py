@@ -24,6 +24,7 @@ from palyra_fleet.client.errors import FleetError
 from palyra_fleet.client.operator import OperatorClient, WorkerAction
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.models import GrantRequest, ReferenceValues
+from palyra_fleet.worker.isolation.sandbox import Isolation
 from palyra_fleet.worker.launcher import Launcher, WorkerIdentity, measure
 from palyra_fleet.worker.runner import RunSettings, run_as_worker
 from palyra_fleet.worker.session import SessionSettings
@@ -54,6 +55,9 @@ async def _run(arguments: Namespace) -> int:
         run_id=run_id,
         combined_bundle=Path(note.bundle_file),
         palyra_ca=Path(note.ca_file),
+        isolation=Isolation((Installation.of_environment().directory,))
+        if arguments.isolate
+        else None,
     )
     say(f"palyra: run {run_id} as worker {worker_id}, profile {profile}")
     audit_file = Path(note.audit_file)

@@ -47,6 +47,7 @@ class WorkerAttestation:
     capability_authority_sha256: str | None = None
     sdk_protocol_version: int = 0
     wit_abi_version: str = ""
+    egress_enforced: bool = False
 
     @classmethod
     def from_payload(cls, payload: AttestationPayload) -> "WorkerAttestation":

@@ -2,8 +2,8 @@
 
 Only bytes whose signature was checked are parsed. The evidence must be an enrolled launcher's and
 speak of the key that proved itself on the request; the receipt must be an enrolled proxy's over the
-same nonce and key, and recent: that makes the binding `observed`, the highest level this verifier
-can establish (`enforced` is refused by the policy). The nonce itself is spent by the caller first.
+same nonce and key, and recent: that makes the binding `observed`, and `enforced` where the launcher
+also says that it put the worker where nothing else leads out. The nonce is spent by the caller.
 Inputs: request, enrolled keys, expectation. Output: AttestationResult or a refusal. Times: Unix ms.
 """
 
@@ -102,10 +102,16 @@ def judge(
         supported_capabilities=attestation.supported_capabilities,
         evidence_until_unix_ms=attestation.expires_at_unix_ms,
         evidence_sha256=evidence.sha256,
-        binding_level=BindingLevel.OBSERVED,
+        binding_level=_level(attestation),
         binding_proxy_id=binding.proxy_id,
         bound_at_unix_ms=min(binding.at_unix_ms, now_unix_ms),
     )
+
+
+def _level(attestation: WorkerAttestation) -> BindingLevel:
+    """A receipt makes the binding observed. That nothing else leads out is the launcher's word,
+    signed, on top of that."""
+    return BindingLevel.ENFORCED if attestation.egress_enforced else BindingLevel.OBSERVED
 
 
 def _open_receipt(

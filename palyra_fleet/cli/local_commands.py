@@ -11,9 +11,11 @@ from argparse import Namespace
 
 from ulid import ULID
 
+from palyra_fleet.attestation.result import BindingLevel
 from palyra_fleet.cli.output import put, say
 from palyra_fleet.cli.place import Home
 from palyra_fleet.cli.trouble import ExitCode, Trouble
+from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.serve import (
     FleetServer,
     load_or_create_operator_token,
@@ -23,6 +25,7 @@ from palyra_fleet.serve import (
 from palyra_fleet.service import FleetService
 from palyra_fleet.settings import FleetSettings
 from palyra_fleet.wire.keys import SigningKey
+from palyra_fleet.worker.isolation.sandbox import Isolation
 from palyra_fleet.worker.launcher import Launcher, WorkerIdentity
 from palyra_fleet.worker.runner import RunSettings, run_as_worker
 from palyra_fleet.worker.session import SessionSettings
@@ -51,8 +54,15 @@ def run_worker(arguments: Namespace) -> int:
         combined_bundle=arguments.ca_bundle.resolve(),
         palyra_ca=arguments.ca.resolve(),
         ttl_ms=arguments.ttl_s * 1000,
+        isolation=_isolation(arguments) if arguments.isolate else None,
     )
     return asyncio.run(run_as_worker(arguments.program, settings, say))
+
+
+def _isolation(arguments: Namespace) -> Isolation:
+    """The installation's own directories are hidden whatever else is."""
+    own = (Home.of().directory, arguments.launcher_key.parent, arguments.socket.parent)
+    return Isolation((*own, *arguments.hide))
 
 
 def make_launcher_key(arguments: Namespace) -> int:
@@ -70,7 +80,12 @@ async def _serve(arguments: Namespace) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
-    service = await FleetService.start(FleetSettings(state_dir=arguments.state_dir))
+    service = await FleetService.start(
+        FleetSettings(
+            state_dir=arguments.state_dir,
+            policy=WorkerFleetPolicy(least_binding_level=BindingLevel[arguments.least_binding]),
+        )
+    )
     try:
         async with FleetServer.start(
             service, arguments.socket, host, port, token_sha256(token)

@@ -68,6 +68,13 @@ def _serve(nouns: "_Verbs[argparse.ArgumentParser]") -> None:
     verb.add_argument(
         "--admin", type=_host_and_port, default=_host_and_port(DEFAULT_ADMIN), metavar="HOST:PORT"
     )
+    verb.add_argument(
+        "--least-binding",
+        type=str.upper,
+        choices=["OBSERVED", "ENFORCED"],
+        default="OBSERVED",
+        help="how well a worker must be bound to a proxy (default observed)",
+    )
     verb.set_defaults(run=local_commands.serve)
 
 
@@ -103,6 +110,19 @@ def _worker_run(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
     verb.add_argument("--ca", type=Path, required=True, help="our CA alone")
     verb.add_argument(
         "--ttl-s", type=_seconds, default=300, help="the lease's length; it is renewed in time"
+    )
+    verb.add_argument(
+        "--isolate",
+        action="store_true",
+        help="run it where nothing but the proxy leads out (binding level enforced; needs bwrap)",
+    )
+    verb.add_argument(
+        "--hide",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="with --isolate: an empty directory in its place (may be repeated)",
     )
     verb.add_argument("program", nargs="*", metavar="-- PROGRAM ARGUMENT…")
     verb.set_defaults(run=local_commands.run_worker)

@@ -10,6 +10,7 @@ from palyra_fleet.client import FleetProblem, FleetUnavailable
 from palyra_fleet.refusals import FleetReason, FleetRefusal
 from palyra_fleet.serve import ServeError
 from palyra_fleet.wire.keys import KeyFileError
+from palyra_fleet.worker.isolation.start import IsolationUnavailable
 from palyra_fleet.worker.launcher import ArtifactNotFound
 from palyra_fleet.worker.receipt import ReceiptRefused
 from palyra_fleet.worker.runner import ProgramNotStarted
@@ -40,6 +41,7 @@ EXPECTED = (
     ServeError,
     KeyFileError,
     ArtifactNotFound,
+    IsolationUnavailable,
     ProgramNotStarted,
     ReceiptRefused,
 )
@@ -72,6 +74,13 @@ def trouble_of(error: Exception) -> Trouble:
         case ServeError() | KeyFileError():
             return Trouble(
                 ExitCode.YOURS, "the setup is not usable", str(error), "correct it and try again"
+            )
+        case IsolationUnavailable():
+            return Trouble(
+                ExitCode.YOURS,
+                "the program did not run: it cannot be isolated here",
+                str(error),
+                "mend what is named; docs/isolation.md says what a machine needs",
             )
         case ArtifactNotFound() | ProgramNotStarted():
             return Trouble(

@@ -98,6 +98,12 @@ def _registration_refusal(
             return Refusal(FleetReason.WORKER_BANNED, f"this worker's {mark.kind} is banned")
     if now_unix_ms >= result.evidence_until_unix_ms:
         return Refusal(FleetReason.ATTESTATION_EXPIRED, "worker attestation has expired")
+    if result.binding_level < policy.least_binding_level:
+        text = (
+            f"worker attestation has the egress proxy binding {result.binding_level.name.lower()};"
+            f" this fleet asks for {policy.least_binding_level.name.lower()}"
+        )
+        return Refusal(FleetReason.MISSING_BINDING, text)
     for owner in (
         state.worker_by_identity.get(result.evidence_identity),
         state.worker_by_key.get(result.key_sha256),

@@ -149,6 +149,7 @@ def assignable(
     lease_end_unix_ms: int,
     required_capabilities: tuple[str, ...],
     binding_max_age_ms: int,
+    least_binding_level: BindingLevel,
     now_unix_ms: int,
 ) -> bool:
     """May this worker take a lease that ends then? The only predicate that says yes."""
@@ -162,5 +163,6 @@ def assignable(
         and worker.cleanup_verified
         and now_unix_ms < lease_end_unix_ms <= proof.attested_until_unix_ms
         and now_unix_ms < proof.bound_at_unix_ms + binding_max_age_ms
+        and proof.binding_level >= least_binding_level
         and proof.capabilities.issuperset(required_capabilities)
     )

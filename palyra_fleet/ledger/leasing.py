@@ -58,7 +58,13 @@ def grant_lease(
     beat = state.beats.get(worker_id)
     deadline = -1 if beat is None else beat.deadline_unix_ms
     if not assignable(
-        worker, deadline, end, order.required_capabilities, policy.binding_max_age_ms, now_unix_ms
+        worker,
+        deadline,
+        end,
+        order.required_capabilities,
+        policy.binding_max_age_ms,
+        policy.least_binding_level,
+        now_unix_ms,
     ):
         return no_attested_worker()
     lease = WorkerLease(

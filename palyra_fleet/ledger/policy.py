@@ -42,8 +42,8 @@ class WorkerFleetPolicy:
     def __post_init__(self) -> None:
         if self.leases_per_worker != 1:
             raise ValueError("leases_per_worker: only 1 is supported")
-        if self.least_binding_level is not BindingLevel.OBSERVED:
-            raise ValueError("least_binding_level: only 'observed' can be verified and required")
+        if self.least_binding_level < BindingLevel.OBSERVED:
+            raise ValueError("least_binding_level: 'observed' at least; a claim proves nothing")
         amounts = (
             self.max_workers,
             self.max_leases,

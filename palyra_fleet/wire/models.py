@@ -72,6 +72,8 @@ class AttestationPayload(WireModel):
     evidence_kind: Literal["launcher"]
     evidence_identity: Principal
     """What the attestor calls this worker for ever, whatever it is named: tombstones stick here."""
+    egress_enforced: bool = False
+    """The launcher runs the program where nothing but the proxy leads out, and has tried."""
 
 
 class RegisterRequest(WireModel):

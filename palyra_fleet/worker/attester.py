@@ -30,6 +30,7 @@ class Attester:
     measured: Measurement
     time: Timekeeper
     timeout_ms: int
+    egress_enforced: bool = False
 
     async def first(self) -> RegisterRequest:
         """Evidence for a new session. Raises FleetError or ReceiptRefused."""
@@ -51,6 +52,7 @@ class Attester:
             nonce=nonce,
             worker_key_sha256=self.key.thumbprint,
             egress_proxy_attested=True,
+            egress_enforced=self.egress_enforced,
             now_unix_ms=self.time.wall_unix_ms(),
         )
         return RegisterRequest(

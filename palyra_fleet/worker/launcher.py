@@ -82,9 +82,11 @@ class Launcher:
         nonce: str,
         worker_key_sha256: str,
         egress_proxy_attested: bool,
+        egress_enforced: bool = False,
         now_unix_ms: int,
     ) -> DsseEnvelope:
-        """The signed statement: this worker, with this key, runs what was measured."""
+        """The signed statement: this worker, with this key, runs what was measured; and, with
+        `egress_enforced`, where nothing but the proxy leads out."""
         payload = AttestationPayload(
             worker_id=identity.worker_id,
             image_digest_sha256=measured.image_digest_sha256,
@@ -101,6 +103,7 @@ class Launcher:
             key_sha256=worker_key_sha256,
             evidence_kind="launcher",
             evidence_identity=identity.evidence_identity,
+            egress_enforced=egress_enforced,
         )
         return seal(self.key, ATTESTATION_TYPE, payload.model_dump_json().encode())
 

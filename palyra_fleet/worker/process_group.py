@@ -2,13 +2,15 @@
 
 What belongs to the program: every process of its group or session, and, where the system shows it
 (`/proc`), every process that still carries the lease's mark in its environment, so that a daemon
-that made a session of its own is found too. `end` returns True only if none of them is alive.
+that made a session of its own is found too; of an isolated program, everything in its namespace.
+`end` returns True only if none of them is alive.
 Zombies are dead. Signals to single processes go through a pidfd, so that a reused number is safe.
 """
 
 import asyncio
 import contextlib
 import os
+import select
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,11 +24,39 @@ LEASE_MARK: Final = "PALYRA_LEASE_ID"
 
 
 @dataclass(slots=True)
+class Namespace:
+    """The first process of a process namespace, held by a descriptor so that its number cannot be
+    taken by another. When it is gone, the kernel has ended every other process there."""
+
+    first_pid: int
+    descriptor: int
+
+    @classmethod
+    def hold(cls, first_pid: int) -> "Namespace":
+        """Raises OSError if there is no such process."""
+        return cls(first_pid, os.pidfd_open(first_pid))
+
+    @property
+    def alive(self) -> bool:
+        if self.descriptor < 0:
+            return False
+        ended, _, _ = select.select([self.descriptor], [], [], 0)
+        return not ended
+
+    def let_go(self) -> None:
+        """Close the descriptor of a namespace that has ended."""
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+@dataclass(slots=True)
 class ProcessGroup:
     """A started program. `mark` is the lease's id, as LEASE_MARK has it in the environment."""
 
     process: asyncio.subprocess.Process
     mark: str
+    namespace: Namespace | None = None
 
     @classmethod
     async def start(
@@ -54,19 +84,25 @@ class ProcessGroup:
     async def end(self, first: signal.Signals = signal.SIGTERM, grace_s: float = GRACE_S) -> bool:
         """End everything that belongs to the program; True only if nothing is alive."""
         for number in (first, signal.SIGKILL):
-            self._signal(number)
+            self._signal(number, spare_group=self.namespace is not None and number is first)
             if await self._gone_within(grace_s, again=number is signal.SIGKILL):
                 await self.process.wait()
+                if self.namespace is not None:
+                    self.namespace.let_go()
                 return True
         return False
 
     def survivors(self) -> tuple[int, ...]:
-        """The ids of what belongs to the program and is alive."""
+        """The ids of what belongs to the program and is alive. Of an isolated program that is also
+        the first process of its namespace, with which every other one there ends."""
         if not _PROC.is_dir():
             return (self.process.pid,) if _group_exists(self.process.pid) else ()
-        return tuple(
+        found = [
             pid for pid in _process_ids() if _belongs(pid, self.process.pid, self.mark.encode())
-        )
+        ]
+        if self.namespace is not None and self.namespace.alive:
+            found.append(self.namespace.first_pid)
+        return tuple(dict.fromkeys(found))
 
     async def _gone_within(self, grace_s: float, *, again: bool) -> bool:
         loop = asyncio.get_running_loop()
@@ -79,9 +115,11 @@ class ProcessGroup:
                 self._signal(signal.SIGKILL)
         return True
 
-    def _signal(self, number: signal.Signals) -> None:
+    def _signal(self, number: signal.Signals, *, spare_group: bool = False) -> None:
+        """Signal everything. The group of an isolated program is what holds it, and is spared
+        until the program had time to end by itself: with it everything inside is killed."""
         survivors = self.survivors()
-        if any(_group_of(pid) == self.process.pid for pid in survivors):
+        if not spare_group and any(_group_of(pid) == self.process.pid for pid in survivors):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process.pid, number)
         for pid in survivors:

@@ -14,7 +14,7 @@ import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +22,12 @@ from palyra_fleet.client import FleetError
 from palyra_fleet.tasks import spawn
 from palyra_fleet.wire.models import CleanupReport, LeaseAnswer
 from palyra_fleet.worker.environment import EgressAccess, child_environment
+from palyra_fleet.worker.isolation.sandbox import (
+    INSIDE_PROXY_ADDRESS,
+    Isolation,
+    Sandbox,
+    copy_into,
+)
 from palyra_fleet.worker.launcher import Measurement, artifact_is_unchanged, measure
 from palyra_fleet.worker.lease_check import LeaseNotKnown, wait_until_known
 from palyra_fleet.worker.process_group import LEASE_MARK, ProcessGroup
@@ -42,7 +48,8 @@ class RunSettings:
     """One run. `ttl_ms` is the lease's length, renewed at half life until the program ends.
 
     `proxy_knows_within_ms`: how long to wait for the proxy to say that it knows the lease, before
-    the program is started; None does not ask.
+    the program is started; None does not ask. With `isolation` the program runs in namespaces of
+    its own whose only way out is the proxy.
     """
 
     session: SessionSettings
@@ -56,6 +63,7 @@ class RunSettings:
     inherited: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
     forward_signals: bool = True
     proxy_knows_within_ms: int | None = 5_000
+    isolation: Isolation | None = None
 
 
 def _say_nothing(sentence: str) -> None:
@@ -69,14 +77,17 @@ async def run_as_worker(
 ) -> int:
     """Run `command` under a lease; its exit code.
 
-    Raises ArtifactNotFound, ProgramNotStarted, ReceiptRefused or a FleetError when it did not
-    come to a run at all.
+    Raises ArtifactNotFound, IsolationUnavailable, ProgramNotStarted, ReceiptRefused or a FleetError
+    when it did not come to a run at all.
     """
     path = settings.inherited.get("PATH")
     measured = await asyncio.to_thread(measure, command[0], path)
     async with (
         _workspace(settings.workspace_parent) as workspace,
-        await WorkerSession.open(settings.session, measured) as session,
+        _sandbox(settings, workspace) as sandbox,
+        await WorkerSession.open(
+            replace(settings.session, egress_enforced=sandbox is not None), measured
+        ) as session,
     ):
         if session.stopped.done():
             raise ProgramNotStarted(f"no run: {session.stopped.result().detail}")
@@ -86,7 +97,7 @@ async def run_as_worker(
             settings.ttl_ms,
             settings.required_capabilities,
         )
-        run = _Run(session, workspace, lease, settings, say)
+        run = _Run(session, workspace, lease, settings, say, sandbox)
         return await run.to_its_end(command, measured)
 
 
@@ -100,6 +111,25 @@ async def _workspace(parent: Path | None) -> AsyncIterator[Workspace]:
             await asyncio.to_thread(workspace.remove)
 
 
+@contextlib.asynccontextmanager
+async def _sandbox(settings: RunSettings, workspace: Workspace) -> AsyncIterator[Sandbox | None]:
+    """The sandbox that the run asks for, proven. It is closed after the session: what is left of
+    the program loses its way out with the lease, not before."""
+    if settings.isolation is None:
+        yield None
+        return
+    sandbox = await Sandbox.prove(
+        settings.isolation,
+        workspace.root,
+        settings.working_directory or Path.cwd(),
+        settings.session.proxy_address,
+    )
+    try:
+        yield sandbox
+    finally:
+        await sandbox.close()
+
+
 @dataclass(frozen=True, slots=True)
 class _Run:
     """A run that holds its lease."""
@@ -109,6 +139,7 @@ class _Run:
     lease: LeaseAnswer
     settings: RunSettings
     say: Callable[[str], None]
+    sandbox: Sandbox | None = None
 
     async def to_its_end(self, command: Sequence[str], measured: Measurement) -> int:
         group: ProcessGroup | None = None
@@ -144,10 +175,17 @@ class _Run:
         if not await asyncio.to_thread(artifact_is_unchanged, artifact):
             raise ProgramNotStarted(f"{artifact.executable} changed after it was measured")
         try:
+            if self.sandbox is not None:
+                environment = await asyncio.to_thread(self._isolated_environment)
+                return await self.sandbox.start(artifact, command[1:], environment)
             return await ProcessGroup.start(
                 (artifact.invoked_as, *command[1:]),
                 artifact.executable,
-                self._environment(),
+                self._environment(
+                    self.settings.session.proxy_address,
+                    self.settings.combined_bundle,
+                    self.settings.palyra_ca,
+                ),
                 self.settings.working_directory,
             )
         except OSError as error:
@@ -185,13 +223,19 @@ class _Run:
             if not self.session.stopped.done():
                 self.say(f"the lease could not be completed: {error}")
 
-    def _environment(self) -> dict[str, str]:
+    def _isolated_environment(self) -> dict[str, str]:
+        """As seen from inside: the proxy is behind the door, the CAs are in the workspace."""
+        files = (self.settings.combined_bundle, self.settings.palyra_ca)
+        bundle, ca = copy_into(self.workspace.root, files)
+        return self._environment(INSIDE_PROXY_ADDRESS, bundle, ca)
+
+    def _environment(self, proxy_address: str, bundle: Path, palyra_ca: Path) -> dict[str, str]:
         access = EgressAccess(
-            proxy_address=self.settings.session.proxy_address,
+            proxy_address=proxy_address,
             lease_id=self.lease.lease_id,
             egress_secret=self.lease.egress_secret,
-            combined_bundle=self.settings.combined_bundle,
-            palyra_ca=self.settings.palyra_ca,
+            combined_bundle=bundle,
+            palyra_ca=palyra_ca,
         )
         own = {
             LEASE_MARK: self.lease.lease_id,

@@ -61,6 +61,7 @@ class SessionSettings:
     identity: WorkerIdentity
     timeout_ms: int = 10_000
     time: Timekeeper = field(default_factory=LoopTime)
+    egress_enforced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,7 @@ class WorkerSession:
             measured,
             settings.time,
             settings.timeout_ms,
+            settings.egress_enforced,
         )
         try:
             standing = await Standing.open(client, attester)

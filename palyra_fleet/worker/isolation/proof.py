@@ -86,6 +86,7 @@ async def _report_of(view: View, asked: Asked, door_address: str) -> Mapping[str
         with contextlib.suppress(ProcessLookupError):
             started.process.kill()
         await started.process.wait()
+        started.namespace.let_go()
         await door.close()
     try:
         return dict(json.loads(output))

@@ -21,6 +21,7 @@ from typing import Final
 from palyra_fleet.worker.isolation import inside
 from palyra_fleet.worker.isolation.namespace import PROXY_PORT, View, namespace_arguments
 from palyra_fleet.worker.isolation.system_calls import UnknownArchitecture, filter_program
+from palyra_fleet.worker.process_group import Namespace
 
 START_WITHIN_S: Final = 10.0
 _INSIDE: Final = Path(inside.__file__).resolve()
@@ -50,11 +51,11 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Isolated:
-    """A started program: bubblewrap, the namespace's first process as seen from outside, and the
-    socket that listens inside."""
+    """A started program: bubblewrap, the namespace that it made, and the socket that listens
+    inside."""
 
     process: asyncio.subprocess.Process
-    first_pid: int
+    namespace: Namespace
     door: socket.socket
 
 
@@ -89,7 +90,8 @@ async def start_isolated(
             )
         try:
             door = await asyncio.to_thread(_take_door, ours)
-            first_pid = _first_pid(os.read(told, 4096))  # written before anything ran inside
+            # bubblewrap tells before anything runs inside, and inside waits for its order
+            namespace = Namespace.hold(_first_pid(os.read(told, 4096)))
             await asyncio.to_thread(ours.sendall, order.to_bytes())
         except (OSError, ValueError) as error:
             await _give_up(process)
@@ -97,7 +99,7 @@ async def start_isolated(
                 "the program could not be isolated: "
                 + (str(error) if isinstance(error, ValueError) else "bubblewrap ended early")
             ) from error
-    return Isolated(process, first_pid, door)
+    return Isolated(process, namespace, door)
 
 
 def _with_our_own(view: View, order: Order) -> View:

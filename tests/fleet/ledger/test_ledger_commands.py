@@ -86,9 +86,9 @@ def test_a_worker_whose_evidence_ran_out_is_only_registered(worker: WorkerRecord
 def test_each_fact_alone_makes_a_worker_unassignable(
     worker: WorkerRecord, facts: dict[str, object]
 ) -> None:
-    assert assignable(worker, 3_000, 2_500, (), 60_000, 2_000)
+    assert assignable(worker, 3_000, 2_500, (), 60_000, BindingLevel.OBSERVED, 2_000)
     spoiled = replace(worker, **facts)  # type: ignore[arg-type]
-    assert not assignable(spoiled, 3_000, 2_500, (), 60_000, 2_000)
+    assert not assignable(spoiled, 3_000, 2_500, (), 60_000, BindingLevel.OBSERVED, 2_000)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,9 @@ def test_deadline_end_capability_and_binding_each_count(
     capabilities: tuple[str, ...],
     binding_age_ms: int,
 ) -> None:
-    assert not assignable(worker, deadline, end, capabilities, binding_age_ms, 2_000)
+    assert not assignable(
+        worker, deadline, end, capabilities, binding_age_ms, BindingLevel.OBSERVED, 2_000
+    )
 
 
 def test_deciding_changes_nothing(world: LedgerWorld) -> None:
@@ -306,7 +308,6 @@ def test_capacity_is_kept() -> None:
 def test_what_the_policy_cannot_hold_it_refuses_to_promise() -> None:
     for wrong in (
         {"leases_per_worker": 2},
-        {"least_binding_level": BindingLevel.ENFORCED},
         {"least_binding_level": BindingLevel.CLAIMED},
         {"max_leases": 0},
     ):

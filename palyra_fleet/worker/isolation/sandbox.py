@@ -1,0 +1,80 @@
+"""One run's isolation: what the program sees, the proof before it starts, and its start.
+
+The program finds the proxy on its own loopback, so its environment names that address, and the CA
+files as copies in its workspace. `Isolation.hidden` are directories of the installation: whatever
+lies there is not for workers.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from palyra_fleet.worker.isolation.door import Door
+from palyra_fleet.worker.isolation.namespace import PROXY_PORT, View
+from palyra_fleet.worker.isolation.proof import prove_isolation
+from palyra_fleet.worker.isolation.start import IsolationUnavailable, Order, start_isolated
+from palyra_fleet.worker.launcher import Artifact
+from palyra_fleet.worker.process_group import LEASE_MARK, ProcessGroup
+
+INSIDE_PROXY_ADDRESS: Final = f"127.0.0.1:{PROXY_PORT}"
+
+
+@dataclass(frozen=True, slots=True)
+class Isolation:
+    """What an operator asks for: isolation, with these directories hidden."""
+
+    hidden: tuple[Path, ...] = ()
+
+
+class Sandbox:
+    """Proven once, then started once; `close` ends the way out."""
+
+    def __init__(self, view: View, proxy_address: str) -> None:
+        self._view = view
+        self._proxy_address = proxy_address
+        self._door: Door | None = None
+
+    @classmethod
+    async def prove(
+        cls, isolation: Isolation, workspace: Path, working_directory: Path, proxy_address: str
+    ) -> "Sandbox":
+        """A sandbox that the canary could not leave. Raises IsolationUnavailable."""
+        view = make_view(isolation.hidden, workspace, working_directory, Path.home())
+        await prove_isolation(view)
+        return cls(view, proxy_address)
+
+    async def start(
+        self, artifact: Artifact, arguments: Sequence[str], environment: Mapping[str, str]
+    ) -> ProcessGroup:
+        """Start the measured program inside. Raises IsolationUnavailable."""
+        order = Order(artifact.executable, (artifact.invoked_as, *arguments), environment)
+        started = await start_isolated(self._view, order)
+        self._door = Door(started.door, self._proxy_address)
+        return ProcessGroup(started.process, environment[LEASE_MARK], started.namespace)
+
+    async def close(self) -> None:
+        if self._door is not None:
+            await self._door.close()
+
+
+def make_view(hidden: Sequence[Path], workspace: Path, working_directory: Path, home: Path) -> View:
+    """What the program sees. It may write to its workspace and to its working directory, but not
+    to a home directory or what is above one: what is put there is run outside, later. Pure but for
+    looking at symbolic links. Raises IsolationUnavailable."""
+    place = working_directory.resolve()
+    covered = tuple(path.resolve() for path in hidden)
+    for path in covered:
+        if place.is_relative_to(path):
+            raise IsolationUnavailable(f"{place} is hidden from workers; start from elsewhere")
+    writable = (workspace,) if home.resolve().is_relative_to(place) else (workspace, place)
+    readable = () if place in writable else (place,)
+    return View(writable, readable, tuple(path for path in covered if path.is_dir()), place)
+
+
+def copy_into(workspace: Path, files: Sequence[Path]) -> tuple[Path, ...]:
+    """Copies of certificate files where the program sees them. Raises OSError."""
+    directory = workspace / "ca"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    return tuple(Path(shutil.copyfile(file, directory / file.name)) for file in files)
