@@ -80,6 +80,7 @@ def register(
         "evidence_identity": result.evidence_identity,
         "evidence_sha256": result.evidence_sha256,
         "binding_proxy_id": result.binding_proxy_id,
+        "binding_level": result.binding_level.name.lower(),
     }
     draft.event(reason, result.worker_id, None, detail)
     return draft.finish()

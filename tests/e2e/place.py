@@ -144,16 +144,18 @@ class Place:
         await program.says("Ctrl-C stops everything in order.")
         return Running(program, labelled(program, "proxy"), labelled(program, "admin API"))
 
-    async def run(self, profile: str, *command: str | Path, **more: Any) -> Program:
+    async def run(
+        self, profile: str, *command: str | Path, options: tuple[str, ...] = (), **more: Any
+    ) -> Program:
         """Start a program as a worker of this installation."""
         return await self.programs.start(
-            *(EGRESS, "run", "--profile", profile, "--", *command),
+            *(EGRESS, "run", "--profile", profile, *options, "--", *command),
             environment=self.worker_environment,
             **more,
         )
 
-    async def run_to_its_end(self, profile: str, *command: str | Path) -> Finished:
-        program = await self.run(profile, *command)
+    async def run_to_its_end(self, profile: str, *command: str | Path, **more: Any) -> Finished:
+        program = await self.run(profile, *command, **more)
         code = await program.ended()
         return Finished(code, program.out.text, program.err.text)
 

@@ -75,9 +75,9 @@ async def test_a_lease_is_told_with_its_workers_facts_and_again_when_they_change
         (told_again,) = rebound.bindings
         assert (rebound.kind, told_again.fence) == ("bind", lease.fence)
         assert told_again.facts.capabilities == ("net",)
-        lower = attested(worker, now_unix_ms=5_000, binding_level=BindingLevel.CLAIMED)
-        hub.take(world.do(world.manager.register(lower, 5_000, True)).records, 1)
-        assert (await anext(stream)).bindings[0].facts.binding_level == "claimed"
+        other = attested(worker, now_unix_ms=5_000, binding_level=BindingLevel.ENFORCED)
+        hub.take(world.do(world.manager.register(other, 5_000, True)).records, 1)
+        assert (await anext(stream)).bindings[0].facts.binding_level == "enforced"
 
 
 async def test_evidence_that_says_the_same_again_is_not_told_again() -> None:

@@ -24,6 +24,7 @@ from palyra_fleet.worker.isolation.system_calls import UnknownArchitecture, filt
 from palyra_fleet.worker.process_group import Namespace
 
 START_WITHIN_S: Final = 10.0
+_SAID_CHARACTERS: Final = 500
 _INSIDE: Final = Path(inside.__file__).resolve()
 
 
@@ -94,10 +95,9 @@ async def start_isolated(
             namespace = Namespace.hold(_first_pid(os.read(told, 4096)))
             await asyncio.to_thread(ours.sendall, order.to_bytes())
         except (OSError, ValueError) as error:
-            await _give_up(process)
+            said = await _give_up(process)
             raise IsolationUnavailable(
-                "the program could not be isolated: "
-                + (str(error) if isinstance(error, ValueError) else "bubblewrap ended early")
+                f"the program could not be isolated: {said or 'bubblewrap ended early'}"
             ) from error
     return Isolated(process, namespace, door)
 
@@ -128,10 +128,12 @@ def _first_pid(information: bytes) -> int:
     return pid
 
 
-async def _give_up(process: asyncio.subprocess.Process) -> None:
+async def _give_up(process: asyncio.subprocess.Process) -> str:
+    """End what was started; what it said, where that is not on the terminal already."""
     with contextlib.suppress(ProcessLookupError):
         process.kill()
-    await process.wait()
+    _, said = await process.communicate()
+    return said.decode(errors="replace").strip()[-_SAID_CHARACTERS:] if said else ""
 
 
 @contextlib.contextmanager

@@ -315,6 +315,23 @@ def test_what_the_policy_cannot_hold_it_refuses_to_promise() -> None:
             WorkerFleetPolicy(**wrong)  # type: ignore[arg-type]
 
 
+def test_a_fleet_that_asks_for_enforced_takes_no_worker_that_is_only_observed() -> None:
+    policy = WorkerFleetPolicy(least_binding_level=BindingLevel.ENFORCED)
+    world = LedgerWorld(WorkerFleetManager(policy))
+    observed = world.manager.register(attested(W1), 2_000)
+    assert refused(observed) is FleetReason.MISSING_BINDING
+    assert "has the egress proxy binding observed; this fleet asks for enforced" in str(observed)
+    enforced = attested(W1, binding_level=BindingLevel.ENFORCED)
+    world.do(world.manager.register(enforced, 2_000))
+    world.lease(W1, "run-1", 2_000)
+
+
+def test_a_binding_below_the_least_alone_makes_a_worker_unassignable(worker: WorkerRecord) -> None:
+    """Also of a worker that was admitted before the fleet asked for more."""
+    assert assignable(worker, 3_000, 2_500, (), 60_000, BindingLevel.OBSERVED, 2_000)
+    assert not assignable(worker, 3_000, 2_500, (), 60_000, BindingLevel.ENFORCED, 2_000)
+
+
 def test_a_storm_outlasts_a_restart_and_no_longer_than_its_minute() -> None:
     world = LedgerWorld()
     for number in (1, 2, 3):

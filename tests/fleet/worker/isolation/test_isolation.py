@@ -1,0 +1,329 @@
+"""Isolation, piece by piece: the filter, the view, the canary, the door, what counts as proof."""
+
+import asyncio
+import json
+import platform
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from palyra_fleet.worker.isolation import canary
+from palyra_fleet.worker.isolation.door import Door
+from palyra_fleet.worker.isolation.namespace import View, namespace_arguments
+from palyra_fleet.worker.isolation.proof import expected_attempts, problems_of, prove_isolation
+from palyra_fleet.worker.isolation.sandbox import make_view
+from palyra_fleet.worker.isolation.start import IsolationUnavailable, Order
+from palyra_fleet.worker.isolation.system_calls import UnknownArchitecture, filter_program
+
+ASKED = {
+    "listeners": [["127.0.0.1", "4000"]],
+    "resolvers": [["192.0.2.53"]],
+    "sockets": [["/var/lib/other.sock"]],
+    "hidden": [["/run"]],
+    "read_only": [["/etc"]],
+    "door": [["3128"]],
+}
+ALL_BLOCKED = {name: "blocked: as it should be" for name in expected_attempts(ASKED)}
+PROVEN = ALL_BLOCKED | {"door": "through"}
+
+needs_namespaces = pytest.mark.skipif(
+    shutil.which("bwrap") is None, reason="bubblewrap is not installed, so isolation was not tried"
+)
+
+
+# --- the filter ---------------------------------------------------------------------------------
+
+
+def answer(program: bytes, number: int, argument: int = 0, machine: int = 0xC000003E) -> int:
+    """What the kernel would answer: the program is run here, instruction by instruction."""
+    data = struct.pack("=IIQQ", number, machine, 0, argument)
+    steps = [struct.unpack("=HBBI", program[at : at + 8]) for at in range(0, len(program), 8)]
+    at = held = 0
+    while True:
+        operation, when_true, when_false, value = steps[at]
+        at += 1
+        match operation:
+            case 0x20:
+                (held,) = struct.unpack_from("=I", data, value)
+            case 0x15:
+                at += when_true if held == value else when_false
+            case 0x35:
+                at += when_true if held >= value else when_false
+            case 0x06:
+                return value
+            case _:
+                raise AssertionError(f"unknown operation {operation:#x}")
+
+
+ALLOW, KILL, NO_FAMILY, NO_CALL = 0x7FFF0000, 0x80000000, 0x00050061, 0x00050026
+
+
+@pytest.mark.parametrize(
+    ("number", "argument", "expected"),
+    [
+        (41, socket.AF_INET, ALLOW),
+        (41, socket.AF_INET6, ALLOW),
+        (41, socket.AF_UNIX, ALLOW),
+        (41, socket.AF_NETLINK, ALLOW),
+        (53, socket.AF_UNIX, ALLOW),
+        (41, 40, NO_FAMILY),  # AF_VSOCK: reaches the hypervisor
+        (41, 17, NO_FAMILY),  # AF_PACKET
+        (41, 31, NO_FAMILY),  # AF_BLUETOOTH
+        (41, 38, NO_FAMILY),  # AF_ALG
+        (41, 30, NO_FAMILY),  # AF_TIPC
+        (41, 0, NO_FAMILY),
+        (53, 40, NO_FAMILY),
+        (425, 0, NO_CALL),
+        (426, 0, NO_CALL),
+        (427, 0, NO_CALL),
+        (424, 0, ALLOW),
+        (428, 0, ALLOW),
+        (0, 0, ALLOW),
+        (59, 0, ALLOW),
+        (0x40000000 + 41, socket.AF_INET, KILL),  # x32
+        (0x40000000, 0, KILL),
+    ],
+)
+def test_only_families_that_the_namespace_confines_can_be_made(number, argument, expected):
+    assert answer(filter_program("x86_64"), number, argument) == expected
+
+
+def test_calls_of_another_architecture_end_the_process():
+    assert answer(filter_program("x86_64"), 41, 2, machine=0x40000003) == KILL
+
+
+@pytest.mark.parametrize(("argument", "expected"), [(2, ALLOW), (40, NO_FAMILY)])
+def test_the_other_architecture_has_its_own_numbers(argument, expected):
+    program = filter_program("aarch64")
+    assert answer(program, 198, argument, machine=0xC00000B7) == expected
+    assert answer(program, 41, 40, machine=0xC00000B7) == ALLOW
+
+
+def test_without_a_table_nothing_is_filtered_so_nothing_runs():
+    with pytest.raises(UnknownArchitecture, match="not riscv64"):
+        filter_program("riscv64")
+
+
+# --- the view -----------------------------------------------------------------------------------
+
+
+def test_hidden_places_are_laid_over_everything_that_is_shown():
+    view = View((Path("/w"), Path("/p")), (Path("/tmp/exe"),), (Path("/p/var"),), Path("/p"))
+    words = namespace_arguments("bwrap", view, 7)
+    order = [words.index(word) for word in ("/tmp", "/tmp/exe", "/w", "/p", "/p/var")]
+    assert order == sorted(order)
+    assert words[words.index("/p/var") - 1] == "--tmpfs"
+    assert words[-1] == "--"
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["--unshare-all", "--disable-userns", "--die-with-parent", "--new-session", "--clearenv"],
+)
+def test_nothing_is_shared_that_need_not_be(word):
+    assert word in namespace_arguments("bwrap", View(()), 7)
+
+
+def test_the_file_system_is_read_only_before_anything_is_shown():
+    words = namespace_arguments("bwrap", View((Path("/w"),)), 7)
+    assert words[words.index("--ro-bind") :][:3] == ["--ro-bind", "/", "/"]
+    assert words.index("--ro-bind") < words.index("--bind")
+
+
+def test_a_project_is_writable_and_a_home_is_not(tmp_path):
+    home, project = tmp_path / "home", tmp_path / "home" / "project"
+    project.mkdir(parents=True)
+    assert make_view((), Path("/w"), project, home).writable == (Path("/w"), project)
+    for place in (home, tmp_path, Path("/")):
+        assert make_view((), Path("/w"), place, home).writable == (Path("/w"),)
+
+
+def test_a_hidden_working_directory_is_refused(tmp_path):
+    with pytest.raises(IsolationUnavailable, match="hidden from workers"):
+        make_view((tmp_path,), Path("/w"), tmp_path / "below", Path("/home/x"))
+
+
+def test_a_hidden_directory_that_is_not_there_needs_no_hiding(tmp_path):
+    assert make_view((tmp_path / "none",), Path("/w"), tmp_path, Path("/h")).hidden == ()
+
+
+def test_an_order_shows_no_environment():
+    order = Order(Path("/bin/true"), ("true",), {"HTTP_PROXY": "http://lease:secret@proxy"})
+    assert "secret" not in repr(order)
+    assert json.loads(order.to_bytes())["environment"]["HTTP_PROXY"].endswith("@proxy")
+
+
+# --- what counts as proof -----------------------------------------------------------------------
+
+
+def test_everything_blocked_and_the_door_open_is_proof():
+    assert problems_of(PROVEN, ASKED) == ()
+
+
+@pytest.mark.parametrize("name", [name for name in PROVEN if name != "door"])
+@pytest.mark.parametrize("outcome", ["OUT: connected", "", "through", "nonsense"])
+def test_anything_else_for_any_attempt_is_a_problem(name, outcome):
+    assert problems_of(PROVEN | {name: outcome}, ASKED) == (f"{name} ({outcome})",)
+
+
+@pytest.mark.parametrize("name", list(PROVEN))
+def test_an_attempt_that_was_not_made_is_a_problem(name):
+    report = {key: value for key, value in PROVEN.items() if key != name}
+    assert problems_of(report, ASKED) == (f"{name} (not tried)",)
+
+
+@pytest.mark.parametrize("outcome", ["blocked: refused", "OUT: connected"])
+def test_a_closed_door_is_a_problem(outcome):
+    assert problems_of(PROVEN | {"door": outcome}, ASKED) == (f"door ({outcome})",)
+
+
+async def test_the_canary_outside_of_any_isolation_says_so(tmp_path):
+    """The check can fail: run here, the same program gets out by every way that exists here."""
+    other = tmp_path / "other.sock"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(other))
+        listening.listen()
+        async with await asyncio.start_server(lambda r, w: w.close(), "127.0.0.1", 0) as server:
+            port = str(server.sockets[0].getsockname()[1])
+            asked = ASKED | {
+                "listeners": [["127.0.0.1", port]],
+                "resolvers": [],
+                "sockets": [[str(other)]],
+                "hidden": [[str(tmp_path)]],
+                "read_only": [[str(tmp_path)]],
+            }
+            report = await run_canary(asked)
+    assert report["tcp 127.0.0.1"].startswith("OUT")
+    assert report[f"socket {other}"].startswith("OUT")
+    assert report[f"see {tmp_path}"].startswith("OUT")
+    assert report[f"write {tmp_path}"].startswith("OUT")
+    assert report["privileges"].startswith("OUT")
+    assert report["processes"].startswith("OUT")
+    assert report["door"].startswith("blocked")
+    assert len(problems_of(report, asked)) >= 7
+
+
+async def run_canary(asked: dict[str, list[list[str]]]) -> dict[str, str]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-I", canary.__file__, json.dumps(asked)),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    output, _ = await process.communicate()
+    found: dict[str, str] = json.loads(output)
+    return found
+
+
+@needs_namespaces
+async def test_the_proof_holds_on_this_machine(tmp_path):
+    hidden = tmp_path / "secrets"
+    hidden.mkdir()
+    (hidden / "key").write_text("secret")
+    await prove_isolation(View((tmp_path,), (), (hidden,), tmp_path))
+
+
+@needs_namespaces
+async def test_a_socket_of_another_program_that_would_be_reachable_is_found(tmp_path):
+    """It lies where the program works: nothing hides it, so nothing is proven."""
+    other = tmp_path / "docker.sock"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(other))
+        listening.listen()
+        with pytest.raises(IsolationUnavailable, match=r"docker\.sock \(OUT: connected\)"):
+            await prove_isolation(View((tmp_path,), (), (), tmp_path))
+
+
+async def test_without_bubblewrap_the_text_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(IsolationUnavailable, match="install the package bubblewrap"):
+        await prove_isolation(View((tmp_path,)))
+
+
+async def test_a_bubblewrap_that_may_not_make_namespaces_is_told(tmp_path, monkeypatch):
+    refusing = tmp_path / "bwrap"
+    refusing.write_text(
+        "#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2\nexit 1\n"
+    )
+    refusing.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(IsolationUnavailable, match="No permissions to create new namespace"):
+        await prove_isolation(View((tmp_path,)))
+
+
+# --- the door -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def echo():
+    """Stands for the proxy: sends everything back until the other side has ended."""
+
+    async def serve(reader, writer):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def test_the_door_carries_bytes_both_ways_and_their_end(echo):
+    listening = socket.create_server(("127.0.0.1", 0))
+    port = listening.getsockname()[1]
+    door = Door(listening, f"127.0.0.1:{echo}")
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    sent = b"x" * 3_000_000
+    writer.write(sent)
+    writer.write_eof()
+    assert await reader.read(-1) == sent
+    writer.close()
+    await door.close()
+
+
+async def test_a_door_whose_proxy_is_gone_closes_what_comes():
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        gone = unused.getsockname()[1]
+    listening = socket.create_server(("127.0.0.1", 0))
+    door = Door(listening, f"127.0.0.1:{gone}")
+    reader, writer = await asyncio.open_connection(*listening.getsockname())
+    with pytest.raises(ConnectionError):
+        writer.write(b"x")
+        if not await reader.read(1):
+            raise ConnectionResetError
+    writer.close()
+    await door.close()
+
+
+async def test_a_closed_door_ends_what_is_open(echo):
+    listening = socket.create_server(("127.0.0.1", 0))
+    address = listening.getsockname()
+    door = Door(listening, f"127.0.0.1:{echo}")
+    reader, writer = await asyncio.open_connection(*address)
+    writer.write(b"ping")
+    assert await reader.readexactly(4) == b"ping"
+    await door.close()
+    with pytest.raises(ConnectionError):
+        if not await reader.read(1):
+            raise ConnectionResetError
+    writer.close()
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection(*address)
+
+
+def test_the_machine_of_this_test_has_a_filter():
+    assert filter_program(platform.machine())
+
+
+def test_what_runs_inside_first_needs_nothing_but_the_standard_library():
+    """It runs with -I, before the program, where our packages may not be seen."""
+    for module in ("inside", "canary"):
+        path = Path(canary.__file__).with_name(f"{module}.py")
+        code = f"import runpy, sys; sys.argv = ['x', '{{}}']; runpy.run_path({str(path)!r})"
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
