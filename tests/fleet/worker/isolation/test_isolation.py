@@ -145,7 +145,7 @@ def test_a_project_is_writable_and_a_home_is_not(tmp_path):
 
 def test_a_hidden_working_directory_is_refused(tmp_path):
     with pytest.raises(IsolationUnavailable, match="hidden from workers"):
-        make_view((tmp_path,), Path("/w"), tmp_path / "below", Path("/home/x"))
+        make_view((tmp_path,), Path("/w"), tmp_path / "below", Path("/h"))
 
 
 def test_a_hidden_directory_that_is_not_there_needs_no_hiding(tmp_path):
