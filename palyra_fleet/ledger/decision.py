@@ -162,8 +162,11 @@ class Decision:
     quarantines: int = 0
     reaped: bool = False
     """Every deadline up to `at_unix_ms` was dealt with."""
+    grants_ran_out: bool = False
+    """A grant was forgotten because of the time alone: that time must outlast a restart, or a clock
+    that was set back meanwhile would give the grant again."""
 
     @property
     def durable(self) -> bool:
         """Does it have to be written before anyone is told?"""
-        return bool(self.records or self.events)
+        return bool(self.records or self.events or self.grants_ran_out)

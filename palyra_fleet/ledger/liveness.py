@@ -69,6 +69,7 @@ def leases_to_stop(
 def reap(state: LedgerState, now_unix_ms: int) -> Decision:
     """Every expiry, missed heartbeat and drain deadline up to `now`."""
     draft = Draft(state, now_unix_ms)
+    grants_ran_out = False
     for kind, subject_id in state.deadlines.due(now_unix_ms):
         match kind:
             case DeadlineKind.LEASE:
@@ -79,8 +80,8 @@ def reap(state: LedgerState, now_unix_ms: int) -> Decision:
             case DeadlineKind.DRAIN:
                 _end_drain(draft, subject_id)
             case DeadlineKind.GRANT:
-                pass  # a grant that ran out is only forgotten, when the decision is applied
-    return replace(draft.finish(), reaped=True)
+                grants_ran_out = True  # it is only forgotten, when the decision is applied
+    return replace(draft.finish(), reaped=True, grants_ran_out=grants_ran_out)
 
 
 def _expire(draft: Draft, lease_id: str) -> None:

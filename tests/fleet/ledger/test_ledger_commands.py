@@ -358,3 +358,15 @@ def test_a_key_of_an_earlier_quarantine_is_never_a_new_key_again() -> None:
         )
     world.register(W1, 7_000, "fourth")
     world.do(world.manager.release(W1, "alice", "looked at", 8_000))
+
+
+def test_a_grant_that_runs_out_makes_the_time_durable() -> None:
+    """Otherwise a restart with a clock that was set back would give it again."""
+    world = LedgerWorld()
+    world.grant("run-1", 2_000)
+    (grant,) = world.manager.state.grants.values()
+    before = world.manager.reap(grant.expires_at_unix_ms - 1)
+    assert not before.durable
+    after = world.manager.reap(grant.expires_at_unix_ms)
+    assert after.durable
+    assert (after.records, after.events) == ((), ())
