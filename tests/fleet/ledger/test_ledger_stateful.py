@@ -66,8 +66,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.all_leases: dict[str, WorkerLease] = {}
         self.grant_ends: dict[str, int] = {}
         self.asked_at: dict[str, int] = {}
-        self.events = 0
-        self.durable_at = 0
+        self.events = self.durable_at = 0
 
     def make_store(self) -> FleetStore:
         return MemoryFleetStore(self.disk)
