@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from palyra_egress.audit.segments import DEFAULT_SEGMENT_BYTES
+from palyra_egress.credentials.settings import VAULT_ONLY, SecretSettings
 from palyra_egress.errors import OperatorMustAct
 from palyra_egress.installation import EgressNote, Installation
 from palyra_egress.proxy.egress_proxy import EgressProxy
@@ -51,6 +52,7 @@ class EmbeddedSettings:
     admin_port: int = 0
     hosts_file: Path | None = None
     extra_roots_file: Path | None = None
+    secrets: SecretSettings = VAULT_ONLY
     audit_segment_bytes: int = DEFAULT_SEGMENT_BYTES
     approvers_file: Path | None = None
 
@@ -124,6 +126,7 @@ def _proxy_settings(
         listen_port=settings.listen_port,
         hosts_file=settings.hosts_file,
         extra_roots_file=settings.extra_roots_file,
+        secrets=settings.secrets,
         audit_segment_bytes=settings.audit_segment_bytes,
         approvers_file=settings.approvers_file,
         forbidden=frozenset({(admin.hostname or "", admin.port or 0)}),

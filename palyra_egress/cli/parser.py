@@ -9,6 +9,7 @@ from pathlib import Path
 
 from palyra_egress.audit.segments import DEFAULT_SEGMENT_BYTES
 from palyra_egress.cli.policy_commands import add_policy_commands
+from palyra_egress.cli.secret_arguments import add_secret_arguments
 from palyra_egress.cli.vault_parser import add_vault
 
 type _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -132,6 +133,7 @@ def _add_proxy_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--extra-roots", type=Path, metavar="PEM", help="CAs to trust upstream beside the public"
     )
+    add_secret_arguments(parser)
 
 
 def _mebibytes(text: str) -> int:

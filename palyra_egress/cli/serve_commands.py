@@ -6,6 +6,7 @@ import signal
 from argparse import Namespace
 from pathlib import Path
 
+from palyra_egress.cli.secret_arguments import secrets_of
 from palyra_egress.embedded import EmbeddedSettings, embedded
 from palyra_egress.installation import Installation
 from palyra_egress.policy.load import load_policy_file
@@ -45,6 +46,7 @@ async def _up(arguments: Namespace) -> int:
         admin_port=admin_port,
         hosts_file=arguments.hosts_file,
         extra_roots_file=arguments.extra_roots,
+        secrets=secrets_of(arguments),
         audit_segment_bytes=arguments.audit_segment_bytes,
         approvers_file=arguments.approvers,
     )
@@ -81,6 +83,7 @@ async def _serve_proxy(arguments: Namespace) -> int:
             listen_port=port,
             hosts_file=arguments.hosts_file,
             extra_roots_file=arguments.extra_roots,
+            secrets=secrets_of(arguments),
             approvers_file=arguments.approvers,
             forbidden=frozenset(arguments.forbid),
             audit_segment_bytes=arguments.audit_segment_bytes,

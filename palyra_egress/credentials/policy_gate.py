@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from palyra_egress.credentials.binding import SecretRef, SecretSource
-from palyra_egress.credentials.sources import SecretSettings
+from palyra_egress.credentials.settings import SecretSettings
 from palyra_egress.credentials.vault_file import VaultFile
 from palyra_egress.credentials.vault_format import VaultError
 from palyra_egress.policy.compile import CompiledPolicy

@@ -12,7 +12,6 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -22,14 +21,12 @@ from palyra_egress.credentials.binding import (
     SecretValue,
 )
 from palyra_egress.credentials.held import Findings, Held, SecretUnusable, secret_of
-from palyra_egress.credentials.kv_client import KvSettings
 from palyra_egress.credentials.kv_source import KvSource
 from palyra_egress.credentials.secret_files import SecretDirectory
+from palyra_egress.credentials.settings import SecretSettings
 from palyra_egress.credentials.vault_file import VaultFile
 from palyra_egress.credentials.vault_source import VaultSource
-from palyra_egress.errors import OperatorMustAct
 from palyra_egress.policy.compile import CompiledPolicy
-from palyra_fleet.wire.sealing import ENVIRONMENT_NAME
 
 LOCAL_MAX_AGE_MS: Final = 30_000
 REFRESH_EVERY_S: Final = 0.5
@@ -37,35 +34,6 @@ REFRESH_EVERY_S: Final = 0.5
 _log = logging.getLogger(__name__)
 
 type Names = Mapping[SecretSource, frozenset[str]]
-
-
-@dataclass(frozen=True, slots=True)
-class SecretSettings:
-    """Which sources policies may name besides the sealed vault of the state directory.
-
-    `directory` holds mounted files. `environment_names` are the variables that may be named; they
-    are read once, at start. `master_key_file` is where the vault's key lies, if not beside it.
-    """
-
-    master_key_file: Path | None = None
-    directory: Path | None = None
-    environment_names: frozenset[str] = frozenset()
-    kv: KvSettings | None = None
-
-    @property
-    def allowed(self) -> frozenset[SecretSource]:
-        """The sources that are configured. The vault always is."""
-        is_configured = {
-            SecretSource.VAULT: True,
-            SecretSource.FILE: self.directory is not None,
-            SecretSource.ENV: bool(self.environment_names),
-            SecretSource.KV: self.kv is not None,
-        }
-        return frozenset(source for source in SecretSource if is_configured[source])
-
-
-class SecretSettingsRefused(OperatorMustAct):
-    """A source of secrets is set up in a way that cannot work."""
 
 
 class SecretSources:
@@ -79,10 +47,6 @@ class SecretSources:
         now_unix_ms: Callable[[], int],
         environment: Mapping[str, str] = os.environ,
     ) -> None:
-        if ENVIRONMENT_NAME in settings.environment_names:
-            raise SecretSettingsRefused(
-                f"{ENVIRONMENT_NAME} is the key of the vault and never a credential"
-            )
         self.version = 0
         self._settings = settings
         self._now_ms = now_monotonic_ms

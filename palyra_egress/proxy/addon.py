@@ -17,6 +17,7 @@ from mitmproxy.addonmanager import Loader
 from mitmproxy.proxy import mode_servers
 from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 
+from palyra_egress.credentials.settings import KvChoices, secret_settings
 from palyra_egress.proxy.egress_proxy import Enforcement, guard_factory
 from palyra_egress.proxy.handler import EnforcingHandler
 from palyra_egress.proxy.master import LOCKED_OPTIONS
@@ -32,6 +33,14 @@ OPTIONS: Final = {
     "palyra_forbid": "IP:PORT pairs (commas between) that are never a target, as the admin API.",
     "palyra_approvers": "Who must have signed the policy, outside its folder; empty for nobody.",
     "palyra_extra_roots": "CAs (PEM) to trust upstream beside the public ones; empty for none.",
+    "palyra_master_key_file": "The vault's master key; empty for the one in the state directory.",
+    "palyra_secrets_dir": "Mounted files that policies name as file:NAME; empty for none.",
+    "palyra_secret_env": "Variables (commas between) that policies may name as env:NAME.",
+    "palyra_kv_url": "HashiCorp Vault, for kv: references; empty for none.",
+    "palyra_kv_token_file": "The token for it, read again on change.",
+    "palyra_kv_ca": "CAs (PEM) to trust for it; empty for the public ones.",
+    "palyra_kv_namespace": "Its namespace; empty for none.",
+    "palyra_kv_v1_mounts": "Its mounts (commas between) that are KV version 1.",
 }
 _REQUIRED: Final = ("palyra_state_dir", "palyra_policy", "palyra_fleet_socket", "palyra_proxy_id")
 _ALSO_LOCKED: Final[dict[str, object]] = {
@@ -138,20 +147,39 @@ def _settings() -> ProxySettings:
     missing = [name for name in _REQUIRED if not values[name]]
     if missing:
         raise ValueError(f"set {', '.join(missing)} with --set NAME=VALUE")
-    hosts, roots = values["palyra_hosts_file"], values["palyra_extra_roots"]
-    approvers = values["palyra_approvers"]
     return ProxySettings(
         state_dir=Path(values["palyra_state_dir"]),
         policy_file=Path(values["palyra_policy"]),
         fleet_socket=Path(values["palyra_fleet_socket"]),
         proxy_id=values["palyra_proxy_id"],
-        hosts_file=Path(hosts) if hosts else None,
-        extra_roots_file=Path(roots) if roots else None,
-        approvers_file=Path(approvers) if approvers else None,
-        forbidden=frozenset(_pair(text) for text in values["palyra_forbid"].split(",") if text),
+        hosts_file=_path(values["palyra_hosts_file"]),
+        extra_roots_file=_path(values["palyra_extra_roots"]),
+        approvers_file=_path(values["palyra_approvers"]),
+        forbidden=frozenset(_pair(text) for text in _words(values["palyra_forbid"])),
+        secrets=secret_settings(
+            _path(values["palyra_master_key_file"]),
+            _path(values["palyra_secrets_dir"]),
+            _words(values["palyra_secret_env"]),
+            KvChoices(
+                values["palyra_kv_url"] or None,
+                _path(values["palyra_kv_token_file"]),
+                _path(values["palyra_kv_ca"]),
+                values["palyra_kv_namespace"] or None,
+                frozenset(_words(values["palyra_kv_v1_mounts"])),
+            ),
+        ),
     )
 
 
+def _path(text: str) -> Path | None:
+    return Path(text) if text else None
+
+
+def _words(text: str) -> list[str]:
+    """What stands between commas."""
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
 def _pair(text: str) -> tuple[str, int]:
-    address, _, port = text.strip().rpartition(":")
+    address, _, port = text.rpartition(":")
     return address.removeprefix("[").removesuffix("]"), int(port)

@@ -13,12 +13,8 @@ import pytest
 from palyra_egress.credentials.binding import SecretLookup, SecretRef, SecretSource
 from palyra_egress.credentials.kv_client import KvSettings
 from palyra_egress.credentials.policy_gate import SecretGate
-from palyra_egress.credentials.sources import (
-    LOCAL_MAX_AGE_MS,
-    SecretSettings,
-    SecretSettingsRefused,
-    SecretSources,
-)
+from palyra_egress.credentials.settings import SecretSettings
+from palyra_egress.credentials.sources import LOCAL_MAX_AGE_MS, SecretSources
 from palyra_egress.credentials.vault_file import VaultFile
 from palyra_egress.policy.compile import CompiledPolicy
 from palyra_egress.policy.live import EveryGate, PolicyFile
@@ -177,12 +173,6 @@ async def test_a_variable_is_read_once_and_only_if_it_is_listed(world: World) ->
         other: "the variable is not listed",
         unset: "the variable is not set",
     }
-
-
-def test_the_vaults_own_key_is_never_a_credential(tmp_path: Path) -> None:
-    settings = SecretSettings(environment_names=frozenset({"PALYRA_MASTER_KEY"}))
-    with pytest.raises(SecretSettingsRefused, match="never a credential"):
-        SecretSources(tmp_path, settings, lambda: 0, lambda: 0)
 
 
 async def test_what_was_not_confirmed_for_long_is_gone_by_itself(world: World) -> None:
