@@ -52,7 +52,7 @@ class EmbeddedSettings:
     admin_port: int = 0
     hosts_file: Path | None = None
     extra_roots_file: Path | None = None
-    secrets: SecretSettings = VAULT_ONLY
+    secret_sources: SecretSettings = VAULT_ONLY
     audit_segment_bytes: int = DEFAULT_SEGMENT_BYTES
     approvers_file: Path | None = None
 
@@ -126,7 +126,7 @@ def _proxy_settings(
         listen_port=settings.listen_port,
         hosts_file=settings.hosts_file,
         extra_roots_file=settings.extra_roots_file,
-        secrets=settings.secrets,
+        secret_sources=settings.secret_sources,
         audit_segment_bytes=settings.audit_segment_bytes,
         approvers_file=settings.approvers_file,
         forbidden=frozenset({(admin.hostname or "", admin.port or 0)}),

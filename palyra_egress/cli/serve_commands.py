@@ -46,7 +46,7 @@ async def _up(arguments: Namespace) -> int:
         admin_port=admin_port,
         hosts_file=arguments.hosts_file,
         extra_roots_file=arguments.extra_roots,
-        secrets=secrets_of(arguments),
+        secret_sources=secrets_of(arguments),
         audit_segment_bytes=arguments.audit_segment_bytes,
         approvers_file=arguments.approvers,
     )
@@ -83,7 +83,7 @@ async def _serve_proxy(arguments: Namespace) -> int:
             listen_port=port,
             hosts_file=arguments.hosts_file,
             extra_roots_file=arguments.extra_roots,
-            secrets=secrets_of(arguments),
+            secret_sources=secrets_of(arguments),
             approvers_file=arguments.approvers,
             forbidden=frozenset(arguments.forbid),
             audit_segment_bytes=arguments.audit_segment_bytes,

@@ -9,6 +9,7 @@ its server allows, is gone; `version` grows with every change of what is held; n
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -30,6 +31,7 @@ from palyra_egress.policy.compile import CompiledPolicy
 
 LOCAL_MAX_AGE_MS: Final = 30_000
 REFRESH_EVERY_S: Final = 0.5
+FOLLOW_WAIT_S: Final = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -82,6 +84,12 @@ class SecretSources:
                 found.append(held.value)
         return tuple(found)
 
+    @property
+    def problem(self) -> str | None:
+        """What is not available, for people; None if everything that the policy names is."""
+        found = [f"{ref}: {text}" for ref, text in sorted(self.problems.items())]
+        return "; ".join(found) or None
+
     # --- bringing the memory up to date -----------------------------------------------------------
 
     def want(self, policy: CompiledPolicy) -> None:
@@ -93,8 +101,9 @@ class SecretSources:
             self._kv.want(self._names.get(SecretSource.KV, frozenset()))
         self._settle()
 
-    async def follow(self, policy: CompiledPolicy) -> None:
-        """As `want`, just before a policy is put in force while others are served."""
+    async def follow(self, policy: CompiledPolicy, wait_s: float = FOLLOW_WAIT_S) -> None:
+        """As `want`, just before a policy is put in force while others are served. The KV server
+        is waited for a moment only: a policy may have to stop something."""
         async with self._reading:
             self._names = _names_of(policy)
             self._local, self._local_problems = await asyncio.to_thread(
@@ -102,7 +111,9 @@ class SecretSources:
             )
             if self._kv is not None:
                 self._kv.want(self._names.get(SecretSource.KV, frozenset()))
-                await self._kv.step()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait_s):
+                        await self._kv.step()
             self._settle()
 
     async def refresh(self) -> None:

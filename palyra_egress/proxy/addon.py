@@ -156,7 +156,7 @@ def _settings() -> ProxySettings:
         extra_roots_file=_path(values["palyra_extra_roots"]),
         approvers_file=_path(values["palyra_approvers"]),
         forbidden=frozenset(_pair(text) for text in _words(values["palyra_forbid"])),
-        secrets=secret_settings(
+        secret_sources=secret_settings(
             _path(values["palyra_master_key_file"]),
             _path(values["palyra_secrets_dir"]),
             _words(values["palyra_secret_env"]),

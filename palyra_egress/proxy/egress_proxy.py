@@ -22,6 +22,8 @@ from palyra_egress.audit.entries import policy_entry
 from palyra_egress.audit.log import AuditLog, AuditUnavailable
 from palyra_egress.clock import now_monotonic_ms, now_unix_ms, now_utc
 from palyra_egress.credentials.binding import SecretLookup
+from palyra_egress.credentials.policy_gate import SecretGate
+from palyra_egress.credentials.sources import SecretSources
 from palyra_egress.destination.resolver import (
     Resolver,
     StaticResolver,
@@ -30,10 +32,10 @@ from palyra_egress.destination.resolver import (
 )
 from palyra_egress.errors import OperatorMustAct
 from palyra_egress.policy.compile import CompiledPolicy
-from palyra_egress.policy.live import PolicyFile
+from palyra_egress.policy.live import EveryGate, PolicyFile, PolicyGate
 from palyra_egress.policy.policy_diff import policy_change
 from palyra_egress.proxy.bindings import BindingView
-from palyra_egress.proxy.core import NO_SECRETS, Clocks, EnforcementCore, Phase
+from palyra_egress.proxy.core import Clocks, EnforcementCore, Phase
 from palyra_egress.proxy.evidence import EvidenceSpool, SpoolUnavailable
 from palyra_egress.proxy.fleet_link import FleetLink
 from palyra_egress.proxy.guard import ConnectionGuard
@@ -78,21 +80,28 @@ class Enforcement:
     authority: InterceptionAuthority
     link: FleetLink
     policy_file: PolicyFile
+    sources: SecretSources | None = None
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     @classmethod
-    def open(cls, settings: ProxySettings, secrets: SecretLookup = NO_SECRETS) -> Self:
-        """Open keys, CA, policy, audit log and spool. Phase STARTING: everything is refused."""
+    def open(cls, settings: ProxySettings, secrets: SecretLookup | None = None) -> Self:
+        """Open keys, CA, policy, secrets, audit log and spool. Phase STARTING: everything is
+        refused. Secrets are those of the settings, unless a lookup is given."""
         check_environment()
         settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         key = SigningKey.load_or_create(settings.key_file)
         authority = InterceptionAuthority.load_or_create(settings.ca_dir, now_utc())
         extra_roots = settings.extra_roots_file.read_bytes() if settings.extra_roots_file else b""
         authority.write_bundle(extra_roots)
-        policy_file = PolicyFile(settings.policy_file, _gate(settings))
+        lookup = _sources(settings) if secrets is None else secrets
+        sources = lookup if isinstance(lookup, SecretSources) else None
+        gates = _gates(settings, with_secrets=sources is not None)
+        policy_file = PolicyFile(settings.policy_file, EveryGate(*gates))
         policy = policy_file.poll()
         if policy is None:
             raise PolicyRefused(policy_file.problem or "the policy could not be read")
+        if sources is not None:
+            sources.want(policy)
         resolver = _resolver(settings)
         core = EnforcementCore(
             proxy_id=settings.proxy_id,
@@ -102,7 +111,7 @@ class Enforcement:
             spool=EvidenceSpool.open(settings.spool_dir, settings.proxy_id, key),
             resolver=resolver,
             clocks=Clocks(now_unix_ms, now_monotonic_ms),
-            secrets=secrets,
+            secrets=lookup,
         )
         table = core.connections
         table.max_connections = min(table.max_connections, room_for_connections())
@@ -116,7 +125,7 @@ class Enforcement:
             receipts=ReceiptIssuer(key, settings.proxy_id),
         )
         link = FleetLink(core, ProxyClient(settings.fleet_socket, key))
-        return cls(settings, core, parts, authority, link, policy_file)
+        return cls(settings, core, parts, authority, link, policy_file, sources)
 
     def begin(self, listening: frozenset[tuple[str, int]]) -> None:
         """Start the background tasks and become READY. `listening` joins the forbidden targets."""
@@ -125,6 +134,8 @@ class Enforcement:
         self._spawn(self.link.deliver_evidence(), "deliver evidence")
         self._spawn(self._keep_audit(), "keep the audit log")
         self._spawn(self._poll_policy(), "watch the policy file")
+        if self.sources is not None:
+            self._spawn(self.sources.keep(), "keep the secrets")
         self._spawn(self._expire(), "expire bindings")
         self._spawn(self._count_unanswered(), "count unanswered strangers")
         self.core.phase = Phase.READY
@@ -138,6 +149,7 @@ class Enforcement:
             "view": refusal.value if refusal is not None else "ok",
             "evidence": self.link.evidence_problem or "ok",
             "audit": self.core.audit.problem or "ok",
+            "secrets": "ok" if self.sources is None else self.sources.problem or "ok",
         }
 
     def refuse_everything(self) -> None:
@@ -157,6 +169,8 @@ class Enforcement:
         except (FleetError, SpoolUnavailable):
             _log.warning("%d pieces of evidence wait in the spool", len(self.core.spool.pending))
         await self.link.client.close()
+        if self.sources is not None:
+            await self.sources.close()
         self.core.resolver.close()
         self.core.spool.close()
         self._close_audit()
@@ -217,6 +231,8 @@ class Enforcement:
 
     async def _put_in_force(self, policy: CompiledPolicy) -> None:
         """Swap the policy in one step; what it opens is told loudly and stands in the audit log."""
+        if self.sources is not None:
+            await self.sources.follow(policy)
         before = self.core.service.policy
         change = await asyncio.to_thread(policy_change, before, policy)
         try:
@@ -264,7 +280,7 @@ class EgressProxy:
         cls,
         settings: ProxySettings,
         make_guard: GuardFactory | None = None,
-        secrets: SecretLookup = NO_SECRETS,
+        secrets: SecretLookup | None = None,
     ) -> Self:
         """Open, listen, and become ready. `make_guard` exists so that faults can be injected."""
         enforcement = Enforcement.open(settings, secrets)
@@ -296,10 +312,19 @@ def guard_factory(parts: GuardParts) -> GuardFactory:
     return make
 
 
-def _gate(settings: ProxySettings) -> ApprovalGate | None:
-    if settings.approvers_file is None:
-        return None
-    return ApprovalGate(settings.policy_file, settings.approvers_file, settings.state_dir)
+def _gates(settings: ProxySettings, with_secrets: bool) -> list[PolicyGate]:
+    """What a good policy must pass; the one that remembers what it let pass stands last."""
+    gates: list[PolicyGate] = []
+    if with_secrets:
+        gates.append(SecretGate(settings.state_dir, settings.secret_sources))
+    if settings.approvers_file is not None:
+        approvers = settings.approvers_file
+        gates.append(ApprovalGate(settings.policy_file, approvers, settings.state_dir))
+    return gates
+
+
+def _sources(settings: ProxySettings) -> SecretSources:
+    return SecretSources(settings.state_dir, settings.secret_sources, now_monotonic_ms, now_unix_ms)
 
 
 def _resolver(settings: ProxySettings) -> Resolver:

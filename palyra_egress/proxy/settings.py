@@ -15,8 +15,8 @@ class ProxySettings:
     /etc/hosts and is asked before the resolver. `extra_roots_file` (PEM) is trusted upstream beside
     the public roots. `approvers_file`, where given, says who must have signed a policy before it is
     put in force. `forbidden` are (address, port) pairs that no rule may reach: the fleet's
-    listeners; the proxy adds its own. `secrets` says where bound credentials come from. The audit
-    log goes on in a new file after `audit_segment_bytes`, or a little later.
+    listeners; the proxy adds its own. `secret_sources` says where bound credentials come
+    from. The audit log goes on in a new file after `audit_segment_bytes`, or a little later.
     """
 
     state_dir: Path
@@ -32,7 +32,7 @@ class ProxySettings:
     max_view_age_ms: int = 5_000
     drain_s: float = 2.0
     audit_segment_bytes: int = DEFAULT_SEGMENT_BYTES
-    secrets: SecretSettings = VAULT_ONLY
+    secret_sources: SecretSettings = VAULT_ONLY
 
     @property
     def key_file(self) -> Path:

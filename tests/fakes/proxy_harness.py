@@ -191,7 +191,7 @@ async def proxy_harness(
     extra_roots: Path | None = None,
     make_guard: GuardFactory | None = None,
     inject: Injection | None = None,
-    secrets: SecretLookup = NO_SECRETS,
+    secrets: SecretLookup | None = NO_SECRETS,
     **settings: Any,
 ) -> AsyncIterator[Harness]:
     """A running proxy with one live lease of profile `test`, and one of another worker."""

@@ -20,7 +20,7 @@ from palyra_egress.policy.compile import CompiledPolicy
 from palyra_egress.policy.live import EveryGate, PolicyFile
 from palyra_egress.policy.load import load_policy
 from tests.egress.credentials.moving_time import MovingTime
-from tests.fakes.kv_server import TOKEN, KvServer, kv_server, status
+from tests.fakes.kv_server import TOKEN, KvServer, kv_server, silent, status
 
 VAULT = SecretRef(SecretSource.VAULT, "global/token")
 FILE = SecretRef(SecretSource.FILE, "token")
@@ -190,6 +190,15 @@ async def test_a_server_that_is_down_holds_up_nobody(world: World) -> None:
     await world.sources.follow(policy(*ALL))
     assert [world.value(ref) for ref in ALL] == ["vault-SECRET", "file-SECRET", "env-SECRET", None]
     assert world.sources.problems == {KV: "the server is sealed or down (503)"}
+
+
+async def test_a_server_that_is_silent_holds_back_no_policy(world: World) -> None:
+    world.server.fault = silent
+    await world.sources.follow(policy(FILE, KV), wait_s=0.05)
+    assert (world.value(FILE), world.value(KV)) == ("file-SECRET", None)
+    world.server.fault = None
+    await world.sources.follow(policy(FILE, KV))  # what was not answered is still due
+    assert world.value(KV) == "kv-SECRET"
 
 
 async def test_kept_sources_follow_their_files_and_their_server(world: World) -> None:
