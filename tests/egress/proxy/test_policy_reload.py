@@ -81,8 +81,8 @@ async def test_a_change_that_too_few_approved_keeps_the_last_good_policy_in_forc
         team.policy.write_text(policy(1, 2))
         team.approve(2, "ada", "cem")
         (directory / "policy.yaml.approvals").write_bytes(team.approvals.read_bytes())
-        await until(lambda: harness.proxy.enforcement.problems()["policy"] == "ok")
-        assert harness.core.service.policy_digest != good
+        await until(lambda: harness.core.service.policy_digest != good)
+        assert harness.proxy.enforcement.problems()["policy"] == "ok"
 
 
 async def test_without_enough_approvals_the_proxy_does_not_start(tmp_path: Path) -> None:
