@@ -8,6 +8,7 @@ import pytest
 from ulid import ULID
 
 from palyra_egress.embedded import Embedded, EmbeddedSettings, embedded
+from palyra_egress.facts import write_digest
 from palyra_egress.installation import Installation
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.models import EnrolKeyRequest, ReferenceValues, WorkspaceScopeModel
@@ -15,6 +16,8 @@ from palyra_fleet.worker.launcher import Launcher, WorkerIdentity, measure
 from palyra_fleet.worker.lease_check import LeaseCheck, LeaseNotKnown, wait_until_known
 from palyra_fleet.worker.session import SessionSettings, WorkerSession
 from palyra_fleet.worker.timekeeper import LoopTime
+from tests.fakes.proxy_harness import basic, read_reply
+from tests.fakes.raw_http import open_connection
 from tests.fakes.worker_bench import GRANT, RUN_ID
 
 POLICY = "version: 1\nname: none\nrules: []\nprofiles:\n  default: []\n"
@@ -22,9 +25,12 @@ SCOPE = WorkspaceScopeModel(workspace_root="/srv/run", allowed_paths=("/srv/run"
 
 
 @pytest.fixture
-async def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Embedded]:
+async def place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> AsyncIterator[Embedded]:
+    """`request.param`: another policy."""
     policy = tmp_path / "policy.yaml"
-    policy.write_text(POLICY)
+    policy.write_text(getattr(request, "param", POLICY))
     monkeypatch.setenv("PALYRA_HOME", str(tmp_path / "home"))
     installation = Installation.of_environment()
     async with embedded(installation, EmbeddedSettings(policy_file=policy)) as running:
@@ -85,3 +91,51 @@ async def test_another_secret_is_not_the_lease(place: Embedded) -> None:
             await wait_until_known(
                 place.note.proxy, lease.lease_id, "x" * 43, LoopTime(), within_ms=1
             )
+
+
+def demanding(what: str) -> str:
+    return f"version: 1\nname: d\nprofiles: {{default: {{rules: [], requires: {{{what}}}}}}}\n"
+
+
+_IMAGE = write_digest(measure("/bin/sh").image_digest_sha256)
+_ARTIFACT = write_digest(measure("/bin/sh").artifact.digest_sha256)
+_MET = "egress.host_not_allowed"  # the profile holds, and has no rule
+_UNMET = "egress.profile_requirements"
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        (demanding("binding_level: observed"), _MET),
+        (demanding("binding_level: enforced"), _UNMET),
+        (demanding(f"image_digests: ['{_IMAGE}'], artifact_digests: ['{_ARTIFACT}']"), _MET),
+        (demanding(f"image_digests: ['{_ARTIFACT}']"), _UNMET),
+        (demanding("capabilities: [gpu]"), _UNMET),
+    ],
+    indirect=["place"],
+)
+async def test_a_profile_holds_for_what_the_fleet_verified_also_after_a_new_proof(
+    place: Embedded, reason: str
+) -> None:
+    async with await opened(place) as session:
+        lease = await session.take_lease(RUN_ID, SCOPE, 60_000)
+        await session.start_lease()
+        await wait_until_known(
+            place.note.proxy, lease.lease_id, lease.egress_secret, LoopTime(), within_ms=2_000
+        )
+
+        async def told() -> str:
+            reader, writer = await open_connection(f"http://{place.note.proxy}")
+            credentials = basic(lease.lease_id, lease.egress_secret)
+            writer.write(
+                "CONNECT api.example:443 HTTP/1.1\r\nHost: api.example:443\r\n"
+                f"Proxy-Authorization: {credentials}\r\n\r\n".encode()
+            )
+            reply = await read_reply(reader)
+            writer.close()
+            assert reply is not None and reply.status == 403
+            return reply.reason
+
+        assert await told() == reason
+        await session._standing.prove_again()
+        assert await told() == reason
