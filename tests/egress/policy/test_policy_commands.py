@@ -87,6 +87,43 @@ def test_explain_names_the_rule_its_line_and_its_owner(
     assert json.loads(capsys.readouterr().out)["steps"][0]["name"] == "request"
 
 
+RELEASE = "sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"
+
+
+def test_explain_takes_facts_and_says_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["explain", "https://packages.example/x", "--profile", "release", *AT]
+    asked += ["--policy", str(POLICIES / "ci-job.yaml")]
+    observed = {"binding_level": "observed"}
+    assert run_policy(*asked, "--facts", json.dumps(observed)) == 1
+    told = capsys.readouterr().out
+    assert f"artifact_digest: one of {RELEASE}; seen: not known" in told
+    assert "egress.profile_requirements" in told
+    assert run_policy(*asked, "-o", "json") == 1
+    unmet = json.loads(capsys.readouterr().out)["unmet"]
+    assert unmet[0] == {"fact": "binding_level", "expected": "at least observed", "seen": "none"}
+    facts = json.dumps({**observed, "artifact_digest": RELEASE})
+    assert run_policy(*asked, "--facts", facts) == 0
+    assert "allowed if every address" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        ("enforced", "expected a JSON object"),
+        ("[]", "expected a JSON object"),
+        ('{"binding_lvel": "observed"}', "did you mean 'binding_level'?"),
+        ('{"binding_level": "observd"}', "one of none, claimed, observed, enforced"),
+        ('{"image_digest": "latest"}', "image_digest is not sha256: and 64"),
+    ],
+)
+def test_explain_refuses_what_is_no_fact(
+    capsys: pytest.CaptureFixture[str], facts: str, told: str
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        run_policy("explain", "https://a.example/", "--policy", AGENT, "--facts", facts)
+    assert left.value.code == 2 and told in capsys.readouterr().err
+
+
 CASES = [
     ({"method": "GET", "url": "https://git.example/acme/x"}, "allow", "allowed"),
     ({"method": "CONNECT", "url": "git.example:443"}, "allow", "allowed"),

@@ -18,7 +18,6 @@ from palyra_egress.policy.json_schema import policy_schema
 from palyra_egress.policy.load import load_policy
 from palyra_egress.policy.policy_diff import diff_policies
 from palyra_egress.policy.policy_format import format_policy
-from palyra_egress.policy.policy_lint import lint
 from palyra_egress.policy.requirements import Requirements
 from palyra_egress.policy.schema import effective_limits
 from palyra_egress.request import EgressRequest, Requester
@@ -346,83 +345,6 @@ def test_no_limit_that_holds_is_above_one_that_rule_or_profile_sets(
         found = getattr(holds, name)
         set_ones = [one for one in (getattr(rule, name), getattr(own, name)) if one is not None]
         assert found == (min(set_ones) if set_ones else getattr(file, name))
-
-
-# --- comparing and linting ----------------------------------------------------------------------
-
-
-def _kinds(before: str, after: str, more: str = "", more_before: str = "") -> list[str]:
-    old, new = profile(before, more_before), profile(after, more)
-    return [change.kind.value for change in diff_policies(old.spec, new.spec)]
-
-
-LEVEL, ENOUGH = "requires: {binding_level: enforced}", "requires: {binding_level: observed}"
-ONE = f"requires: {{image_digests: ['sha256:{A}']}}"
-TWO = f"requires: {{image_digests: ['sha256:{A}', 'sha256:{B}']}}"
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "kinds"),
-    [
-        (LEVEL, "limits: {}", ["newly_allowed"]),
-        (LEVEL, ENOUGH, ["newly_allowed"]),
-        (ONE, TWO, ["newly_allowed"]),
-        ("limits: {}", LEVEL, ["newly_refused"]),
-        (ENOUGH, LEVEL, ["newly_refused"]),
-        (TWO, ONE, ["newly_refused"]),
-        (ONE, LEVEL, ["newly_allowed", "newly_refused"]),
-        ("requires: {image_digests: []}", ONE, ["newly_allowed"]),
-        ("limits: {bytes_per_hour: 5}", "limits: {bytes_per_hour: 6}", ["loosened"]),
-        ("limits: {bytes_per_hour: 5}", "limits: {}", ["loosened"]),
-        ("limits: {}", "limits: {request_bytes_per_hour: 6}", ["tightened"]),
-        ("limits: {requests_per_minute: 5}", "limits: {requests_per_minute: 4}", ["tightened"]),
-        ("limits: {max_request_bytes: 5}", "limits: {max_request_bytes: 6}", ["loosened"]),
-        ("limits: {max_request_bytes: 5}", "limits: {}", ["loosened"]),
-        (f"{ONE}, limits: {{bytes_per_hour: 5}}", "limits: {}", ["newly_allowed", "loosened"]),
-    ],
-)
-def test_dropping_a_demand_or_raising_a_limit_is_a_widening(
-    before: str, after: str, kinds: list[str]
-) -> None:
-    found = _kinds(before, after)
-    assert list(dict.fromkeys(found)) == kinds
-
-
-def test_a_newly_allowed_line_says_for_whom_it_was_before() -> None:
-    old, new = profile(LEVEL), profile(ENOUGH)
-    told = diff_policies(old.spec, new.spec)[0].what
-    assert "requires binding_level at least observed" in told
-    assert "in the old policy only for workers with binding_level at least enforced" in told
-
-
-def test_dropping_a_demand_of_a_policy_that_observes_is_told_as_that_too() -> None:
-    kinds = _kinds(LEVEL, "limits: {}", "mode: observe\n", "mode: observe\n")
-    assert kinds == ["newly_allowed", "newly_observed"]
-    assert (
-        _kinds("limits: {}", LEVEL, "mode: observe\n", "mode: observe\n") == ["newly_refused"] * 2
-    )
-
-
-def test_a_rate_of_the_file_is_compared() -> None:
-    assert _kinds("limits: {}", "limits: {}", "", "limits: {bytes_per_hour: 7}\n") == ["loosened"]
-
-
-def _codes(given_policy: CompiledPolicy) -> set[str]:
-    return {finding.code for finding in lint(given_policy, 0)}
-
-
-def test_the_linter_finds_demands_nobody_meets_and_limits_nobody_reaches() -> None:
-    assert "requirement_unmeetable" in _codes(profile("requires: {image_digests: []}"))
-    assert "requirement_unmeetable" not in _codes(profile(ONE))
-    more = "limits: {requests_per_minute: 5, max_response_bytes: 5}\n"
-    assert "limit_never_reached" in _codes(profile("limits: {requests_per_minute: 5}", more))
-    assert "limit_never_reached" not in _codes(profile("limits: {requests_per_minute: 4}", more))
-    assert "limit_never_reached" not in _codes(profile("limits: {max_response_bytes: 9}", more))
-    in_rule = RULE.replace("]}]", "], limits: {bytes_per_hour: 9}}]")
-    assert "limit_never_reached" in _codes(profile("limits: {bytes_per_hour: 9}", rule=in_rule))
-    assert "profile_allows_nothing" in _codes(profile("limits: {bytes_per_hour: 0}"))
-    empty = policy(f"{RULE}profiles: {{p: {{rules: []}}, q: [r]}}\n")
-    assert "profile_empty" in _codes(empty)
 
 
 def test_schema_and_reader_take_both_forms_of_a_profile() -> None:
