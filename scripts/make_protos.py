@@ -2,7 +2,8 @@
 
 `protoc` names Python modules after proto files, which would put a package called `palyra` beside
 ours. So the modules are written flat into our package, and the names in them follow: the imports,
-and the module that messages say they come from. Nothing else is changed. With a folder as argument
+and the module that messages say they come from. `grpc` is taken from where it is loaded as we need
+it. Nothing else is changed. With a folder as argument
 it writes there instead, which is how a test sees whether the committed code is what this makes.
 """
 
@@ -22,6 +23,7 @@ PACKAGE_DOCSTRING = (
 SERVICE_LESS = "common_pb2_grpc.py"
 
 _IMPORT = re.compile(r"^from palyra\.\w+\.v1 import ", re.MULTILINE)
+_GRPC = re.compile(r"^import grpc$", re.MULTILINE)
 _MODULE = re.compile(r"'palyra\.\w+\.v1\.(\w+_pb2)'")
 
 
@@ -39,6 +41,7 @@ def generate(into: Path) -> None:
 
 
 def _ours(text: str) -> str:
+    text = _GRPC.sub("from palyra_fleet.wire.grpc_runtime import grpc", text)
     text = _IMPORT.sub(f"from {PACKAGE} import ", text)
     return _MODULE.sub(rf"'{PACKAGE}.\1'", text)
 

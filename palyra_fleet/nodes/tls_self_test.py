@@ -1,0 +1,202 @@
+"""A test at every start: does TLS here refuse what it must, and accept what it should?
+
+A server is made for it the way the listeners are, with a throwaway authority, on a free loopback
+port, with one method that says yes. Real handshakes then try it: a good certificate must get
+through; none, another authority's, an expired one, one not valid yet, TLS 1.2, and a resumed
+session must not. What a library silently stopped to check would be seen here, before any node is
+served. What TLS does not look at (profile of the leaf, revocation) is the gate's and has tests.
+"""
+
+import asyncio
+import socket
+import ssl
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from palyra_fleet.clock import now_unix_ms
+from palyra_fleet.identity import certificate_profiles as profiles
+from palyra_fleet.identity.authority import ServerIdentity
+from palyra_fleet.nodes.peer import peer_of
+from palyra_fleet.nodes.server_certificate import ServerCertificate
+from palyra_fleet.wire.grpc_runtime import grpc
+
+_DEVICE: Final = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
+_HOUR_MS: Final = 3_600_000
+_WITHIN_S: Final = 10.0
+_METHOD: Final = "/palyra.selftest/Ask"
+_SERVER_NAME: Final = "palyrad-node-rpc"
+
+
+class TlsUnsound(Exception):
+    """TLS of this installation does not refuse what it must; nothing is served."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Authority:
+    """A throwaway root."""
+
+    now_unix_ms: int
+    signer: profiles.Signer = field(init=False)
+
+    def __post_init__(self) -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = profiles.authority_certificate(
+            key, x509.random_serial_number(), self.now_unix_ms
+        )
+        object.__setattr__(self, "signer", profiles.Signer(certificate, key))
+
+    @property
+    def trust_bundle_pem(self) -> str:
+        return _pem(self.signer.certificate)
+
+    def make_server_identity(self, names: Any, now_unix_ms: int) -> ServerIdentity:
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = profiles.server_certificate(
+            self.signer,
+            key.public_key(),
+            (_SERVER_NAME, *names),
+            x509.random_serial_number(),
+            now_unix_ms,
+            _HOUR_MS,
+        )
+        end = now_unix_ms + _HOUR_MS
+        return ServerIdentity(_pem(certificate), _key_pem(key), "self-test", end, end)
+
+    def device(self, from_unix_ms: int) -> "_Client":
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = profiles.device_certificate(
+            self.signer,
+            key.public_key(),
+            _DEVICE,
+            "self-test.invalid",
+            x509.random_serial_number(),
+            from_unix_ms,
+            _HOUR_MS,
+        )
+        return _Client(_pem(certificate), _key_pem(key))
+
+
+@dataclass(frozen=True, slots=True)
+class _Client:
+    certificate_pem: str
+    private_key_pem: str = field(repr=False)
+
+
+async def tls_self_test(options: list[tuple[str, int]]) -> None:
+    """Raises TlsUnsound with what went wrong."""
+    now = now_unix_ms()
+    ours, foreign = _Authority(now), _Authority(now)
+    good = ours.device(now)
+    bad: dict[str, _Client | None] = {
+        "a client without a certificate": None,
+        "a client with another authority's certificate": foreign.device(now),
+        "a client whose certificate has expired": ours.device(now - 2 * _HOUR_MS),
+        "a client whose certificate is not valid yet": ours.device(now + 2 * _HOUR_MS),
+    }
+    certificate = ServerCertificate(ours, (), now_unix_ms)
+    server = grpc.aio.server(options=options)
+    server.add_generic_rpc_handlers([_Yes()])
+    port = server.add_secure_port("127.0.0.1:0", certificate.credentials(with_clients=True))
+    await server.start()
+    try:
+        if await _ask(port, ours, good) != "yes":
+            raise TlsUnsound("a client with a good certificate was refused")
+        for what, client in bad.items():
+            if await _ask(port, ours, client) is not None:
+                raise TlsUnsound(f"{what} got through")
+        await asyncio.to_thread(_raw_attempts, port, ours, good)
+    finally:
+        await server.stop(0)
+
+
+class _Yes(grpc.GenericRpcHandler):
+    """One method; says whether the session is one that the gate takes."""
+
+    def service(
+        self, handler_call_details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        async def answer(_: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+            sound = peer_of(context.peer(), context.auth_context()).session_is_sound
+            return b"yes" if sound else b"no"
+
+        return grpc.unary_unary_rpc_method_handler(answer)  # type: ignore[arg-type]
+
+
+async def _ask(port: int, server: _Authority, client: _Client | None) -> str | None:
+    """The answer, or None if there is none."""
+    credentials = grpc.ssl_channel_credentials(
+        server.trust_bundle_pem.encode(),
+        None if client is None else client.private_key_pem.encode(),
+        None if client is None else client.certificate_pem.encode(),
+    )
+    options = [("grpc.ssl_target_name_override", _SERVER_NAME), ("grpc.enable_http_proxy", 0)]
+    async with grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials, options) as channel:
+        try:
+            answer = await channel.unary_unary(_METHOD)(b"", timeout=_WITHIN_S)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNAVAILABLE:
+                return None
+            return error.code().name
+    return bytes(answer).decode()
+
+
+def _raw_attempts(port: int, server: _Authority, client: _Client) -> None:
+    """TLS 1.2 and resumption, which a gRPC client cannot be told to try."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        context = _client_context(folder, server, client)
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        if _handshake(port, context, None) is not None:
+            raise TlsUnsound(
+                "a client with TLS 1.2 got through; something loaded grpc before this program could"
+            )
+        context = _client_context(folder, server, client)
+        first = _handshake(port, context, None)
+        if first is None:
+            raise TlsUnsound("a client with TLS 1.3 was refused")
+        again = _handshake(port, context, first.session)
+        if again is None or again.session_reused:
+            raise TlsUnsound("a session was resumed, so its certificate was not checked again")
+
+
+def _client_context(folder: Path, server: _Authority, client: _Client) -> ssl.SSLContext:
+    context = ssl.create_default_context(cadata=server.trust_bundle_pem)
+    file = folder / "client.pem"
+    file.touch(mode=0o600)
+    file.write_text(client.certificate_pem + client.private_key_pem)
+    context.load_cert_chain(file)
+    context.set_alpn_protocols(["h2"])
+    return context
+
+
+def _handshake(
+    port: int, context: ssl.SSLContext, session: ssl.SSLSession | None
+) -> ssl.SSLSocket | None:
+    """The connection after the server has spoken in it; None if it refused."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=_WITHIN_S) as plain:
+            wrapped = context.wrap_socket(plain, server_hostname=_SERVER_NAME, session=session)
+            with wrapped:
+                # in TLS 1.3 a server refuses after the client has finished: read to hear of it
+                wrapped.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0)) + bytes(4))
+                return wrapped if wrapped.recv(1) else None
+    except OSError:
+        return None
+
+
+def _pem(certificate: x509.Certificate) -> str:
+    return certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> str:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    ).decode()
