@@ -7,6 +7,7 @@ it spares the work, and shows the other side that something ended. Where descrip
 listed nothing is cut.
 """
 
+import ipaddress
 import os
 import socket
 from collections import OrderedDict
@@ -34,9 +35,7 @@ class PeerTable:
     def take(self, fingerprints: Iterable[str]) -> frozenset[str]:
         """The addresses that came with these certificates; they are forgotten."""
         wanted = frozenset(fingerprints)
-        found = {
-            address for address, known in self._fingerprints.items() if known in wanted
-        }
+        found = {address for address, known in self._fingerprints.items() if known in wanted}
         for address in found:
             del self._fingerprints[address]
         return frozenset(found)
@@ -57,7 +56,7 @@ def cut(addresses: Iterable[str], local_ports: Iterable[int]) -> int:
         with found:
             try:
                 theirs, ours = found.getpeername(), found.getsockname()
-                if theirs[:2] in wanted and ours[1] in ports:
+                if (_plain(theirs[0]), theirs[1]) in wanted and ours[1] in ports:
                     found.shutdown(socket.SHUT_RDWR)
                     count += 1
             except (OSError, IndexError):
@@ -95,4 +94,14 @@ def _pair(address: str) -> tuple[str, int] | None:
     host, _, port = rest.rpartition(":")
     if family not in {"ipv4", "ipv6"} or not port.isdigit():
         return None
-    return host.strip("[]"), int(port)
+    return _plain(host.strip("[]")), int(port)
+
+
+def _plain(host: str) -> str:
+    """An IPv4 address as such, also where a dual-stack socket shows it inside an IPv6 one."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    inner = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(inner or address)

@@ -46,12 +46,11 @@ class ListenError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class NodeListenerSettings:
-    """Where to listen. Port 0 takes a free one. `names`: DNS names and addresses of this fleet."""
+    """Where to listen: an address, no name. Port 0 takes a free one."""
 
     host: str = "127.0.0.1"
     enrolment_port: int = 7742
     node_port: int = 7743
-    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,7 @@ class NodeListeners:
         clock: Callable[[], int],
     ) -> AsyncIterator["NodeListeners"]:
         """Serve nodes until the block ends. Raises ListenError."""
-        certificate = ServerCertificate(source, settings.names, clock)
+        certificate = ServerCertificate(source)
         gate = Gate(service.identity, clock)
         peers = PeerTable()
         async with AsyncExitStack() as serving:
@@ -81,9 +80,7 @@ class NodeListeners:
             for listener in NodeListener:
                 implementation = NodeRpcServiceImpl(service, gate, listener, peers)
                 wanted = (
-                    settings.node_port
-                    if listener is NodeListener.NODE
-                    else settings.enrolment_port
+                    settings.node_port if listener is NodeListener.NODE else settings.enrolment_port
                 )
                 ports[listener] = await serving.enter_async_context(
                     _served(listener, implementation, certificate, settings.host, wanted)
@@ -163,5 +160,3 @@ def _bracketed(host: str) -> str:
     except ValueError:
         raise ListenError(f"{host}: the node listeners take an address, not a name") from None
     return f"[{address}]" if address.version == 6 else str(address)
-
-

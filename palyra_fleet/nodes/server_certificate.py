@@ -3,12 +3,12 @@
 gRPC asks `configuration` at every handshake. The answer is always a new object, also when nothing
 changed, because gRPC then begins with a new TLS context: a ticket of an earlier session opens
 nothing, so no session is ever resumed and every handshake checks the whole chain. Open connections
-keep what they have. Renewal is due at two thirds of the certificate's life. Times: Unix ms.
+keep what they have. When a renewal is due (two thirds of a certificate's life, or another
+authority) is the identity's to know; it is asked every minute.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from palyra_fleet.identity.authority import ServerIdentity
@@ -19,43 +19,43 @@ LOOK_EVERY_S: Final = 60.0
 _log = logging.getLogger(__name__)
 
 
-class CertificateSource(Protocol):
-    """What the fleet's identity gives a listener."""
+class TrustBundle(Protocol):
+    """Never changes; another one takes its place."""
 
     @property
     def trust_bundle_pem(self) -> str:
         """The roots that client certificates must chain to."""
 
-    def make_server_identity(self, names: Sequence[str], now_unix_ms: int) -> ServerIdentity:
-        """A new certificate for these names beside the fixed ones."""
+
+class CertificateSource(Protocol):
+    """What the fleet's identity gives a listener."""
+
+    @property
+    def authority(self) -> TrustBundle: ...
+
+    def server_identity(self) -> ServerIdentity:
+        """What to present now: a new one when due. Asked on the event loop only."""
 
 
 class ServerCertificate:
     """What is presented now. `configuration` may be called from any thread."""
 
-    def __init__(
-        self, source: CertificateSource, names: Sequence[str], clock: Callable[[], int]
-    ) -> None:
+    def __init__(self, source: CertificateSource) -> None:
         self._source = source
-        self._names = tuple(names)
-        self._clock = clock
-        self._present = source.make_server_identity(self._names, clock())
-
-    @property
-    def expires_at_unix_ms(self) -> int:
-        return self._present.expires_at_unix_ms
+        self._present = source.server_identity()
 
     @property
     def certificate_pem(self) -> str:
         return self._present.certificate_pem
 
     def renew_if_due(self) -> bool:
-        """Make a new one from two thirds of the old one's life on."""
-        now = self._clock()
-        if now < self._present.renew_at_unix_ms:
+        """Take what the identity has now; whether that is another one."""
+        before, self._present = self._present, self._source.server_identity()
+        if before is self._present:
             return False
-        self._present = self._source.make_server_identity(self._names, now)
-        _log.info("the node listeners have a new certificate until %d", self.expires_at_unix_ms)
+        _log.info(
+            "the node listeners have a new certificate until %d", self._present.expires_at_unix_ms
+        )
         return True
 
     async def keep_fresh(self) -> None:
@@ -68,7 +68,7 @@ class ServerCertificate:
         """For one handshake: our certificate and, on the node listener, the roots of clients."""
         present = self._present
         pair = (present.private_key_pem.encode(), present.certificate_pem.encode())
-        roots = self._source.trust_bundle_pem.encode() if with_clients else None
+        roots = self._source.authority.trust_bundle_pem.encode() if with_clients else None
         return grpc.ssl_server_certificate_configuration([pair], root_certificates=roots)
 
     def credentials(self, *, with_clients: bool) -> grpc.ServerCredentials:

@@ -114,14 +114,14 @@ class NodeService:
                 answer = self._desk.awaiting_mediation(device_id, meant.request_id, now)
                 if isinstance(answer, CapabilityRefusal):
                     return self._refused_report(device_id, meant.request_id, answer)
-                self.state.note_request(answer)
+                self._note(answer)
                 return None
             case ResultReport():
                 ended = self._desk.result(device_id, meant.request_id, meant.result, now)
                 if isinstance(ended, CapabilityRefusal):
                     return self._refused_report(device_id, meant.request_id, ended)
                 record, told = ended
-                self.state.note_request(record)
+                self._note(record)
                 self._tell(meant.request_id, told)
                 return None
 
@@ -130,7 +130,7 @@ class NodeService:
         found = self._desk.next_dispatch(self.state.nodes.get(device_id), self.clock())
         if found is None:
             return None
-        self.state.note_request(found[1])
+        self._note(found[1])
         return found[0]
 
     def notify(self, device_id: str, kind: NoticeKind, subject_id: str, reason: str) -> bool:
@@ -146,7 +146,7 @@ class NodeService:
         node = self.state.nodes.get(asked.device_id)
         now = self.clock()
         for over in self._desk.expire(now):
-            self.state.note_request(over)
+            self._note(over)
         record = self._desk.ask(request_id, asked, node, now)
         if isinstance(record, CapabilityRefusal):
             raise CapabilityRefused(record)
@@ -163,7 +163,7 @@ class NodeService:
             del self._waiting[request_id]
             left = self._desk.give_up(request_id, self.clock())
             if left is not None:
-                self.state.note_request(left)
+                self._note(left)
 
     def decide_request(
         self, request_id: str, *, approve: bool, decided_by: str, reason: str = ""
@@ -174,7 +174,7 @@ class NodeService:
         )
         if isinstance(record, CapabilityRefusal):
             raise CapabilityRefused(record)
-        self.state.note_request(record)
+        self._note(record)
         if approve:
             self.streams.wake(record.device_id)
         else:
@@ -185,8 +185,14 @@ class NodeService:
         """What an open request would do, for the operator who decides on it."""
         return self._desk.input_of(request_id)
 
+    def _note(self, record: CapabilityRequestRecord) -> None:
+        """Remember where a request stands. The desk does not count refused reports; we do."""
+        known = self.state.capability_requests.get(record.request_id)
+        counted = max(record.refused_results, known.refused_results if known else 0)
+        self.state.note_request(replace(record, refused_results=counted))
+
     def _note_new(self, record: CapabilityRequestRecord) -> None:
-        self.state.note_request(record)
+        self._note(record)
         self._asked += 1
         if self._asked % _PRUNE_EVERY == 0:
             self.state.prune(self.clock(), self._keep)
@@ -202,7 +208,7 @@ class NodeService:
         """A late or foreign report: counted at the request it names, if there is one."""
         known = self.state.capability_requests.get(request_id)
         if known is not None and known.refused_results < _MAX_REFUSED:
-            self.state.note_request(replace(known, refused_results=known.refused_results + 1))
+            self._note(replace(known, refused_results=known.refused_results + 1))
         whose = "its own" if known is not None and known.device_id == device_id else "another's"
         _log.warning(
             "node %s reported on a request that is not open for it (%s)",
@@ -220,7 +226,7 @@ class NodeService:
         if notice.device_gone:
             gone = CapabilityResult(False, b"", "the device was revoked or removed")
             for record in self._desk.forget_device(notice.device_id, self.clock()):
-                self.state.note_request(record)
+                self._note(record)
                 self._tell(record.request_id, gone)
             _ = spawn(self._forget_node(notice.device_id), f"forget node {notice.device_id}")
 

@@ -30,6 +30,7 @@ _DEVICE: Final = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
 _HOUR_MS: Final = 3_600_000
 _WITHIN_S: Final = 10.0
 _METHOD: Final = "/palyra.selftest/Ask"
+_HTTP2_BEGIN: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 _SERVER_NAME: Final = "palyrad-node-rpc"
 
 
@@ -37,41 +38,38 @@ class TlsUnsound(Exception):
     """TLS of this installation does not refuse what it must; nothing is served."""
 
 
-@dataclass(frozen=True, slots=True)
 class _Authority:
-    """A throwaway root."""
+    """A throwaway root, and what it signs."""
 
-    now_unix_ms: int
-    signer: profiles.Signer = field(init=False)
-
-    def __post_init__(self) -> None:
+    def __init__(self, now_unix_ms: int) -> None:
         key = ec.generate_private_key(ec.SECP256R1())
-        certificate = profiles.authority_certificate(
-            key, x509.random_serial_number(), self.now_unix_ms
-        )
-        object.__setattr__(self, "signer", profiles.Signer(certificate, key))
+        serial = x509.random_serial_number()
+        certificate = profiles.authority_certificate(key, serial, now_unix_ms)
+        self._now = now_unix_ms
+        self._signer = profiles.Signer(certificate, key)
+        self.trust_bundle_pem = _pem(certificate)
 
     @property
-    def trust_bundle_pem(self) -> str:
-        return _pem(self.signer.certificate)
+    def authority(self) -> "_Authority":
+        return self
 
-    def make_server_identity(self, names: Any, now_unix_ms: int) -> ServerIdentity:
+    def server_identity(self) -> ServerIdentity:
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = profiles.server_certificate(
-            self.signer,
+            self._signer,
             key.public_key(),
-            (_SERVER_NAME, *names),
+            (_SERVER_NAME,),
             x509.random_serial_number(),
-            now_unix_ms,
+            self._now,
             _HOUR_MS,
         )
-        end = now_unix_ms + _HOUR_MS
+        end = self._now + _HOUR_MS
         return ServerIdentity(_pem(certificate), _key_pem(key), "self-test", end, end)
 
     def device(self, from_unix_ms: int) -> "_Client":
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = profiles.device_certificate(
-            self.signer,
+            self._signer,
             key.public_key(),
             _DEVICE,
             "self-test.invalid",
@@ -88,6 +86,12 @@ class _Client:
     private_key_pem: str = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class _Handshake:
+    session: ssl.SSLSession | None
+    resumed: bool
+
+
 async def tls_self_test(options: list[tuple[str, int]]) -> None:
     """Raises TlsUnsound with what went wrong."""
     now = now_unix_ms()
@@ -99,7 +103,7 @@ async def tls_self_test(options: list[tuple[str, int]]) -> None:
         "a client whose certificate has expired": ours.device(now - 2 * _HOUR_MS),
         "a client whose certificate is not valid yet": ours.device(now + 2 * _HOUR_MS),
     }
-    certificate = ServerCertificate(ours, (), now_unix_ms)
+    certificate = ServerCertificate(ours)
     server = grpc.aio.server(options=options)
     server.add_generic_rpc_handlers([_Yes()])
     port = server.add_secure_port("127.0.0.1:0", certificate.credentials(with_clients=True))
@@ -120,12 +124,12 @@ class _Yes(grpc.GenericRpcHandler):
 
     def service(
         self, handler_call_details: grpc.HandlerCallDetails
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        async def answer(_: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+    ) -> "grpc.RpcMethodHandler[Any, Any] | None":
+        async def answer(_: bytes, context: "grpc.aio.ServicerContext[Any, Any]") -> bytes:
             sound = peer_of(context.peer(), context.auth_context()).session_is_sound
             return b"yes" if sound else b"no"
 
-        return grpc.unary_unary_rpc_method_handler(answer)  # type: ignore[arg-type]
+        return grpc.unary_unary_rpc_method_handler(answer)
 
 
 async def _ask(port: int, server: _Authority, client: _Client | None) -> str | None:
@@ -138,12 +142,13 @@ async def _ask(port: int, server: _Authority, client: _Client | None) -> str | N
     options = [("grpc.ssl_target_name_override", _SERVER_NAME), ("grpc.enable_http_proxy", 0)]
     async with grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials, options) as channel:
         try:
-            answer = await channel.unary_unary(_METHOD)(b"", timeout=_WITHIN_S)
+            ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_METHOD)
+            answer = await ask(b"", timeout=_WITHIN_S)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNAVAILABLE:
                 return None
             return error.code().name
-    return bytes(answer).decode()
+    return answer.decode()
 
 
 def _raw_attempts(port: int, server: _Authority, client: _Client) -> None:
@@ -161,7 +166,7 @@ def _raw_attempts(port: int, server: _Authority, client: _Client) -> None:
         if first is None:
             raise TlsUnsound("a client with TLS 1.3 was refused")
         again = _handshake(port, context, first.session)
-        if again is None or again.session_reused:
+        if again is None or again.resumed:
             raise TlsUnsound("a session was resumed, so its certificate was not checked again")
 
 
@@ -177,15 +182,17 @@ def _client_context(folder: Path, server: _Authority, client: _Client) -> ssl.SS
 
 def _handshake(
     port: int, context: ssl.SSLContext, session: ssl.SSLSession | None
-) -> ssl.SSLSocket | None:
-    """The connection after the server has spoken in it; None if it refused."""
+) -> _Handshake | None:
+    """What it came to, once the server has spoken; None if it refused."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=_WITHIN_S) as plain:
             wrapped = context.wrap_socket(plain, server_hostname=_SERVER_NAME, session=session)
             with wrapped:
                 # in TLS 1.3 a server refuses after the client has finished: read to hear of it
-                wrapped.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0)) + bytes(4))
-                return wrapped if wrapped.recv(1) else None
+                wrapped.sendall(_HTTP2_BEGIN)
+                if not wrapped.recv(1):
+                    return None
+                return _Handshake(wrapped.session, bool(wrapped.session_reused))
     except OSError:
         return None
 
