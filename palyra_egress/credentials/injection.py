@@ -77,6 +77,8 @@ def _swap_in_basic(text: str, placeholder: str, secret: str) -> str | None:
 
 def _value(binding: CredentialBinding, offered: str, secret: str) -> str | None:
     """The header's value for what the worker sent, or None if that asks for no secret."""
+    if not offered.isascii():
+        return None
     placeholder = binding.placeholder or ""
     if binding.has_form:
         asks = offered == binding.value_of(placeholder)

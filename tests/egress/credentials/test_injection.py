@@ -77,6 +77,8 @@ NOT_ALLOWED = [
     basic(f"me:{HOLDER}") + "=",
     "Basic !!!!",
     "Basic /////w==",
+    f"{HOLDER} \udce9",
+    f"{HOLDER}; n\u00e4me=x",
 ]
 
 

@@ -146,7 +146,7 @@ async def credential_world(
     secrets = more.pop("secrets", None) or SecretsInMemory(dict(SECRETS))
     issuer = more.pop("issuer", None) or ca
     certified = more.pop("certified", NAMES)
-    hosts = f"127.0.0.1 {' '.join(NAMES)}\n"
+    hosts = f"127.0.0.1 {' '.join({*NAMES, *certified})}\n"
     async with (
         recording_upstream(issuer.server_context(*certified)) as secure,
         recording_upstream() as plain,

@@ -16,6 +16,7 @@ import hpack
 import pytest
 
 from tests.conformance.cases import ALL, CORPORA
+from tests.egress.proxy import credential_cases
 from tests.egress.proxy.corpora_world import (
     NOT_OURS,
     OWN_STATUS,
@@ -410,3 +411,16 @@ async def test_an_upgrade_that_nobody_asked_for_opens_no_raw_tunnel(world, case)
     )
     assert reply is not None and reply.reason == "egress.upstream_protocol"
     await world.plain.wait_until_closed()
+
+
+# --- credentials ----------------------------------------------------------------------------------
+
+
+@runs("credential_swap")
+async def test_a_placeholder_is_swapped_where_the_policy_says(case, tmp_path, monkeypatch):
+    await credential_cases.swapped(case, tmp_path, monkeypatch)
+
+
+@runs("credential_injection")
+async def test_a_credential_goes_to_its_host_only(case, tmp_path, monkeypatch):
+    await credential_cases.injected(case, tmp_path, monkeypatch)
