@@ -74,6 +74,20 @@ def path_covers(wide: PathPattern | None, narrow: PathPattern | None) -> bool:
     return all(_segment_covers(left, right) for left, right in zip(outer, inner, strict=False))
 
 
+def paths_overlap(one: PathPattern | None, other: PathPattern | None) -> bool:
+    """True if some path is matched by both; None is every path."""
+    if one is None or other is None:
+        return True
+    left = one.segments[:-1] if one.is_deep else one.segments
+    right = other.segments[:-1] if other.is_deep else other.segments
+    if len(left) != len(right) and not (one if len(left) < len(right) else other).is_deep:
+        return False
+    return all(
+        _segment_covers(mine, theirs) or _segment_covers(theirs, mine)
+        for mine, theirs in zip(left, right, strict=False)
+    )
+
+
 def until_covers(wide_unix_ms: int | None, narrow_unix_ms: int | None) -> bool:
     """True if the one ends no earlier than the other; None never ends."""
     return wide_unix_ms is None or (narrow_unix_ms is not None and wide_unix_ms >= narrow_unix_ms)

@@ -1,10 +1,12 @@
 """Mirror of policy/credential_changes.py: no credential comes, goes or changes unseen."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from palyra_egress.policy.compile import CompiledPolicy
 from palyra_egress.policy.policy_diff import Change, ChangeKind, diff_policies
-from tests.egress.policy.policy_text import rules
+from tests.egress.policy.policy_text import ask, rules
 
 PLAIN = "hosts: [a.example]"
 BEARER = "{header: authorization, secret: 'vault:global/a', format: 'Bearer {secret}'}"
@@ -77,3 +79,50 @@ def test_a_more_specific_rule_that_takes_over_with_a_credential_is_told() -> Non
     assert [change.kind for change in found] == [ChangeKind.CREDENTIALS]
     assert "r1: now adds" in found[0].what
     assert "(was decided by r0)" in found[0].what
+
+
+def test_a_rule_that_only_stepped_in_front_is_missed_when_it_goes() -> None:
+    old = rules(
+        f"hosts: [a.test], paths: ['/*/z'], credentials: [{BEARER}]",
+        "hosts: [a.test], paths: ['/y/*']",
+    )
+    new = rules(f"hosts: [a.test], paths: ['/*/z'], credentials: [{BEARER}]")
+    assert not ask(old, "GET https://a.test/y/z").credentials
+    assert ask(new, "GET https://a.test/y/z").credentials
+
+    told = [change.what for change in changes(old, new) if change.widens]
+
+    assert told == ["p: which requests carry authorization from vault:global/a may be others now"]
+
+
+_ITEMS = st.lists(
+    st.sampled_from(
+        [
+            f"hosts: [{host}], paths: [{path}]{credentials}{until}"
+            for host in ("a.test", ".a.test", "'*.a.test'")
+            for path in ("/x", "/*", "/**", "/*/z", "/y/*")
+            for credentials in ("", f", credentials: [{BEARER}]", ", credentials: []")
+            for until in ("", ", until: 2000-01-01T00:00:00Z")
+        ]
+    ),
+    max_size=3,
+)
+
+
+@settings(deadline=None)
+@given(_ITEMS, _ITEMS)
+def test_where_no_change_is_told_no_request_carries_another_credential(
+    before: list[str], after: list[str]
+) -> None:
+    old, new = rules(*before), rules(*after)
+    if any(change.widens for change in changes(old, new)):
+        return
+    for host in ("a.test", "b.a.test"):
+        for path in ("/x", "/y", "/y/z"):
+            for now in (0, 1_000_000_000_000):
+                was = ask(old, f"GET https://{host}{path}", now=now)
+                is_now = ask(new, f"GET https://{host}{path}", now=now)
+                if is_now.allowed:
+                    assert [one.secret for one in was.credentials] == [
+                        one.secret for one in is_now.credentials
+                    ]
