@@ -51,6 +51,7 @@ rules:
     private: [127.0.0.1/32]
 profiles:
   api: [api]
+  api-isolated: {{rules: [api], requires: {{binding_level: enforced}}}}
   git: [git]
   packages: [packages]
 violations:

@@ -84,6 +84,24 @@ async def test_a_run_that_is_not_isolated_is_observed_only(place: Place, curl: s
     assert registered.detail["binding_level"] == "observed"
 
 
+async def test_a_profile_that_demands_enforced_holds_for_the_isolated_only(
+    place: Place, curl: str
+) -> None:
+    await place.up()
+    command = (curl, "-sS", place.upstreams.url(API, "/open/thing"))
+    refused = await place.run_to_its_end("api-isolated", *command)
+    assert refused.code != 0 and "403" in refused.err
+    assert "egress.profile_requirements" in refused.err  # the run's own summary says why
+    assert place.upstreams.seen == []
+    directory = place.directory / "project"
+    options = ("--isolate",)
+    done = await place.run_to_its_end(
+        "api-isolated", *command, options=options, directory=directory
+    )
+    assert done.code == 0, done.said
+    assert [str(request) for request in place.upstreams.seen] == [f"GET {API}/open/thing"]
+
+
 async def test_curl_that_is_told_to_use_no_proxy_gets_nowhere(place: Place, curl: str) -> None:
     await place.up()
     port = place.upstreams.port

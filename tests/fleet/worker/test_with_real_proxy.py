@@ -107,7 +107,7 @@ _UNMET = "egress.profile_requirements"
     ("place", "reason"),
     [
         (demanding("binding_level: observed"), _MET),
-        (demanding("binding_level: enforced"), _UNMET),
+        (demanding("binding_level: enforced"), _UNMET),  # this one is not isolated
         (demanding(f"image_digests: ['{_IMAGE}'], artifact_digests: ['{_ARTIFACT}']"), _MET),
         (demanding(f"image_digests: ['{_ARTIFACT}']"), _UNMET),
         (demanding("capabilities: [gpu]"), _UNMET),
