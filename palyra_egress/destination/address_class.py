@@ -11,7 +11,8 @@ what we must refuse (`64:ff9b::a00:1`, `224.0.0.1`, `::127.0.0.1`).
 Sources: IANA IPv4 and IPv6 Special-Purpose Address Registries and the IPv6 address space registry
 as of 2026-11-23; RFC 4291, 5214, 4380, 6052, 7915, 8215; the clouds' own documents for the platform
 addresses. Registry rows that IANA calls globally reachable but that serve protocols rather than
-web servers (192.0.0.9, 2001:1::1, ORCHID and such) stay refused.
+web servers (192.0.0.9, 2001:1::1, ORCHID and such) stay refused. IPv6 that nobody was given
+(outside `2000::/3`, and in no registry) is reserved.
 """
 
 from bisect import bisect_right
@@ -138,6 +139,13 @@ _IPV6_TABLE: Final = (
     ("fe80::a9fe:a9fe/128", _C.METADATA),  # OpenStack
 )
 
+_IPV4_GLOBAL: Final = ("0.0.0.0/0",)
+_IPV6_GLOBAL: Final = (
+    "2000::/3",  # RFC 4291: what IANA gives out as global unicast, all of it
+    "64::/16",  # around the NAT64 prefix of RFC 6052, which is global; see decision 0013
+)
+"""Where an address that no row names is public. Elsewhere it is reserved: nobody was given it."""
+
 
 def parse_ipv4(text: str) -> int | None:
     """Four decimal octets without leading zeros, ASCII digits only; anything else is None."""
@@ -248,29 +256,37 @@ def _strictest(classes: Iterable[AddressClass]) -> AddressClass:
     return max(classes, key=_STRICTNESS.__getitem__)
 
 
+def _row(text: str) -> AddressRange:
+    parsed = parse_range(text)
+    if parsed is None:
+        raise ValueError(f"bad row {text}")
+    return parsed
+
+
 class _RangeTable:
     """A table flattened to disjoint ranges: start points and the class from there on."""
 
-    def __init__(self, rows: Sequence[tuple[str, AddressClass]]) -> None:
-        self.rows: list[tuple[AddressRange, AddressClass]] = []
-        for text, address_class in rows:
-            parsed = parse_range(text)
-            if parsed is None:
-                raise ValueError(f"bad row {text}")
-            self.rows.append((parsed, address_class))
-        points = {0} | {row.low for row, _ in self.rows} | {row.high + 1 for row, _ in self.rows}
+    def __init__(self, rows: Sequence[tuple[str, AddressClass]], given_out: Sequence[str]) -> None:
+        self.rows = [(_row(text), address_class) for text, address_class in rows]
+        self._given_out = [_row(text) for text in given_out]
+        ranges = [*(row for row, _ in self.rows), *self._given_out]
+        points = {0} | {row.low for row in ranges} | {row.high + 1 for row in ranges}
         self._starts = sorted(points)
-        self._classes = [
-            _strictest([_C.PUBLIC, *(c for row, c in self.rows if row.low <= start <= row.high)])
-            for start in self._starts
-        ]
+        self._classes = [self._class_at(start) for start in self._starts]
+
+    def _class_at(self, value: int) -> AddressClass:
+        named = [c for row, c in self.rows if row.low <= value <= row.high]
+        if named:
+            return _strictest(named)
+        is_given_out = any(row.low <= value <= row.high for row in self._given_out)
+        return _C.PUBLIC if is_given_out else _C.RESERVED
 
     def find(self, value: int) -> AddressClass:
         return self._classes[bisect_right(self._starts, value) - 1]
 
 
-_IPV4: Final = _RangeTable(_IPV4_TABLE)
-_IPV6: Final = _RangeTable(_IPV6_TABLE)
+_IPV4: Final = _RangeTable(_IPV4_TABLE, _IPV4_GLOBAL)
+_IPV6: Final = _RangeTable(_IPV6_TABLE, _IPV6_GLOBAL)
 _LOW32: Final = 0xFFFFFFFF
 
 
@@ -337,8 +353,12 @@ def refuse_private_range(text: str) -> str | None:
     allowed = parse_range(text)
     if allowed is None:
         return "not an address range without host bits"
-    rows = (_IPV4 if allowed.version == 4 else _IPV6).rows
+    table = _IPV4 if allowed.version == 4 else _IPV6
+    rows = table.rows
     if not any(row.low <= allowed.low and allowed.high <= row.high for row, _ in rows):
+        found = table.find(allowed.low)
+        if found in NEVER_LIFTED and found is table.find(allowed.high):
+            return f"of the class {found}, which no rule can allow"
         return "not inside one special-purpose range: public addresses need no permission"
     holders = [c for row, c in rows if row.low <= allowed.low and allowed.high <= row.high]
     if any(address_class in NEVER_LIFTED for address_class in holders):
