@@ -12,6 +12,7 @@ from typing import Final
 from pydantic import TypeAdapter, ValidationError
 
 from palyra_fleet.cli import local_commands, operator_commands
+from palyra_fleet.cli.node_agent_parser import add_node_agent
 from palyra_fleet.cli.place import Home
 from palyra_fleet.client import WorkerAction
 from palyra_fleet.wire.models import Base64Key, DigestSha256, Name, Principal, ShortText, Ulid
@@ -34,6 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
     _violation(_noun(nouns, "violation", "what workers tried"))
     _event(_noun(nouns, "event", "the event log"))
     _enrolment(nouns)
+    add_node_agent(_noun(nouns, "node", "this machine as a node of a fleet"))
     return parser
 
 
