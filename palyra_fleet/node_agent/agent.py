@@ -142,10 +142,12 @@ class NodeAgent:
             for task in done:
                 task.result()
         finally:
+            # first, since cancelling whoever reads from the call would cancel the call
+            await conversation.say_goodbye()
             for task in (rotating, talking):
                 task.cancel()
             await asyncio.gather(rotating, talking, return_exceptions=True)
-            await conversation.end()
+            conversation.cancel()
 
     async def _talk(self, conversation: "_Conversation", machine: Machine) -> None:
         await conversation.send("node.started", {"platform": platform_name()})
@@ -277,12 +279,14 @@ class _Conversation:
             if isinstance(response, node_pb2.NodeEventResponse):
                 yield response
 
-    async def end(self) -> None:
+    async def say_goodbye(self) -> None:
         """Say that this node stops, if there is somebody to hear it."""
         with contextlib.suppress(grpc.aio.AioRpcError, TimeoutError, asyncio.InvalidStateError):
             async with asyncio.timeout(1):
                 await self.send("node.stopping", {})
                 await self._call.done_writing()
+
+    def cancel(self) -> None:
         self._call.cancel()
 
     async def _raise_how_it_ended(self) -> None:

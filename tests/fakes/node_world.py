@@ -273,6 +273,7 @@ async def node_world(
     capabilities: CapabilityLimits | None = None,
     streams: StreamLimits | None = None,
     coalesce_ms: int = 1000,
+    ports: tuple[int, int] = (0, 0),
 ) -> AsyncIterator[NodeWorld]:
     clock = ShiftedClock()
     settings = identity or IdentitySettings(reap_every_ms=QUIET)
@@ -288,7 +289,7 @@ async def node_world(
             capability_limits=capabilities,
             stream_limits=streams,
         )
-        where = NodeListenerSettings(enrolment_port=0, node_port=0)
+        where = NodeListenerSettings(enrolment_port=ports[0], node_port=ports[1])
         async with NodeListeners.open(service, manager, where, clock) as listeners:
             yield NodeWorld(manager, pairs, state, service, listeners, clock)
     finally:
