@@ -67,6 +67,7 @@ class Reason(StrEnum):
     MIXED_ANSWER = "egress.mixed_answer"
     AUTHORITY_MISMATCH = "egress.authority_mismatch"
     SNI_MISSING = "egress.sni_missing"
+    ECH_NOT_ALLOWED = "egress.ech_not_allowed"
     NON_HTTP_IN_TUNNEL = "egress.non_http_in_tunnel"
     FOREIGN_CREDENTIALS = "egress.foreign_credentials"
     CREDENTIAL_LEAK = "egress.credential_leak"
@@ -89,6 +90,7 @@ class Reason(StrEnum):
     NOT_PINNED = "egress.not_pinned"
     CREDENTIAL_UNAVAILABLE = "egress.credential_unavailable"
     POLICY_NOT_LOADED = "egress.policy_not_loaded"
+    POLICY_CHANGED = "egress.policy_changed"
     NOT_READY = "egress.not_ready"
     STOPPING = "egress.stopping"
     INTERNAL = "egress.internal"
@@ -187,6 +189,9 @@ REASONS: Final = MappingProxyType(
             _T, 421, _DENIED, "CONNECT, SNI, Host and URL do not agree", ""
         ),
         _R.SNI_MISSING: ReasonRow(_P, 403, _DENIED, "the TLS handshake names no server", ""),
+        _R.ECH_NOT_ALLOWED: ReasonRow(
+            _P, 403, _DENIED, "the TLS handshake hides which server it is for", _ASK
+        ),
         _R.NON_HTTP_IN_TUNNEL: ReasonRow(_T, 403, _DENIED, "the tunnel carries no HTTP", ""),
         _R.FOREIGN_CREDENTIALS: ReasonRow(
             _T, 403, _DENIED, "the credentials belong to another worker", ""
@@ -227,6 +232,9 @@ REASONS: Final = MappingProxyType(
             _I, 503, _INTERNAL, "a credential of this rule is missing on our side", _LATER
         ),
         _R.POLICY_NOT_LOADED: ReasonRow(_I, 503, _INTERNAL, "no policy is loaded", _LATER),
+        _R.POLICY_CHANGED: ReasonRow(
+            _I, 503, _INTERNAL, "the policy has changed", "Open a new connection."
+        ),
         _R.NOT_READY: ReasonRow(_I, 503, _INTERNAL, "the proxy is starting", _LATER),
         _R.STOPPING: ReasonRow(_I, 503, _INTERNAL, "the proxy is stopping", _LATER),
         _R.INTERNAL: ReasonRow(_I, 500, _INTERNAL, "the proxy failed and refused", _LATER),

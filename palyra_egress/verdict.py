@@ -33,6 +33,22 @@ class TlsMode(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Carriage:
+    """How the tunnel behind an allowed CONNECT is carried, and with which ClientHello it may begin.
+
+    `missing_sni`: the ClientHello may name no server. `ech`: it may hold an encrypted ClientHello,
+    real or GREASE; asked for only where the proxy does not end TLS itself.
+    """
+
+    mode: TlsMode = TlsMode.INSPECT
+    missing_sni: bool = False
+    ech: bool = False
+
+
+INSPECTED: Final = Carriage()
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """Budgets as a rule, a profile or a file sets them; None means that it sets none.
 
@@ -98,13 +114,17 @@ class Verdict(NamedTuple):
     line: int | None = None
     pinned: tuple[str, ...] = ()
     limits: Limits = NO_LIMITS
-    tls: TlsMode = TlsMode.INSPECT
+    carriage: Carriage = INSPECTED
     consequence: Consequence = Consequence.NONE
     strike_limit: int = 0
     strike_window_ms: int = 0
     would_deny: Reason | None = None
     credentials: tuple[CredentialBinding, ...] = ()
     accounts: tuple[Account, ...] = ()
+
+    @property
+    def tls(self) -> TlsMode:
+        return self.carriage.mode
 
     @property
     def allowed(self) -> bool:

@@ -1,10 +1,11 @@
 """What an audit entry holds, kind by kind. Pure.
 
 `verdict`: one per decision, written before it is released. `transfer`: the end of an allowed
-exchange. `receipt`: the proxy vouched for a worker's key. `policy`: another policy came into force
-while the proxy ran, and what it opens. `unanswered`: strangers that were cut off without a verdict,
-counted. `recovered` is the log's own. No entry holds a secret or a query string. Times are Unix
-milliseconds (`_unix_ms`), lengths of time milliseconds (`_ms`), sizes bytes.
+exchange or tunnel. `revoked`: one that is open was judged again and cut. `receipt`: the proxy
+vouched for a worker's key. `policy`: another policy came into force while the proxy ran, and what
+it opens. `unanswered`: strangers that were cut off without a verdict, counted. `recovered` is the
+log's own. No entry holds a secret or a query string. Times are Unix milliseconds (`_unix_ms`),
+lengths of time milliseconds (`_ms`), sizes bytes.
 """
 
 from typing import Final
@@ -99,6 +100,27 @@ def early_entry(
         "early": True,
         "policy_digest": policy_digest,
         **who_fields(requester),
+    }
+
+
+def revoked_entry(
+    decision_id: str, reason: Reason, verdict: Verdict, request: EgressRequest, at_unix_ms: int
+) -> AuditFields:
+    """What was allowed and is open is cut, because the policy in force does not give it any more.
+    `decision_id` is the decision that no longer holds."""
+    return {
+        "kind": "revoked",
+        "at_unix_ms": at_unix_ms,
+        "decision_id": decision_id,
+        "reason": reason.value,
+        "class": row(reason).reason_class.value,
+        "method": request.method,
+        "target": request.url[:MAX_TARGET],
+        "rule_id": verdict.rule_id,
+        "policy_file": verdict.policy_file,
+        "policy_line": verdict.line,
+        "policy_digest": verdict.policy_digest,
+        **who_fields(request.requester),
     }
 
 

@@ -23,7 +23,8 @@ COMPARED: Final[Mapping[type, frozenset[str]]] = MappingProxyType(
         ),
         RuleSpec: _WHERE
         | {"rule_id", "hosts", "endpoints", "methods", "paths", "private", "until_unix_ms"}
-        | {"limits", "observe", "encoded_slash", "owner", "reason", "acknowledged", "credentials"},
+        | {"limits", "observe", "encoded_slash", "owner", "reason", "acknowledged", "credentials"}
+        | {"own_tls", "inspected_keys"},
         DenySpec: _WHERE | {"rule_id", "hosts", "reason"},
         ProfileSpec: _WHERE | {"name", "rule_ids", "limits", "requires"},
     }

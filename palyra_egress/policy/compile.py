@@ -34,7 +34,15 @@ from palyra_egress.policy.schema import (
 )
 from palyra_egress.reasons import Reason
 from palyra_egress.request import Scheme
-from palyra_egress.verdict import NO_LIMITS, Account, Consequence, Limits, TlsMode
+from palyra_egress.verdict import (
+    INSPECTED,
+    NO_LIMITS,
+    Account,
+    Carriage,
+    Consequence,
+    Limits,
+    TlsMode,
+)
 
 type Endpoint = tuple[Scheme, int]
 _ANY_PATH: Final = (3,)
@@ -61,6 +69,7 @@ class CompiledRule:
     is_budget_zero: bool
     credentials: tuple[CredentialBinding, ...] = ()
     accounts: tuple[Account, ...] = ()
+    carriage: Carriage = INSPECTED
 
     def is_live(self, now_unix_ms: int) -> bool:
         return self.until_unix_ms is None or now_unix_ms < self.until_unix_ms
@@ -114,7 +123,8 @@ class MethodRules:
 class HostRules:
     """Every rule of one profile that names one host pattern.
 
-    `connect` keeps one rule for each different way of judging a tunnel: by private ranges and time.
+    `connect` keeps one rule for each different way of judging a tunnel: by private ranges, time and
+    carriage. Of the rules of one host pattern those that inspect come first.
     """
 
     by_method: dict[tuple[Scheme, int, str], MethodRules] = field(default_factory=dict)
@@ -148,10 +158,18 @@ class HostRules:
         for (scheme, port), rules in self.by_endpoint.items():
             if scheme == "https":
                 ways = {
-                    (rule.private, rule.until_unix_ms, rule.is_budget_zero): rule
+                    (rule.private, rule.until_unix_ms, rule.is_budget_zero, rule.carriage): rule
                     for rule in reversed(rules)
                 }
-                self.connect[port] = sorted(ways.values(), key=lambda rule: rule.rule_id)
+                self.connect[port] = sorted(ways.values(), key=_order_at_connect)
+
+
+def _order_at_connect(rule: CompiledRule) -> tuple[object, ...]:
+    """Inspecting before passing on; then what accepts more ClientHellos, so that adding a rule
+    refuses none that were accepted."""
+    carriage = rule.carriage
+    is_tunnel = carriage.mode is TlsMode.TUNNEL
+    return (is_tunnel, not carriage.missing_sni, not carriage.ech, rule.rule_id)
 
 
 @dataclass(slots=True, eq=False)
@@ -196,18 +214,22 @@ NO_PENALTY: Final = Penalty(Consequence.NONE)
 
 @dataclass(slots=True, eq=False)
 class CompiledPolicy:
-    """A whole policy, ready to judge. Never changed after `compile_policy` returned it."""
+    """A whole policy, ready to judge. Never changed after `compile_policy` returned it.
+
+    `ends_unix_ms` are the times at which rules end, in order.
+    """
 
     file: str
     name: str
     digest: str
     mode: Mode
-    tls: TlsMode
+    carriage: Carriage
     rates: tuple[Account, ...]
     profiles: dict[str, CompiledProfile]
     rules: dict[str, CompiledRule]
     deny: HostIndex[CompiledDeny]
     penalties: dict[Reason, Penalty]
+    ends_unix_ms: tuple[int, ...]
     spec: PolicySpec
 
     @property
@@ -276,6 +298,7 @@ def _compile_rule(spec: RuleSpec, policy: PolicySpec, profile: ProfileSpec) -> C
         is_budget_zero=is_budget_zero(spec.limits, profile.limits, policy.limits),
         credentials=tuple(one._replace(rule_id=spec.rule_id) for one in spec.credentials),
         accounts=_counting_bytes(*accounts),
+        carriage=spec.carriage,
     )
 
 
@@ -351,7 +374,7 @@ def compile_policy(spec: PolicySpec, digest: str) -> CompiledPolicy:
         name=spec.name,
         digest=digest,
         mode=spec.mode,
-        tls=TlsMode.INSPECT,
+        carriage=Carriage(spec.tls),
         rates=_counting_requests(_file_account(spec)),
         profiles={
             profile.name: _compile_profile(
@@ -362,5 +385,8 @@ def compile_policy(spec: PolicySpec, digest: str) -> CompiledPolicy:
         rules=rules,
         deny=_compile_deny(spec.deny, spec.file),
         penalties=compile_penalties(spec),
+        ends_unix_ms=tuple(
+            sorted({r.until_unix_ms for r in spec.rules if r.until_unix_ms is not None})
+        ),
         spec=spec,
     )

@@ -11,6 +11,7 @@ places. Only the outermost file may observe, and its name is the policy's.
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 
+from palyra_egress.policy.carriage import settle
 from palyra_egress.policy.errors import Position, ProblemCode, Problems, nearest
 from palyra_egress.policy.schema import (
     DenySpec,
@@ -21,7 +22,7 @@ from palyra_egress.policy.schema import (
     RuleSpec,
 )
 from palyra_egress.reasons import Reason
-from palyra_egress.verdict import Limits
+from palyra_egress.verdict import Limits, TlsMode
 
 type Place = tuple[str, Position]
 
@@ -129,13 +130,21 @@ def _first[T](values: Iterable[T | None]) -> T | None:
     return next((value for value in values if value is not None), None)
 
 
+def _default_tls(parts: Sequence[PolicyPart]) -> TlsMode:
+    """What the one file says that sets it."""
+    said = [part.spec.tls for part in parts if "tls.default" in part.settings]
+    return said[-1] if said else TlsMode.INSPECT
+
+
 def compose(parts: Sequence[PolicyPart], problems: Problems) -> PolicySpec:
     """The united model of one or more files, the outermost last; ids and settings are checked."""
     _check_settings(parts, problems)
     specs = [part.spec for part in parts]
     modes = [part.spec.mode for part in parts if "mode" in part.settings]
+    tls = _default_tls(parts)
     united = replace(
         specs[-1],
+        tls=tls,
         mode=modes[-1] if modes else Mode.ENFORCE,
         limits=Limits(
             **{
@@ -143,7 +152,7 @@ def compose(parts: Sequence[PolicyPart], problems: Problems) -> PolicySpec:
                 for limit in fields(Limits)
             }
         ),
-        rules=tuple(rule for spec in specs for rule in spec.rules),
+        rules=tuple(settle(rule, tls, problems) for spec in specs for rule in spec.rules),
         deny=tuple(deny for spec in specs for deny in spec.deny),
         quarantine=tuple(dict.fromkeys(reason for spec in specs for reason in spec.quarantine)),
         strike=_first(spec.strike for spec in specs),

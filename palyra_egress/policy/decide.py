@@ -41,7 +41,7 @@ from palyra_egress.policy.paths import ReadPath, read_path
 from palyra_egress.policy.schema import KNOWN_METHODS
 from palyra_egress.reasons import Reason
 from palyra_egress.request import CanonicalHost, EgressRequest, RequestKind
-from palyra_egress.verdict import NO_LIMITS, Effect, NeedsResolution, Verdict
+from palyra_egress.verdict import NO_LIMITS, Effect, NeedsResolution, TlsMode, Verdict
 
 type Forbidden = frozenset[tuple[str, int]]
 NOTHING_FORBIDDEN: Final[Forbidden] = frozenset()
@@ -106,10 +106,11 @@ def _allow(
     would_deny: Reason | None,
     pinned: tuple[str, ...],
 ) -> Verdict:
-    """CONNECT carries no byte budget and no credential: the requests inside the tunnel have theirs.
-    What only observe mode lets pass gets no credential either."""
+    """CONNECT to an inspected tunnel carries no byte budget, and none a credential: the requests
+    inside have theirs. What only observe mode lets pass gets no credential either."""
     decider = policy.profiles[request.requester.profile] if rule is None else rule
-    has_budgets = request.kind is RequestKind.REQUEST
+    carriage = policy.carriage if rule is None else rule.carriage
+    has_budgets = request.kind is RequestKind.REQUEST or carriage.mode is TlsMode.TUNNEL
     carries = rule is not None and would_deny is None and request.kind is RequestKind.REQUEST
     return Verdict(
         Effect.ALLOW,
@@ -121,7 +122,7 @@ def _allow(
         None if rule is None else rule.line,
         pinned,
         decider.limits if has_budgets else NO_LIMITS,
-        policy.tls,
+        carriage,
         would_deny=would_deny,
         credentials=rule.credentials if carries and rule is not None else (),
         accounts=decider.accounts if has_budgets else (),

@@ -72,7 +72,7 @@ VALUES: Final[dict[Holds, Schema]] = {
     Holds.DURATION: _text(DURATION_PATTERN),
     Holds.TIME: _text(TIME_PATTERN),
     Holds.MODE: _words(*Mode),
-    Holds.TLS_MODE: _words(TlsMode.INSPECT),  # the reader refuses tunnels
+    Holds.TLS_MODE: _words(*TlsMode),
     Holds.HOST: _ANY_TEXT,
     Holds.PORT: _whole(1, 65535),
     Holds.SCHEME: _words(*SCHEME_PORT),

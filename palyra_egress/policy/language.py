@@ -102,7 +102,7 @@ class Section:
 _LIST, _BY_NAME = Number.LIST, Number.BY_NAME
 
 _TLS: Final = Section(
-    "'tls'", (Key("default", Holds.TLS_MODE, "each request inside a tunnel is judged"),)
+    "'tls'", (Key("default", Holds.TLS_MODE, "what holds for rules that say nothing else"),)
 )
 
 
@@ -180,7 +180,9 @@ RULE: Final = Section(
         Key("paths", Holds.PATH, "* one segment, ** at the end any depth", _LIST),
         Key("encoded_slash", Holds.BOOLEAN, "accept %2F inside a segment"),
         Key("private", Holds.PRIVATE_RANGE, "the private ranges this rule may reach", _LIST),
-        Key("tls", Holds.TLS_MODE, "each request inside a tunnel is judged"),
+        Key("tls", Holds.TLS_MODE, "judge each request in a tunnel, or pass the tunnel on unseen"),
+        Key("missing_sni", Holds.BOOLEAN, "accept a TLS handshake that names no server"),
+        Key("ech", Holds.BOOLEAN, "accept an encrypted ClientHello in a tunnel that is passed on"),
         Key("credentials", CREDENTIAL, "secrets that allowed requests carry", _LIST),
         Key("until", Holds.TIME, "then the rule is gone"),
         Key("observe", Holds.BOOLEAN, "refusals for these hosts pass and are reported"),

@@ -8,11 +8,15 @@ positions, no file name, patterns as they are compared. `meaning_digest` is a SH
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from hashlib import sha256
+from typing import Final
 
 from palyra_egress.destination.hostpattern import HostPattern
 from palyra_egress.policy.errors import Position
 from palyra_egress.policy.paths import PathPattern
 from palyra_egress.policy.schema import PolicySpec
+
+_NO_MEANING: Final = frozenset({"file", "files", "mode_position", "own_tls", "inspected_keys"})
+"""Where things stand and how they are spelled; `carriage` says what `own_tls` comes to."""
 
 type Meaning = tuple["Meaning", ...] | str | int | None
 
@@ -40,7 +44,7 @@ def meaning(value: object) -> Meaning:
     return tuple(
         (name, meaning(item))
         for name, item in named
-        if not isinstance(item, Position) and name not in {"file", "files", "mode_position"}
+        if not isinstance(item, Position) and name not in _NO_MEANING
     )
 
 

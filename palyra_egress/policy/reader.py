@@ -14,7 +14,7 @@ from palyra_egress.policy.ignore_reader import read_ignores
 from palyra_egress.policy.language import POLICY
 from palyra_egress.policy.policy_tests import read_test
 from palyra_egress.policy.profile_reader import read_profiles
-from palyra_egress.policy.rule_reader import read_deny, read_limits, read_rule, read_tls
+from palyra_egress.policy.rule_reader import read_deny, read_limits, read_rule
 from palyra_egress.policy.schema import (
     LANGUAGE_VERSION,
     MAX_STRIKES,
@@ -33,6 +33,7 @@ from palyra_egress.policy.values import (
     read_duration_ms,
 )
 from palyra_egress.reasons import REASONS, Reason
+from palyra_egress.verdict import TlsMode
 
 _REASONS_BY_SHORT: Final = {reason.short: reason for reason in Reason}
 
@@ -143,8 +144,6 @@ def _read_top(root: Mapping, file: str, problems: Problems) -> PolicyPart:
     mode = fields.choice("mode", Mode, Mode.ENFORCE)
     mode_node = fields.node("mode")
     tls = fields.sub("tls")
-    if tls is not None:
-        read_tls(tls, "default")
     limits = fields.sub("limits")
     rules = [read_rule(item, problems) for item in fields.items("rules", "rules") or ()]
     deny = [read_deny(item, problems) for item in fields.items("deny", "deny rules") or ()]
@@ -164,6 +163,7 @@ def _read_top(root: Mapping, file: str, problems: Problems) -> PolicyPart:
         ignores=read_ignores(fields.sub("lint"), problems),
         mode_position=None if mode_node is None else mode_node.position,
         files=(file,),
+        tls=TlsMode.INSPECT if tls is None else tls.choice("default", TlsMode, TlsMode.INSPECT),
     )
     settings = _settings(fields, tls, limits, violations)
     return PolicyPart(spec, _read_includes(fields), settings)

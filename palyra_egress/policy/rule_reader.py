@@ -13,6 +13,7 @@ from palyra_egress.destination.address_class import (
     refuse_private_range,
 )
 from palyra_egress.destination.hostpattern import HostPattern, PatternRefused, parse_pattern
+from palyra_egress.policy.carriage import inspected_keys, read_exceptions
 from palyra_egress.policy.credential_reader import read_credentials
 from palyra_egress.policy.document import Mapping, Node, Scalar
 from palyra_egress.policy.errors import Position, ProblemCode, Problems, nearest
@@ -203,19 +204,6 @@ def _read_private(fields: Fields) -> tuple[AddressRange, ...]:
     return tuple(dict.fromkeys(ranges))
 
 
-def read_tls(fields: Fields, name: str) -> None:
-    """`inspect` is the only way this version carries tunnels; `tunnel` is refused, not ignored."""
-    mode = fields.choice(name, TlsMode, TlsMode.INSPECT)
-    node = fields.node(name)
-    if mode is TlsMode.TUNNEL and node is not None:
-        fields.refuse(
-            node.position,
-            ProblemCode.NOT_SUPPORTED_YET,
-            "tunnels that are not inspected are not carried by this version",
-            "inspect",
-        )
-
-
 def read_limits(fields: Fields | None) -> Limits:
     """The budgets of a file, a profile or a rule."""
     if fields is None:
@@ -242,7 +230,6 @@ def read_rule(node: Node, problems: Problems) -> RuleSpec | None:
         return None
     fields = Fields(node, RULE, problems)
     acknowledged = _read_acknowledgements(fields)
-    read_tls(fields, "tls")
     endpoints = _read_endpoints(fields, acknowledged)
     return RuleSpec(
         rule_id=fields.identifier("id"),
@@ -261,6 +248,9 @@ def read_rule(node: Node, problems: Problems) -> RuleSpec | None:
         acknowledged=acknowledged,
         file=problems.file,
         credentials=read_credentials(fields, {scheme for scheme, _ in endpoints}),
+        own_tls=fields.choice("tls", TlsMode, TlsMode.INSPECT) if fields.has("tls") else None,
+        carriage=read_exceptions(fields),
+        inspected_keys=inspected_keys(fields),
     )
 
 

@@ -20,7 +20,7 @@ from palyra_egress.policy.paths import PathPattern
 from palyra_egress.policy.requirements import Requirements
 from palyra_egress.reasons import REASONS, Reason, ReasonClass
 from palyra_egress.request import Requester, RequestKind, Scheme
-from palyra_egress.verdict import NO_LIMITS, Limits
+from palyra_egress.verdict import INSPECTED, NO_LIMITS, Carriage, Limits, TlsMode
 
 LANGUAGE_VERSION: Final = 1
 DEFAULT_METHODS: Final = ("GET", "HEAD")
@@ -109,7 +109,7 @@ NOT_SUPPORTED_YET: Final = {
     "rule": {
         "websocket": "protocol upgrades",
         "upgrade": "protocol upgrades",
-        "require_sni": "SNI exceptions",
+        "require_sni": "SNI exceptions by this name; use missing_sni: true",
         "profiles": "naming profiles inside a rule",
     },
     "limits": {
@@ -139,7 +139,11 @@ class Acknowledgement(StrEnum):
 @dataclass(frozen=True, slots=True)
 class RuleSpec:
     """One allow rule. `endpoints` are the (scheme, port) pairs it opens; `credentials` are in the
-    order of their headers, each header once."""
+    order of their headers, each header once.
+
+    `own_tls` is what the rule itself says; `carriage` is what holds once the whole policy is known.
+    `inspected_keys` are the keys it writes that only an inspected tunnel can keep.
+    """
 
     rule_id: str
     position: Position
@@ -157,6 +161,13 @@ class RuleSpec:
     acknowledged: frozenset[Acknowledgement] = frozenset()
     file: str = ""
     credentials: tuple[CredentialBinding, ...] = ()
+    own_tls: TlsMode | None = None
+    carriage: Carriage = INSPECTED
+    inspected_keys: tuple[tuple[str, Position], ...] = ()
+
+    @property
+    def is_tunnelled(self) -> bool:
+        return self.carriage.mode is TlsMode.TUNNEL
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +260,7 @@ class PolicySpec:
     ignores: tuple[LintIgnore, ...] = ()
     mode_position: Position | None = None
     files: tuple[str, ...] = ()
+    tls: TlsMode = TlsMode.INSPECT
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,10 @@ class LiveConnection(Protocol):
 
     def abort(self, reason: Reason) -> None: ...
 
+    def review(self) -> None:
+        """Judge again what is open here, and cut it if it is not allowed any more."""
+        ...
+
 
 @dataclass(slots=True)
 class ConnectionTable:
@@ -85,6 +89,11 @@ class ConnectionTable:
         for connection in hit:
             connection.abort(Reason.NO_LEASE)
         return len(hit)
+
+    def review(self) -> None:
+        """Have every open connection judged again."""
+        for connection in list(self._all):
+            connection.review()
 
     def cut_everything(self, reason: Reason) -> None:
         """Abort every connection there is."""

@@ -42,7 +42,16 @@ from palyra_egress.proxy.rates import RequestRates
 from palyra_egress.reasons import Reason
 from palyra_egress.request import EgressRequest, Requester
 from palyra_egress.service import EgressProxyPolicyService
-from palyra_egress.verdict import NO_LIMITS, Account, Consequence, Limits, NeedsResolution, Verdict
+from palyra_egress.verdict import (
+    INSPECTED,
+    NO_LIMITS,
+    Account,
+    Carriage,
+    Consequence,
+    Limits,
+    NeedsResolution,
+    Verdict,
+)
 
 NO_SECRETS: Final = NoSecrets()
 RECEIPTS_PER_MINUTE: Final = 1_200
@@ -73,6 +82,7 @@ class Judgement:
     accounts: tuple[Account, ...] = ()
     close: bool = False
     injected: tuple[Injected, ...] = ()
+    carriage: Carriage = INSPECTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,14 +226,14 @@ class EnforcementCore:
             return self.service.refusal(request, reason), (), request
         if not self._has_rate(request.requester):
             return self.service.refusal(request, Reason.RATE_LIMITED), (), request
-        request = self._with_facts(request)
+        request = self.with_facts(request)
         first = self.service.precheck(request, self.clocks.now_unix_ms())
         if not isinstance(first, NeedsResolution):
             return first, (), request
         addresses = known or await self.resolver.resolve(first.host, first.port)
         if (reason := self.may_speak(request.requester)) is not None:
             return self.service.refusal(request, reason), (), request
-        request, now_unix_ms = self._with_facts(request), self.clocks.now_unix_ms()
+        request, now_unix_ms = self.with_facts(request), self.clocks.now_unix_ms()
         return self.service.decide(request, addresses, now_unix_ms, first), addresses, request
 
     def _has_rate(self, requester: Requester) -> bool:
@@ -239,7 +249,7 @@ class EnforcementCore:
         ]
         return all(taken)
 
-    def _with_facts(self, request: EgressRequest) -> EgressRequest:
+    def with_facts(self, request: EgressRequest) -> EgressRequest:
         """The request with what the fleet says now about its worker."""
         facts = self.view.facts_of(request.requester)
         if facts == request.requester.facts:
@@ -280,6 +290,7 @@ class EnforcementCore:
             accounts=verdict.accounts,
             close=verdict.consequence is Consequence.QUARANTINE,
             injected=injected,
+            carriage=verdict.carriage,
         )
 
     def refuse_early(self, reason: Reason, requester: Requester | None) -> Judgement:

@@ -49,6 +49,7 @@ from palyra_egress.proxy.master import (
     room_for_connections,
 )
 from palyra_egress.proxy.receipt import ReceiptIssuer
+from palyra_egress.proxy.review import Review
 from palyra_egress.proxy.settings import ProxySettings
 from palyra_egress.reasons import Reason
 from palyra_egress.service import EgressProxyPolicyService
@@ -253,11 +254,15 @@ class Enforcement:
             self.core.audit_unanswered()
 
     async def _expire(self) -> None:
-        """End what may not go on: leases whose time is over, and everything once the view is stale,
-        since an order to stop could not reach us any more."""
+        """End what may not go on: leases whose time is over, what a new policy or the end of a rule
+        does not allow any more, and everything once the view is stale, since an order to stop could
+        not reach us any more."""
         was_fresh = False
+        review = Review(self.core.service.policy, self.core.clocks.now_unix_ms())
         while True:
             await asyncio.sleep(EXPIRE_EVERY_S)
+            if review.is_due(self.core.service.policy, self.core.clocks.now_unix_ms()):
+                self.core.connections.review()
             self.core.connections.cut(self.core.view.expired(now_unix_ms()))
             refusal = self.core.view.refusal(now_monotonic_ms())
             if refusal is not None and was_fresh:

@@ -11,21 +11,19 @@ asked for again on every request.
 from functools import partial
 from typing import Final
 
-from mitmproxy import http, tls
+from mitmproxy import http
 from mitmproxy.connection import Client, Server
 from mitmproxy.proxy import layer, layers
 from mitmproxy.proxy.layers import modes
 from mitmproxy.proxy.layers.http import HTTPMode
 
-from palyra_egress.clock import now_utc
-from palyra_egress.proxy.answers import Answers, answer_to
+from palyra_egress.proxy.answers import answer_to
 from palyra_egress.proxy.canonical import (
     Target,
     TargetRefused,
     connect_target,
     egress_request,
     plain_target,
-    sni_problem,
     tunnelled_target,
 )
 from palyra_egress.proxy.core import Judgement
@@ -39,9 +37,9 @@ from palyra_egress.proxy.exchange import (
     is_as_read,
     never_forwarded,
 )
-from palyra_egress.proxy.guard_parts import Connection, GuardParts, Pinned, Refused, Tunnel
+from palyra_egress.proxy.guard_parts import Connection, GuardParts, Pinned, Refused
+from palyra_egress.proxy.guard_tunnels import TunnelGuard
 from palyra_egress.proxy.identity import parse_proxy_credentials
-from palyra_egress.proxy.interception import upstream_connection
 from palyra_egress.proxy.layers import BoundedClientTls, JudgedHttpLayer, RefusedLayer
 from palyra_egress.proxy.receipt import (
     LEASE_KNOWN,
@@ -49,24 +47,19 @@ from palyra_egress.proxy.receipt import (
     is_own_target,
 )
 from palyra_egress.proxy.request_head import RequestHead
+from palyra_egress.proxy.review import judge_again
+from palyra_egress.proxy.tunnel_layer import PassedOnLayer
 from palyra_egress.reasons import Reason
-from palyra_egress.request import Requester, RequestKind
+from palyra_egress.request import RequestKind
 
 _TLS_HANDSHAKE: Final = b"\x16\x03"
 
 
-class ConnectionGuard:
+class ConnectionGuard(TunnelGuard):
     """The guard of one client connection. Method names are those of mitmproxy's hooks."""
 
     def __init__(self, parts: GuardParts, connection: Connection) -> None:
-        self.core = parts.core
-        self.head: RequestHead | None = None
-        self.requester: Requester | None = None
-        self._parts = parts
-        self._connection = connection
-        self._tunnel: Tunnel | None = None
-        self._exchange: Exchange | None = None
-        self._answers = Answers()
+        super().__init__(parts, connection)
         self._decision_id = ""
         self._finished_flow_id = ""
 
@@ -80,11 +73,12 @@ class ConnectionGuard:
 
     async def client_disconnected(self, _client: Client) -> None:
         self._finish("client_closed")
+        self.tunnel_over("client_closed")
         self.core.connections.forget(self._connection)
 
     async def next_layer(self, next_layer: layer.NextLayer) -> None:
-        """Choose the protocol layer; anything but HTTP/1.1, plain or inside inspected TLS, is
-        refused. Overrides whatever an addon chose."""
+        """Choose the protocol layer; anything but HTTP/1.1, plain or inside inspected TLS, and TLS
+        in a tunnel that is passed on, is refused. Overrides whatever an addon chose."""
         next_layer.layer = None
         context = next_layer.context
         data: bytes = next_layer.data_client()  # type: ignore[no-untyped-call]
@@ -97,6 +91,8 @@ class ConnectionGuard:
                 next_layer.layer = JudgedHttpLayer(context, HTTPMode.regular, self)
             case layers.ClientTLSLayer() if not starts_tls and data[:1].isalpha():
                 next_layer.layer = JudgedHttpLayer(context, HTTPMode.transparent, self)
+            case layers.http.HttpStream() if self._passes_on and starts_tls:
+                next_layer.layer = PassedOnLayer(context, self)
             case layers.http.HttpStream() if self._tunnel is not None and starts_tls:
                 server_tls = layers.ServerTLSLayer(context)
                 server_tls.child_layer = BoundedClientTls(context)
@@ -104,12 +100,6 @@ class ConnectionGuard:
             case _:
                 self._refuse_protocol()
                 next_layer.layer = RefusedLayer(context)
-
-    def _refuse_protocol(self) -> None:
-        if self._tunnel is not None:
-            self.core.refuse(self._tunnel.request, Reason.NON_HTTP_IN_TUNNEL, self._connection)
-        else:
-            self.core.refuse_early(Reason.PROTOCOL_NOT_SUPPORTED, self.requester)
 
     # --- who is asking --------------------------------------------------------------------------
 
@@ -156,50 +146,9 @@ class ConnectionGuard:
         request = egress_request(RequestKind.CONNECT, target, self.requester)
         judgement = await self.core.judge(request, None, None, self._connection)
         if judgement.allowed:
-            self._tunnel = Tunnel(request, judgement)
+            self._open_tunnel(request, judgement)
             flow.request.data.host, flow.request.data.port = target.host, target.port
         return judgement
-
-    async def http_connected(self, _flow: http.HTTPFlow) -> None:
-        if self._tunnel is None:
-            raise Refused(Reason.INTERNAL)
-
-    async def http_connect_error(self, _flow: http.HTTPFlow) -> None:
-        self._tunnel = None
-
-    # --- TLS ------------------------------------------------------------------------------------
-
-    async def tls_clienthello(self, data: tls.ClientHelloData) -> None:
-        data.ignore_connection = False
-        data.establish_server_tls_first = False
-        if self._tunnel is None:
-            raise Refused(Reason.PROTOCOL_NOT_SUPPORTED)
-        request = self._tunnel.request
-        reason = self.core.may_speak(request.requester) or sni_problem(
-            data.client_hello.sni, request
-        )
-        if reason is not None:
-            self.core.refuse(request, reason, self._connection)
-            raise Refused(reason, audited=True)
-
-    async def tls_start_client(self, data: tls.TlsData) -> None:
-        if self._tunnel is None or data.is_dtls:
-            raise Refused(Reason.PROTOCOL_NOT_SUPPORTED)
-        host = self._tunnel.request.host
-        data.ssl_conn = self._parts.authority.server_connection(host, now_utc())
-
-    async def tls_start_server(self, data: tls.TlsData) -> None:
-        exchange = self._exchange
-        server = data.conn
-        if exchange is None or data.is_dtls or not isinstance(server, Server):
-            raise Refused(Reason.INTERNAL)
-        if server.address != (exchange.target.host, exchange.target.port):
-            raise Refused(Reason.NOT_PINNED)
-        server.sni = exchange.target.host
-        data.ssl_conn = upstream_connection(exchange.target.host, self._parts.trusted_bundle)
-
-    async def tls_failed_server(self, _data: tls.TlsData) -> None:
-        self._answers.upstream_failure = Reason.UPSTREAM_TLS
 
     # --- requests -------------------------------------------------------------------------------
 
@@ -330,6 +279,23 @@ class ConnectionGuard:
     async def error(self, _flow: http.HTTPFlow) -> None:
         failure = self._answers.upstream_failure
         self._finish(failure.value if failure is not None else "aborted")
+
+    # --- judged again ---------------------------------------------------------------------------
+
+    def review(self) -> None:
+        """The policy has changed: what is open here is judged again, and cut if it must not be."""
+        if not self._review_tunnel():
+            return
+        exchange = self._exchange
+        if exchange is None or self.requester is None:
+            return
+        request = egress_request(RequestKind.REQUEST, exchange.target, self.requester)
+        held = judge_again(self.core, request, exchange.judgement)
+        if held.allowed:
+            exchange.judgement = held
+            exchange.spend = partial(self.core.spend, held)
+        else:
+            self._cut(held.reason)
 
     # --- dialling -------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@
 holds one may do exactly what it says.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -11,8 +12,10 @@ from typing import Protocol
 from mitmproxy.connection import Server
 
 from palyra_egress.proxy.core import EnforcementCore, Judgement
+from palyra_egress.proxy.deadlines import DEADLINES, Deadlines
 from palyra_egress.proxy.interception import InterceptionAuthority
 from palyra_egress.proxy.receipt import ReceiptIssuer
+from palyra_egress.proxy.relay import Relay
 from palyra_egress.reasons import Reason
 from palyra_egress.request import EgressRequest, Requester
 
@@ -39,6 +42,20 @@ class Connection(Protocol):
 
     def open_upstreams(self) -> list[Server]: ...
 
+    def review(self) -> None: ...
+
+    def after(self, delay_s: float, callback: Callable[[], None]) -> None:
+        """Call back after a while, unless the connection has ended by then."""
+        ...
+
+
+class TunnelKeeper(Protocol):
+    """What the layer that reads a tunnel's ClientHello needs of the guard."""
+
+    def pass_on(self, hello: bytes) -> None: ...
+
+    def refuse_tunnel(self, reason: Reason) -> None: ...
+
 
 @dataclass(frozen=True, slots=True)
 class GuardParts:
@@ -48,14 +65,22 @@ class GuardParts:
     authority: InterceptionAuthority
     trusted_bundle: Path
     receipts: ReceiptIssuer
+    deadlines: Deadlines = DEADLINES
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Tunnel:
-    """An allowed CONNECT: its request, and the addresses it was judged on."""
+    """An allowed CONNECT: its request, and what was granted, renewed whenever it is judged again.
+
+    `has_hello` once its ClientHello was accepted. `relay` is there while it is passed on and not
+    over; `is_taken` once somebody carries it.
+    """
 
     request: EgressRequest
     judgement: Judgement
+    has_hello: bool = False
+    relay: Relay | None = None
+    is_taken: bool = False
 
 
 @dataclass(frozen=True, slots=True)

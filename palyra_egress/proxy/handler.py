@@ -11,7 +11,7 @@ import contextlib
 import logging
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import Any, Final, Literal
 
@@ -24,8 +24,10 @@ from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 from mitmproxy.proxy.server import ConnectionIO
 
 from palyra_egress.proxy.guard import ConnectionGuard
-from palyra_egress.proxy.guard_parts import Refused
+from palyra_egress.proxy.guard_parts import Pinned, Refused
 from palyra_egress.proxy.pinned_dial import DialRefused, dial_pinned
+from palyra_egress.proxy.relay import Relay
+from palyra_egress.proxy.relaying import COMPLETE, Side, TunnelCarrier
 from palyra_egress.reasons import Reason
 from palyra_egress.request import Requester
 
@@ -102,6 +104,8 @@ class EnforcingHandler(ProxyConnectionHandler):
         self._aborted: Reason | None = None
         self._running_hooks = 0
         self._progress = asyncio.Event()
+        self._timers: list[asyncio.TimerHandle] = []
+        self._passed_on: asyncio.StreamWriter | None = None
         self.guard = make_guard(self)
 
     # --- what the core needs --------------------------------------------------------------------
@@ -123,6 +127,8 @@ class EnforcingHandler(ProxyConnectionHandler):
         if self._aborted is not None:
             return
         self._aborted = reason
+        if self._passed_on is not None:
+            _reset(self._passed_on)
         for io in list(self.transports.values()):
             if isinstance(io.writer, asyncio.StreamWriter):
                 _reset(io.writer)
@@ -132,17 +138,30 @@ class EnforcingHandler(ProxyConnectionHandler):
     async def handle_client(self) -> None:
         """Run the connection to its end; however it ends, it is not counted any longer. One that
         has not shown whose it is in time only takes room, and is cut."""
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(self._identity_deadline_s, self._expect_identity)
+        self.after(self._identity_deadline_s, self._expect_identity)
         try:
             await super().handle_client()
         finally:
-            timer.cancel()
+            for timer in self._timers:
+                timer.cancel()
             self.guard.core.connections.forget(self)
 
     def _expect_identity(self) -> None:
         if self.guard.requester is None:
             self.abort(Reason.NO_IDENTITY)
+
+    def after(self, delay_s: float, callback: Callable[[], None]) -> None:
+        self._timers.append(asyncio.get_running_loop().call_later(delay_s, callback))
+
+    def review(self) -> None:
+        """Judge again what is open here; a fault on the way cuts it."""
+        if self._aborted is not None:
+            return
+        try:
+            self.guard.review()
+        except Exception as fault:  # noqa: BLE001 the proxy's outer edge: every fault refuses
+            _log.error("judging again failed: %s", type(fault).__name__)
+            self._refuse_fault()
 
     # --- back-pressure --------------------------------------------------------------------------
 
@@ -159,7 +178,7 @@ class EnforcingHandler(ProxyConnectionHandler):
         pending or its upstream is not ready: mitmproxy would keep all it sends in memory."""
         await super().drain_writers()  # type: ignore[no-untyped-call]
         client = self.transports.get(self.client)
-        if client is None or client.handler is not asyncio.current_task() or not self._is_pending():
+        if client is None or client.handler is not asyncio.current_task():
             return
         try:
             async with asyncio.timeout(UPSTREAM_READY_DEADLINE_S):
@@ -168,16 +187,26 @@ class EnforcingHandler(ProxyConnectionHandler):
                     await self._progress.wait()
         except TimeoutError:
             self.guard.upstream_overdue()
+        if (relay := self.guard.take_relay()) is not None:
+            await self._carry_tunnel(relay)
 
     # --- hooks ----------------------------------------------------------------------------------
 
-    async def handle_hook(self, hook: commands.StartHook) -> None:
+    def hook_task(self, hook: commands.StartHook) -> Coroutine[Any, Any, None]:
+        """Counted from the moment a layer asks, and until it has heard the answer: nothing is read
+        of the worker in between."""
         self._running_hooks += 1
+        return self._counted(super().hook_task(hook))
+
+    async def _counted(self, hook: Coroutine[Any, Any, None]) -> None:
         try:
-            await self._run_hook(hook)
+            await hook
         finally:
             self._running_hooks -= 1
             self.progressed()
+
+    async def handle_hook(self, hook: commands.StartHook) -> None:
+        await self._run_hook(hook)
 
     async def _run_hook(self, hook: commands.StartHook) -> None:
         with self.timeout_watchdog.disarm():
@@ -233,9 +262,7 @@ class EnforcingHandler(ProxyConnectionHandler):
             await self.handle_hook(server_hooks.ServerConnectHook(hook_data))
             if self._aborted is not None:  # at that hook, or while it ran
                 raise Refused(self._aborted, audited=True)
-            pinned = self.guard.pinned_for(server)
-            own_ports = self.guard.core.service.wildcard_ports
-            reader, writer = await dial_pinned(pinned.addresses, pinned.port, own_ports=own_ports)
+            reader, writer = await self._dial(self.guard.pinned_for(server))
         except (Refused, DialRefused) as refused:
             await self._dial_failed(command, refused.reason)
             return
@@ -252,6 +279,10 @@ class EnforcingHandler(ProxyConnectionHandler):
             await self._dial_failed(command, aborted)
             return
         await self._carry(command, hook_data, reader, writer)
+
+    async def _dial(self, pinned: Pinned) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        own_ports = self.guard.core.service.wildcard_ports
+        return await dial_pinned(pinned.addresses, pinned.port, own_ports=own_ports)
 
     async def _dial_failed(self, command: commands.OpenConnection, reason: Reason) -> None:
         self.guard.upstream_failed(reason)
@@ -277,6 +308,50 @@ class EnforcingHandler(ProxyConnectionHandler):
             await self.handle_connection(server)
         finally:
             await self.handle_hook(server_hooks.ServerDisconnectedHook(hook_data))
+
+    # --- tunnels that are passed on -------------------------------------------------------------
+
+    async def _carry_tunnel(self, relay: Relay) -> None:
+        """Carry a tunnel in place of reading the worker; when this returns, the tunnel is over."""
+        outcome = Reason.INTERNAL.value
+        try:
+            with self.timeout_watchdog.disarm():
+                outcome = await self._pass_on(relay)
+        except (Refused, DialRefused) as refused:
+            outcome = refused.reason.value
+            self.abort(refused.reason)
+        except asyncio.CancelledError:
+            outcome = "client_closed" if self._aborted is None else self._aborted.value
+            raise
+        except Exception as fault:  # noqa: BLE001 the proxy's outer edge: every fault refuses
+            _log.error("carrying a tunnel failed: %s", type(fault).__name__)
+            self._refuse_fault()
+        finally:
+            if self._passed_on is not None:
+                if outcome == COMPLETE:
+                    self._passed_on.close()
+                else:
+                    _reset(self._passed_on)
+            self.guard.tunnel_over(outcome)
+
+    async def _pass_on(self, relay: Relay) -> str:
+        if self._aborted is not None:
+            raise Refused(self._aborted, audited=True)
+        server = Side(*await self._dial(self.guard.pinned_for_relay()))
+        self._passed_on = server.writer
+        if self._aborted is not None:  # while it was dialled
+            raise Refused(self._aborted, audited=True)
+        io = self.transports[self.client]
+        if not (
+            isinstance(io.reader, asyncio.StreamReader)
+            and isinstance(io.writer, asyncio.StreamWriter)
+        ):
+            raise Refused(Reason.PROTOCOL_NOT_SUPPORTED)
+        worker = Side(io.reader, io.writer)
+        carrier = TunnelCarrier(worker, server, relay, self.guard.deadlines, self.guard.stop_tunnel)
+        outcome = await carrier.run()
+        worker.writer.close()
+        return outcome
 
     # --- logging --------------------------------------------------------------------------------
 

@@ -224,12 +224,13 @@ class BoundedClientTls(ClientTLSLayer):
     because each new byte makes mitmproxy read all of them again."""
 
     def receive_handshake_data(self, data: bytes) -> Commands:
-        if not self.client_hello_parsed and _is_endless_hello(bytes(self.recv_buffer) + data):
+        if not self.client_hello_parsed and is_endless_hello(bytes(self.recv_buffer) + data):
             return False, "the ClientHello does not end"
         return (yield from super().receive_handshake_data(data))
 
 
-def _is_endless_hello(data: bytes) -> bool:
+def is_endless_hello(data: bytes) -> bool:
+    """Whether a ClientHello that is not complete yet has had its chance."""
     if len(data) > MAX_HELLO_BYTES:
         return True
     offset = 0

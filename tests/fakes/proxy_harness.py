@@ -12,13 +12,14 @@ import json
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from palyra_egress.clock import now_monotonic_ms, now_unix_ms
 from palyra_egress.credentials.binding import SecretLookup
 from palyra_egress.proxy.core import NO_SECRETS
+from palyra_egress.proxy.deadlines import DEADLINES, Deadlines
 from palyra_egress.proxy.egress_proxy import EgressProxy
 from palyra_egress.proxy.guard import ConnectionGuard
 from palyra_egress.proxy.handler import AddonChain, EnforcingHandler, GuardFactory
@@ -109,24 +110,38 @@ class Harness:
         return await read_reply(reader)
 
     async def tunnel(
-        self, authority: str, *, credentials: str | None = None, sni: str | None = ""
+        self,
+        authority: str,
+        *,
+        credentials: str | None = None,
+        sni: str | None = "",
+        roots: Path | None = None,
     ) -> tuple[Reply | None, asyncio.StreamReader, asyncio.StreamWriter]:
         """CONNECT and, when allowed, a TLS handshake with `sni` (default: the authority's host;
-        None: none)."""
+        None: none) that trusts `roots` alone (default: the proxy's own)."""
+        reply, reader, writer = await self.connect_to(authority, credentials=credentials)
+        if reply is None or reply.status != 200:
+            return reply, reader, writer
+        trusted = roots or self.proxy.enforcement.authority.root_path
+        context = ssl.create_default_context(cafile=str(trusted))
+        if sni is None:
+            context.check_hostname = False
+        name = authority.rpartition(":")[0] if sni == "" else sni
+        await writer.start_tls(context, server_hostname=name)
+        return reply, reader, writer
+
+    async def connect_to(
+        self, authority: str, *, credentials: str | None = None, after: bytes = b""
+    ) -> tuple[Reply | None, asyncio.StreamReader, asyncio.StreamWriter]:
+        """CONNECT alone, with bytes sent right after its head."""
         reader, writer = await self.connect()
         header = credentials if credentials is not None else basic()
         writer.write(
             f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n"
             f"Proxy-Authorization: {header}\r\n\r\n".encode()
+            + after
         )
         reply = await read_reply(reader, has_body=lambda status: status != 200)
-        if reply is None or reply.status != 200:
-            return reply, reader, writer
-        context = ssl.create_default_context(cafile=str(self.proxy.enforcement.authority.root_path))
-        if sni is None:
-            context.check_hostname = False
-        name = authority.rpartition(":")[0] if sni == "" else sni
-        await writer.start_tls(context, server_hostname=name)
         return reply, reader, writer
 
 
@@ -150,13 +165,15 @@ async def read_reply(reader: asyncio.StreamReader, has_body: Any = None) -> Repl
     return Reply(int(status), phrase.strip(), headers, body)
 
 
-async def read_to_end(reader: asyncio.StreamReader) -> bytes:
-    """Everything until the connection is closed or reset."""
+async def read_to_end(reader: asyncio.StreamReader, last: bytes = b"") -> bytes:
+    """Everything until the connection is closed or reset, or until `last`, if that is given."""
     got = b""
     async with asyncio.timeout(10):
         try:
             while data := await reader.read(65536):
                 got += data
+                if last and got.endswith(last):
+                    break
         except OSError:  # a reset, bare or inside TLS, is an end too
             pass
     return got
@@ -171,6 +188,7 @@ class Injection:
     chain: AddonChain | None = None
     hook_deadline_s: float | None = None
     identity_deadline_s: float | None = None
+    deadlines: Deadlines = DEADLINES
     proxy: EgressProxy | None = None
 
     def make_guard(self, handler: EnforcingHandler) -> ConnectionGuard:
@@ -180,7 +198,8 @@ class Injection:
             handler._hook_deadline_s = self.hook_deadline_s
         if self.identity_deadline_s is not None:
             handler._identity_deadline_s = self.identity_deadline_s
-        return self.guard_class(self.proxy.enforcement.parts, handler)
+        parts = replace(self.proxy.enforcement.parts, deadlines=self.deadlines)
+        return self.guard_class(parts, handler)
 
 
 @asynccontextmanager

@@ -81,6 +81,8 @@ rules:
     encoded_slash: true
     private: [10.20.0.0/16]
     tls: inspect
+    missing_sni: true
+    ech: false
     credentials:
       - header: authorization
         secret: vault:global/a_token

@@ -209,7 +209,7 @@ def test_reader_and_schema_agree_on_what_may_be_left_out(path: tuple[Any, ...]) 
         (("violations", "quarantine"), ["resolution_failed"]),
         (("violations", "strike", "window"), "1d"),
         (("lint", "ignore", 0, "code"), "ignore_expired"),
-        (("rules", 0, "tls"), "tunnel"),
+        (("rules", 0, "tls"), "passthrough"),
         (("name",), "a b"),
     ],
 )

@@ -26,6 +26,11 @@ rules:
     ports: [{secure}, {impostor}]
     methods: [GET, POST]
     private: [127.0.0.0/8]
+  - id: passed-on
+    hosts: [tunnel.example]
+    ports: [{secure}]
+    tls: tunnel
+    private: [127.0.0.0/8]
   - id: plain
     hosts: [plain.example]
     schemes: [http]
@@ -33,9 +38,9 @@ rules:
     methods: [GET, POST]
     private: [127.0.0.0/8]
 profiles:
-  test: [api, plain]
+  test: [api, passed-on, plain]
 """
-HOSTS: Final = "127.0.0.1 api.example plain.example\n"
+HOSTS: Final = "127.0.0.1 api.example tunnel.example plain.example\n"
 BODY: Final = b"5\r\nBODY!\r\n"
 BODY_END: Final = b"0\r\n\r\n"
 
@@ -48,6 +53,7 @@ class Chaos:
     plain: RecordingUpstream
     secure: RecordingUpstream
     impostor: RecordingUpstream
+    roots: Path
 
     @property
     def core(self) -> Any:
@@ -83,7 +89,7 @@ async def chaos(
     stranger = UpstreamCa.create(directory / "stranger")
     async with (
         recording_upstream() as plain,
-        recording_upstream(ca.server_context("api.example")) as secure,
+        recording_upstream(ca.server_context("api.example", "tunnel.example")) as secure,
         recording_upstream(stranger.server_context("api.example")) as impostor,
         proxy_harness(
             directory / "proxy",
@@ -95,7 +101,7 @@ async def chaos(
             **settings,
         ) as harness,
     ):
-        yield Chaos(harness, plain, secure, impostor)
+        yield Chaos(harness, plain, secure, impostor, ca.ca_file)
 
 
 def plain_head(world: Chaos, method: str, extra: str = "", path: str = "/x") -> bytes:
@@ -120,9 +126,16 @@ async def _send_plain(world: Chaos, raw: bytes) -> bytes:
     return got
 
 
-async def _send_tunnelled(world: Chaos, authority: str, raw: bytes) -> bytes:
+async def _send_tunnelled(
+    world: Chaos,
+    authority: str,
+    raw: bytes,
+    roots: Path | None = None,
+    last: bytes = b"",
+) -> bytes:
+    """`last` is how the answer ends where the server does not hang up after it."""
     try:
-        reply, reader, writer = await world.harness.tunnel(authority)
+        reply, reader, writer = await world.harness.tunnel(authority, roots=roots)
     except (OSError, ssl.SSLError):
         return b""
     if reply is None:
@@ -131,7 +144,7 @@ async def _send_tunnelled(world: Chaos, authority: str, raw: bytes) -> bytes:
         writer.close()
         return f"refused {reply.status}".encode()
     writer.write(raw)
-    got = await read_to_end(reader)
+    got = await read_to_end(reader, last)
     writer.close()
     return got
 
@@ -154,6 +167,14 @@ async def inspected_streamed(world: Chaos) -> bytes:
     authority = f"api.example:{world.secure.port}"
     head = inner_head(authority, "POST", "Transfer-Encoding: chunked\r\n")
     return await _send_tunnelled(world, authority, head + BODY + BODY_END)
+
+
+async def passed_on(world: Chaos) -> bytes:
+    """A tunnel that is not inspected, to the server's own certificate; the worker ends it."""
+    authority = f"tunnel.example:{world.secure.port}"
+    return await _send_tunnelled(
+        world, authority, inner_head(authority, "GET"), roots=world.roots, last=b"hello"
+    )
 
 
 async def refused_connect(world: Chaos) -> bytes:
@@ -179,4 +200,10 @@ async def mute_upstream(world: Chaos) -> bytes:
 
 type Lane = Callable[[Chaos], Awaitable[bytes]]
 
-CARRYING: Final[tuple[Lane, ...]] = (plain, inspected, plain_streamed, inspected_streamed)
+CARRYING: Final[tuple[Lane, ...]] = (
+    plain,
+    inspected,
+    plain_streamed,
+    inspected_streamed,
+    passed_on,
+)

@@ -27,6 +27,7 @@ from tests.egress.proxy.lanes import (
     inspected,
     inspected_streamed,
     mute_upstream,
+    passed_on,
     plain,
     plain_streamed,
     refused_connect,
@@ -45,25 +46,27 @@ PASSED_ON: Final = "the granted exchange went through; both sides end"
 
 _PLAIN: Final = (plain, plain_streamed)
 _INSPECTED: Final = (inspected, inspected_streamed)
+_TUNNELS: Final = (*_INSPECTED, passed_on)
+_REQUESTS: Final = (*_PLAIN, *_INSPECTED)
 
 STIMULI: Final[dict[str, tuple[tuple[tuple[Lane, ...], str], ...]]] = {
     "client_connected": ((CARRYING, NOT_DIALLED),),
     "next_layer": ((CARRYING, NOT_DIALLED),),
-    "http_connect": ((_INSPECTED, NOT_DIALLED),),
-    "http_connected": ((_INSPECTED, NOT_DIALLED),),
+    "http_connect": ((_TUNNELS, NOT_DIALLED),),
+    "http_connected": ((_TUNNELS, NOT_DIALLED),),
     "http_connect_error": (((refused_connect,), NOT_DIALLED),),
-    "tls_clienthello": ((_INSPECTED, NOT_DIALLED),),
+    "tls_clienthello": ((_TUNNELS, NOT_DIALLED),),
     "tls_start_client": ((_INSPECTED, NOT_DIALLED),),
-    "requestheaders": ((CARRYING, NOT_DIALLED),),
+    "requestheaders": ((_REQUESTS, NOT_DIALLED),),
     "tls_start_server": ((_INSPECTED, NOT_SENT),),
     "tls_failed_server": (((untrusted_upstream,), NOT_SENT),),
     "request": (
         ((plain, inspected), NOT_DIALLED),
         ((plain_streamed, inspected_streamed), GRANTED),  # the body went out while it came in
     ),
-    "responseheaders": ((CARRYING, GRANTED),),
+    "responseheaders": ((_REQUESTS, GRANTED),),
     "error": (((mute_upstream,), GRANTED),),
-    "response": ((CARRYING, PASSED_ON),),
+    "response": ((_REQUESTS, PASSED_ON),),
     "client_disconnected": ((CARRYING, PASSED_ON),),
 }
 
