@@ -60,9 +60,10 @@ def settle(rule: RuleSpec, default: TlsMode, problems: Problems) -> RuleSpec:
             expected="schemes: [https], and a rule of its own for http",
         )
     for name, position in rule.inspected_keys:
+        is_secret = name == "credentials"
         mine.add(
             position,
-            ProblemCode.BAD_VALUE,
+            ProblemCode.CREDENTIAL_IN_TUNNEL if is_secret else ProblemCode.BAD_VALUE,
             f"the rule {rule.rule_id!r} tunnels: what is inside is not seen, so {name!r}"
             " could not be enforced",
             expected=f"`tls: inspect`, or no {name!r}",

@@ -28,7 +28,6 @@ from palyra_egress.policy.values import (
     PLACEHOLDER_PATTERN,
 )
 from palyra_egress.request import Scheme
-from palyra_egress.verdict import TlsMode
 
 _FORMAT: Final = re.compile(FORMAT_PATTERN, re.ASCII)
 _BASIC_USER: Final = re.compile(BASIC_USER_PATTERN, re.ASCII)
@@ -104,7 +103,8 @@ def _read_credential(node: Node, rule: Fields) -> CredentialBinding | None:
 
 
 def _check_ways(fields: Fields, schemes: set[Scheme]) -> None:
-    """A rule with credentials must be one whose requests go over TLS that we verify."""
+    """A rule with credentials must be one whose requests go over TLS; that its tunnels are
+    inspected is asked once the policy's default is known."""
     key = fields.mapping.entries["credentials"][0]
     if "http" in schemes:
         fields.refuse(
@@ -112,14 +112,6 @@ def _check_ways(fields: Fields, schemes: set[Scheme]) -> None:
             ProblemCode.CREDENTIAL_OVER_HTTP,
             "a rule with credentials lets plain http pass, where anybody reads them",
             "`schemes: [https]`, or a rule of its own for http, without credentials",
-        )
-    tls = fields.node("tls")
-    if isinstance(tls, Scalar) and tls.value == TlsMode.TUNNEL.value:
-        fields.refuse(
-            key.position,
-            ProblemCode.CREDENTIAL_IN_TUNNEL,
-            "nothing can be added to requests inside a tunnel that is not inspected",
-            "`tls: inspect`, or a rule without credentials",
         )
 
 

@@ -215,7 +215,7 @@ class EnforcementCore:
 
     def refuse(self, request: EgressRequest, reason: Reason, speaker: LiveConnection) -> Judgement:
         """Refuse a canonical request for a reason found outside the judge."""
-        started, request = self.clocks.now_monotonic_ms(), self._with_facts(request)
+        started, request = self.clocks.now_monotonic_ms(), self.with_facts(request)
         return self._release(self.service.refusal(request, reason), request, (), started, speaker)
 
     async def _decide(
