@@ -1,4 +1,4 @@
-"""agent-vault's services file (YAML): one service is one rule, without its credential.
+"""agent-vault's services file (YAML): one service is one rule, with its credential if it has one.
 
 A service has a host (inline path and port allowed), path, port, `enabled` and auth. `*.name` is one
 label deep there and any depth here, so it is not imported. In paths `*` crosses slashes there and
@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from palyra_egress.destination.hostpattern import PatternRefused, parse_pattern
+from palyra_egress.policy.importers.agent_vault_auth import credentials_of
 from palyra_egress.policy.importers.draft import (
     BOTH_SCHEMES,
     TRANSLATED,
@@ -31,14 +32,15 @@ from palyra_egress.policy.importers.draft import (
 from palyra_egress.policy.importers.host_patterns import BELOW, EXACT, our_pattern, split_port
 from palyra_egress.policy.importers.path_patterns import below_only
 from palyra_egress.policy.paths import PathRefused
+from palyra_egress.policy.schema import DEFAULT_SCHEMES
 
 TOP_KEYS: Final[Mapping[str, KeyFate]] = MappingProxyType(
-    {"services": TRANSLATED, "vault": KeyFate(Fate.LEFT_OUT, "the name of the vault")}
+    {"services": TRANSLATED, "vault": TRANSLATED}
 )
 SERVICE_KEYS: Final[Mapping[str, KeyFate]] = MappingProxyType(
     {
         **dict.fromkeys(("name", "host", "path", "port", "enabled", "auth"), TRANSLATED),
-        "substitutions": KeyFate(Fate.REFUSED, "placeholders are not replaced by this version"),
+        "substitutions": KeyFate(Fate.REFUSED, "placeholders stand in bound headers only"),
     }
 )
 
@@ -51,16 +53,6 @@ def _split(service: dict[str, Value], where: str) -> tuple[str, int | None, str]
     if service.get("port") is not None:
         port = port_of(service.get("port"), f"{where}.port")
     return host, port, path
-
-
-def _note_auth(draft: Draft, service: dict[str, Value], where: str) -> None:
-    auth = mapping_of(service.get("auth", {}), f"{where}.auth")
-    kind = text_of(auth.get("type", "passthrough"), f"{where}.auth.type")
-    if kind != "passthrough":
-        draft.drop(
-            f"{where}.auth",
-            f"the credential ({quoted(kind)}): the host is allowed, nothing is injected",
-        )
 
 
 def _add_disabled(draft: Draft, service: dict[str, Value], where: str) -> None:
@@ -76,7 +68,9 @@ def _add_disabled(draft: Draft, service: dict[str, Value], where: str) -> None:
         draft.change(f"{where}: disabled there in part, {pattern} is denied as a whole here")
 
 
-def _add_service(draft: Draft, profile: str, service: dict[str, Value], where: str) -> None:
+def _add_service(
+    draft: Draft, profile: str, service: dict[str, Value], vault: Value, where: str
+) -> None:
     host, port, path = _split(service, where)
     if host.startswith("*."):
         draft.drop(where, f"{quoted(host)} is one label deep there; *.name is any depth here")
@@ -93,17 +87,18 @@ def _add_service(draft: Draft, profile: str, service: dict[str, Value], where: s
     if "*" in path[:-1]:
         draft.change(f"{where}.path: * crosses slashes there and is one segment here")
     name = service.get("name")
+    credentials = credentials_of(draft, service, vault, where)
     draft.add_rule(
         DraftRule(
             draft.new_id(name if isinstance(name, str) and name else host),
             (pattern,),
-            schemes=BOTH_SCHEMES,
+            schemes=DEFAULT_SCHEMES if credentials else BOTH_SCHEMES,
             ports=None if port is None else (port,),
             paths=paths,
+            credentials=credentials,
         ),
         profile,
     )
-    _note_auth(draft, service, where)
 
 
 def translate(value: Value, profile: str | None) -> Draft:
@@ -127,7 +122,7 @@ def translate(value: Value, profile: str | None) -> Draft:
         if not enabled:
             _add_disabled(draft, service, place)
         elif known:
-            _add_service(draft, name, service, place)
+            _add_service(draft, name, service, document.get("vault"), place)
         else:
             draft.drop(place, "the service is left out: an unknown key may restrict it")
     return draft

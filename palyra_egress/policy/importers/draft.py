@@ -56,6 +56,15 @@ def quoted(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class DraftCredential:
+    """A binding in our words: `secret` names it, `form` has the slot where it stands."""
+
+    header: str
+    secret: str
+    form: str
+
+
+@dataclass(frozen=True, slots=True)
 class DraftRule:
     """One allow rule in our words; `ports` and `paths` None mean the language's defaults."""
 
@@ -67,6 +76,7 @@ class DraftRule:
     paths: tuple[str, ...] | None = None
     private: tuple[str, ...] = ()
     owner: str | None = None
+    credentials: tuple[DraftCredential, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -194,6 +194,9 @@ def _allowlists(document: dict[str, Value], draft: Draft) -> list[tuple[str, dic
         name = text_of(transform.get("name"), f"{place}.name")
         if name == "allowlist":
             found.append((f"{place}.", mapping_of(transform.get("config"), f"{place}.config")))
+        elif name == "secrets":
+            why = "has rules of its own there; here a rule names its `credentials`"
+            draft.drop(place, f"the transform {quoted(name)} {why}")
         else:
             draft.drop(place, f"the transform {quoted(name)} may refuse or change requests")
     return found

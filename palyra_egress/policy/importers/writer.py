@@ -81,6 +81,11 @@ def _rule_lines(rule: DraftRule) -> list[str]:
         lines += _listing("paths", rule.paths)
     if rule.private:
         lines += _listing("private", rule.private)
+    if rule.credentials:
+        lines.append("    credentials:")
+        for one in rule.credentials:
+            parts = (f"header: {one.header}", f"secret: {_scalar(one.secret)}")
+            lines.append(f"      - {{{', '.join(parts)}, format: {_scalar(one.form)}}}")
     acknowledged = _acknowledged(rule)
     if acknowledged:
         words = " and ".join(word.value for word in acknowledged)

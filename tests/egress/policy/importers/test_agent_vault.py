@@ -1,4 +1,4 @@
-"""agent-vault's services become rules without credentials: never wider, every difference said."""
+"""agent-vault's services become rules with their credentials: never wider, all differences said."""
 
 import pytest
 
@@ -44,8 +44,53 @@ def test_services_are_carried(url: str, expected: bool) -> None:
     assert given().allows(url) is expected
 
 
-def test_credentials_are_named_as_missing_and_the_host_is_allowed() -> None:
-    found = given("services: [{name: a, host: a.example, auth: {type: bearer, token: K}}]")
+def one(auth: str, vault: str = "vault: team\n") -> Imported:
+    return given(f"{vault}services: [{{name: a, host: a.example, auth: {auth}}}]")
+
+
+@pytest.mark.parametrize(
+    ("auth", "header", "prefix", "name"),
+    [
+        ("{type: bearer, token: PAY_KEY}", "authorization", "Bearer ", "team/PAY_KEY"),
+        ("{type: api-key, key: PAY_KEY}", "authorization", "", "team/PAY_KEY"),
+        ("{type: api-key, key: K, header: X-Api-Key, prefix: v1.}", "x-api-key", "v1.", "team/K"),
+        ("{type: custom, headers: {X-A: 'Token {{ K }}'}}", "x-a", "Token ", "team/K"),
+    ],
+)
+def test_a_credential_is_carried_with_its_header_and_form(
+    auth: str, header: str, prefix: str, name: str
+) -> None:
+    found = one(auth)
+
+    (binding,) = found.policy.rules["a"].credentials
+    assert (binding.header, binding.prefix, binding.secret.name) == (header, prefix, name)
+    assert found.allows("https://a.example/")
+    assert not found.allows("http://a.example/")
+    assert found.dropped == ()
+
+
+def test_a_file_without_a_vault_keeps_its_secrets_in_the_global_scope() -> None:
+    (binding,) = one("{type: bearer, token: K}", vault="").policy.rules["a"].credentials
+    assert str(binding.secret) == "vault:global/K"
+
+
+@pytest.mark.parametrize(
+    "auth",
+    [
+        "{type: basic, username: USER, password: PASS}",
+        "{type: bearer, token: not a key}",
+        "{type: api-key, key: K, header: Host}",
+        "{type: api-key, key: K, header: 'X-A\\r\\nX-B'}",
+        "{type: custom, headers: {X-A: '{{ K }}{{ L }}'}}",
+        "{type: custom, headers: {X-A: plain}}",
+        "{type: custom, headers: {X-A: '{{ K }}', x-a: '{{ L }}'}}",
+        '{type: custom, headers: {X-A: "a\\nb {{ K }}"}}',
+        "{type: oauth, token: K}",
+    ],
+)
+def test_a_credential_that_cannot_be_said_is_named_and_the_host_is_allowed(auth: str) -> None:
+    found = one(auth)
+    assert found.policy.rules["a"].credentials == ()
     assert found.allows("https://a.example/")
     assert any("credential" in line for line in found.dropped)
 
