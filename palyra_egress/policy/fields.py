@@ -12,7 +12,7 @@ from typing import Final
 
 from palyra_egress.policy.document import Mapping, Node, Scalar, Sequence
 from palyra_egress.policy.errors import Position, ProblemCode, Problems, nearest
-from palyra_egress.policy.language import POLICY, Section
+from palyra_egress.policy.language import POLICY, PROFILE, Section
 from palyra_egress.policy.values import (
     EXPECTED_ID,
     EXPECTED_SIZE,
@@ -48,8 +48,8 @@ def _elsewhere(name: str, value: Node, section: Section) -> str:
     homes = POLICY.homes(name)
     if homes:
         return f" ({', '.join(homes)} has: is it indented as it should be?)"
-    items = value.items if isinstance(value, Sequence) else ()
-    if section is POLICY and items and all(isinstance(item, Scalar) for item in items):
+    is_list = isinstance(value, Sequence) and all(isinstance(one, Scalar) for one in value.items)
+    if is_list and section in (POLICY, PROFILE):
         return " (a profile stands below 'profiles': is it indented as it should be?)"
     return ""
 

@@ -6,8 +6,13 @@ atheris until a crash, `test_fuzz_bounded.py` all of them for a bounded number o
 
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
+from palyra_egress.approvals.approvers import Approver, Approvers
+from palyra_egress.approvals.envelope import TooManyApprovals, next_serial, read_lines
+from palyra_egress.approvals.weighing import Proposal, weigh
 from palyra_egress.audit.chain import ChainBroken, ChainHead, follow, walk
 from palyra_egress.credentials.patterns import Finding, PatternSet, Watched
 from palyra_egress.credentials.stream_scan import StreamScanner
@@ -23,7 +28,7 @@ from palyra_egress.policy.decide import decide, precheck
 from palyra_egress.policy.errors import PolicyFileError
 from palyra_egress.policy.importers.draft import ImportRefused
 from palyra_egress.policy.importers.translate import Source, import_policy
-from palyra_egress.policy.load import load_policy
+from palyra_egress.policy.load import load_policy, load_policy_file, load_sources, read_files
 from palyra_egress.policy.request_text import judge_request_from_url
 from palyra_egress.proxy.request_head import RequestHead, check_head, head_end
 from palyra_egress.reasons import Reason
@@ -43,6 +48,9 @@ POLICY: Final = load_policy(
 )
 SECRETS: Final = (b"%41\\n-abcdefgh", b"ababababac")
 WATCHED: Final = (PatternSet([Watched(one, Reason.CANARY, "fuzz") for one in SECRETS]),)
+FRAGMENT: Final = b"version: 1\nname: secret\nrules: [{id: s, hosts: [s.test]}]\n"
+APPROVERS: Final = Approvers((Approver("ada", bytes([7] * 32)),))
+KEY_ID: Final = APPROVERS.people[0].key_id
 _TYPE: Final = "application/x-fuzz"
 _KEY: Final = bytes(range(32))
 
@@ -62,6 +70,42 @@ def policy_file(data: bytes) -> None:
         return
     asked = judge_request_from_url("GET", "http://169.254.169.254/", ASKER)
     assert not decide(policy, asked, (), 0).allowed
+
+
+def policy_files(data: bytes) -> None:
+    """Files that include each other, and a link to anywhere, load or are refused with problems
+    that have a place; nothing outside the folder is ever read."""
+    outer, base, team, link, *_ = [*data.split(b"\0", 3), b"", b"", b""]
+    with TemporaryDirectory() as outside:
+        Path(outside, "secret.yaml").write_bytes(FRAGMENT)
+        inside = Path(outside, "policies")
+        (inside / "team").mkdir(parents=True)
+        for name, source in {"outer": outer, "base": base, "team/rules": team}.items():
+            (inside / f"{name}.yaml").write_bytes(source)
+        with suppress(OSError, ValueError):
+            (inside / "link.yaml").symlink_to(_text(link))
+        try:
+            policy = load_policy_file(inside / "outer.yaml")
+        except PolicyFileError as error:
+            assert error.problems
+            assert all(p.position.line >= 1 and p.position.column >= 1 for p in error.problems)
+            return
+        files = [Path(file).resolve() for file in policy.spec.files]
+        assert all(file.is_relative_to(inside.resolve()) for file in files)
+        assert len(set(files)) == len(files)
+        sources = read_files(inside / "outer.yaml", "outer.yaml").sources
+        assert load_sources(sources, "outer.yaml").digest == policy.digest
+
+
+def approvals_file(data: bytes) -> None:
+    """Whatever stands in an approvals file, nothing that nobody signed counts."""
+    try:
+        lines = read_lines(data)
+    except TooManyApprovals:
+        return
+    weighing = weigh(APPROVERS, lines, Proposal("fuzz", "0" * 64), None, None)
+    assert not weighing.is_enough and not weighing.approved_by
+    assert next_serial(lines, "0" * 64) >= 1
 
 
 def imported_file(data: bytes) -> None:
@@ -191,6 +235,8 @@ TARGETS: Final[dict[str, Target]] = {
     target.__name__: target
     for target in (
         policy_file,
+        policy_files,
+        approvals_file,
         imported_file,
         request_fields,
         hostname,
@@ -206,6 +252,19 @@ SEEDS: Final[dict[str, tuple[bytes, ...]]] = {
     "policy_file": (
         b"version: 1\nname: x\nrules: [{id: a, hosts: [a.test], until: 2027-01-01T00:00:00Z}]\n"
         b"profiles: {p: [a]}\ntests: [{profile: p, request: GET https://a.test/, expect: allow}]",
+    ),
+    "policy_files": (
+        b"version: 1\nname: x\ninclude: [base.yaml, team/rules.yaml]\nprofiles: {p: [a, b]}\n\0"
+        b"version: 1\nname: y\nrules: [{id: a, hosts: [a.test]}]\n\0"
+        b"version: 1\nname: z\nrules: [{id: b, hosts: [b.test]}]\n",
+        b"version: 1\nname: x\ninclude: [link.yaml]\n\0\0\0../secret.yaml",
+        b"version: 1\nname: x\ninclude: [link.yaml, base.yaml]\n\0"
+        b"version: 1\nname: y\ninclude: [team/rules.yaml]\n\0\0team",
+        b"version: 1\nname: x\ninclude: [link.yaml]\nprofiles: {p: []}\n\0\0\0outer.yaml",
+    ),
+    "approvals_file": (
+        b'{"payloadType":"application/vnd.palyra.policy-approval.v1+json","payload":"e30=",'
+        b'"signatures":[{"keyid":"' + KEY_ID.encode() + b'","sig":"AAAA"}]}\n{}\n',
     ),
     "imported_file": (
         b"\0version: v1\nservices: [{name: a, action: enforce, allowed_domains: ['*.a.test']}]",

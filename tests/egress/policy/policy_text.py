@@ -58,6 +58,11 @@ def short(verdict: Verdict) -> str:
 
 
 POLICIES = Path(__file__).resolve().parents[3] / "policies"
+PIPELINE = POLICIES / "data-pipeline" / "pipeline.yaml"
+SAMPLES = (*sorted(POLICIES.glob("*.yaml")), PIPELINE)
+"""The sample policies, each by its outermost file."""
+SAMPLE_FILES = tuple(sorted(POLICIES.rglob("*.yaml")))
+"""Every file of every sample."""
 COMPLETE = """\
 version: 1
 name: complete

@@ -18,10 +18,10 @@ from palyra_egress.policy.errors import PolicyFileError
 from palyra_egress.policy.json_schema import VALUES, policy_schema, schema_text
 from palyra_egress.policy.language import POLICY, Holds, Key, Number, Section
 from palyra_egress.policy.load import load_policy
-from tests.egress.policy.policy_text import COMPLETE, POLICIES
+from tests.egress.policy.policy_text import COMPLETE, POLICIES, SAMPLE_FILES
 
 SCHEMA = POLICIES / "schema" / "egress-policy.v1.schema.json"
-EDITOR_LINE = "# yaml-language-server: $schema=./schema/egress-policy.v1.schema.json"
+EDITOR_LINE = "# yaml-language-server: $schema={}/schema/egress-policy.v1.schema.json"
 KNOWN_WORDS = {
     "$schema",
     "additionalProperties",
@@ -122,10 +122,11 @@ def test_every_kind_of_value_has_a_schema() -> None:
     assert set(VALUES) == set(Holds)
 
 
-@pytest.mark.parametrize("path", sorted(POLICIES.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SAMPLE_FILES, ids=lambda path: path.stem)
 def test_every_sample_policy_points_editors_at_the_schema_and_fits_it(path: Path) -> None:
     text = path.read_text()
-    assert text.splitlines()[0] == EDITOR_LINE
+    depth = len(path.relative_to(POLICIES).parents) - 1
+    assert text.splitlines()[0] == EDITOR_LINE.format("/".join([".."] * depth) or ".")
     assert fits(_plain(text), policy_schema())
 
 

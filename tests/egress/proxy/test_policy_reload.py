@@ -59,6 +59,36 @@ async def test_a_change_that_widens_is_flagged_in_log_and_audit_and_counts_at_on
         assert levels[True] == "WARNING"
 
 
+async def test_included_files_are_swapped_together_as_a_mounted_folder_does_it(
+    tmp_path: Path,
+) -> None:
+    """All names lead through one link, which is replaced: the layout of a Kubernetes volume."""
+    directory = tmp_path / "proxy"
+    outer = "version: 1\nname: test\ninclude: [team.yaml]\nprofiles: {test: [r]}\n"
+    team = "version: 1\nname: team\nrules:\n  - {id: r, hosts: [h1.example]}\n"
+    for version in ("1", "2"):
+        folder = directory / f"..v{version}"
+        folder.mkdir(parents=True)
+        (folder / "policy.yaml").write_text(outer)
+        (folder / "team.yaml").write_text(team.replace("h1", f"h{version}"))
+    (directory / "..data").symlink_to("..v1")
+    for name in ("policy.yaml", "team.yaml"):
+        (directory / name).symlink_to(f"..data/{name}")
+    async with proxy_harness(directory, outer, "192.0.2.1 h2.example\n") as harness:
+        assert await reason(harness, "h2.example") == "egress.host_not_allowed"
+        (directory / "..fresh").symlink_to("..v2")
+        (directory / "..fresh").replace(directory / "..data")
+        await until(lambda: len(changes(harness)) == 1)
+        assert await reason(harness, "h2.example") != "egress.host_not_allowed"
+        assert await reason(harness, "h1.example") == "egress.host_not_allowed"
+        (directory / "..v2" / "team.yaml").write_text(team.replace("hosts", "host"))
+        await until(lambda: "unknown_key" in harness.proxy.enforcement.problems()["policy"])
+        assert await reason(harness, "h1.example") == "egress.host_not_allowed"
+        (directory / "..v2" / "team.yaml").write_text(team)
+        await until(lambda: len(changes(harness)) == 2)
+        assert harness.proxy.enforcement.problems()["policy"] == "ok"
+
+
 async def test_a_change_that_too_few_approved_keeps_the_last_good_policy_in_force(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
