@@ -48,8 +48,14 @@ def _elsewhere(name: str, value: Node, section: Section) -> str:
     homes = POLICY.homes(name)
     if homes:
         return f" ({', '.join(homes)} has: is it indented as it should be?)"
-    is_list = isinstance(value, Sequence) and all(isinstance(one, Scalar) for one in value.items)
-    if is_list and section in (POLICY, PROFILE):
+    match value:
+        case Sequence():
+            is_profile = all(isinstance(item, Scalar) for item in value.items)
+        case Mapping():
+            is_profile = value.entries.keys() <= PROFILE.names
+        case _:
+            is_profile = False
+    if is_profile and section in (POLICY, PROFILE):
         return " (a profile stands below 'profiles': is it indented as it should be?)"
     return ""
 

@@ -15,6 +15,7 @@ from palyra_egress.destination.hostpattern import PatternRefused, parse_pattern
 from palyra_egress.policy.importers.agent_vault_auth import credentials_of
 from palyra_egress.policy.importers.draft import (
     BOTH_SCHEMES,
+    PORTS_CHANGE,
     TRANSLATED,
     Draft,
     DraftDeny,
@@ -24,9 +25,12 @@ from palyra_egress.policy.importers.draft import (
     KeyFate,
     Value,
     items_of,
+    known_mapping,
     mapping_of,
+    only_profile,
     port_of,
     quoted,
+    start_draft,
     text_of,
 )
 from palyra_egress.policy.importers.host_patterns import BELOW, EXACT, our_pattern, split_port
@@ -103,16 +107,11 @@ def _add_service(
 
 def translate(value: Value, profile: str | None) -> Draft:
     """The draft of one services file, as one profile."""
-    document = mapping_of(value, "the file")
-    draft = Draft("agent-vault")
-    name = profile or "imported"
-    draft.profiles[name] = []
-    draft.has_only_known_keys(document, "", TOP_KEYS)
-    draft.change("a host without a port becomes 443, and 80 for plain http")
-    draft.change("every method becomes the methods that the rules list")
-    draft.change("hosts that no service names are refused; agent-vault may forward them")
-    if "services" not in document:
-        raise ImportRefused("the file has no services")
+    unnamed = "hosts that no service names are refused; agent-vault may forward them"
+    draft = start_draft("agent-vault", PORTS_CHANGE, unnamed)
+    name = only_profile(draft, profile)
+    missing = "the file has no services"
+    document = known_mapping(draft, value, "", TOP_KEYS, "services", missing)
     for place, item in items_of(document["services"], "services"):
         service = mapping_of(item, place)
         known = draft.has_only_known_keys(service, place, SERVICE_KEYS)

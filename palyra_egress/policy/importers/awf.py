@@ -24,8 +24,11 @@ from palyra_egress.policy.importers.draft import (
     KeyFate,
     Value,
     items_of,
+    known_mapping,
     mapping_of,
+    only_profile,
     quoted,
+    start_draft,
     text_of,
     texts_of,
 )
@@ -160,10 +163,8 @@ def _from_ruleset(document: dict[str, Value], draft: Draft) -> list[tuple[str, s
 
 def translate(value: Value, profile: str | None) -> Draft:
     """The draft of one list (given as its text), ruleset or configuration, as one profile."""
-    draft = Draft("awf")
-    name = profile or "imported"
-    draft.profiles[name] = []
-    draft.change("every method becomes the methods that the rules list")
+    draft = start_draft("awf")
+    name = only_profile(draft, profile)
     if isinstance(value, str):
         _add_allowed(draft, name, _from_lines(value))
         return draft
@@ -171,9 +172,8 @@ def translate(value: Value, profile: str | None) -> Draft:
     if "rules" in document:
         _add_allowed(draft, name, _from_ruleset(document, draft))
         return draft
-    draft.has_only_known_keys(document, "", TOP_KEYS)
-    if "network" not in document:
-        raise ImportRefused("the file has neither network settings nor rules")
+    missing = "the file has neither network settings nor rules"
+    known_mapping(draft, document, "", TOP_KEYS, "network", missing)
     network = mapping_of(document["network"], "network")
     draft.has_only_known_keys(network, "network", NETWORK_KEYS)
     allowed = texts_of(network.get("allowDomains"), "network.allowDomains")

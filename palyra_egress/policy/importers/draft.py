@@ -22,6 +22,9 @@ from palyra_egress.request import Scheme
 type Value = str | int | float | bool | list["Value"] | dict[str, "Value"] | None
 
 PLAIN_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+METHODS_CHANGE: Final = "every method becomes the methods that the rules list"
+EVERY_PORT_CHANGE: Final = "every port of a host becomes 443, and 80 for plain http"
+PORTS_CHANGE: Final = "a host without a port becomes 443, and 80 for plain http"
 BOTH_SCHEMES: Final[tuple[Scheme, ...]] = ("http", "https")
 _MAX_QUOTED: Final = 80
 _NOT_IN_ID: Final = re.compile(r"[^A-Za-z0-9._-]+", re.ASCII)
@@ -137,6 +140,32 @@ class Draft:
             elif fate.fate is Fate.REFUSED:
                 self.drop(shown_place(place), fate.why)
         return known
+
+
+def start_draft(source: str, *changes: str) -> Draft:
+    """An empty draft that tells what is always other here than in the source."""
+    draft = Draft(source)
+    for change in (*changes, METHODS_CHANGE):
+        draft.change(change)
+    return draft
+
+
+def only_profile(draft: Draft, wanted: str | None) -> str:
+    """The name of the draft's one profile."""
+    name = wanted or "imported"
+    draft.profiles[name] = []
+    return name
+
+
+def known_mapping(
+    draft: Draft, value: Value, where: str, fates: Mapping[str, KeyFate], needs: str, missing: str
+) -> dict[str, Value]:
+    """A mapping whose keys are noted by their fates, and that has the one key it must have."""
+    mapping = mapping_of(value, where or "the file")
+    draft.has_only_known_keys(mapping, where, fates)
+    if needs not in mapping:
+        raise ImportRefused(missing)
+    return mapping
 
 
 def shown_place(place: str) -> str:

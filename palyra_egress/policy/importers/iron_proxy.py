@@ -16,6 +16,7 @@ from palyra_egress.destination.address_class import parse_range, refuse_private_
 from palyra_egress.destination.hostpattern import PatternRefused, parse_pattern
 from palyra_egress.policy.importers.draft import (
     BOTH_SCHEMES,
+    EVERY_PORT_CHANGE,
     PLAIN_METHODS,
     TRANSLATED,
     Draft,
@@ -28,7 +29,9 @@ from palyra_egress.policy.importers.draft import (
     boolean_of,
     items_of,
     mapping_of,
+    only_profile,
     quoted,
+    start_draft,
     text_of,
     texts_of,
 )
@@ -221,12 +224,9 @@ def _denied(document: dict[str, Value], draft: Draft) -> None:
 def translate(value: Value, profile: str | None) -> Draft:
     """The draft of one configuration, as one profile."""
     document = mapping_of(value, "the file")
-    draft = Draft("iron-proxy")
-    name = profile or "imported"
-    draft.profiles[name] = []
-    draft.change("every port of a host becomes 443, and 80 for plain http")
-    draft.change("every method becomes the methods that the rules list")
-    draft.change("names that resolve to private addresses stay refused")
+    private = "names that resolve to private addresses stay refused"
+    draft = start_draft("iron-proxy", EVERY_PORT_CHANGE, private)
+    name = only_profile(draft, profile)
     allowlists = _allowlists(document, draft)
     if not allowlists or allowlists[0][0]:
         _denied(document, draft)

@@ -14,6 +14,7 @@ from typing import Final
 from palyra_egress.destination.hostpattern import PatternRefused
 from palyra_egress.policy.importers.draft import (
     BOTH_SCHEMES,
+    PORTS_CHANGE,
     TRANSLATED,
     Draft,
     DraftDeny,
@@ -23,8 +24,11 @@ from palyra_egress.policy.importers.draft import (
     KeyFate,
     Value,
     boolean_of,
+    known_mapping,
     mapping_of,
+    only_profile,
     quoted,
+    start_draft,
     texts_of,
 )
 from palyra_egress.policy.importers.host_patterns import BELOW, EXACT, our_pattern, split_port
@@ -163,20 +167,14 @@ def _add_denied(draft: Draft, network: dict[str, Value]) -> None:
 
 def translate(value: Value, profile: str | None) -> Draft:
     """The draft of one settings file, as one profile."""
-    document = mapping_of(value, "the file")
-    draft = Draft("sandbox-runtime")
-    name = profile or "imported"
-    draft.profiles[name] = []
-    draft.has_only_known_keys(document, "", TOP_KEYS)
-    if "network" not in document:
-        raise ImportRefused("the file has no network settings")
+    private = "hosts that resolve to private addresses stay refused"
+    others = "protocols other than HTTP are not carried"
+    draft = start_draft("sandbox-runtime", PORTS_CHANGE, private, others)
+    name = only_profile(draft, profile)
+    missing = "the file has no network settings"
+    document = known_mapping(draft, value, "", TOP_KEYS, "network", missing)
     network = mapping_of(document["network"], "network")
     draft.has_only_known_keys(network, "network", NETWORK_KEYS)
-    draft.change("a host without a port becomes 443, and 80 for plain http")
-    draft.change(
-        "every method becomes the methods that the rules list; other protocols are not carried"
-    )
-    draft.change("hosts that resolve to private addresses stay refused")
     if boolean_of(network.get("allowAllDomains"), "network.allowAllDomains"):
         draft.drop("network.allowAllDomains", "only listed hosts are allowed here")
     _add_allowed(draft, name, network.get("allowedDomains"))

@@ -15,6 +15,7 @@ from typing import Final
 from palyra_egress.destination.hostpattern import HostIndex, PatternRefused, parse_pattern
 from palyra_egress.policy.importers.draft import (
     BOTH_SCHEMES,
+    EVERY_PORT_CHANGE,
     TRANSLATED,
     Draft,
     DraftDeny,
@@ -25,8 +26,10 @@ from palyra_egress.policy.importers.draft import (
     Value,
     identifier,
     items_of,
+    known_mapping,
     mapping_of,
     quoted,
+    start_draft,
     text_of,
     texts_of,
 )
@@ -141,15 +144,12 @@ def _note_overridden(draft: Draft, patterns: list[str], denied: list[str], place
 
 def translate(value: Value, profile: str | None) -> Draft:
     """The draft of one ACL; with `profile` only of the service of that name."""
-    document = mapping_of(value, "the file")
-    draft = Draft("smokescreen")
-    draft.has_only_known_keys(document, "", TOP_KEYS)
-    if document.get("version") != "v1":
+    draft = start_draft("smokescreen", EVERY_PORT_CHANGE)
+    document = known_mapping(draft, value, "", TOP_KEYS, "version", "version is not v1")
+    if document["version"] != "v1":
         raise ImportRefused("version is not v1")
     if not isinstance(document.get("services"), list):
         raise ImportRefused("services is not a list")
-    draft.change("every port of a host becomes 443, and 80 for plain http")
-    draft.change("every method becomes the methods that the rules list")
     denied = _denied(document.get("global_deny_list"))
     if denied:
         draft.deny.append(DraftDeny(draft.new_id("global-deny"), tuple(denied)))
