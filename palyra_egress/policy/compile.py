@@ -20,6 +20,7 @@ from typing import Final, NamedTuple
 from palyra_egress.credentials.binding import CredentialBinding
 from palyra_egress.destination.address_class import AddressRange
 from palyra_egress.destination.hostpattern import HostIndex, HostPattern
+from palyra_egress.facts import AttestedFacts
 from palyra_egress.policy.errors import Position
 from palyra_egress.policy.paths import PathPattern
 from palyra_egress.policy.requirements import Requirements
@@ -190,6 +191,10 @@ class CompiledProfile:
     rates: tuple[Account, ...]
     accounts: tuple[Account, ...]
     rule_id: None = None
+
+    def contradicts(self, facts: AttestedFacts) -> bool:
+        """Whether something that is known about a worker fails a demand."""
+        return self.requires is not None and self.requires.are_contradicted(facts)
 
 
 @dataclass(slots=True, eq=False)

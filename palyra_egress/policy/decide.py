@@ -33,6 +33,7 @@ from palyra_egress.policy.compile import (
     NO_PENALTY,
     CompiledDeny,
     CompiledPolicy,
+    CompiledProfile,
     CompiledRule,
 )
 from palyra_egress.policy.fingerprint import NO_FINGERPRINT, fingerprint
@@ -83,8 +84,10 @@ def deny_without_rule(request: EgressRequest, reason: Reason, policy_digest: str
 
 
 def _deny(policy: CompiledPolicy, request: EgressRequest, refusal: Refusal) -> Verdict:
-    penalty = policy.penalties.get(refusal.reason, NO_PENALTY)
     rule = refusal.rule
+    penalty = policy.penalties.get(refusal.reason, NO_PENALTY)
+    if isinstance(rule, CompiledProfile) and not rule.contradicts(request.requester.facts):
+        penalty = NO_PENALTY
     return Verdict(
         Effect.DENY,
         refusal.reason,

@@ -6,19 +6,26 @@ and the rule that decided or came nearest, with its owner. It judges nothing its
 comes from `decide`, and the steps show the tables the judge used.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 
 from palyra_egress.destination.address_class import AddressClass, classify
-from palyra_egress.policy.compile import CompiledDeny, CompiledPolicy, CompiledProfile, CompiledRule
+from palyra_egress.policy.compile import (
+    CompiledDeny,
+    CompiledPolicy,
+    CompiledProfile,
+    CompiledRule,
+    rule_account,
+)
 from palyra_egress.policy.credential_changes import describe_binding
 from palyra_egress.policy.decide import decide, precheck
 from palyra_egress.policy.match import find_hosts
 from palyra_egress.policy.paths import read_path
 from palyra_egress.policy.requirements import Unmet, describe, unmet
+from palyra_egress.policy.values import write_size
 from palyra_egress.reasons import REASONS, Reason
 from palyra_egress.request import EgressRequest, RequestKind
-from palyra_egress.verdict import NeedsResolution, Verdict
+from palyra_egress.verdict import Account, Limits, NeedsResolution, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +102,36 @@ def _request_steps(
     return steps
 
 
+def _limits_told(limits: Limits, marker: str) -> str:
+    """The limits whose names hold the marker, as a policy writes them."""
+    given = (
+        (limit.name, value)
+        for limit in fields(Limits)
+        if marker in limit.name and (value := getattr(limits, limit.name)) is not None
+    )
+    return ", ".join(
+        f"{name} {write_size(value) if 'bytes' in name else value}" for name, value in given
+    )
+
+
+def _limit_steps(
+    policy: CompiledPolicy, request: EgressRequest, verdict: Verdict
+) -> Iterator[Step]:
+    """The sizes that hold for an allowed request, and every rate, by what is counted together."""
+    profile = policy.profiles.get(request.requester.profile)
+    if not verdict.allowed or profile is None:
+        return
+    sizes = _limits_told(verdict.limits, "max_")
+    if sizes:
+        yield Step("limits", sizes)
+    own = Account(rule_account(verdict.rule_id), verdict.limits)
+    accounts = {one.name: one for one in (own, *verdict.accounts, *profile.rates)}
+    for account in accounts.values():
+        rates = _limits_told(account.limits, "_per_")
+        if rates:
+            yield Step("counted", f"{account.name}: {rates}")
+
+
 def _verdict_steps(verdict: Verdict, rule: CompiledRule | None) -> list[Step]:
     row = REASONS[verdict.reason]
     told = f"{verdict.effect.value}: {verdict.reason.value} ({row.title})"
@@ -141,4 +178,5 @@ def explain(
             steps.append(Step("address", f"{address} is {classify(address).address_class.value}"))
         answer = decide(policy, request, resolved, now_unix_ms)
     rule = None if answer.rule_id is None else policy.rules.get(answer.rule_id)
-    return Explanation((*steps, *_verdict_steps(answer, rule)), answer, rule, missed)
+    steps += [*_verdict_steps(answer, rule), *_limit_steps(policy, request, answer)]
+    return Explanation(tuple(steps), answer, rule, missed)

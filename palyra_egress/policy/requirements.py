@@ -37,6 +37,22 @@ class Requirements:
             and self.capabilities <= facts.capabilities
         )
 
+    def are_contradicted(self, facts: AttestedFacts) -> bool:
+        """True if a fact that is known fails a demand. What is merely not known may be our own
+        doing (an upgrade, a restored fleet), so it refuses and never costs a worker anything."""
+        wrong_digest = any(
+            (wanted := self.digests(name)) is not None
+            and (digest := getattr(facts, name)) is not None
+            and digest not in wanted
+            for name in DIGEST_NAMES
+        )
+        too_low = BindingLevel.NONE < facts.binding_level < self.binding_level
+        return (
+            wrong_digest
+            or too_low
+            or (bool(facts.capabilities) and not self.capabilities <= facts.capabilities)
+        )
+
     @property
     def can_be_met(self) -> bool:
         """False if a list of digests is empty: no worker has one of none."""

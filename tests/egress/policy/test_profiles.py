@@ -183,6 +183,25 @@ def test_an_unmet_demand_may_cost_the_worker_what_the_policy_says() -> None:
     assert verdict.reason_class.value == "policy"
 
 
+@pytest.mark.parametrize(
+    ("demand", "facts", "costs"),
+    [
+        ("binding_level: enforced", UNATTESTED, "none"),
+        ("binding_level: enforced", OBSERVED, "quarantine"),
+        (f"build_digests: ['sha256:{A}']", OBSERVED, "none"),
+        (f"image_digests: ['sha256:{B}']", OBSERVED, "quarantine"),
+        ("capabilities: [net]", UNATTESTED, "none"),
+        ("capabilities: [net]", OBSERVED, "quarantine"),
+    ],
+)
+def test_what_is_not_known_refuses_and_costs_nothing(
+    demand: str, facts: AttestedFacts, costs: str
+) -> None:
+    more = "violations: {quarantine: [profile_requirements]}\n"
+    verdict = judged(profile(f"requires: {{{demand}}}", more), facts)
+    assert (short(verdict), verdict.consequence.value) == ("profile_requirements", costs)
+
+
 def test_facts_are_no_part_of_the_fingerprint() -> None:
     given_policy = profile("requires: {capabilities: [gpu]}")
     allowed, refused = judged(given_policy, OBSERVED), judged(given_policy, UNATTESTED)
@@ -202,6 +221,17 @@ def test_explain_says_which_fact_failed_what_was_expected_and_what_was_seen() ->
     assert [one.fact for one in found.unmet] == ["binding_level", "image_digest"]
     met = replace(ENFORCED, image_digest=B)
     assert explain(given_policy, asking(met), None, 0).unmet == ()
+
+
+def test_explain_shows_the_limits_that_hold_and_where_each_is_counted() -> None:
+    rule = RULE.replace("]}]", "], limits: {max_response_bytes: 2048, requests_per_minute: 3}}]")
+    more = "limits: {bytes_per_hour: 9, requests_per_minute: 8}\n"
+    given_policy = profile("limits: {bytes_per_hour: 1MiB}", more, rule)
+    lines = explain(given_policy, asking(UNATTESTED), ("203.0.114.1",), 0).lines
+    assert "limits     max_response_bytes 2KiB" in lines
+    assert "counted    profile/p: bytes_per_hour 1MiB" in lines
+    assert "counted    rule/r: requests_per_minute 3" in lines
+    assert "counted    file: requests_per_minute 8, bytes_per_hour 9" in lines
 
 
 def test_judge_takes_facts_and_a_fact_it_does_not_know_changes_nothing() -> None:

@@ -116,3 +116,11 @@ def test_a_fact_that_is_lost_never_helps(demands: Requirements, facts: AttestedF
         replace(facts, binding_level=BindingLevel.NONE),
     ):
         assert demands.are_met(facts) or not demands.are_met(less)
+
+
+@given(REQUIREMENTS, FACTS)
+def test_only_demands_that_are_not_met_are_contradicted(
+    demands: Requirements, facts: AttestedFacts
+) -> None:
+    assert not (demands.are_met(facts) and demands.are_contradicted(facts))
+    assert not demands.are_contradicted(UNATTESTED)
