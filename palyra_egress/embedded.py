@@ -144,6 +144,9 @@ def _note(installation: Installation, settings: EmbeddedSettings, proxy: EgressP
         bundle_file=str(authority.bundle_path.absolute()),
         policy_file=str(settings.policy_file.absolute()),
         audit_file=str(proxy.enforcement.settings.audit_file.absolute()),
+        secret_directories=tuple(
+            str(path.absolute()) for path in settings.secret_sources.directories
+        ),
     )
 
 

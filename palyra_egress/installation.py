@@ -14,7 +14,8 @@ from palyra_fleet.cli.place import Home
 
 @dataclass(frozen=True, slots=True)
 class EgressNote:
-    """What a program that runs workers needs to know. Paths are absolute."""
+    """What a program that runs workers needs to know. Paths are absolute. Secrets lie in
+    `secret_directories`, which isolated workers do not see."""
 
     proxy: str
     fleet_socket: str
@@ -23,6 +24,7 @@ class EgressNote:
     bundle_file: str
     policy_file: str
     audit_file: str
+    secret_directories: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, path: Path) -> Self:

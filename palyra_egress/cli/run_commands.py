@@ -55,11 +55,12 @@ async def _run(arguments: Namespace) -> int:
         run_id=run_id,
         combined_bundle=Path(note.bundle_file),
         palyra_ca=Path(note.ca_file),
-        isolation=Isolation((Installation.of_environment().directory,))
-        if arguments.isolate
-        else None,
+        isolation=_isolation(note) if arguments.isolate else None,
     )
     say(f"palyra: run {run_id} as worker {worker_id}, profile {profile}")
+    if not arguments.isolate and _binds_secrets(Path(note.policy_file), profile):
+        say("palyra: this profile binds secrets; without --isolate the program can read what your")
+        say("palyra: account can, and that may be where they lie")
     audit_file = Path(note.audit_file)
     before = await asyncio.to_thread(end_of, audit_file)
     try:
@@ -68,6 +69,24 @@ async def _run(arguments: Namespace) -> int:
         _tell_refusals(await asyncio.to_thread(refusals_of_run, audit_file, before, run_id))
         if arguments.worker_id is None:
             await _forget(arguments, worker_id)
+
+
+def _isolation(note: EgressNote) -> Isolation:
+    """Without the state of the installation, and without the places where it has secrets."""
+    home = Installation.of_environment().directory
+    return Isolation((home, *map(Path, note.secret_directories)))
+
+
+def _binds_secrets(policy_file: Path, profile: str) -> bool:
+    """Whether a rule of this profile adds a credential."""
+    policy = load_policy_file(policy_file)
+    rule_ids = {
+        rule_id
+        for spec in policy.spec.profiles
+        if spec.name == profile
+        for rule_id, _ in spec.rule_ids
+    }
+    return any(policy.rules[rule_id].credentials for rule_id in rule_ids)
 
 
 def _tell_refusals(refusals: list[str]) -> None:

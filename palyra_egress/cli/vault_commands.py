@@ -207,7 +207,7 @@ def _ask(name: str) -> bytes:
         raise Trouble(
             ExitCode.YOURS, "nothing was set", "the two inputs differ", "try again, and paste it"
         )
-    return first.encode(errors="replace")
+    return first.encode(errors="surrogatepass")
 
 
 def _usable(given: bytes) -> str:

@@ -35,7 +35,12 @@ class Findings:
 
 def secret_of(given: bytes) -> SecretValue:
     """The secret in these bytes, less one line end. Raises SecretUnusable."""
-    text = given.decode("ascii", errors="replace").removesuffix("\n").removesuffix("\r")
+    return secret_in(given.decode("ascii", errors="replace"))
+
+
+def secret_in(given: str) -> SecretValue:
+    """The secret in this text, less one line end. Raises SecretUnusable."""
+    text = given.removesuffix("\n").removesuffix("\r")
     problem = secret_problem(text)
     if problem is not None:
         raise SecretUnusable(problem)

@@ -92,8 +92,7 @@ class KvClient:
             raise KvMissing("the server has no such secret, or it was deleted there")
         if status != 200:
             raise KvFailure(_STATUS_TEXTS.get(status, f"the server answered {status}"))
-        found = _json(body)
-        return _version_1(found) if is_version_1 else _version_2(found, now_unix_ms)
+        return secret_in_answer(body, is_version_1, now_unix_ms)
 
     async def close(self) -> None:
         session, self._session = self._session, None
@@ -138,6 +137,12 @@ _STATUS_TEXTS: Final = {
     status: f"the server answered with a redirect ({status}); name the active node"
     for status in (301, 302, 303, 307, 308)
 }
+
+
+def secret_in_answer(body: bytes, is_version_1: bool, now_unix_ms: int) -> KvSecret:
+    """The secret in the body of a 200. Raises KvMissing or KvFailure."""
+    found = _json(body)
+    return _version_1(found) if is_version_1 else _version_2(found, now_unix_ms)
 
 
 def _version_1(found: dict[str, object]) -> KvSecret:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from palyra_egress.credentials.held import Findings, Held, SecretUnusable, secret_of
+from palyra_egress.credentials.held import Findings, Held, SecretUnusable, secret_in
 from palyra_egress.credentials.kv_client import (
     KvClient,
     KvFailure,
@@ -144,7 +144,7 @@ class KvSource:
         entry.held, entry.field_problems = {}, {}
         for wanted in self._fields(path):
             try:
-                value = secret_of(_text_of(found, wanted).encode(errors="replace"))
+                value = secret_in(_text_of(found, wanted))
             except SecretUnusable as error:
                 entry.field_problems[wanted] = str(error)
             else:

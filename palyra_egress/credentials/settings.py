@@ -46,6 +46,12 @@ class SecretSettings:
         }
         return frozenset(source for source in SecretSource if is_configured[source])
 
+    @property
+    def directories(self) -> tuple[Path, ...]:
+        """Where secrets lie, besides the state directory. The places of single files are not among
+        them: their directories may hold what workers need."""
+        return () if self.directory is None else (self.directory,)
+
 
 VAULT_ONLY: Final = SecretSettings()
 

@@ -21,7 +21,7 @@ from palyra_egress.credentials.binding import (
     SecretSource,
     SecretValue,
 )
-from palyra_egress.credentials.held import Findings, Held, SecretUnusable, secret_of
+from palyra_egress.credentials.held import Findings, Held, SecretUnusable, secret_in
 from palyra_egress.credentials.kv_source import KvSource
 from palyra_egress.credentials.secret_files import SecretDirectory
 from palyra_egress.credentials.settings import SecretSettings
@@ -185,7 +185,7 @@ def _listed(names: frozenset[str], environment: Mapping[str, str]) -> Findings:
         try:
             if given is None:
                 raise SecretUnusable("the variable is not set")
-            held[name] = Held(secret_of(given.encode(errors="replace")))
+            held[name] = Held(secret_in(given))
         except SecretUnusable as error:
             problems[name] = str(error)
     return Findings(held, problems)

@@ -6,7 +6,7 @@ one that was seen refuses it too: somebody put an older file there. Blocking; ca
 """
 
 from palyra_egress.credentials.binding import SecretValue
-from palyra_egress.credentials.held import Findings, Held, SecretUnusable, secret_of
+from palyra_egress.credentials.held import Findings, Held, SecretUnusable, secret_in
 from palyra_egress.credentials.vault_file import OpenVault, VaultFile
 from palyra_egress.credentials.vault_format import VaultError
 from palyra_fleet.wire.sealing import SealBroken
@@ -59,4 +59,4 @@ def _value(opened: OpenVault, name: str, file: VaultFile) -> SecretValue:
         raise SecretUnusable(
             f"{file.path}: has no record {name}; set it with `palyra-egress vault set {name}`"
         )
-    return secret_of(opened.vault.value(name, opened.key).encode(errors="replace"))
+    return secret_in(opened.vault.value(name, opened.key))

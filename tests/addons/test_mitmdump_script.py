@@ -186,3 +186,27 @@ async def test_without_its_settings_mitmdump_stops_instead_of_forwarding(tmp_pat
         async with asyncio.timeout(READY_WITHIN_S):
             await running.process.wait()
         assert running.upstream.connections == 0
+
+
+async def test_a_source_of_secrets_that_cannot_work_stops_mitmdump_too(tmp_path: Path):
+    half = ("--set", "palyra_kv_url=https://vault.example")
+    async with mitmdump(tmp_path, *half) as running:
+        async with asyncio.timeout(READY_WITHIN_S):
+            await running.process.wait()
+        assert running.upstream.connections == 0
+
+
+async def test_secrets_are_set_up_by_options(tmp_path: Path):
+    token = tmp_path / "kv-token"
+    token.write_text("hvs.token-of-the-test")
+    token.chmod(0o600)
+    chosen = {
+        "palyra_secrets_dir": tmp_path,
+        "palyra_secret_env": "ONE, TWO",
+        "palyra_kv_url": "http://127.0.0.1:9",
+        "palyra_kv_token_file": token,
+        "palyra_kv_v1_mounts": "old",
+    }
+    sets = [word for name, value in chosen.items() for word in ("--set", f"{name}={value}")]
+    async with mitmdump(tmp_path, *sets) as running:
+        await running.until_ready()

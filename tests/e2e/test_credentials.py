@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from palyra_egress.installation import EgressNote
 from tests.e2e.place import BIN, EGRESS, POLICY, Place
 from tests.e2e.upstreams import API, GIT, PACKAGES
 from tests.fakes.kv_server import TOKEN as KV_TOKEN
@@ -60,6 +61,7 @@ async def test_a_token_that_was_set_reaches_the_upstream_and_never_the_worker(
     (seen,) = place.upstreams.of(API)
     assert seen.headers["authorization"] == f"Bearer {FIRST}"
     assert "SECRET" not in done.out + done.err
+    assert "palyra: this profile binds secrets; without --isolate" in done.err
 
     await set_token(place, SECOND)  # the running proxy follows it
 
@@ -105,6 +107,8 @@ async def test_mounted_files_and_a_kv_server_serve_a_running_installation(
         await program.says("Ctrl-C stops everything in order.")
         async with asyncio.timeout(30):
             await kv.arrived.wait()
+        note = EgressNote.read(place.home / "egress.json")
+        assert [*note.secret_directories] == [str(mounted)]  # what isolated workers do not see
         for profile, host, secret in (
             ("git", GIT, KV_SECRET),
             ("packages", PACKAGES, MOUNTED),

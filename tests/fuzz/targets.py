@@ -14,8 +14,10 @@ from palyra_egress.approvals.approvers import Approver, Approvers
 from palyra_egress.approvals.envelope import TooManyApprovals, next_serial, read_lines
 from palyra_egress.approvals.weighing import Proposal, weigh
 from palyra_egress.audit.chain import ChainBroken, ChainHead, follow, walk
+from palyra_egress.credentials.kv_client import KvFailure, KvMissing, secret_in_answer
 from palyra_egress.credentials.patterns import Finding, PatternSet, Watched
 from palyra_egress.credentials.stream_scan import StreamScanner
+from palyra_egress.credentials.vault_format import Vault, VaultError, decode, encode
 from palyra_egress.destination.hostname import (
     HostRefused,
     canonical_host,
@@ -35,9 +37,12 @@ from palyra_egress.reasons import Reason
 from palyra_egress.request import CanonicalHost, EgressRequest, Requester, RequestKind
 from palyra_egress.verdict import NeedsResolution, Verdict
 from palyra_fleet.wire.dsse import DsseEnvelope, EnvelopeRefused, open_envelope
+from palyra_fleet.wire.sealing import MasterKey
 
 type Target = Callable[[bytes], None]
 FILE: Final = "fuzz.yaml"
+VAULT_KEY: Final = MasterKey.of(bytes(range(32)))
+VAULT: Final = Vault("0" * 32, 1).with_record("a/b", "some-secret", VAULT_KEY, 0)
 ASKER: Final = Requester("worker", "lease", "p")
 POLICY: Final = load_policy(
     b"version: 1\nname: fuzz\n"
@@ -231,6 +236,24 @@ def body_stream(data: bytes) -> None:
         assert isinstance(stop, Finding)
 
 
+def vault_file(data: bytes) -> None:
+    """The bytes of a vault: without the key nobody makes one that opens and says something else."""
+    try:
+        found = decode(data, VAULT_KEY, FILE)
+    except VaultError as error:
+        assert str(error).startswith(f"{FILE}: ")
+    else:
+        assert found == VAULT
+
+
+def kv_answer(data: bytes) -> None:
+    """The body of a KV server's answer."""
+    for is_version_1 in (True, False):
+        with suppress(KvFailure, KvMissing):
+            found = secret_in_answer(data, is_version_1, 0)
+            assert all(isinstance(text, str) for text in found.fields.values())
+
+
 TARGETS: Final[dict[str, Target]] = {
     target.__name__: target
     for target in (
@@ -246,6 +269,8 @@ TARGETS: Final[dict[str, Target]] = {
         dsse_envelope,
         request_head,
         body_stream,
+        vault_file,
+        kv_answer,
     )
 }
 SEEDS: Final[dict[str, tuple[bytes, ...]]] = {
@@ -272,6 +297,11 @@ SEEDS: Final[dict[str, tuple[bytes, ...]]] = {
         b"\2services: [{name: abc, host: 'a.test:8443/v1/*', auth: {type: passthrough}}]",
         b'\3{"network": {"allowedDomains": ["*.a.test:443"], "deniedDomains": ["*:80"]}}',
         b"\4a.test, https://*.b.test # c",
+    ),
+    "vault_file": (encode(VAULT, VAULT_KEY),),
+    "kv_answer": (
+        b'{"data": {"token": "some-secret"}, "lease_duration": 60}',
+        b'{"data": {"data": {"a": "x"}, "metadata": {"deletion_time": "2030-01-01T00:00:00Z"}}}',
     ),
     "request_fields": (b"GET\0a.test\0/a/b\0q=1\0https\x00203.0.114.1", b"CONNECT\0x.a.test"),
     "hostname": (

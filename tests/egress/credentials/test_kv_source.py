@@ -117,6 +117,7 @@ async def test_a_secret_that_was_deleted_is_gone_at_once(world: World) -> None:
         ({"token": 12_345_678}, "the secret has no text field token"),
         ({"token": "line\r\nX-Evil: SECRET"}, "it holds a line end"),
         ({"token": "short"}, "it is shorter than 8 characters"),
+        ({"token": "lone-\ud800-SECRET"}, "non-ASCII"),
     ],
 )
 async def test_a_value_that_cannot_be_used_takes_the_old_one_away(

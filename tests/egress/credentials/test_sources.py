@@ -175,6 +175,14 @@ async def test_a_variable_is_read_once_and_only_if_it_is_listed(world: World) ->
     }
 
 
+async def test_a_variable_that_holds_no_ascii_is_refused_and_not_mended(tmp_path: Path) -> None:
+    settings = SecretSettings(environment_names=frozenset({"API_TOKEN"}))
+    environment = {"API_TOKEN": os.fsdecode(b"token-\xff-SECRET")}
+    sources = SecretSources(tmp_path, settings, lambda: 0, lambda: 0, environment)
+    await sources.follow(policy(ENV))
+    assert sources.get(ENV) is None and "non-ASCII" in sources.problems[ENV]
+
+
 async def test_what_was_not_confirmed_for_long_is_gone_by_itself(world: World) -> None:
     await world.sources.follow(policy(*ALL))
     world.time.ms = LOCAL_MAX_AGE_MS - 1
