@@ -47,6 +47,7 @@ class Reason(StrEnum):
     RATE_LIMITED = "egress.rate_limited"
     CREDENTIAL_HEADER_NOT_ALLOWED = "egress.credential_header_not_allowed"
     CREDENTIAL_SOURCE_NOT_ALLOWED = "egress.credential_source_not_allowed"
+    BODY_UNREADABLE = "egress.body_unreadable"
     PROTOCOL_NOT_SUPPORTED = "egress.protocol_not_supported"
     UPGRADE_NOT_ALLOWED = "egress.upgrade_not_allowed"
     # the worker sent something nobody should send
@@ -154,6 +155,13 @@ REASONS: Final = MappingProxyType(
         ),
         _R.CREDENTIAL_SOURCE_NOT_ALLOWED: ReasonRow(
             _P, 403, _DENIED, "this credential source is not allowed", _ASK
+        ),
+        _R.BODY_UNREADABLE: ReasonRow(
+            _P,
+            415,
+            _DENIED,
+            "the body is encoded so that it cannot be searched for secrets",
+            "Send it without Content-Encoding, or whole and plain in gzip or deflate.",
         ),
         _R.PROTOCOL_NOT_SUPPORTED: ReasonRow(
             _P, 403, _DENIED, "this protocol is not carried", "Use HTTP/1.1 over TLS."

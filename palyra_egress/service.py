@@ -107,15 +107,21 @@ class EgressProxyPolicyService:
             return deny_without_rule(request, Reason.POLICY_NOT_LOADED, NO_POLICY_DIGEST)
         return decide(policy, request, addresses, now_unix_ms, self._forbidden, judged)
 
-    def refusal(self, request: EgressRequest, reason: Reason) -> Verdict:
-        """A refusal that was found outside the judge (identity, rate, SNI, resolver), with what
-        the policy says it costs the worker. Total."""
+    def refusal(
+        self, request: EgressRequest, reason: Reason, canary_id: str | None = None
+    ) -> Verdict:
+        """A refusal that was found outside the judge (identity, rate, SNI, resolver, leaks), with
+        what the policy says it costs the worker, and the place of the canary that was sent, if one
+        was. Total."""
         policy = self._policy
         if policy is None:
             return deny_without_rule(request, reason, NO_POLICY_DIGEST)
         penalty = policy.penalties.get(reason, NO_PENALTY)
+        canary = policy.canaries.get(canary_id) if canary_id is not None else None
         return deny_without_rule(request, reason, policy.digest)._replace(
-            policy_file=policy.file,
+            rule_id=None if canary is None else canary.rule_id,
+            policy_file=policy.file if canary is None else canary.file,
+            line=None if canary is None else canary.line,
             consequence=penalty.consequence,
             strike_limit=penalty.limit,
             strike_window_ms=penalty.window_ms,

@@ -12,6 +12,7 @@ from typing import Final
 
 from palyra_egress.audit.chain import AuditFields
 from palyra_egress.credentials.binding import CredentialBinding
+from palyra_egress.credentials.request_scan import Leak
 from palyra_egress.facts import DIGEST_NAMES, AttestedFacts, write_digest
 from palyra_egress.policy.policy_diff import PolicyChange
 from palyra_egress.reasons import Reason, row
@@ -52,10 +53,16 @@ def verdict_entry(
     at_unix_ms: int,
     judged_in_ms: int,
     credentials: tuple[CredentialBinding, ...] = (),
+    leak: Leak | None = None,
 ) -> AuditFields:
     """A decision about a canonical request; `addresses` is the whole answer that was judged,
-    `credentials` what the request leaves with, or what could not be added."""
+    `credentials` what the request leaves with, or what could not be added, `leak` what was found
+    leaving. The request is redacted already."""
     named: AuditFields = {"credentials": [str(one) for one in credentials]} if credentials else {}
+    if leak is not None:
+        named["found_in"] = leak.place
+        named["found"] = None if leak.finding is None else leak.finding.name
+        named["found_as"] = None if leak.finding is None else leak.finding.form
     return {
         "kind": "verdict",
         "at_unix_ms": at_unix_ms,

@@ -18,10 +18,10 @@ from palyra_egress.reasons import Reason
 
 MAX_WATCHED_BYTES: Final = 4096
 """Of a longer secret this much, from its beginning, is looked for."""
-_FAST_BYTES: Final = 32 * 1024  # patterns of more than this would take long to compile for speed
+_FAST_BYTES: Final = 64 * 1024  # patterns of more than this would take long to compile for speed
 # Capitals do not stand in folded text. With few patterns alone the library would first look for
-# their rare bytes, which in base64 are everywhere: three times slower than looking for all at once.
-_NEVER_THERE: Final = tuple(bytes((sign,)) + b"NEVER" for sign in range(256))
+# their rare bytes, which in base64 are everywhere: up to ten times slower than all at once.
+_NEVER_THERE: Final = tuple(bytes((sign,)) for sign in b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
 @dataclass(frozen=True, slots=True)

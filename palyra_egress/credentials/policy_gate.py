@@ -1,10 +1,11 @@
 """Which policies may be in force here, by the secrets that they bind.
 
-A policy is refused whose rules bind what this installation cannot give at all: a source that is not
-configured, a variable that is not listed, a vault that is missing or does not open. The refusal has
-a line for each binding, with the rule's file and line and what to do. A single secret that is not
-there is no refusal: rules that bind it refuse their requests (`credential_unavailable`), and the
-others go on. Blocking; `PolicyFile` asks it in a thread.
+A policy is refused that names what this installation cannot give at all, for a rule or a canary: a
+source that is not configured, a variable that is not listed, a vault that is missing or does not
+open. The refusal has a line for each, with file and line and what to do. A single secret that is
+not there is no refusal: rules that bind it refuse their requests (`credential_unavailable`), and
+the others go on; only a canary that is not there stops everything, because nobody can look for it.
+Blocking; `PolicyFile` asks it in a thread.
 """
 
 import os
@@ -45,16 +46,24 @@ class SecretGate:
 
     def refusal(self, _files: PolicyFiles, policy: CompiledPolicy) -> str | None:
         """Every binding that cannot be satisfied here, a line each."""
-        found = []
+        named = [
+            (rule.file, rule.line, f"the rule {rule.rule_id} binds {binding}", binding.secret)
+            for rule in policy.rules.values()
+            for binding in rule.credentials
+        ]
+        named += [
+            (one.file, one.line, f"the canary {one.rule_id} is {one.secret}", one.secret)
+            for one in policy.canaries.values()
+            if one.secret is not None
+        ]
         vault_problem = self._vault_problem(policy)
-        for rule in sorted(policy.rules.values(), key=lambda rule: (rule.file, rule.line)):
-            for binding in rule.credentials:
-                problem = self._problem(binding.secret)
-                if problem is None and binding.secret.source is SecretSource.VAULT:
-                    problem = vault_problem
-                if problem is not None:
-                    place = f"{rule.file}:{rule.line}"
-                    found.append(f"{place}: the rule {rule.rule_id} binds {binding}: {problem}")
+        found = []
+        for file, line, what, ref in sorted(named):
+            problem = self._problem(ref)
+            if problem is None and ref.source is SecretSource.VAULT:
+                problem = vault_problem
+            if problem is not None:
+                found.append(f"{file}:{line}: {what}: {problem}")
         return "\n".join(found) or None
 
     def _problem(self, ref: SecretRef) -> str | None:
@@ -65,9 +74,8 @@ class SecretGate:
         return None
 
     def _vault_problem(self, policy: CompiledPolicy) -> str | None:
-        """Why the vault gives nothing, if a rule binds any of it."""
-        sources = {one.secret.source for rule in policy.rules.values() for one in rule.credentials}
-        if SecretSource.VAULT not in sources:
+        """Why the vault gives nothing, if the policy names any of it."""
+        if SecretSource.VAULT not in {ref.source for ref in policy.secrets}:
             return None
         try:
             self._vault.read()

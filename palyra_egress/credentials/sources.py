@@ -170,9 +170,8 @@ class SecretSources:
 def _names_of(policy: CompiledPolicy) -> Names:
     """Every reference of a policy, by source."""
     found: dict[SecretSource, set[str]] = {}
-    for rule in policy.rules.values():
-        for binding in rule.credentials:
-            found.setdefault(binding.secret.source, set()).add(binding.secret.name)
+    for ref in policy.secrets:
+        found.setdefault(ref.source, set()).add(ref.name)
     return {source: frozenset(names) for source, names in found.items()}
 
 

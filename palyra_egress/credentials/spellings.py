@@ -25,6 +25,7 @@ MAX_ESCAPE_BYTES: Final = 128
 
 _SAME: Final = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ-_", b"abcdefghijklmnopqrstuvwxyz+/")
 _NOTHING: Final = b"\0\t\n\v\f\r \\"
+_BACKSLASH: Final = re.compile(rb"\\[nrtux]")
 _LINE_SIGN: Final = re.compile(rb"\\[nrt]")
 # runs, because one call for many escapes is what makes dense ones affordable
 _PERCENT: Final = re.compile(rb"%[0-9A-Fa-f]{2}(?:%[0-9A-Fa-f]{2})*")
@@ -58,7 +59,7 @@ def _from_unicode(found: re.Match[bytes]) -> bytes:
 
 def _without_line_signs(text: bytes) -> bytes:
     """Line ends and tabs in escaped form as one line end, which `folded` drops."""
-    if text.count(b"\\") * 256 < len(text):  # few: one careful pass is quicker than three
+    if text.count(b"\\") * 64 < len(text):  # few: one careful pass is quicker than three
         return _LINE_SIGN.sub(b"\n", text)
     return text.replace(b"\\n", b"\n").replace(b"\\r", b"\n").replace(b"\\t", b"\n")
 
@@ -66,7 +67,7 @@ def _without_line_signs(text: bytes) -> bytes:
 def unescaped(text: bytes) -> bytes:
     """The text with one level of its escapes resolved, whatever stands around them: that a
     backslash may itself be escaped is not looked at, since `folded` drops backslashes anyway."""
-    if b"\\" in text:
+    if b"\\" in text and _BACKSLASH.search(text) is not None:
         text = _without_line_signs(text)
         text = _UNICODE.sub(_from_unicode, text)
         text = _HEX.sub(_from_hex, text)

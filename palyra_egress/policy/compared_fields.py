@@ -12,26 +12,27 @@ from typing import Final, NamedTuple
 
 from palyra_egress.policy.errors import Position
 from palyra_egress.policy.meaning import Meaning, meaning
-from palyra_egress.policy.schema import DenySpec, PolicySpec, ProfileSpec, RuleSpec
+from palyra_egress.policy.schema import CanarySpec, DenySpec, PolicySpec, ProfileSpec, RuleSpec
 
 _WHERE = frozenset({"file", "position"})
 COMPARED: Final[Mapping[type, frozenset[str]]] = MappingProxyType(
     {
         PolicySpec: frozenset(
             {"file", "files", "name", "mode", "mode_position", "limits"}
-            | {"rules", "deny", "quarantine", "strike", "profiles", "tests", "ignores"}
+            | {"rules", "deny", "canaries", "quarantine", "strike", "profiles", "tests", "ignores"}
         ),
         RuleSpec: _WHERE
         | {"rule_id", "hosts", "endpoints", "methods", "paths", "private", "until_unix_ms"}
         | {"limits", "observe", "encoded_slash", "owner", "reason", "acknowledged", "credentials"}
         | {"own_tls", "inspected_keys"},
         DenySpec: _WHERE | {"rule_id", "hosts", "reason"},
+        CanarySpec: _WHERE | {"rule_id", "value", "secret", "owner", "reason"},
         ProfileSpec: _WHERE | {"name", "rule_ids", "limits", "requires"},
     }
 )
 """Compared by grants, observers, budgets or costs, or changing no verdict (names, papers)."""
 
-type _Part = PolicySpec | RuleSpec | DenySpec | ProfileSpec
+type _Part = PolicySpec | RuleSpec | DenySpec | CanarySpec | ProfileSpec
 
 
 class Uncompared(NamedTuple):
@@ -49,6 +50,8 @@ def _parts(spec: PolicySpec) -> Iterator[tuple[tuple[str, str], _Part]]:
         yield ("the rule", rule.rule_id), rule
     for deny in spec.deny:
         yield ("the deny rule", deny.rule_id), deny
+    for canary in spec.canaries:
+        yield ("the canary", canary.rule_id), canary
     for profile in spec.profiles:
         yield ("the profile", profile.name), profile
 

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final, NamedTuple
 
-from palyra_egress.credentials.binding import CredentialBinding
+from palyra_egress.credentials.binding import CredentialBinding, SecretRef
+from palyra_egress.credentials.patterns import PatternSet, Watched
 from palyra_egress.destination.address_class import AddressRange
 from palyra_egress.destination.hostpattern import HostIndex, HostPattern
 from palyra_egress.facts import AttestedFacts
@@ -205,6 +206,17 @@ class CompiledDeny:
     reason: str | None
 
 
+@dataclass(slots=True, eq=False)
+class CompiledCanary:
+    """Where a canary stands, and the name of the secret that holds it; a value that stands in the
+    file is only in the patterns."""
+
+    rule_id: str
+    file: str
+    line: int
+    secret: SecretRef | None
+
+
 @dataclass(frozen=True, slots=True)
 class Penalty:
     """What one reason costs a worker: strikes count within `window_ms` up to `limit`."""
@@ -221,7 +233,8 @@ NO_PENALTY: Final = Penalty(Consequence.NONE)
 class CompiledPolicy:
     """A whole policy, ready to judge. Never changed after `compile_policy` returned it.
 
-    `ends_unix_ms` are the times at which rules end, in order.
+    `ends_unix_ms` are the times at which rules end, in order. `decoys` are the canaries whose
+    values stand in the files; those that are secrets only the proxy can look for.
     """
 
     file: str
@@ -236,10 +249,20 @@ class CompiledPolicy:
     penalties: dict[Reason, Penalty]
     ends_unix_ms: tuple[int, ...]
     spec: PolicySpec
+    canaries: dict[str, CompiledCanary] = field(default_factory=dict)
+    decoys: PatternSet | None = None
 
     @property
     def observes(self) -> bool:
         return self.mode is Mode.OBSERVE
+
+    @property
+    def secrets(self) -> frozenset[SecretRef]:
+        """Every secret that the policy names: those that requests carry, and those that are
+        canaries."""
+        bound = {one.secret for rule in self.rules.values() for one in rule.credentials}
+        decoys = {one.secret for one in self.canaries.values() if one.secret is not None}
+        return frozenset(bound | decoys)
 
 
 def policy_digest(source: bytes) -> str:
@@ -369,6 +392,15 @@ def compile_penalties(spec: PolicySpec) -> dict[Reason, Penalty]:
     return penalties
 
 
+def _compile_decoys(spec: PolicySpec) -> PatternSet | None:
+    watched = [
+        Watched(one.value.encode(), Reason.CANARY, one.rule_id)
+        for one in spec.canaries
+        if one.value is not None
+    ]
+    return PatternSet(watched) if watched else None
+
+
 def compile_policy(spec: PolicySpec, digest: str) -> CompiledPolicy:
     """The judge's tables for one policy; the spec must have passed the reader."""
     specs = {rule.rule_id: rule for rule in spec.rules}
@@ -394,4 +426,11 @@ def compile_policy(spec: PolicySpec, digest: str) -> CompiledPolicy:
             sorted({r.until_unix_ms for r in spec.rules if r.until_unix_ms is not None})
         ),
         spec=spec,
+        canaries={
+            one.rule_id: CompiledCanary(
+                one.rule_id, one.file or spec.file, one.position.line, one.secret
+            )
+            for one in spec.canaries
+        },
+        decoys=_compile_decoys(spec),
     )

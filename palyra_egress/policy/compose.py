@@ -14,6 +14,7 @@ from dataclasses import fields, replace
 from palyra_egress.policy.carriage import settle
 from palyra_egress.policy.errors import Position, ProblemCode, Problems, nearest
 from palyra_egress.policy.schema import (
+    CanarySpec,
     DenySpec,
     Mode,
     PolicyPart,
@@ -32,8 +33,8 @@ def _place(at: Place, file: str) -> str:
     return f"line {at[1].line}" if at[0] == file else f"{at[0]}:{at[1].line}:{at[1].column}"
 
 
-def _check_ids(specs: Iterable[RuleSpec | DenySpec], problems: Problems) -> None:
-    """Rules and deny rules share one space of ids: an id in an audit entry names one rule."""
+def _check_ids(specs: Iterable[RuleSpec | DenySpec | CanarySpec], problems: Problems) -> None:
+    """Rules, deny rules and canaries share one space of ids: one in an audit entry names one."""
     seen: dict[str, Place] = {}
     for spec in specs:
         if spec.rule_id in seen:
@@ -118,6 +119,7 @@ def check_references(spec: PolicySpec, problems: Problems) -> None:
         if name and test.expected_reason is not Reason.PROFILE_UNKNOWN:
             _check_profile(name, names, test.position, problems.of(test.file))
     every_id = rule_ids | {deny.rule_id for deny in spec.deny}
+    every_id |= {canary.rule_id for canary in spec.canaries}
     for ignore in spec.ignores:
         if ignore.rule_id is not None:
             _check_rule(ignore.rule_id, every_id, ignore.position, problems.of(ignore.file))
@@ -160,10 +162,11 @@ def compose(parts: Sequence[PolicyPart], problems: Problems) -> PolicySpec:
         tests=tuple(test for spec in specs for test in spec.tests),
         ignores=tuple(ignore for spec in specs for ignore in spec.ignores),
         files=tuple(spec.file for spec in specs),
+        canaries=tuple(canary for spec in specs for canary in spec.canaries),
     )
-    named: list[RuleSpec | DenySpec] = []
+    named: list[RuleSpec | DenySpec | CanarySpec] = []
     for spec in specs:
-        named += [*spec.rules, *spec.deny]
+        named += [*spec.rules, *spec.deny, *spec.canaries]
     _check_ids(named, problems)
     _check_profiles(united.profiles, problems)
     return united

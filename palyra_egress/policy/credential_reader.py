@@ -52,7 +52,8 @@ def _read_header(fields: Fields) -> str | None:
     return None
 
 
-def _read_secret(fields: Fields) -> SecretRef | None:
+def read_secret(fields: Fields) -> SecretRef | None:
+    """The name under `secret`; None where it is missing or wrong."""
     node = fields.node("secret")
     if node is None:
         return None
@@ -92,7 +93,7 @@ def _read_credential(node: Node, rule: Fields) -> CredentialBinding | None:
         )
         return None
     fields = Fields(node, CREDENTIAL, rule.problems)
-    header, secret = _read_header(fields), _read_secret(fields)
+    header, secret = _read_header(fields), read_secret(fields)
     form = _read_matching(fields, "format", _FORMAT, EXPECTED_FORMAT)
     basic_user = _read_matching(fields, "basic_user", _BASIC_USER, EXPECTED_BASIC_USER)
     placeholder = _read_matching(fields, "placeholder", _PLACEHOLDER, EXPECTED_PLACEHOLDER)

@@ -5,9 +5,9 @@ allow the request. `decide` answers with the addresses the name resolved to. Inp
 policy, one canonical request, the time in Unix milliseconds, and `forbidden`, the (address, port)
 pairs where the proxy and the fleet listen.
 
-Order: shape of the host; the floor for IP literals (platform addresses, our own listeners,
-addresses no rule may lift); profile and what it demands of the worker; method and path; deny rules;
-allow rules; addresses.
+Order: shape of the host; canaries in the target; the floor for IP literals (platform addresses, our
+own listeners, addresses no rule may lift); profile and what it demands of the worker; method and
+path; deny rules; allow rules; addresses.
 Invariants: deny beats allow; adding an allow rule never turns allow into deny, because a rule that
 does not match in full only steps aside for a less specific one; a worker that is not what its
 profile demands gets nothing, observed or not; a refused name is never resolved;
@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from palyra_egress.credentials.request_scan import find_in_target
 from palyra_egress.destination.address_class import (
     NEVER_LIFTED,
     AddressClass,
@@ -266,6 +267,10 @@ def _before_addresses(
     reason = _check_target(request)
     if reason is not None:
         return Refusal(reason), None
+    if policy.decoys is not None:
+        finding = find_in_target((policy.decoys,), request)
+        if finding is not None:
+            return Refusal(finding.reason, policy.canaries[finding.name]), None
     literal = _literal(request.host)
     unmet = _unmet(policy, request)
     if literal is None:

@@ -140,6 +140,7 @@ def _verdict_steps(verdict: Verdict, rule: CompiledRule | None) -> list[Step]:
     steps = [Step("verdict", told)]
     if verdict.rule_id is not None:
         word = "rule" if verdict.allowed else "nearest"
+        word = "canary" if verdict.reason is Reason.CANARY else word
         owner = "" if rule is None or rule.owner is None else f", owner {rule.owner}"
         place = f"{verdict.policy_file}:{verdict.line}"
         steps.append(Step(word, f"{verdict.rule_id} at {place}{owner}"))

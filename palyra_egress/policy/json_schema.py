@@ -30,6 +30,7 @@ from palyra_egress.policy.schema import (
 )
 from palyra_egress.policy.values import (
     BASIC_USER_PATTERN,
+    CANARY_PATTERN,
     DURATION_PATTERN,
     FORMAT_PATTERN,
     ID_PATTERN,
@@ -96,6 +97,7 @@ VALUES: Final[dict[Holds, Schema]] = {
     Holds.CAPABILITY: _text(CAPABILITY_PATTERN),
     Holds.BINDING_LEVEL: _words(*BINDING_LEVELS),
     Holds.LEAST_BINDING_LEVEL: _words(*LEAST_LEVELS),
+    Holds.CANARY_VALUE: _text(CANARY_PATTERN),
 }
 
 

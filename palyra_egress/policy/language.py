@@ -53,6 +53,7 @@ class Holds(StrEnum):
     CAPABILITY = "capability"
     BINDING_LEVEL = "binding_level"
     LEAST_BINDING_LEVEL = "least_binding_level"
+    CANARY_VALUE = "canary_value"
 
 
 class Number(StrEnum):
@@ -223,6 +224,16 @@ VIOLATIONS: Final = Section(
         Key("strike", STRIKE, "reasons that quarantine the worker when they repeat"),
     ),
 )
+CANARY: Final = Section(
+    "a canary",
+    (
+        Key("id", Holds.IDENTIFIER, "unique; audit entries name it", required=EXPECTED_ID),
+        Key("value", Holds.CANARY_VALUE, "the decoy itself, where this file is no secret"),
+        Key("secret", Holds.REFERENCE, "the name of the secret that is the decoy"),
+        Key("owner", Holds.TEXT, "who is to hear of it"),
+        Key("reason", Holds.TEXT, "where it is planted, and as what"),
+    ),
+)
 EXPECTED_REQUEST: Final = "`METHOD https://host/path` or `CONNECT host:port`"
 EXPECTED_ANSWER: Final = "`allow`, `deny [reason]` or `observe [reason]`"
 TEST: Final = Section(
@@ -266,6 +277,7 @@ POLICY: Final = Section(
         Key("rules", RULE, "what is allowed", _LIST),
         Key("deny", DENY, "what is refused in every profile, before every rule", _LIST),
         Key("violations", VIOLATIONS, "what a refusal costs the worker"),
+        Key("canaries", CANARY, "decoys: sending one is a violation, to any host", _LIST),
         Key("profiles", PROFILE, "what a lease gets: a list of rules, or a mapping", _BY_NAME),
         Key("lint", LINT_SECTION, "what the linter leaves out"),
         Key("tests", TEST, "run whenever the file is loaded", _LIST),

@@ -35,6 +35,7 @@ class LintCode(StrEnum):
     WIDE_PRIVATE_RANGE = "wide_private_range"
     PRIVATE_RANGE = "private_range"
     CREDENTIAL_WILDCARD = "credential_wildcard"
+    CANARY_COSTS_NOTHING = "canary_costs_nothing"
     RULE_UNOWNED = "rule_unowned"
     NO_REASON = "no_reason"
     OBSERVE_LEFT_ON = "observe_left_on"
@@ -100,6 +101,11 @@ LINT: Final = MappingProxyType(
         ),
         _C.CREDENTIAL_WILDCARD: LintRow(
             _WARNING, "a credential goes to any host below a name", "the names that need it"
+        ),
+        _C.CANARY_COSTS_NOTHING: LintRow(
+            _WARNING,
+            "whoever sends a canary is refused and nothing more",
+            "`canary` under `violations: quarantine:`",
         ),
         _C.RULE_UNOWNED: LintRow(
             _WARNING, "nobody owns the rule", "an `owner` who answers for the rule"

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from palyra_egress.destination.address_class import ClassifiedAddress
 from palyra_egress.destination.hostpattern import HostIndex
 from palyra_egress.policy.compile import (
+    CompiledCanary,
     CompiledDeny,
     CompiledProfile,
     CompiledRule,
@@ -32,7 +33,7 @@ class Refusal(NamedTuple):
     and a live rule that only observes."""
 
     reason: Reason
-    rule: CompiledRule | CompiledDeny | CompiledProfile | None = None
+    rule: CompiledRule | CompiledDeny | CompiledCanary | CompiledProfile | None = None
     observer: CompiledRule | None = None
 
 

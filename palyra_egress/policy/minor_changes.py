@@ -126,6 +126,23 @@ def _costs(old: PolicySpec, new: PolicySpec) -> Iterator[Minor]:
         yield Minor(1 if is_weaker else -1, f"{reason.short} costs {words}")
 
 
+def _canaries(old: PolicySpec, new: PolicySpec) -> Iterator[Minor]:
+    """Decoys by what is watched for, which no text shows."""
+    before = {(canary.value, canary.secret): canary for canary in old.canaries}
+    after = {(canary.value, canary.secret): canary for canary in new.canaries}
+    for watched in {**before, **after}:
+        was, now = before.get(watched), after.get(watched)
+        if now is None and was is not None:
+            what = f"the value of the canary {was.rule_id} is no longer watched for"
+            yield Minor(1, what, was.position, was.rule_id, was.file)
+        elif was is None and now is not None:
+            what = f"the value of the canary {now.rule_id} is now watched for"
+            yield Minor(-1, what, now.position, now.rule_id, now.file)
+        elif was is not None and now is not None and meaning(was) != meaning(now):
+            what = f"the canary {now.rule_id}: id, owner or reason is another"
+            yield Minor(0, what, now.position, now.rule_id, now.file)
+
+
 def _papers(old: PolicySpec, new: PolicySpec) -> Iterator[Minor]:
     """Names, owners, reasons, tests and ignores."""
     if old.name != new.name:
@@ -153,5 +170,5 @@ def _papers(old: PolicySpec, new: PolicySpec) -> Iterator[Minor]:
 
 def minor_changes(old: PolicySpec, new: PolicySpec) -> Iterator[Minor]:
     """Each change once."""
-    found = (*_budgets(old, new), *_rates(old, new), *_costs(old, new), *_papers(old, new))
-    yield from dict.fromkeys(found)
+    kinds = (_budgets, _rates, _costs, _canaries, _papers)
+    yield from dict.fromkeys(change for find in kinds for change in find(old, new))

@@ -10,7 +10,7 @@ whole, its profiles and its ignores are looked at.
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 
-from palyra_egress.policy.compile import CompiledPolicy
+from palyra_egress.policy.compile import CompiledPolicy, compile_penalties
 from palyra_egress.policy.coverage import host_covers, hosts_overlap
 from palyra_egress.policy.errors import Position
 from palyra_egress.policy.findings import Finding
@@ -18,6 +18,7 @@ from palyra_egress.policy.lint_codes import LINT, LintCode
 from palyra_egress.policy.rule_lint import Neighbours, is_empty, is_live, rule_findings
 from palyra_egress.policy.schema import LintIgnore, Mode, PolicySpec, ProfileSpec, RuleSpec
 from palyra_egress.policy.values import write_time
+from palyra_egress.reasons import Reason
 from palyra_egress.verdict import Limits
 
 
@@ -92,6 +93,19 @@ def _deny_findings(finder: _Finder) -> Iterator[Finding]:
                 deny.rule_id,
                 deny.file,
             )
+
+
+def _canary_findings(finder: _Finder) -> Iterator[Finding]:
+    spec = finder.spec
+    costs = Reason.CANARY in compile_penalties(spec)
+    for canary in spec.canaries:
+        place = (canary.position, canary.rule_id, canary.file)
+        if not costs:
+            message = f"sending the canary {canary.rule_id} costs a worker nothing"
+            yield finder.make(LintCode.CANARY_COSTS_NOTHING, message, *place)
+        if canary.reason is None:
+            message = f"the canary {canary.rule_id} has no reason: nobody knows where it is planted"
+            yield finder.make(LintCode.NO_REASON, message, *place)
 
 
 def _can_allow(rule: RuleSpec, profile: ProfileSpec, spec: PolicySpec, now_unix_ms: int) -> bool:
@@ -190,6 +204,7 @@ def lint(policy: CompiledPolicy, now_unix_ms: int) -> tuple[Finding, ...]:
             for code, what in rule_findings(rule, neighbours, now_unix_ms)
         ),
         *_deny_findings(finder),
+        *_canary_findings(finder),
         *_profile_findings(finder, now_unix_ms),
     ]
     told = _apply_ignores(finder, findings, now_unix_ms)

@@ -7,6 +7,7 @@ files of the policy are read, its tests are run by `policy.policy_tests` once it
 
 from typing import Final
 
+from palyra_egress.policy.canary_reader import read_canaries
 from palyra_egress.policy.document import Mapping, Node, Scalar, read_document
 from palyra_egress.policy.errors import Position, ProblemCode, Problems, nearest
 from palyra_egress.policy.fields import Fields, describe
@@ -18,7 +19,6 @@ from palyra_egress.policy.rule_reader import read_deny, read_limits, read_rule
 from palyra_egress.policy.schema import (
     LANGUAGE_VERSION,
     MAX_STRIKES,
-    NEVER_RAISED_YET,
     PENALISED,
     PENALISED_WORDS,
     Mode,
@@ -74,13 +74,6 @@ def _read_reasons(fields: Fields | None, name: str) -> tuple[Reason, ...]:
                 f"{text} is of the class {REASONS[reason].reason_class.value}: "
                 "an outage or a clumsy client never costs a worker anything",
                 "a reason of the class policy or threat",
-            )
-        elif reason in NEVER_RAISED_YET:
-            fields.refuse(
-                position,
-                ProblemCode.NOT_SUPPORTED_YET,
-                f"nothing raises {text} yet, so nothing would come of it",
-                "a reason that this version raises",
             )
         else:
             reasons.append(reason)
@@ -164,6 +157,7 @@ def _read_top(root: Mapping, file: str, problems: Problems) -> PolicyPart:
         mode_position=None if mode_node is None else mode_node.position,
         files=(file,),
         tls=TlsMode.INSPECT if tls is None else tls.choice("default", TlsMode, TlsMode.INSPECT),
+        canaries=read_canaries(fields, problems),
     )
     settings = _settings(fields, tls, limits, violations)
     return PolicyPart(spec, _read_includes(fields), settings)

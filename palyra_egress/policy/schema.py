@@ -6,11 +6,11 @@ a field of the language that is not enforced yet has a row in `NOT_SUPPORTED_YET
 when a file is loaded, so that nobody trusts a control that is not there.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
-from palyra_egress.credentials.binding import CredentialBinding
+from palyra_egress.credentials.binding import CredentialBinding, SecretRef
 from palyra_egress.destination.address_class import AddressRange
 from palyra_egress.destination.hostpattern import HostPattern
 from palyra_egress.facts import BindingLevel
@@ -82,20 +82,8 @@ LEAST_LEVELS: Final = tuple(level.word for level in BindingLevel if level is not
 """What a profile may demand; every worker has the level `none`."""
 MAX_STRIKES: Final = 10_000
 PENALISED: Final = frozenset({ReasonClass.POLICY, ReasonClass.THREAT})
-NEVER_RAISED_YET: Final = frozenset(
-    {
-        Reason.CANARY,
-        Reason.CREDENTIAL_LEAK,
-    }
-)
-"""Reasons of detections that this version does not have: naming them would promise what nothing
-keeps, so a file that does is refused."""
 PENALISED_WORDS: Final = tuple(
-    sorted(
-        reason.short
-        for reason in Reason
-        if REASONS[reason].reason_class in PENALISED and reason not in NEVER_RAISED_YET
-    )
+    sorted(reason.short for reason in Reason if REASONS[reason].reason_class in PENALISED)
 )
 """Reasons that may cost a worker something; an outage or a clumsy client never does."""
 
@@ -103,7 +91,6 @@ NOT_SUPPORTED_YET: Final = {
     "top": {
         "extends": "inheritance of files; include unites them",
         "credentials": "credentials for every rule; each rule names its own",
-        "canaries": "canary tokens",
         "audit": "audit options in the policy",
     },
     "rule": {
@@ -177,6 +164,20 @@ class DenySpec:
     rule_id: str
     position: Position
     hosts: tuple[HostPattern, ...]
+    reason: str | None
+    file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CanarySpec:
+    """One decoy that nobody may send, for every profile: a literal `value`, or the `secret` that
+    holds it. `rule_id` is its id: in audit entries it stands where a rule's would."""
+
+    rule_id: str
+    position: Position
+    value: str | None = field(repr=False)
+    secret: SecretRef | None
+    owner: str | None
     reason: str | None
     file: str = ""
 
@@ -261,6 +262,7 @@ class PolicySpec:
     mode_position: Position | None = None
     files: tuple[str, ...] = ()
     tls: TlsMode = TlsMode.INSPECT
+    canaries: tuple[CanarySpec, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

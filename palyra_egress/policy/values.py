@@ -35,6 +35,12 @@ BASIC_USER_PATTERN: Final = "[!-9;-~]{1,100}"
 EXPECTED_BASIC_USER: Final = "the user name of HTTP Basic: printable ASCII, no space and no colon"
 PLACEHOLDER_PATTERN: Final = "[A-Za-z0-9._~-]{8,128}"
 EXPECTED_PLACEHOLDER: Final = "8 to 128 letters, digits, '.', '_', '~' and '-'"
+CANARY_PATTERN: Final = "[!-~][ -~]{10,498}[!-~]"
+MIN_CANARY_SIGNS: Final = 6
+EXPECTED_CANARY: Final = (
+    f"12 to 500 printable ASCII signs, at least {MIN_CANARY_SIGNS} different ones, that nothing "
+    "else ever says"
+)
 TIME_PATTERN: Final = (
     "[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}"
     "(?:[.][0-9]{1,6})?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"

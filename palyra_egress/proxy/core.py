@@ -32,6 +32,8 @@ from palyra_egress.credentials.injection import (
     inject,
     nothing_offered,
 )
+from palyra_egress.credentials.leak_detector import LeakDetector
+from palyra_egress.credentials.request_scan import Leak
 from palyra_egress.destination.resolver import ResolutionRefused, Resolver
 from palyra_egress.policy.compile import rule_account
 from palyra_egress.proxy.bindings import Authentication, BindingView, Ended
@@ -109,9 +111,13 @@ class EnforcementCore:
     phase: Phase = Phase.STARTING
     connections: ConnectionTable = field(default_factory=ConnectionTable)
     evidence_waiting: asyncio.Event = field(default_factory=asyncio.Event)
+    leaks: LeakDetector = field(init=False)
     _rates: RequestRates = field(default_factory=RequestRates)
     _bytes: ByteBudgets = field(default_factory=ByteBudgets)
     _unanswered: int = 0
+
+    def __post_init__(self) -> None:
+        self.leaks = LeakDetector(self.secrets)
 
     # --- may anybody speak, and who is it -------------------------------------------------------
 
@@ -218,6 +224,13 @@ class EnforcementCore:
         started, request = self.clocks.now_monotonic_ms(), self.with_facts(request)
         return self._release(self.service.refusal(request, reason), request, (), started, speaker)
 
+    def refuse_leak(self, request: EgressRequest, leak: Leak, speaker: LiveConnection) -> Judgement:
+        """Refuse a request, redacted already, of which something may not leave."""
+        started, found = self.clocks.now_monotonic_ms(), leak.finding
+        canary_id = found.name if found is not None and found.reason is Reason.CANARY else None
+        verdict = self.service.refusal(request, leak.reason, canary_id)
+        return self._release(verdict, request, (), started, speaker, leak=leak)
+
     async def _decide(
         self, request: EgressRequest, known: tuple[str, ...] | None
     ) -> tuple[Verdict, tuple[str, ...], EgressRequest]:
@@ -264,6 +277,7 @@ class EnforcementCore:
         started_monotonic_ms: int,
         speaker: LiveConnection,
         injected: tuple[Injected, ...] = (),
+        leak: Leak | None = None,
     ) -> Judgement:
         """Audit the verdict, carry out its consequence, and only then let it out."""
         decision_id = str(ULID())
@@ -273,7 +287,7 @@ class EnforcementCore:
             carried = tuple(one.binding for one in injected)
             named = carried if verdict.allowed else verdict.credentials
             self.audit.append(
-                verdict_entry(verdict, request, addresses, decision_id, now, took_ms, named)
+                verdict_entry(verdict, request, addresses, decision_id, now, took_ms, named, leak)
             )
             if verdict.consequence is not Consequence.NONE and not verdict.allowed:
                 self._punish(verdict, request, decision_id, now, speaker)

@@ -226,6 +226,7 @@ class Enforcement:
             policy = await asyncio.to_thread(self.policy_file.poll)
             if policy is not None:
                 await self._put_in_force(policy)
+            await asyncio.to_thread(self.core.leaks.watch, self.core.service.policy)
             if self.policy_file.problem not in (None, problem):
                 _log.error("the policy in force stays: %s", self.policy_file.problem)
             problem = self.policy_file.problem
@@ -240,6 +241,7 @@ class Enforcement:
             self.core.audit.append(policy_entry(change, now_unix_ms()))
         except AuditUnavailable as error:
             _log.critical("audit log: %s; everything is refused", error)
+        await asyncio.to_thread(self.core.leaks.watch, policy)
         self.core.service.replace_policy(policy)
         if change.widening:
             shown = "; ".join(change.widening[:WIDENING_SHOWN])

@@ -12,6 +12,7 @@ from typing import Self
 from mitmproxy import http
 
 from palyra_egress.credentials.injection import Injected
+from palyra_egress.credentials.request_scan import ENDS_HERE
 from palyra_egress.proxy.budgets import Direction
 from palyra_egress.proxy.canonical import HOP_BY_HOP, Target, nominated
 from palyra_egress.proxy.core import Judgement
@@ -20,8 +21,6 @@ from palyra_egress.proxy.denial import PROXY_NAME
 from palyra_egress.reasons import Reason
 
 VIA = f"1.1 {PROXY_NAME}"
-# Header names that are between a worker and this proxy: nobody else may read or forge them.
-_ENDS_HERE = ("proxy-", "palyra-", "x-palyra-")
 _FIELD_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 
 type _Fields = tuple[tuple[bytes, bytes], ...]
@@ -65,7 +64,8 @@ class Exchange:
     """An allowed request and its response, from the grant to the end.
 
     `spend` counts bytes against the hours that hold and says whether they have room; `cut` ends the
-    exchange and its connection; `injected` are the credentials it leaves with. The meters are the
+    exchange and its connection; `injected` are the credentials it leaves with; `look_through` says
+    what of its body may leave, or why it must end. The meters are the
     stream callbacks of request and response: they pass data on, or give `[]` (nothing now; `b""`
     would end a chunked body) once it is over.
     """
@@ -78,6 +78,7 @@ class Exchange:
     spend: Callable[[Direction, int], bool]
     cut: Callable[[Reason], None]
     injected: tuple[Injected, ...] = ()
+    look_through: Callable[[bytes], bytes | Reason] | None = None
     has_left: bool = False
     ended: bool = False
     request_bytes: int = 0
@@ -85,7 +86,14 @@ class Exchange:
 
     def meter_request(self, data: bytes) -> bytes | list[bytes]:
         within = self.take_request(len(data))
-        return self._pass(data, Direction.OUT, within, Reason.REQUEST_TOO_LARGE)
+        passed = self._pass(data, Direction.OUT, within, Reason.REQUEST_TOO_LARGE)
+        if self.look_through is None or isinstance(passed, list):
+            return passed
+        leaves = self.look_through(data)
+        if isinstance(leaves, Reason):
+            self.cut(leaves)
+            return []
+        return leaves or []
 
     def meter_response(self, data: bytes) -> bytes | list[bytes]:
         within = self.take_response(len(data))
@@ -156,7 +164,7 @@ def forwardable(request: http.Request, target: Target) -> None:
     dropped = HOP_BY_HOP | nominated(headers.get_all("connection"))
     closes = "close" in headers.get("connection", "").lower()
     for name in {name.lower() for name in headers}:
-        if name in dropped or name.startswith(_ENDS_HERE):
+        if name in dropped or name.startswith(ENDS_HERE):
             del headers[name]
     if closes:
         headers["Connection"] = "close"
@@ -211,7 +219,7 @@ def returnable(request: http.Request, response: http.Response) -> None:
     } - {"close", "content-length", "transfer-encoding", "content-type"}
     closes = "close" in headers.get("connection", "").lower()
     for name in {name.lower() for name in headers}:
-        if name in HOP_BY_HOP or name in named or name.startswith(_ENDS_HERE):
+        if name in HOP_BY_HOP or name in named or name.startswith(ENDS_HERE):
             del headers[name]
     if closes:
         headers["Connection"] = "close"

@@ -41,11 +41,9 @@ from palyra_egress.proxy.guard_parts import Connection, GuardParts, Pinned, Refu
 from palyra_egress.proxy.guard_tunnels import TunnelGuard
 from palyra_egress.proxy.identity import parse_proxy_credentials
 from palyra_egress.proxy.layers import BoundedClientTls, JudgedHttpLayer, RefusedLayer
-from palyra_egress.proxy.receipt import (
-    LEASE_KNOWN,
-    asks_for_lease,
-    is_own_target,
-)
+from palyra_egress.proxy.leak_guard import LeakGuard
+from palyra_egress.proxy.own_name import answer_own
+from palyra_egress.proxy.receipt import is_own_target
 from palyra_egress.proxy.request_head import RequestHead
 from palyra_egress.proxy.review import judge_again
 from palyra_egress.proxy.tunnel_layer import PassedOnLayer
@@ -60,6 +58,7 @@ class ConnectionGuard(TunnelGuard):
 
     def __init__(self, parts: GuardParts, connection: Connection) -> None:
         super().__init__(parts, connection)
+        self._leaks = LeakGuard(parts.core, connection)
         self._decision_id = ""
         self._finished_flow_id = ""
 
@@ -119,6 +118,7 @@ class ConnectionGuard(TunnelGuard):
             if not self.core.connections.identify(self._connection, who.worker_id):
                 return Reason.TOO_MANY_CONNECTIONS
             self.requester = who
+            self._leaks.remember(credentials.secret)
         return found.refusal
 
     # --- CONNECT --------------------------------------------------------------------------------
@@ -144,6 +144,8 @@ class ConnectionGuard(TunnelGuard):
         except TargetRefused as refused:
             return self._refuse_target(refused, RequestKind.CONNECT)
         request = egress_request(RequestKind.CONNECT, target, self.requester)
+        if (leak := self._leaks.refusal(request, None)) is not None:
+            return leak
         judgement = await self.core.judge(request, None, None, self._connection)
         if judgement.allowed:
             self._open_tunnel(request, judgement)
@@ -181,7 +183,10 @@ class ConnectionGuard(TunnelGuard):
             known: tuple[str, ...] | None = self._tunnel.judgement.addresses
         else:
             if is_own_target(head):
-                return self._answer_own(head, headers)
+                parts = self._parts
+                return answer_own(
+                    self.core, parts.receipts, head, headers, self._identify, self.refuse_head
+                )
             if (reason := self._identify(headers)) is not None:
                 return self._refuse_caller(reason, RequestKind.REQUEST, head, hosts)
             if self.requester is None:
@@ -191,6 +196,8 @@ class ConnectionGuard(TunnelGuard):
         if not is_as_read(flow.request, target):
             raise Refused(Reason.INTERNAL)
         request = egress_request(RequestKind.REQUEST, target, requester)
+        if (leak := self._leaks.refusal(request, flow.request)) is not None:
+            return leak
         if (reason := never_forwarded(headers)) is not None:
             return self.core.refuse(request, reason, self._connection)
         body_bytes = int(headers.get("content-length", "0"))
@@ -214,6 +221,7 @@ class ConnectionGuard(TunnelGuard):
             spend=partial(self.core.spend, judgement),
             cut=self._cut,
             injected=judgement.injected,
+            look_through=self._leaks.body,
         )
         self._exchange = exchange
         self._decision_id = judgement.decision_id
@@ -359,7 +367,7 @@ class ConnectionGuard(TunnelGuard):
             request = egress_request(kind, read(head, hosts), self.requester)
         except TargetRefused:
             return self._refuse_unjudged(reason)
-        return self.core.refuse(request, reason, self._connection)
+        return self.core.refuse(self._leaks.redacted(request), reason, self._connection)
 
     def _refuse_target(self, refused: TargetRefused, kind: RequestKind) -> Judgement:
         """A request whose target does not fit: inside a tunnel the tunnel's request stands for it,
@@ -368,22 +376,8 @@ class ConnectionGuard(TunnelGuard):
             return self.core.refuse(self._tunnel.request, refused.reason, self._connection)
         if refused.target is None or self.requester is None:
             return self._refuse_unjudged(refused.reason)
-        request = egress_request(kind, refused.target, self.requester)
+        request = self._leaks.redacted(egress_request(kind, refused.target, self.requester))
         return self.core.refuse(request, refused.reason, self._connection)
-
-    def _answer_own(self, head: RequestHead, headers: http.Headers) -> Answer:
-        """The proxy's own name: a receipt, or whether the lease is known. Never forwarded."""
-        if (reason := self.core.admission()) is not None:
-            return self.refuse_head(reason)
-        if asks_for_lease(head):
-            refusal = self._identify(headers)
-            return LEASE_KNOWN if refusal is None else self.refuse_head(refusal)
-        digest, now = self.core.service.policy_digest, self.core.clocks.now_unix_ms()
-        receipt = self._parts.receipts.issue(head, headers, digest, now)
-        if receipt is None:
-            return self.refuse_head(Reason.REQUEST_MALFORMED)
-        reason = self.core.receipt_refusal(receipt.worker_key_sha256)
-        return receipt.answer if reason is None else self.refuse_head(reason)
 
     def _open_peer(self, target: Target) -> tuple[str, ...] | None:
         """The peer of an upstream connection that this request would reuse."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from palyra_egress.audit.entries import revoked_entry
 from palyra_egress.audit.log import AuditUnavailable
+from palyra_egress.credentials.request_scan import redacted
 from palyra_egress.policy.compile import CompiledPolicy
 from palyra_egress.proxy.core import EnforcementCore, Judgement
 from palyra_egress.reasons import Reason
@@ -48,8 +49,9 @@ def judge_again(core: EnforcementCore, request: EgressRequest, held: Judgement) 
         if is_same_way and set(held.pinned) <= set(verdict.pinned):
             return replace(held, limits=verdict.limits, accounts=verdict.accounts)
         reason = Reason.POLICY_CHANGED
+    written = redacted(core.leaks.watch(core.service.policy).sets, request)
     try:
-        core.audit.append(revoked_entry(held.decision_id, reason, verdict, request, now))
+        core.audit.append(revoked_entry(held.decision_id, reason, verdict, written, now))
     except AuditUnavailable:
         core.connections.cut_everything(Reason.AUDIT_UNAVAILABLE)
     return replace(held, reason=reason, allowed=False, pinned=())

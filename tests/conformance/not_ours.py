@@ -40,7 +40,6 @@ KINDS: Final = {
     "worker_attestation": FLEET,
     "credential_injection": SOCKETS,
     "credential_swap": SOCKETS,
-    "url_scan": "secret scanning is not built yet; canaries in a file are refused",
     "rule_engine_output": "rules are data; there is no rule program whose output could be read",
     "domain_entry_parse": PEER + ": a scheme in front of a host; we suggest the host and `schemes`",
 }

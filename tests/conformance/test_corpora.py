@@ -4,6 +4,7 @@ Each kind has one function that maps a case to ours and asserts. The corpora lie
 (`../shared/corpora`, or the folder named by PALYRA_CORPORA); without them the suite says so.
 """
 
+import re
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from palyra_egress.policy.case_lines import judge_case
 from palyra_egress.policy.load import load_policy
 from palyra_egress.policy.paths import read_path
 from palyra_egress.policy.policy_lint import lint
+from palyra_egress.reasons import Reason
 from palyra_egress.verdict import Verdict
 from tests.conformance.cases import ALL, OURS, RUNNERS, Case, allows, is_refused, runs, wanted
 from tests.conformance.not_ours import CASES, KINDS
@@ -106,6 +108,20 @@ def _hostport_parse(case: Case) -> None:
 
 def _pattern_is_valid(text: str) -> bool:
     return not is_refused(lambda: load([{"hosts": [text]}]))
+
+
+TOKEN = re.compile(r"[A-Za-z0-9_-]{20,}")
+
+
+@runs("url_scan")
+def _url_scan(case: Case) -> None:
+    """The peer goes by the shape of a token, we go by its value: all are planted as decoys."""
+    urls = [one["input"]["url"] for one in ALL if one["kind"] == "url_scan"]
+    tokens = {token for text in urls for token in TOKEN.findall(text)}
+    canaries = [{"id": f"c{number}", "value": token} for number, token in enumerate(tokens)]
+    verdict = judge(load([rule([".com"])], canaries=canaries), url(case["input"]["url"]))
+    blocked = verdict.reason is Reason.CANARY
+    assert ("block" if blocked else outcome(verdict)) == case["expected"]
 
 
 @runs("pattern_validate")

@@ -48,11 +48,12 @@ def test_one_level_of_escapes_is_resolved(text, expected):
 
 
 PERCENT = [b"%", b"4", b"1", b"%41", b"%25", b"z"]
-BACKSLASH = [b"\\", b"\\u", b"4", b"00", b"\\u0041", b"x", b"\\x4", b"n", b"\\n", b"z"]
+BACKSLASH = [b"\\", b"\\u", b"4", b"00", b"\\u0041", b"n", b"\\n", b"z"]
+HEX = [b"\\", b"\\x", b"4", b"1", b"\\x41", b"\\x4", b"t", b"z"]
 
 
 @given(
-    st.sampled_from([PERCENT, BACKSLASH]).flatmap(
+    st.sampled_from([PERCENT, BACKSLASH, HEX]).flatmap(
         lambda kind: st.lists(st.sampled_from(kind), max_size=12)
     ),
     st.integers(0, 40),

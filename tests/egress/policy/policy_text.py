@@ -111,6 +111,9 @@ deny:
 violations:
   quarantine: [metadata_target]
   strike: {on: [host_not_allowed], limit: 5, window: 10m}
+canaries:
+  - {id: c, value: AKIADECOY0000000QQ, owner: team, reason: planted}
+  - {id: held, secret: vault:canary/token}
 profiles:
   p:
     rules: [r]

@@ -81,7 +81,6 @@ REFUSED = [
     ("violations: {strike: {on: [], limit: 0, window: 1m}}\n", "3:38: bad_value", "from 1"),
     ("violations: {strike: {on: [], limit: 1, window: 1d}}\n", "3:49: bad_value", "10m"),
     ("limits: {requests_per_minute: 0}\n", "3:31: bad_value", "from 1"),
-    ("violations: {quarantine: [canary]}\n", "3:27: not_supported_yet", "nothing raises canary"),
     (
         "tests: [{profile: q, request: GET https://a.b/, expect: allow}]\n",
         "3:9: unknown_profile",

@@ -136,15 +136,15 @@ def test_a_policy_with_every_key_loads_and_fits() -> None:
 
 
 def _paths(section: Section, value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where each key of the table stands in a document; None in a place that has none."""
+    """Where each key of the table stands in a document; in a list, the first item that has it."""
+    places = [((*at, n), item) for n, item in enumerate(value)] if isinstance(value, list) else []
     for key in section.keys:
-        here = (*at, key.name)
-        assert key.name in value, here
+        having = [place for place in places or [(at, value)] if key.name in place[1]]
+        assert having, (*at, key.name)
+        here = (*having[0][0], key.name)
         yield here
-        inner = value[key.name]
-        if isinstance(key.holds, Section) and key.number is Number.LIST:
-            yield from _paths(key.holds, inner[0], (*here, 0))
-        elif isinstance(key.holds, Section) and key.number is Number.BY_NAME:
+        inner = having[0][1][key.name]
+        if isinstance(key.holds, Section) and key.number is Number.BY_NAME:
             name = next(iter(inner))
             yield from _paths(key.holds, inner[name], (*here, name))
         elif isinstance(key.holds, Section):
