@@ -65,8 +65,13 @@ class Limits:
 
     @property
     def counts_bytes(self) -> bool:
-        hours = (self.bytes_per_hour, self.request_bytes_per_hour, self.response_bytes_per_hour)
+        hours = (*self.outward_hours, self.response_bytes_per_hour)
         return any(hour is not None for hour in hours)
+
+    @property
+    def outward_hours(self) -> tuple[int | None, int | None]:
+        """The rates that bound what a worker sends."""
+        return (self.bytes_per_hour, self.request_bytes_per_hour)
 
 
 NO_LIMITS: Final = Limits()

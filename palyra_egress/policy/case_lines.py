@@ -2,18 +2,21 @@
 
 Input: one object with `id`, `method`, `url` and optionally `profile`, `resolved` (addresses),
 `connect` (the `host:port` of the tunnel the request came through), `sni`, `host_header`,
-`authority`, `http_version` and `facts`. Output: one flat object with `id`, `effect`, `reason`,
-`class`, `rule`, `line`, `canonical_host`, `port`, `pinned`. Every input gets an answer: what cannot
-be read is a denial with REQUEST_MALFORMED.
+`authority`, `http_version`, `ech` (whether the ClientHello holds an encrypted one) and `facts`.
+Output: one flat object with `id`, `effect`, `reason`, `class`, `rule`, `line`, `canonical_host`,
+`port`, `pinned`, and `tls`: how the tunnel of an https request is carried. Every input gets an
+answer: what cannot be read is a denial with REQUEST_MALFORMED.
 
 What is given must agree: tunnel, SNI, Host, authority and URL name one host and port. `sni` given
-as null or empty for an https request is SNI_MISSING. `facts` are what is known about the worker:
-`image_digest`, `build_digest`, `artifact_digest` (`sha256:…`), `capabilities` and `binding_level`.
+as null or empty for an https request is SNI_MISSING unless the rule accepts that. `facts` are what
+is known about the worker: `image_digest`, `build_digest`, `artifact_digest` (`sha256:…`),
+`capabilities` and `binding_level`.
 A fact that is absent or null is not known, and a name that is no fact of ours satisfies nothing.
 """
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from palyra_egress.destination.hostname import HostRefused, canonical_host, parse_authority
@@ -23,13 +26,13 @@ from palyra_egress.policy.decide import decide, precheck
 from palyra_egress.policy.request_text import connect_from_authority, judge_request_from_url
 from palyra_egress.policy.schema import SCHEME_PORT
 from palyra_egress.reasons import REASONS, Reason
-from palyra_egress.request import EgressRequest, Requester
-from palyra_egress.verdict import Effect, Verdict
+from palyra_egress.request import EgressRequest, Requester, RequestKind
+from palyra_egress.verdict import INSPECTED, Carriage, Effect, TlsMode, Verdict
 
 type Answer = dict[str, object]
 _KEYS: Final = frozenset(
     {"id", "method", "url", "profile", "connect", "sni", "host_header", "authority"}
-    | {"http_version", "resolved", "facts"}
+    | {"http_version", "resolved", "facts", "ech"}
 )
 _VERSIONS: Final = frozenset({"HTTP/1.0", "HTTP/1.1", "HTTP/2", "HTTP/2.0", "1.0", "1.1", "2"})
 MAX_LINE: Final = 1 << 20
@@ -69,14 +72,35 @@ def _check_agreement(case: Mapping[str, object], request: EgressRequest) -> None
         raise CaseRefused(Reason.AUTHORITY_MISMATCH, "the tunnel was opened for another target")
     if "sni" in case and request.scheme == "https":
         sni = _text(case, "sni")
-        if not sni:
-            raise CaseRefused(Reason.SNI_MISSING, "the TLS handshake names no server")
-        if canonical_host(sni) != request.host:
+        if sni and canonical_host(sni) != request.host:
             raise CaseRefused(Reason.AUTHORITY_MISMATCH, "the SNI is another host")
     for name in ("host_header", "authority"):
         value = _text(case, name)
         if value is not None:
             _same_target(value, request)
+
+
+def _carriage(
+    policy: CompiledPolicy, request: EgressRequest, addresses: Sequence[str], now_unix_ms: int
+) -> Carriage:
+    """How the tunnel that the request came through is carried; inspected where there is none."""
+    if request.kind is not RequestKind.CONNECT:
+        request = replace(request, kind=RequestKind.CONNECT, method="CONNECT", path="", query="")
+    verdict = precheck(policy, request, now_unix_ms)
+    if not isinstance(verdict, Verdict):
+        verdict = decide(policy, request, addresses, now_unix_ms)
+    return verdict.carriage
+
+
+def _check_hello(case: Mapping[str, object], carriage: Carriage) -> None:
+    """What a TLS handshake hides, only the rule that carries the tunnel can accept."""
+    hides = case.get("ech", False)
+    if not isinstance(hides, bool):
+        raise _malformed("ech is not true or false")
+    if hides and carriage.mode is TlsMode.TUNNEL and not carriage.ech:
+        raise CaseRefused(Reason.ECH_NOT_ALLOWED, "the TLS handshake may hide another server")
+    if "sni" in case and not _text(case, "sni") and not carriage.missing_sni:
+        raise CaseRefused(Reason.SNI_MISSING, "the TLS handshake names no server")
 
 
 def _read_case(case: Mapping[str, object], requester: Requester) -> EgressRequest:
@@ -162,12 +186,16 @@ def judge_case(
         )
         request = _read_case(case, requester)
         addresses = _addresses(case)
+        carriage = INSPECTED
+        if request.scheme == "https":
+            carriage = _carriage(policy, request, addresses, now_unix_ms)
+            _check_hello(case, carriage)
     except (CaseRefused, HostRefused) as error:
         return _refused(case_id, error.reason, error.detail)
     verdict = precheck(policy, request, now_unix_ms)
     if not isinstance(verdict, Verdict):
         verdict = decide(policy, request, addresses, now_unix_ms)
-    return _answer(case_id, request, verdict)
+    return {**_answer(case_id, request, verdict), "tls": carriage.mode.value}
 
 
 def judge_line(policy: CompiledPolicy, line: str, default_profile: str, now_unix_ms: int) -> Answer:

@@ -18,13 +18,13 @@ _WHERE = frozenset({"file", "position"})
 COMPARED: Final[Mapping[type, frozenset[str]]] = MappingProxyType(
     {
         PolicySpec: frozenset(
-            {"file", "files", "name", "mode", "mode_position", "limits"}
+            {"file", "files", "name", "mode", "mode_position", "limits", "tls"}
             | {"rules", "deny", "canaries", "quarantine", "strike", "profiles", "tests", "ignores"}
         ),
         RuleSpec: _WHERE
         | {"rule_id", "hosts", "endpoints", "methods", "paths", "private", "until_unix_ms"}
         | {"limits", "observe", "encoded_slash", "owner", "reason", "acknowledged", "credentials"}
-        | {"own_tls", "inspected_keys"},
+        | {"own_tls", "carriage", "inspected_keys"},
         DenySpec: _WHERE | {"rule_id", "hosts", "reason"},
         CanarySpec: _WHERE | {"rule_id", "value", "secret", "owner", "reason"},
         ProfileSpec: _WHERE | {"name", "rule_ids", "limits", "requires"},

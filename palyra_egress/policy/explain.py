@@ -25,7 +25,7 @@ from palyra_egress.policy.requirements import Unmet, describe, unmet
 from palyra_egress.policy.values import write_size
 from palyra_egress.reasons import REASONS, Reason
 from palyra_egress.request import EgressRequest, RequestKind
-from palyra_egress.verdict import Account, Limits, NeedsResolution, Verdict
+from palyra_egress.verdict import Account, Limits, NeedsResolution, TlsMode, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +146,8 @@ def _verdict_steps(verdict: Verdict, rule: CompiledRule | None) -> list[Step]:
         steps.append(Step(word, f"{verdict.rule_id} at {place}{owner}"))
     elif verdict.reason is Reason.PROFILE_REQUIREMENTS:
         steps.append(Step("profile at", f"{verdict.policy_file}:{verdict.line}"))
+    if verdict.allowed and verdict.tls is TlsMode.TUNNEL:
+        steps.append(Step("tls", "the tunnel may be passed on: what is inside is not seen"))
     steps += [Step("credential", describe_binding(one)) for one in verdict.credentials]
     if verdict.pinned:
         steps.append(Step("pinned", ", ".join(verdict.pinned)))

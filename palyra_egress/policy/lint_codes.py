@@ -36,6 +36,10 @@ class LintCode(StrEnum):
     PRIVATE_RANGE = "private_range"
     CREDENTIAL_WILDCARD = "credential_wildcard"
     CANARY_COSTS_NOTHING = "canary_costs_nothing"
+    TUNNEL_WIDE = "tunnel_wide"
+    TUNNEL_NEVER = "tunnel_never"
+    TUNNEL_UNMETERED = "tunnel_unmetered"
+    HIDDEN_SNI = "hidden_sni"
     RULE_UNOWNED = "rule_unowned"
     NO_REASON = "no_reason"
     OBSERVE_LEFT_ON = "observe_left_on"
@@ -98,6 +102,22 @@ LINT: Final = MappingProxyType(
         ),
         _C.PRIVATE_RANGE: LintRow(
             _NOTE, "private addresses are opened", "this to be meant, and still needed"
+        ),
+        _C.TUNNEL_WIDE: LintRow(
+            _WARNING,
+            "anything passes unseen to any host below a name",
+            "named hosts, or inspection",
+        ),
+        _C.TUNNEL_NEVER: LintRow(
+            _WARNING, "another rule inspects all that this one would pass on", "one of the two"
+        ),
+        _C.TUNNEL_UNMETERED: LintRow(
+            _WARNING,
+            "nothing bounds what leaves through tunnels that are not seen",
+            "`max_request_bytes` or a budget of bytes an hour",
+        ),
+        _C.HIDDEN_SNI: LintRow(
+            _WARNING, "a TLS handshake may hide which server it is for", "this to be meant"
         ),
         _C.CREDENTIAL_WILDCARD: LintRow(
             _WARNING, "a credential goes to any host below a name", "the names that need it"

@@ -33,6 +33,7 @@ from palyra_egress.policy.minor_changes import Minor, minor_changes
 from palyra_egress.policy.requirements import Requirements, describe
 from palyra_egress.policy.requirements import covers as requirements_cover
 from palyra_egress.policy.schema import DenySpec, Mode, PolicySpec
+from palyra_egress.policy.tunnel_changes import exception_changes, newly_passed_on
 from palyra_egress.policy.values import write_time
 
 
@@ -256,6 +257,10 @@ def _one_way(new: PolicySpec, old: PolicySpec, way: _Way) -> list[Change]:
         for hosts, deny in _denials_gone(new, old)
     ]
     changes += [
+        Change(way.gives, f"{way.prefix}{what}", rule.file, rule.position, rule.rule_id)
+        for what, rule in newly_passed_on(new, old)
+    ]
+    changes += [
         Change(way.observes, f"{way.prefix}{what}", file, position, subject)
         for what, file, position, subject in _newly_observed(new, old)
     ]
@@ -285,6 +290,7 @@ def diff_policies(old: PolicySpec, new: PolicySpec) -> tuple[Change, ...]:
             for change in _minor(credential_changes(old, new), new.file)
         ),
         *_minor(minor_changes(old, new), new.file),
+        *_minor(exception_changes(old, new), new.file),
     ]
     changes += [Change(ChangeKind.NOT_COMPARED, *found) for found in uncompared(old, new)]
     if not changes:

@@ -27,6 +27,7 @@ from palyra_egress.policy.schema import (
     effective_limits,
     is_budget_zero,
 )
+from palyra_egress.policy.tunnel_changes import EXCEPTIONS, Place, Tunnels
 from palyra_egress.policy.values import write_time
 from palyra_egress.verdict import NO_LIMITS, Limits
 
@@ -78,7 +79,9 @@ def _width_findings(rule: RuleSpec) -> Iterator[Said]:
     writes = [method for method in rule.methods if method not in _READING]
     everywhere = rule.paths is None or any(path_covers(path, None) for path in rule.paths)
     wildcards = [host.text for host in rule.hosts if _is_wildcard(host)]
-    if writes and everywhere and wildcards and not meant:
+    if rule.is_tunnelled and wildcards:
+        yield LintCode.TUNNEL_WIDE, f"passes on unseen what goes to {', '.join(wildcards)}"
+    elif writes and everywhere and wildcards and not meant:
         yield (
             LintCode.OVER_BROAD,
             f"lets {', '.join(writes)} go to any path of any host in {', '.join(wildcards)}",
@@ -103,6 +106,7 @@ class Neighbours:
 
     def __init__(self, spec: PolicySpec) -> None:
         self.spec = spec
+        self.tunnels = Tunnels(spec)
         self._profiles: dict[str, set[str]] = {}
         self._by_name: dict[str, dict[str, RuleSpec]] = {}
         for profile in spec.profiles:
@@ -147,6 +151,7 @@ def _allows_all_of(other: RuleSpec, rule: RuleSpec) -> bool:
         and set(rule.methods) <= set(other.methods)
         and until_covers(other.until_unix_ms, rule.until_unix_ms)
         and other.encoded_slash >= rule.encoded_slash
+        and other.carriage == rule.carriage
         and ranges_cover(other.private, rule.private)
         and all(any(host_covers(wide, host) for wide in other.hosts) for host in hosts)
         and all(any(path_covers(wide, path) for wide in wide_paths) for path in paths)
@@ -181,6 +186,30 @@ def _beside_others(rule: RuleSpec, neighbours: Neighbours) -> Iterator[Said]:
             return
 
 
+def _tunnel_findings(rule: RuleSpec, neighbours: Neighbours) -> Iterator[Said]:
+    """What is worth a look where a rule passes tunnels on, or accepts a hello that hides a name."""
+    if hidden := [name for name in EXCEPTIONS if getattr(rule.carriage, name)]:
+        yield LintCode.HIDDEN_SNI, f"accepts {' and '.join(hidden)}"
+    if not rule.is_tunnelled or is_empty(rule, NO_LIMITS, neighbours.spec.limits):
+        return
+    mine = [
+        Place(profile, port, host)
+        for profile in neighbours.profiles(rule)
+        for _, port in rule.endpoints
+        for pattern in rule.hosts
+        for host in split_host(pattern)
+    ]
+    if mine and not any(rule in neighbours.tunnels.passed_on(place) for place in mine):
+        yield LintCode.TUNNEL_NEVER, "never passes a tunnel on: other rules inspect its hosts"
+    file = neighbours.spec.limits
+    bounds = (
+        effective_limits(rule.limits, NO_LIMITS, file).max_request_bytes,
+        *(hour for one in (rule.limits, file) for hour in one.outward_hours),
+    )
+    if all(bound is None for bound in bounds):
+        yield LintCode.TUNNEL_UNMETERED, "sets no budget for what leaves unseen"
+
+
 def rule_findings(rule: RuleSpec, neighbours: Neighbours, now_unix_ms: int) -> Iterator[Said]:
     """Everything about one rule, the gravest first."""
     spec = neighbours.spec
@@ -196,6 +225,7 @@ def rule_findings(rule: RuleSpec, neighbours: Neighbours, now_unix_ms: int) -> I
         yield LintCode.RULE_DENIED, "is taken away by deny rules"
     yield from _beside_others(rule, neighbours)
     yield from _width_findings(rule)
+    yield from _tunnel_findings(rule, neighbours)
     if rule.observe:
         yield LintCode.OBSERVE_LEFT_ON, "only observes: what is refused for its hosts passes"
     if rule.owner is None:
