@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
-from urllib.parse import unquote
+
+from palyra_fleet.identity.guess_limits import source_of
 
 MAX_PEM_BYTES: Final = 64 * 1024
 _PEM: Final = re.compile(
@@ -29,7 +30,8 @@ class Peer:
 
     @property
     def host(self) -> str:
-        return host_of(self.address)
+        """What limits are counted by: the address without its port, of IPv6 the /64."""
+        return source_of(self.address)
 
 
 def peer_of(address: str, auth_context: Mapping[str, Iterable[bytes]]) -> Peer:
@@ -55,8 +57,3 @@ def certificates_of(pem: bytes) -> tuple[bytes, ...]:
         )
     except binascii.Error:
         return ()
-
-
-def host_of(address: str) -> str:
-    """The host of an address, without its port: what limits are counted by."""
-    return unquote(address).rpartition(":")[0] or address

@@ -14,7 +14,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from palyra_fleet.identity.manager import IdentitySettings
 from palyra_fleet.nodes import server_certificate
 from palyra_fleet.nodes.listeners import NodeListener, server_options
-from palyra_fleet.nodes.peer import certificates_of, host_of, peer_of
+from palyra_fleet.nodes.peer import certificates_of, peer_of
 from palyra_fleet.nodes.tls_self_test import TlsUnsound, tls_self_test
 from palyra_fleet.wire.grpc_runtime import grpc
 from palyra_fleet.wire.protobuf import node_pb2, node_pb2_grpc
@@ -352,19 +352,6 @@ def test_a_chain_that_is_not_base64_is_no_chain() -> None:
     assert certificates_of(good + good.replace(b"AAAA", b"AAA")) == ()
     assert certificates_of(good * 2000) == ()
     assert certificates_of(b"") == ()
-
-
-@pytest.mark.parametrize(
-    ("address", "host"),
-    [
-        ("ipv4:192.0.2.1:4711", "ipv4:192.0.2.1"),
-        ("ipv6:%5B2001:db8::1%5D:4711", "ipv6:[2001:db8::1]"),
-        ("unix:", "unix"),
-        ("nonsense", "nonsense"),
-    ],
-)
-def test_limits_count_by_address_without_the_port(address: str, host: str) -> None:
-    assert host_of(address) == host
 
 
 async def test_the_server_certificate_is_renewed_without_a_dropped_connection(
