@@ -18,6 +18,8 @@ from palyra_fleet.client import WorkerAction
 from palyra_fleet.wire.models import Base64Key, DigestSha256, Name, Principal, ShortText, Ulid
 
 DEFAULT_ADMIN: Final = "127.0.0.1:7741"
+DEFAULT_ENROLMENT: Final = "127.0.0.1:7742"
+DEFAULT_NODE: Final = "127.0.0.1:7743"
 _MAX_SECONDS: Final = 7 * 24 * 3600
 
 _Verbs = argparse._SubParsersAction  # what add_subparsers returns; it has no public name
@@ -77,7 +79,31 @@ def _serve(nouns: "_Verbs[argparse.ArgumentParser]") -> None:
         default="OBSERVED",
         help="how well a worker must be bound to a proxy (default observed)",
     )
+    _serve_nodes(verb)
     verb.set_defaults(run=local_commands.serve)
+
+
+def _serve_nodes(verb: argparse.ArgumentParser) -> None:
+    nodes = verb.add_argument_group("nodes", "gRPC listeners for nodes; see docs/nodes.md")
+    nodes.add_argument("--nodes", action="store_true", help="serve nodes as well")
+    nodes.add_argument(
+        "--enrolment", type=_host_and_port, default=_host_and_port(DEFAULT_ENROLMENT),
+        metavar="ADDRESS:PORT", help="for who has a pairing code",
+    )
+    nodes.add_argument(
+        "--node", type=_host_and_port, default=_host_and_port(DEFAULT_NODE),
+        metavar="ADDRESS:PORT", help="for who has a certificate of the fleet",
+    )
+    nodes.add_argument(
+        "--server-name", action="append", default=[], metavar="NAME",
+        help="a name or address in the listeners' certificate, beside the fixed ones",
+    )
+    nodes.add_argument("--trust-domain", default="palyra.internal", help="in device identities")
+    nodes.add_argument("--master-key", type=Path, metavar="FILE", help="what seals the CA's key")
+    nodes.add_argument(
+        "--allow-server-generated-keys", action="store_true",
+        help="make keys for clients that send no certificate request (less safe)",
+    )
 
 
 def _worker(verbs: "_Verbs[argparse.ArgumentParser]") -> None:

@@ -7,9 +7,13 @@ to fix (usage, file, credentials), 69 the server cannot be reached, 70 our fault
 from enum import IntEnum
 
 from palyra_fleet.client import FleetProblem, FleetUnavailable
+from palyra_fleet.nodes.listeners import ListenError
+from palyra_fleet.nodes.tls_self_test import TlsUnsound
 from palyra_fleet.refusals import FleetReason, FleetRefusal
 from palyra_fleet.serve import ServeError
+from palyra_fleet.store.protocol import StateUnusable, StoreFailed
 from palyra_fleet.wire.keys import KeyFileError
+from palyra_fleet.wire.sealing import SealBroken
 from palyra_fleet.worker.isolation.start import IsolationUnavailable
 from palyra_fleet.worker.launcher import ArtifactNotFound
 from palyra_fleet.worker.receipt import ReceiptRefused
@@ -44,6 +48,11 @@ EXPECTED = (
     IsolationUnavailable,
     ProgramNotStarted,
     ReceiptRefused,
+    ListenError,
+    TlsUnsound,
+    StateUnusable,
+    StoreFailed,
+    SealBroken,
 )
 """Everything a command may raise that `trouble_of` has words for."""
 
@@ -71,7 +80,21 @@ def trouble_of(error: Exception) -> Trouble:
                 str(error),
                 "check --proxy, and that the proxy is running",
             )
-        case ServeError() | KeyFileError():
+        case StateUnusable() | StoreFailed() | SealBroken():
+            return Trouble(
+                ExitCode.YOURS,
+                "the stored state is not usable",
+                str(error),
+                "do what the line above says; docs/nodes.md has the ways back",
+            )
+        case TlsUnsound():
+            return Trouble(
+                ExitCode.OURS,
+                "TLS does not refuse what it must, so nodes are not served",
+                str(error),
+                "install the locked requirements; report it if they are",
+            )
+        case ServeError() | KeyFileError() | ListenError():
             return Trouble(
                 ExitCode.YOURS, "the setup is not usable", str(error), "correct it and try again"
             )

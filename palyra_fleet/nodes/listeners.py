@@ -46,11 +46,10 @@ class ListenError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class NodeListenerSettings:
-    """Where to listen: an address, no name. Port 0 takes a free one."""
+    """Where to listen: addresses, no names, and ports. Port 0 takes a free one."""
 
-    host: str = "127.0.0.1"
-    enrolment_port: int = 7742
-    node_port: int = 7743
+    enrolment: tuple[str, int] = ("127.0.0.1", 7742)
+    node: tuple[str, int] = ("127.0.0.1", 7743)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +78,9 @@ class NodeListeners:
             ports = {}
             for listener in NodeListener:
                 implementation = NodeRpcServiceImpl(service, gate, listener, peers)
-                wanted = (
-                    settings.node_port if listener is NodeListener.NODE else settings.enrolment_port
-                )
+                where = settings.node if listener is NodeListener.NODE else settings.enrolment
                 ports[listener] = await serving.enter_async_context(
-                    _served(listener, implementation, certificate, settings.host, wanted)
+                    _served(listener, implementation, certificate, where)
                 )
             cutter = _Cutter(peers, frozenset(ports.values()))
             serving.callback(service.identity.subscribe(cutter.revoked))
@@ -134,13 +131,12 @@ async def _served(
     listener: NodeListener,
     implementation: NodeRpcServiceImpl,
     certificate: ServerCertificate,
-    host: str,
-    wanted_port: int,
+    where: tuple[str, int],
 ) -> AsyncIterator[int]:
     """One listener, and its port."""
     server = grpc.aio.server(options=server_options(listener))
     node_pb2_grpc.add_NodeServiceServicer_to_server(implementation, server)
-    address = f"{_bracketed(host)}:{wanted_port}"
+    address = f"{_bracketed(where[0])}:{where[1]}"
     credentials = certificate.credentials(with_clients=listener is NodeListener.NODE)
     try:
         port = server.add_secure_port(address, credentials)

@@ -149,6 +149,34 @@ def unknown_field(given: object, known: object) -> str | None:
     return None
 
 
+def without_unknown_fields(adapter: TypeAdapter[Any], value: object) -> tuple[object, list[str]]:
+    """The value without what its record has no field for, and the paths that were left out.
+
+    What is wrong otherwise stays, for `decode_record` to name.
+    """
+    dropped: list[str] = []
+    try:
+        known = adapter.dump_python(adapter.validate_json(json.dumps(value)), mode="json")
+    except ValidationError:
+        return value, dropped
+    while (path := unknown_field(value, known)) is not None:
+        dropped.append(path)
+        value = _without(value, path)
+    return value, dropped
+
+
+def _without(value: object, path: str) -> object:
+    """A copy of nested objects without the field at `.a.b`; paths through lists end at the list."""
+    name, _, rest = path.removeprefix(".").partition(".")
+    if not isinstance(value, dict):
+        return value
+    if rest:
+        return {key: _without(v, rest) if key == name else v for key, v in value.items()}
+    bare, bracket, _ = name.partition("[")
+    del bracket
+    return {key: inner for key, inner in value.items() if key != bare}
+
+
 def _why_headless(content: bytes) -> str:
     if not content:
         return "the file is empty"

@@ -16,7 +16,7 @@ from ulid import ULID
 
 from palyra_fleet.identity.messages import RevocationNotice
 from palyra_fleet.identity.ports import NodeIdentity, Pairing
-from palyra_fleet.identity.refusals import NodeReason, refuse
+from palyra_fleet.identity.refusals import NodeReason, NodeRefused, refuse
 from palyra_fleet.nodes.capabilities import (
     CapabilityAsk,
     CapabilityDesk,
@@ -46,6 +46,7 @@ MAX_CAPABILITIES: Final = 128
 MAX_PLATFORM: Final = 64
 _MAX_REFUSED: Final = 1_000_000
 _PRUNE_EVERY: Final = 64
+HOUSEKEEPING_EVERY_S: Final = 60.0
 
 _log = logging.getLogger(__name__)
 
@@ -74,10 +75,12 @@ class NodeService:
         self._waiting: dict[str, asyncio.Future[CapabilityResult]] = {}
         self._asked = 0
         self._unsubscribe = identity.subscribe(self._revoked)
+        self._housekeeping = spawn(self._keep_house(), "nodes' housekeeping")
 
     def close(self) -> None:
         """End the streams and tell whoever waits."""
         self._unsubscribe()
+        self._housekeeping.cancel()
         self.streams.end_all()
         for waiting in self._waiting.values():
             if not waiting.done():
@@ -135,8 +138,10 @@ class NodeService:
 
     def notify(self, device_id: str, kind: NoticeKind, subject_id: str, reason: str) -> bool:
         """Tell a node; False if it is not connected."""
-        notice = Notice(str(ULID()), kind, subject_id, reason, self.clock())
-        return self.streams.notify(device_id, notice)
+        return self.streams.notify(device_id, self.notice(kind, subject_id, reason))
+
+    def notice(self, kind: NoticeKind, subject_id: str, reason: str) -> Notice:
+        return Notice(str(ULID()), kind, subject_id, reason, self.clock())
 
     # --- capabilities ---
 
@@ -184,6 +189,22 @@ class NodeService:
     def input_of(self, request_id: str) -> bytes | None:
         """What an open request would do, for the operator who decides on it."""
         return self._desk.input_of(request_id)
+
+    async def _keep_house(self) -> None:
+        """A store that fails is tried again a minute later."""
+        while True:
+            await asyncio.sleep(HOUSEKEEPING_EVERY_S)
+            try:
+                await self.keep_house()
+            except (NodeRefused, StoreFailed) as error:
+                _log.error("the nodes' housekeeping failed: %s", error)
+
+    async def keep_house(self) -> None:
+        """What expired is written down as such; finished requests that are old are forgotten."""
+        await self.pairing.sweep()
+        for over in self._desk.expire(self.clock()):
+            self._note(over)
+        self.state.prune(self.clock(), self._keep)
 
     def _note(self, record: CapabilityRequestRecord) -> None:
         """Remember where a request stands. The desk does not count refused reports; we do."""

@@ -11,13 +11,13 @@ from typing import Any
 
 from ulid import ULID
 
-from palyra_fleet.identity.messages import VerifiedLeaf
+from palyra_fleet.identity.messages import PairedDevice, VerifiedLeaf
 from palyra_fleet.identity.refusals import NodeRefusal, NodeRefused
 from palyra_fleet.nodes import rpc_messages as messages
 from palyra_fleet.nodes.capability_refusals import CapabilityRefusal, CapabilityRefused
 from palyra_fleet.nodes.gate import Gate
 from palyra_fleet.nodes.service import NodeService
-from palyra_fleet.nodes.streams import EventStream
+from palyra_fleet.nodes.streams import EventStream, NoticeKind
 from palyra_fleet.wire.grpc_runtime import grpc
 from palyra_fleet.wire.protobuf import node_pb2
 
@@ -90,6 +90,7 @@ class _Conversation:
                 raise NodeRefused(refused)
         refusal = self._service.event(caller.device_id, request.event_name, request.payload_json)
         self._stream.accepts_push = self._stream.accepts_push or request.accepts_push
+        self._tell_to_rotate(caller)
         dispatch = self._service.next_dispatch(caller.device_id)
         return node_pb2.NodeEventResponse(
             v=messages.version_of(request.v),
@@ -99,6 +100,17 @@ class _Conversation:
             dispatch=None if dispatch is None else messages.dispatch_message(dispatch),
             notices=messages.notice_messages(self._stream.take_notices()),
         )
+
+    def _tell_to_rotate(self, caller: PairedDevice) -> None:
+        """Once a stream, from half of the certificate's life on."""
+        due = self._service.clock() >= caller.rotate_from_unix_ms
+        if due and not self._stream.rotation_told:
+            self._stream.rotation_told = True
+            self._stream.put(
+                self._service.notice(
+                    NoticeKind.ROTATE_CERTIFICATE, caller.fingerprint, "half of its life is over"
+                )
+            )
 
     def _unasked(self) -> node_pb2.NodeEventResponse | None:
         """What the node should hear now, though it said nothing. Raises NodeRefused."""

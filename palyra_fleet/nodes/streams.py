@@ -56,6 +56,7 @@ class EventStream:
     fingerprint: str
     source: str
     accepts_push: bool = False
+    rotation_told: bool = False
     ended_by: NodeRefusal | CapabilityRefusal | None = None
     _notices: deque[Notice] = field(default_factory=lambda: deque(maxlen=MAX_NOTICES))
     _wake: asyncio.Event = field(default_factory=asyncio.Event)

@@ -289,7 +289,7 @@ async def node_world(
             capability_limits=capabilities,
             stream_limits=streams,
         )
-        where = NodeListenerSettings(enrolment_port=ports[0], node_port=ports[1])
+        where = NodeListenerSettings(("127.0.0.1", ports[0]), ("127.0.0.1", ports[1]))
         async with NodeListeners.open(service, manager, where, clock) as listeners:
             yield NodeWorld(manager, pairs, state, service, listeners, clock)
     finally:
