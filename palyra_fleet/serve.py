@@ -26,6 +26,7 @@ from palyra_fleet.api.callers import token_sha256
 from palyra_fleet.api.protocol import MAX_ADMIN_CONNECTIONS, FleetConnection
 from palyra_fleet.api.routes import Listener
 from palyra_fleet.clock import now_unix_ms
+from palyra_fleet.nodes.operations import NodeOperations
 from palyra_fleet.service import FleetService
 
 MAX_SOCKET_PATH_BYTES: Final = 107
@@ -63,6 +64,7 @@ class FleetServer:
         admin_port: int,
         operator_token_sha256: str,
         *,
+        nodes: NodeOperations | None = None,
         clock: Callable[[], int] = now_unix_ms,
         body_within_ms: int = 10_000,
         view_write_within_ms: int = 5_000,
@@ -87,7 +89,7 @@ class FleetServer:
         try:
             async with AsyncExitStack() as serving:
                 for listener, listening in sockets.items():
-                    application = make_application(listener, service, settings, clock)
+                    application = make_application(listener, service, settings, clock, nodes)
                     # only we can reach the socket file, and a fleet may have many workers
                     most = MAX_ADMIN_CONNECTIONS if listener is Listener.ADMIN else None
                     await serving.enter_async_context(_served(application, listening, most))

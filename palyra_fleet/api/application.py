@@ -28,13 +28,18 @@ from palyra_fleet.api.problems import (
     problem_of_api,
     problem_of_fleet,
     problem_of_http,
+    problem_of_node,
 )
 from palyra_fleet.api.protocol import SECURITY_HEADERS
 from palyra_fleet.api.proxy_calls import STREAMING
 from palyra_fleet.api.routes import ROUTES, Listener, Row, refuse_strays, rows_of
 from palyra_fleet.clock import now_unix_ms
+from palyra_fleet.identity.refusals import NodeReason, NodeRefused, refuse
+from palyra_fleet.nodes.capability_refusals import CapabilityRefused
+from palyra_fleet.nodes.operations import NodeOperations
 from palyra_fleet.refusals import FleetRefusal
 from palyra_fleet.service import FleetService
+from palyra_fleet.store.protocol import StoreFailed
 from palyra_fleet.wire.request_proof import HEADER as PROOF_HEADER
 
 _log = logging.getLogger(__name__)
@@ -61,6 +66,7 @@ class _Gatekeeper:
     clock: Callable[[], int]
     tokens: TokenGate
     proofs: ProofGate
+    nodes: NodeOperations | None
     long_calls: dict[Identity, set[asyncio.Task[Any]]] = field(default_factory=dict)
 
     def serve(self, row: Row) -> AiohttpHandler:
@@ -69,6 +75,7 @@ class _Gatekeeper:
             identity, body = await self._admit(row, request)
             call = Call(
                 service=self.service,
+                operations=self.nodes,
                 identity=identity,
                 request=request,
                 query=query,
@@ -137,6 +144,7 @@ def make_application(
     service: FleetService,
     settings: ApiSettings,
     clock: Callable[[], int] = now_unix_ms,
+    nodes: NodeOperations | None = None,
 ) -> web.Application:
     """The application of one listener. Raises RouteTableError if it is not exactly the table."""
     keeper = _Gatekeeper(
@@ -145,6 +153,7 @@ def make_application(
         clock,
         TokenGate(settings.operator_token_sha256),
         ProofGate(service.caller_by_key),
+        nodes,
     )
     middlewares: list[Middleware] = [_answer_with_problems]
     if listener is Listener.ADMIN:
@@ -169,6 +178,10 @@ async def _answer_with_problems(
         return problem_of_api(refusal)
     except FleetRefusal as refusal:
         return problem_of_fleet(refusal)
+    except (NodeRefused, CapabilityRefused) as refused:
+        return problem_of_node(refused)
+    except StoreFailed:
+        return problem_of_node(NodeRefused(refuse(NodeReason.STORE_UNAVAILABLE)))
     except web.HTTPException as error:
         return problem_of_http(error)
     except ConnectionError:

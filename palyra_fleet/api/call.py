@@ -15,6 +15,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from palyra_fleet.api.callers import Identity
 from palyra_fleet.api.problems import ApiReason, ApiRefusal, places_that_are_wrong
+from palyra_fleet.nodes.operations import NodeOperations
 from palyra_fleet.service import FleetService
 from palyra_fleet.wire.models import Ulid
 
@@ -29,11 +30,19 @@ class Call:
     """What a handler gets. `write_timeout_ms` bounds each write of a streamed answer."""
 
     service: FleetService
+    operations: NodeOperations | None
     identity: Identity
     request: web.Request
     query: Mapping[str, str]
     body: bytes
     write_timeout_ms: int
+
+    @property
+    def nodes(self) -> NodeOperations:
+        """What can be done about nodes; a refusal where this fleet serves none."""
+        if self.operations is None:
+            raise ApiRefusal(ApiReason.NODES_OFF)
+        return self.operations
 
     def part(self, name: str) -> str:
         """A variable part of the path; its form was checked by the route."""

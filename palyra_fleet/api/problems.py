@@ -13,6 +13,8 @@ from typing import Final
 from aiohttp import web
 from pydantic import ValidationError
 
+from palyra_fleet.identity.refusals import NodeRefusal, NodeRefused
+from palyra_fleet.nodes.capability_refusals import CapabilityRefused
 from palyra_fleet.refusals import FleetRefusal
 from palyra_fleet.wire.models import Problem
 
@@ -37,6 +39,7 @@ class ApiReason(StrEnum):
     BODY_LATE = "api.body_late"
     BODY_TOO_LARGE = "api.body_too_large"
     CONTENT_TYPE = "api.content_type"
+    NODES_OFF = "node.not_served"
     INTERNAL = "api.internal"
 
     @property
@@ -63,6 +66,7 @@ _TABLE: Final[Mapping[ApiReason, tuple[str, int]]] = {
     ApiReason.BODY_LATE: ("The body did not arrive in time", 408),
     ApiReason.BODY_TOO_LARGE: ("The body is too large", 413),
     ApiReason.CONTENT_TYPE: ("The body must be application/json", 415),
+    ApiReason.NODES_OFF: ("This fleet serves no nodes; start it with --nodes", 404),
     ApiReason.INTERNAL: ("The fleet made a mistake", 500),
 }
 
@@ -94,6 +98,16 @@ def problem_of_api(refusal: ApiRefusal) -> web.Response:
 def problem_of_fleet(refusal: FleetRefusal) -> web.Response:
     reason = refusal.reason
     return _answer(reason.http_status, reason.value, reason.heading, refusal.text, {})
+
+
+def problem_of_node(refused: NodeRefused | CapabilityRefused) -> web.Response:
+    refusal, reason = refused.refusal, refused.refusal.reason
+    status = (
+        refusal.status.http_status
+        if isinstance(refusal, NodeRefusal)
+        else refusal.reason.http_status
+    )
+    return _answer(status, reason.value, "The nodes' service refused", refusal.text, {})
 
 
 def problem_of_http(error: web.HTTPException) -> web.Response:

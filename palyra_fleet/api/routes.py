@@ -14,11 +14,12 @@ from typing import Final
 from aiohttp import web
 from pydantic import BaseModel
 
-from palyra_fleet.api import health_calls, operator_calls, proxy_calls, worker_calls
+from palyra_fleet.api import health_calls, node_calls, operator_calls, proxy_calls, worker_calls
 from palyra_fleet.api.callers import Who
 from palyra_fleet.api.operator_calls import Handler
 from palyra_fleet.api.operator_calls import worker_change as _change
 from palyra_fleet.wire import models as wire
+from palyra_fleet.wire import node_models as node_wire
 from palyra_fleet.wire.dsse import DsseEnvelope
 from palyra_fleet.wire.ids import ULID_PATTERN
 
@@ -59,9 +60,13 @@ _LEASE: Final = f"/v1/leases/{{lease_id:{ULID_PATTERN}}}"
 _OWN_LEASE: Final = f"/v1/worker/leases/{{lease_id:{ULID_PATTERN}}}"
 _WORKER: Final = f"/v1/workers/{{worker_id:{ULID_PATTERN}}}"
 _GRANT: Final = f"/v1/grants/{{grant_id:{ULID_PATTERN}}}"
+_NODE: Final = f"/v1/nodes/{{device_id:{ULID_PATTERN}}}"
+_DEVICE: Final = f"/v1/devices/{{device_id:{ULID_PATTERN}}}"
+_PAIRING: Final = f"/v1/pairing/requests/{{approval_id:{ULID_PATTERN}}}"
+_ASKED: Final = f"/v1/capability-requests/{{request_id:{ULID_PATTERN}}}"
 _PAGE: Final = ("after_seq", "limit")
 
-_W, _P, _O = worker_calls, proxy_calls, operator_calls
+_W, _P, _O, _N = worker_calls, proxy_calls, operator_calls, node_calls
 _KEY, _WORK, _PROXY, _OP = Who.KEY_IN_BODY, Who.WORKER, Who.PROXY, Who.OPERATOR
 _REASON: Final = wire.ReasonRequest
 
@@ -104,6 +109,19 @@ ROUTES: Final = (
     Row("POST", "/v1/launchers", _OP, _O.enrol_launcher, wire.EnrolKeyRequest),
     Row("POST", "/v1/proxies", _OP, _O.enrol_proxy, wire.EnrolKeyRequest),
     Row("POST", "/v1/reference-values", _OP, _O.add_reference_values, wire.ReferenceValues),
+    # operators, about nodes
+    Row("POST", "/v1/pairing/codes", _OP, _N.mint_code, node_wire.PairingCodeRequest),
+    Row("GET", "/v1/pairing/requests", _OP, _N.list_pairing_requests, query=("limit",)),
+    Row("POST", f"{_PAIRING}:approve", _OP, _N.approve_device, node_wire.ApproveDevice),
+    Row("POST", f"{_PAIRING}:reject", _OP, _N.reject_device, _REASON),
+    Row("POST", f"{_DEVICE}:revoke", _OP, _N.revoke_device, _REASON),
+    Row("POST", f"{_DEVICE}:remove", _OP, _N.remove_device, _REASON),
+    Row("GET", "/v1/nodes", _OP, _N.list_nodes, query=("limit",)),
+    Row("GET", _NODE, _OP, _N.show_node),
+    Row("POST", f"{_NODE}:invoke", _OP, _N.invoke, node_wire.InvokeRequest),
+    Row("GET", "/v1/capability-requests", _OP, _N.list_capability_requests, query=("limit",)),
+    Row("POST", f"{_ASKED}:approve", _OP, _N.approve_capability, _REASON),
+    Row("POST", f"{_ASKED}:reject", _OP, _N.reject_capability, _REASON),
 )
 
 

@@ -6,8 +6,10 @@ never printed, only the file it is in.
 
 import asyncio
 import base64
+import importlib
 import signal
 from argparse import Namespace
+from contextlib import AsyncExitStack
 
 from ulid import ULID
 
@@ -87,9 +89,17 @@ async def _serve(arguments: Namespace) -> None:
         )
     )
     try:
-        async with FleetServer.start(
-            service, arguments.socket, host, port, token_sha256(token)
-        ) as server:
+        async with AsyncExitStack() as serving:
+            nodes = None
+            if arguments.nodes:
+                # gRPC takes a while to load, which only this needs
+                command = importlib.import_module("palyra_fleet.cli.serve_nodes")
+                nodes = await serving.enter_async_context(command.served_nodes(arguments))
+            server = await serving.enter_async_context(
+                FleetServer.start(
+                    service, arguments.socket, host, port, token_sha256(token), nodes=nodes
+                )
+            )
             write_admin_url(home.admin_url_file, server.admin_url)
             say(f"workers and proxies: {server.socket_path}")
             say(f"operators:           {server.admin_url}")

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from palyra_fleet.cli import local_commands, operator_commands
 from palyra_fleet.cli.node_agent_parser import add_node_agent
+from palyra_fleet.cli.node_parser import add_node_operations, add_node_state
 from palyra_fleet.cli.place import Home
 from palyra_fleet.client import WorkerAction
 from palyra_fleet.wire.models import Base64Key, DigestSha256, Name, Principal, ShortText, Ulid
@@ -37,7 +38,10 @@ def make_parser() -> argparse.ArgumentParser:
     _violation(_noun(nouns, "violation", "what workers tried"))
     _event(_noun(nouns, "event", "the event log"))
     _enrolment(nouns)
-    add_node_agent(_noun(nouns, "node", "this machine as a node of a fleet"))
+    node = _noun(nouns, "node", "nodes of this fleet, and this machine as a node of a fleet")
+    add_node_operations(node, _operator_verb)
+    add_node_agent(node)
+    add_node_state(_noun(nouns, "node-state", "the file with codes, requests and nodes"))
     return parser
 
 
@@ -87,21 +91,31 @@ def _serve_nodes(verb: argparse.ArgumentParser) -> None:
     nodes = verb.add_argument_group("nodes", "gRPC listeners for nodes; see docs/nodes.md")
     nodes.add_argument("--nodes", action="store_true", help="serve nodes as well")
     nodes.add_argument(
-        "--enrolment", type=_host_and_port, default=_host_and_port(DEFAULT_ENROLMENT),
-        metavar="ADDRESS:PORT", help="for who has a pairing code",
+        "--enrolment",
+        type=_host_and_port,
+        default=_host_and_port(DEFAULT_ENROLMENT),
+        metavar="ADDRESS:PORT",
+        help="for who has a pairing code",
     )
     nodes.add_argument(
-        "--node", type=_host_and_port, default=_host_and_port(DEFAULT_NODE),
-        metavar="ADDRESS:PORT", help="for who has a certificate of the fleet",
+        "--node",
+        type=_host_and_port,
+        default=_host_and_port(DEFAULT_NODE),
+        metavar="ADDRESS:PORT",
+        help="for who has a certificate of the fleet",
     )
     nodes.add_argument(
-        "--server-name", action="append", default=[], metavar="NAME",
+        "--server-name",
+        action="append",
+        default=[],
+        metavar="NAME",
         help="a name or address in the listeners' certificate, beside the fixed ones",
     )
     nodes.add_argument("--trust-domain", default="palyra.internal", help="in device identities")
     nodes.add_argument("--master-key", type=Path, metavar="FILE", help="what seals the CA's key")
     nodes.add_argument(
-        "--allow-server-generated-keys", action="store_true",
+        "--allow-server-generated-keys",
+        action="store_true",
         help="make keys for clients that send no certificate request (less safe)",
     )
 

@@ -7,8 +7,7 @@ to fix (usage, file, credentials), 69 the server cannot be reached, 70 our fault
 from enum import IntEnum
 
 from palyra_fleet.client import FleetProblem, FleetUnavailable
-from palyra_fleet.nodes.listeners import ListenError
-from palyra_fleet.nodes.tls_self_test import TlsUnsound
+from palyra_fleet.nodes.errors import ListenError, TlsUnsound
 from palyra_fleet.refusals import FleetReason, FleetRefusal
 from palyra_fleet.serve import ServeError
 from palyra_fleet.store.protocol import StateUnusable, StoreFailed

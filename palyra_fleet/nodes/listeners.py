@@ -16,6 +16,7 @@ from typing import Final
 
 from palyra_fleet.identity.messages import RevocationNotice
 from palyra_fleet.nodes.connections import PeerTable, cut
+from palyra_fleet.nodes.errors import ListenError
 from palyra_fleet.nodes.gate import Gate
 from palyra_fleet.nodes.node_rpc import NodeListener, NodeRpcServiceImpl
 from palyra_fleet.nodes.server_certificate import CertificateSource, ServerCertificate
@@ -38,10 +39,6 @@ _CUT_AFTER_S: Final = 0.5
 _STOP_WITHIN_S: Final = 2.0
 
 _log = logging.getLogger(__name__)
-
-
-class ListenError(Exception):
-    """A listener cannot be opened; the operator must act."""
 
 
 @dataclass(frozen=True, slots=True)

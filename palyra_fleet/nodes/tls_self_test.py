@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from palyra_fleet.clock import now_unix_ms
 from palyra_fleet.identity import certificate_profiles as profiles
 from palyra_fleet.identity.authority import ServerIdentity
+from palyra_fleet.nodes.errors import TlsUnsound
 from palyra_fleet.nodes.peer import peer_of
 from palyra_fleet.nodes.server_certificate import ServerCertificate
 from palyra_fleet.wire.grpc_runtime import grpc
@@ -32,10 +33,6 @@ _WITHIN_S: Final = 10.0
 _METHOD: Final = "/palyra.selftest/Ask"
 _HTTP2_BEGIN: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 _SERVER_NAME: Final = "palyrad-node-rpc"
-
-
-class TlsUnsound(Exception):
-    """TLS of this installation does not refuse what it must; nothing is served."""
 
 
 class _Authority:

@@ -13,6 +13,7 @@ from palyra_fleet.api.callers import Who
 from palyra_fleet.api.routes import ROUTES, Listener, Row
 from palyra_fleet.clock import now_unix_ms
 from palyra_fleet.wire import models as wire
+from palyra_fleet.wire import node_models as node_wire
 from palyra_fleet.wire.dsse import ATTESTATION_TYPE, DsseEnvelope, seal
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.request_proof import HEADER, WINDOW_MS, prove
@@ -86,6 +87,9 @@ def body_of(row: Row, key: SigningKey) -> bytes:
         wire.EnrolKeyRequest: wire.EnrolKeyRequest(name="new", public_key=public_key),
         wire.ReferenceValues: wire.ReferenceValues(),
         DsseEnvelope: envelope,
+        node_wire.PairingCodeRequest: node_wire.PairingCodeRequest(),
+        node_wire.ApproveDevice: node_wire.ApproveDevice(reason="because"),
+        node_wire.InvokeRequest: node_wire.InvokeRequest(capability="echo"),
     }
     return bodies[row.body].model_dump_json().encode()
 

@@ -13,9 +13,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from palyra_fleet.identity.manager import IdentitySettings
 from palyra_fleet.nodes import server_certificate
+from palyra_fleet.nodes.errors import TlsUnsound
 from palyra_fleet.nodes.listeners import NodeListener, server_options
 from palyra_fleet.nodes.peer import certificates_of, peer_of
-from palyra_fleet.nodes.tls_self_test import TlsUnsound, tls_self_test
+from palyra_fleet.nodes.tls_self_test import tls_self_test
 from palyra_fleet.wire.grpc_runtime import grpc
 from palyra_fleet.wire.protobuf import node_pb2, node_pb2_grpc
 from tests.fakes.identity_world import QUIET

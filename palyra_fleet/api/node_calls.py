@@ -1,0 +1,102 @@
+"""Handlers of the operator's routes about nodes. Where nodes are not served, all say so.
+
+Who asked is the principal that the token stands for; why is in the body.
+"""
+
+from typing import Final
+
+from aiohttp import web
+
+from palyra_fleet.api import answers
+from palyra_fleet.api.call import Call
+from palyra_fleet.wire.models import ReasonRequest
+from palyra_fleet.wire.node_models import (
+    ApproveDevice,
+    CapabilityRequestList,
+    InvokeRequest,
+    NodeList,
+    PairingCodeRequest,
+    PairingRequestList,
+)
+
+MAX_ROWS: Final = 1000
+DEFAULT_ROWS: Final = 100
+
+
+async def mint_code(call: Call) -> web.StreamResponse:
+    minted = await call.nodes.mint_code(call.identity.id, call.read(PairingCodeRequest))
+    return answers.model(minted, status=201)
+
+
+async def list_pairing_requests(call: Call) -> web.StreamResponse:
+    return answers.model(PairingRequestList(items=call.nodes.pairing_requests(_limit(call))))
+
+
+async def approve_device(call: Call) -> web.StreamResponse:
+    asked = call.read(ApproveDevice)
+    decided = await call.nodes.decide(
+        call.identity.id,
+        call.part("approval_id"),
+        asked.reason,
+        approve=True,
+        replace=asked.replace_identity,
+    )
+    return answers.model(decided)
+
+
+async def reject_device(call: Call) -> web.StreamResponse:
+    reason = call.read(ReasonRequest).reason
+    decided = await call.nodes.decide(
+        call.identity.id, call.part("approval_id"), reason, approve=False
+    )
+    return answers.model(decided)
+
+
+async def revoke_device(call: Call) -> web.StreamResponse:
+    reason = call.read(ReasonRequest).reason
+    await call.nodes.revoke_device(call.identity.id, call.part("device_id"), reason)
+    return answers.nothing()
+
+
+async def remove_device(call: Call) -> web.StreamResponse:
+    reason = call.read(ReasonRequest).reason
+    await call.nodes.remove_device(call.identity.id, call.part("device_id"), reason)
+    return answers.nothing()
+
+
+async def list_nodes(call: Call) -> web.StreamResponse:
+    return answers.model(NodeList(items=call.nodes.nodes(_limit(call))))
+
+
+async def show_node(call: Call) -> web.StreamResponse:
+    return answers.model(call.nodes.node(call.part("device_id")))
+
+
+async def invoke(call: Call) -> web.StreamResponse:
+    asked = call.read(InvokeRequest)
+    return answers.model(await call.nodes.invoke(call.identity.id, call.part("device_id"), asked))
+
+
+async def list_capability_requests(call: Call) -> web.StreamResponse:
+    return answers.model(CapabilityRequestList(items=call.nodes.capability_requests(_limit(call))))
+
+
+async def approve_capability(call: Call) -> web.StreamResponse:
+    return _decided(call, approve=True)
+
+
+async def reject_capability(call: Call) -> web.StreamResponse:
+    return _decided(call, approve=False)
+
+
+def _decided(call: Call, *, approve: bool) -> web.StreamResponse:
+    reason = call.read(ReasonRequest).reason
+    return answers.model(
+        call.nodes.decide_capability(
+            call.identity.id, call.part("request_id"), reason, approve=approve
+        )
+    )
+
+
+def _limit(call: Call) -> int:
+    return call.number("limit", default=DEFAULT_ROWS, least=1, most=MAX_ROWS)

@@ -1,0 +1,98 @@
+"""The grammar of the operator's `palyra-fleet node …`, and of `palyra-fleet node-state …`."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from palyra_fleet.cli import node_commands, node_state_commands
+from palyra_fleet.cli.operator_commands import Command
+from palyra_fleet.cli.place import Home
+from palyra_fleet.wire.models import ShortText, Ulid
+from palyra_fleet.wire.node_models import CapabilityName
+
+type _Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
+type _MakeVerb = Callable[[_Verbs, str, str, Command], argparse.ArgumentParser]
+
+_ULID: Final = TypeAdapter(Ulid)
+_CAPABILITY: Final = TypeAdapter(CapabilityName)
+_REASON: Final = TypeAdapter(ShortText)
+
+
+def add_node_operations(verbs: _Verbs, make: _MakeVerb) -> None:
+    """Add the operator's verbs to the noun `node`; `make` gives each what they have in common."""
+    code = make(verbs, "code", "mint a pairing code; it is shown once", node_commands.mint_code)
+    code.add_argument("--method", choices=("pin", "qr"), default="pin")
+    code.add_argument("--ttl-s", type=int, metavar="SECONDS", help="30 s to 24 h, default 10 min")
+    for name, text, command in (
+        ("list", "registered nodes", node_commands.list_nodes),
+        ("requests", "devices that want to pair", node_commands.list_requests),
+        ("asked", "what nodes were asked to do", node_commands.list_asked),
+    ):
+        verb = make(verbs, name, text, command)
+        verb.add_argument("--limit", type=int, default=100)
+    _on(make(verbs, "show", "one node", node_commands.show_node), "device_id")
+    for name, text, command in (
+        ("approve", "let a device in; compare its fingerprint first", node_commands.approve),
+        ("reject", "turn a device away", node_commands.reject),
+    ):
+        verb = make(verbs, name, text, command)
+        _on(verb, "approval_id")
+        _why(verb)
+        if name == "approve":
+            verb.add_argument(
+                "--replace-identity",
+                action="store_true",
+                help="although the device is paired with another key",
+            )
+    for name, text in (
+        ("revoke", "end a device's certificates; its id stays out"),
+        ("remove", "end a device's certificates and forget it"),
+    ):
+        verb = make(verbs, name, text, node_commands.end_device)
+        _on(verb, "device_id")
+        _why(verb)
+    invoke = make(verbs, "invoke", "ask a node to do something", node_commands.invoke)
+    _on(invoke, "device_id")
+    invoke.add_argument("capability", type=_checked(_CAPABILITY, "such as echo or system.health"))
+    invoke.add_argument("--input", default="null", metavar="JSON")
+    for name, text in (
+        ("allow", "agree to what a node was asked to do"),
+        ("refuse", "do not agree to it"),
+    ):
+        verb = make(verbs, name, text, node_commands.decide_asked)
+        _on(verb, "request_id")
+        _why(verb)
+
+
+def add_node_state(verbs: _Verbs) -> None:
+    """The ways back for `node-runtime.v1.json`. The fleet must not be running."""
+    restore = verbs.add_parser("restore", help="put an earlier generation in place")
+    restore.add_argument("--from", type=Path, required=True, dest="source", metavar="FILE")
+    restore.set_defaults(run=node_state_commands.restore)
+    foreign = verbs.add_parser("import", help="take over a file of the Rust system")
+    foreign.add_argument("--from", type=Path, required=True, dest="source", metavar="FILE")
+    foreign.add_argument("--master-key", type=Path, metavar="FILE")
+    foreign.set_defaults(run=node_state_commands.import_foreign)
+    for verb in (restore, foreign):
+        verb.add_argument("--state-dir", type=Path, default=Home.of().fleet_state)
+
+
+def _on(verb: argparse.ArgumentParser, name: str) -> None:
+    verb.add_argument(name, type=_checked(_ULID, "an id (26 characters)"))
+
+
+def _why(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--reason", type=_checked(_REASON, "1 to 500 characters"), required=True)
+
+
+def _checked(adapter: TypeAdapter[str], expected: str) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        try:
+            return adapter.validate_python(text)
+        except ValidationError:
+            raise argparse.ArgumentTypeError(f"expected {expected}") from None
+
+    return check

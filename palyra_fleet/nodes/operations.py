@@ -1,0 +1,171 @@
+"""NodeOperations: what operators do with pairing, devices and nodes, as views for the admin API.
+
+Every change carries who asked. Refusals are raised as `NodeRefused` or `CapabilityRefused`; both
+have an HTTP status and a stable reason.
+"""
+
+import json
+
+from pydantic import JsonValue
+
+from palyra_fleet.identity.records import CodeMethod, DevicePairingRequestRecord
+from palyra_fleet.nodes.capabilities import CapabilityAsk
+from palyra_fleet.nodes.capability_refusals import (
+    CapabilityReason,
+    CapabilityRefusal,
+    CapabilityRefused,
+)
+from palyra_fleet.nodes.records import CapabilityRequestRecord, RegisteredNodeRecord
+from palyra_fleet.nodes.service import NodeService
+from palyra_fleet.wire import node_models as wire
+
+
+class NodeOperations:
+    """Over one `NodeService`."""
+
+    def __init__(self, service: NodeService) -> None:
+        self._service = service
+
+    async def mint_code(self, actor: str, asked: wire.PairingCodeRequest) -> wire.PairingCodeView:
+        minted = await self._service.pairing.mint_code(
+            CodeMethod(asked.method), actor, asked.ttl_ms
+        )
+        return wire.PairingCodeView(
+            code=minted.code,
+            code_hash=minted.code_hash,
+            method=minted.method.value,
+            expires_at_unix_ms=minted.expires_at_unix_ms,
+        )
+
+    def pairing_requests(self, limit: int) -> tuple[wire.PairingRequestView, ...]:
+        """The newest first."""
+        newest = sorted(
+            self._service.pairing.requests(), key=lambda r: r.requested_at_unix_ms, reverse=True
+        )
+        return tuple(_request_view(request) for request in newest[:limit])
+
+    async def decide(
+        self, actor: str, approval_id: str, reason: str, *, approve: bool, replace: bool = False
+    ) -> wire.PairingRequestView:
+        decided = await self._service.pairing.decide(
+            approval_id,
+            approve=approve,
+            decided_by=actor,
+            reason=reason,
+            replace_identity=replace,
+        )
+        return _request_view(decided)
+
+    async def revoke_device(self, actor: str, device_id: str, reason: str) -> None:
+        """Its certificates end now, and its id may not pair again."""
+        await self._service.identity.revoke_device(device_id, reason, actor)
+        await self._service.state.remove_node(device_id)
+
+    async def remove_device(self, actor: str, device_id: str, reason: str) -> None:
+        """Its certificates end now, and its id may pair again."""
+        await self._service.identity.remove_device(device_id, reason, actor)
+        await self._service.state.remove_node(device_id)
+
+    def nodes(self, limit: int) -> tuple[wire.NodeView, ...]:
+        """Who was heard last stands first."""
+        latest = sorted(
+            self._service.state.nodes.values(), key=lambda n: n.last_seen_at_unix_ms, reverse=True
+        )
+        return tuple(self._node_view(node) for node in latest[:limit])
+
+    def node(self, device_id: str) -> wire.NodeView:
+        found = self._service.state.nodes.get(device_id)
+        if found is None:
+            raise CapabilityRefused(CapabilityRefusal(CapabilityReason.NODE_UNKNOWN))
+        return self._node_view(found)
+
+    async def invoke(
+        self, actor: str, device_id: str, asked: wire.InvokeRequest
+    ) -> wire.InvokeAnswer:
+        """Ask, and wait at most as long as a request may take."""
+        self.node(device_id)
+        result = await self._service.execute(
+            CapabilityAsk(
+                device_id=device_id,
+                capability=asked.capability,
+                input_json=json.dumps(asked.input).encode(),
+                max_payload_bytes=asked.max_payload_bytes,
+                requested_by=actor,
+                approved_by=actor,
+            )
+        )
+        output = _parsed(result.output_json)
+        return wire.InvokeAnswer(success=result.success, output=output, error=result.error)
+
+    def capability_requests(self, limit: int) -> tuple[wire.CapabilityRequestView, ...]:
+        """The newest first."""
+        newest = sorted(
+            self._service.state.capability_requests.values(),
+            key=lambda r: r.created_at_unix_ms,
+            reverse=True,
+        )
+        return tuple(self._asked_view(request) for request in newest[:limit])
+
+    def decide_capability(
+        self, actor: str, request_id: str, reason: str, *, approve: bool
+    ) -> wire.CapabilityRequestView:
+        decided = self._service.decide_request(
+            request_id, approve=approve, decided_by=actor, reason=reason
+        )
+        return self._asked_view(decided)
+
+    def _node_view(self, node: RegisteredNodeRecord) -> wire.NodeView:
+        return wire.NodeView(
+            device_id=node.device_id,
+            platform=node.platform,
+            connected=self._service.streams.connected(node.device_id),
+            capabilities=tuple(
+                wire.NodeCapabilityView(name=one.name, available=one.available)
+                for one in node.capabilities
+            ),
+            registered_at_unix_ms=node.registered_at_unix_ms,
+            last_seen_at_unix_ms=node.last_seen_at_unix_ms,
+            last_event_name=node.last_event_name,
+            last_event_at_unix_ms=node.last_event_at_unix_ms,
+        )
+
+    def _asked_view(self, asked: CapabilityRequestRecord) -> wire.CapabilityRequestView:
+        waits = not asked.state.finished and asked.dispatched_at_unix_ms is None
+        payload = self._service.input_of(asked.request_id) if waits else None
+        return wire.CapabilityRequestView(
+            request_id=asked.request_id,
+            device_id=asked.device_id,
+            capability=asked.capability,
+            state=asked.state.value,
+            requested_by=asked.requested_by,
+            decided_by=asked.decided_by,
+            created_at_unix_ms=asked.created_at_unix_ms,
+            updated_at_unix_ms=asked.updated_at_unix_ms,
+            input_summary=asked.input_summary,
+            output_summary=asked.output_summary,
+            error=asked.error,
+            refused_results=asked.refused_results,
+            input=_parsed(payload or b""),
+        )
+
+
+def _request_view(request: DevicePairingRequestRecord) -> wire.PairingRequestView:
+    return wire.PairingRequestView(
+        approval_id=request.approval_id,
+        device_id=request.device_id,
+        client_kind=request.client_kind.value,
+        state=request.state.value,
+        identity_fingerprint=request.verified_pairing.identity_fingerprint,
+        transcript_hash=request.verified_pairing.transcript_hash_hex,
+        method=request.method.value,
+        code_issued_by=request.code_issued_by,
+        requested_at_unix_ms=request.requested_at_unix_ms,
+        expires_at_unix_ms=request.expires_at_unix_ms,
+        decided_by=request.decided_by,
+        decision_reason=request.decision_reason,
+    )
+
+
+def _parsed(payload_json: bytes) -> JsonValue:
+    value: JsonValue = json.loads(payload_json) if payload_json else None
+    return value

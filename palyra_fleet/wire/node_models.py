@@ -1,0 +1,116 @@
+"""What operators ask and hear about nodes: pairing codes and requests, nodes, capabilities.
+
+A pairing code stands in one answer, the one that minted it. Inputs and outputs of capabilities
+stand only in the call that asks, and in the view of a request that waits for a decision.
+Times: Unix ms.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue, StringConstraints
+
+from palyra_fleet.wire.models import ShortText, WireModel
+
+CapabilityName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+
+
+class PairingCodeRequest(WireModel):
+    """Mint a code. Its life is clamped to 30 seconds .. 24 hours."""
+
+    method: Literal["pin", "qr"] = "pin"
+    ttl_ms: Annotated[int, Field(ge=1, le=7 * 24 * 3600 * 1000)] | None = None
+
+
+class PairingCodeView(WireModel):
+    """A new code, told once."""
+
+    code: str
+    code_hash: str
+    method: str
+    expires_at_unix_ms: int
+
+
+class PairingRequestView(WireModel):
+    """A device that waits, or was decided on. Compare fingerprint and hash with its screen."""
+
+    approval_id: str
+    device_id: str
+    client_kind: str
+    state: str
+    identity_fingerprint: str
+    transcript_hash: str
+    method: str
+    code_issued_by: str
+    requested_at_unix_ms: int
+    expires_at_unix_ms: int
+    decided_by: str | None
+    decision_reason: str | None
+
+
+class ApproveDevice(WireModel):
+    """`replace_identity`: also where the device is paired with another key already."""
+
+    reason: ShortText
+    replace_identity: bool = False
+
+
+class NodeCapabilityView(WireModel):
+    name: str
+    available: bool
+
+
+class NodeView(WireModel):
+    """A registered node. `connected`: a stream of it is open now."""
+
+    device_id: str
+    platform: str
+    connected: bool
+    capabilities: tuple[NodeCapabilityView, ...]
+    registered_at_unix_ms: int
+    last_seen_at_unix_ms: int
+    last_event_name: str | None
+    last_event_at_unix_ms: int | None
+
+
+class InvokeRequest(WireModel):
+    """Ask a node to do something and wait for it. Whoever asks has thereby agreed to it."""
+
+    capability: CapabilityName
+    input: JsonValue = None
+    max_payload_bytes: Annotated[int, Field(ge=0, le=1024 * 1024)] = 0
+
+
+class InvokeAnswer(WireModel):
+    success: bool
+    output: JsonValue
+    error: str
+
+
+class CapabilityRequestView(WireModel):
+    """`input` is there while the request waits for an operator's decision."""
+
+    request_id: str
+    device_id: str
+    capability: str
+    state: str
+    requested_by: str
+    decided_by: str | None
+    created_at_unix_ms: int
+    updated_at_unix_ms: int
+    input_summary: str | None
+    output_summary: str | None
+    error: str | None
+    refused_results: int
+    input: JsonValue = None
+
+
+class PairingRequestList(WireModel):
+    items: tuple[PairingRequestView, ...]
+
+
+class NodeList(WireModel):
+    items: tuple[NodeView, ...]
+
+
+class CapabilityRequestList(WireModel):
+    items: tuple[CapabilityRequestView, ...]
