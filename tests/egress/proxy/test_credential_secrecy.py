@@ -157,3 +157,38 @@ async def test_what_a_judgement_and_an_exchange_show_holds_no_secret(world):
 
     assert any("SecretValue(redacted)" in text for text in shown)
     assert not [secret for secret in REAL if secret.decode() in "".join(shown)]
+
+
+INTERIM = b"HTTP/1.1 103 Early Hints\r\nLink: " + TOKEN.encode() + b"\r\n\r\n"
+TRAILERS = (
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n"
+    b"2\r\nok\r\n0\r\nX: " + TOKEN.encode() + b"\r\n\r\n"
+)
+UPGRADE = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: " + TOKEN.encode() + b"\r\n\r\nraw"
+
+
+@pytest.mark.parametrize("answer", [INTERIM, TRAILERS, UPGRADE], ids=["103", "trailers", "101"])
+async def test_an_echo_outside_of_a_final_head_does_not_reach_the_worker(world, answer):
+    world.replies = [answer]
+    talk = await world.open("api.example")
+    talk.writer.write(b"GET / HTTP/1.1\r\nHost: api.example\r\n\r\n")
+
+    assert TOKEN.encode() not in await read_to_end(talk.reader)
+    assert len(world.heads) == 1
+
+
+async def test_a_lookup_that_fails_ends_the_connection_and_its_words_are_told_nowhere(
+    world, caplog
+):
+    def failing(_ref):
+        raise RuntimeError(f"could not read {TOKEN}")
+
+    world.secrets.get = failing
+    talk = await world.open("api.example")
+    talk.writer.write(b"GET / HTTP/1.1\r\nHost: api.example\r\n\r\n")
+
+    assert await read_to_end(talk.reader) == b""
+    assert world.secure.connections == 0
+    assert TOKEN not in caplog.text
+    assert TOKEN.encode() not in world.everything_told()
+    assert world.harness.verdicts()[-1]["reason"] == "egress.internal"

@@ -26,6 +26,7 @@ from tests.fakes.proxy_harness import (
     OTHER_SECRET,
     WORKER,
     basic,
+    read_reply,
     read_to_end,
 )
 from tests.fakes.secrets import SecretsInMemory
@@ -318,3 +319,44 @@ async def test_a_lease_that_ends_ends_its_credentials(world):
     reply, _, _ = await world.harness.tunnel("api.example:443")
     assert reply is not None and reply.reason == "egress.no_lease"
     assert len(world.heads) == 1
+
+
+RAW = {
+    "Connection names a bound header": b"GET / HTTP/1.1\r\nHost: api.example\r\n"
+    b"Connection: X-Api-Key\r\nX-Api-Key: my-own\r\n\r\n",
+    "HTTP/1.0": b"GET / HTTP/1.0\r\nHost: api.example\r\n\r\n",
+    "an empty value": b"GET / HTTP/1.1\r\nHost: api.example\r\nAuthorization:\r\n\r\n",
+    "bytes that are no text": b"GET / HTTP/1.1\r\nHost: api.example\r\nCookie: \xff\r\n"
+    b"Authorization: \xff\xfe\r\n\r\n",
+    "a body on demand": b"POST / HTTP/1.1\r\nHost: api.example\r\nExpect: 100-continue\r\n"
+    b"Content-Length: 2\r\n\r\nhi",
+}
+
+
+@pytest.mark.parametrize("raw", RAW.values(), ids=RAW)
+async def test_however_a_worker_asks_its_rules_credentials_stand_there_once(world, raw):
+    talk = await world.open("api.example")
+    talk.writer.write(raw)
+    reply = await read_reply(talk.reader)
+
+    assert reply is not None and reply.status in (100, 200)
+    if reply.status == 100:
+        reply = await read_reply(talk.reader)
+        assert reply is not None and reply.status == 200
+    (head,) = world.heads
+    assert (head["authorization"], head["x-api-key"]) == ([f"Bearer {TOKEN}"], [KEY])
+    assert b"my-own" not in bytes(world.secure.received)
+
+
+async def test_of_two_pipelined_requests_each_leaves_with_its_own_rules_credentials(world):
+    talk = await world.open("api.example")
+    talk.writer.write(
+        b"GET / HTTP/1.1\r\nHost: api.example\r\n\r\n"
+        b"GET /open/x HTTP/1.1\r\nHost: api.example\r\n\r\n"
+    )
+    for _ in range(2):
+        reply = await read_reply(talk.reader)
+        assert reply is not None and reply.status == 200
+
+    assert [head.get("authorization") for head in world.heads] == [[f"Bearer {TOKEN}"], None]
+    assert world.secure.connections == 1
