@@ -24,7 +24,7 @@ from palyra_egress.audit.entries import (
     verdict_entry,
 )
 from palyra_egress.audit.log import AuditLog, AuditUnavailable
-from palyra_egress.credentials.binding import NoSecrets, SecretLookup
+from palyra_egress.credentials.binding import CredentialBinding, NoSecrets, SecretLookup
 from palyra_egress.credentials.injection import (
     BindingRefused,
     Injected,
@@ -71,8 +71,9 @@ class Phase(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """A released decision. `addresses` is the whole answer that was judged, `pinned` what may be
-    dialled, `accounts` what its bytes are counted against for `worker_id`, `injected` the
-    credentials that it leaves with. `close` says that the connection must end after the answer."""
+    dialled, `accounts` what its bytes are counted against for `worker_id`, `credentials` what the
+    rule binds and `injected` what of it leaves. `close` says that the connection must end after
+    the answer."""
 
     reason: Reason
     decision_id: str
@@ -83,6 +84,7 @@ class Judgement:
     worker_id: str = ""
     accounts: tuple[Account, ...] = ()
     close: bool = False
+    credentials: tuple[CredentialBinding, ...] = ()
     injected: tuple[Injected, ...] = ()
     carriage: Carriage = INSPECTED
 
@@ -303,6 +305,7 @@ class EnforcementCore:
             worker_id=request.requester.worker_id,
             accounts=verdict.accounts,
             close=verdict.consequence is Consequence.QUARANTINE,
+            credentials=verdict.credentials,
             injected=injected,
             carriage=verdict.carriage,
         )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from palyra_egress.audit.entries import revoked_entry
 from palyra_egress.audit.log import AuditUnavailable
+from palyra_egress.credentials.binding import CredentialBinding
 from palyra_egress.credentials.request_scan import redacted
 from palyra_egress.policy.compile import CompiledPolicy
 from palyra_egress.proxy.core import EnforcementCore, Judgement
@@ -36,6 +37,11 @@ class Review:
         return bisect_right(ends, since) != bisect_right(ends, now_unix_ms)
 
 
+def _named(credentials: tuple[CredentialBinding, ...]) -> list[CredentialBinding]:
+    """The bindings, whatever their rule is called."""
+    return [one._replace(rule_id="") for one in credentials]
+
+
 def judge_again(core: EnforcementCore, request: EgressRequest, held: Judgement) -> Judgement:
     """The grant as it holds now; `allowed` is false if it does not hold any more."""
     now = core.clocks.now_unix_ms()
@@ -46,7 +52,8 @@ def judge_again(core: EnforcementCore, request: EgressRequest, held: Judgement) 
     reason = verdict.reason
     if verdict.allowed:
         is_same_way = verdict.tls is held.carriage.mode or request.kind is RequestKind.REQUEST
-        if is_same_way and set(held.pinned) <= set(verdict.pinned):
+        has_its_credentials = _named(verdict.credentials) == _named(held.credentials)
+        if is_same_way and has_its_credentials and set(held.pinned) <= set(verdict.pinned):
             return replace(held, limits=verdict.limits, accounts=verdict.accounts)
         reason = Reason.POLICY_CHANGED
     written = redacted(core.leaks.watch(core.service.policy).sets, request)

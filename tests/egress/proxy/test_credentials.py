@@ -282,6 +282,29 @@ async def test_a_changed_policy_changes_the_credential_of_the_next_request(world
     assert [head["authorization"] for head in world.heads] == [[f"Bearer {TOKEN}"], [KEY]]
 
 
+WITHOUT = POLICY.replace(', format: "Bearer {secret}"', "")
+RENAMED = POLICY.replace("id: api", "id: api-renamed").replace("test: [api,", "test: [api-renamed,")
+
+
+@pytest.mark.parametrize(("changed", "goes_on"), [(WITHOUT, False), (RENAMED, True)])
+async def test_an_open_exchange_ends_when_its_rule_binds_another_credential(
+    world, changed, goes_on
+):
+    world.replies = [b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n12345"]
+    talk = await world.open("api.example")
+    talk.writer.write(b"GET / HTTP/1.1\r\nHost: api.example\r\n\r\n")
+    assert (await talk.reader.readuntil(b"12345")).startswith(b"HTTP/1.1 200 OK")
+
+    world.harness.core.service.replace_policy(load_policy(changed.encode(), "policy.yaml"))
+    world.harness.core.connections.review()
+
+    revoked = [one for one in world.harness.audit() if one["kind"] == "revoked"]
+    assert bool(revoked) is not goes_on
+    if not goes_on:
+        assert await read_to_end(talk.reader) == b""
+        await world.secure.wait_until_closed()
+
+
 async def test_two_workers_never_share_an_upstream_connection(world):
     one = await world.open("api.example")
     other = await world.open("api.example", basic(OTHER_LEASE, OTHER_SECRET))
