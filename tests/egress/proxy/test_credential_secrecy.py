@@ -183,8 +183,8 @@ async def test_a_lookup_that_fails_ends_the_connection_and_its_words_are_told_no
     def failing(_ref):
         raise RuntimeError(f"could not read {TOKEN}")
 
-    world.secrets.get = failing
     talk = await world.open("api.example")
+    world.secrets.get = failing
     talk.writer.write(b"GET / HTTP/1.1\r\nHost: api.example\r\n\r\n")
 
     assert await read_to_end(talk.reader) == b""
