@@ -45,3 +45,16 @@ async def test_every_cell_of_the_quarantine_benchmark_has_a_latency() -> None:
     for (latency,) in report.values():
         assert set(latency) == {"refused_ms", "cut_ms", "quarantined_ms", "told_ms"}
         assert min(latency.values()) >= 0
+
+
+async def test_every_cell_of_the_node_benchmark_has_calls_and_streams() -> None:
+    async with programs() as registry:
+        rows = await report_of(
+            registry,
+            "bench_nodes.py",
+            *("--streams", "3", "--connections", "2", "--seconds", "0.5"),
+        )
+    assert [row["kind"] for row in rows] == ["bare", "ours"]
+    for row in rows:
+        assert min(row["registers_per_s"], row["heartbeats_per_s"], row["beats"]) > 0, row
+        assert row["beat_p99_ms"] >= row["beat_p50_ms"] > 0
