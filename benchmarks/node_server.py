@@ -86,7 +86,7 @@ async def main(kind: str, directory: Path, devices: int) -> None:
         if kind == "bare":
             await _serve_bare(identity, file)
             return
-        where = NodeListenerSettings(enrolment_port=0, node_port=0)
+        where = NodeListenerSettings(("127.0.0.1", 0), ("127.0.0.1", 0))
         async with NodeListeners.open(service, identity, where, now_unix_ms) as listeners:
             await _until_told(Ready(listeners.node_port, os.getpid(), str(file)))
     finally:

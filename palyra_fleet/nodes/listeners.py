@@ -2,26 +2,30 @@
 certificate of the fleet.
 
 Both speak TLS 1.3 only, with the same certificate. The node listener requires a client certificate
-in the handshake; there is no switch for that. Before either is opened, `tls_self_test` sees with
-real handshakes that bad certificates, older TLS and resumed sessions fail here and now.
+in the handshake; there is no switch for that. TLS is done by `tls_front`, in front of a gRPC server
+that listens on loopback and takes only what came through it. Before either is opened,
+`tls_self_test` sees with real handshakes that bad certificates, older TLS and resumed sessions fail
+here and now.
 """
 
 import asyncio
 import ipaddress
-import logging
-from collections.abc import AsyncIterator, Callable
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
+from palyra_fleet.clock import now_unix_ms
 from palyra_fleet.identity.messages import RevocationNotice
-from palyra_fleet.nodes.connections import PeerTable, cut
 from palyra_fleet.nodes.errors import ListenError
 from palyra_fleet.nodes.gate import Gate
 from palyra_fleet.nodes.node_rpc import NodeListener, NodeRpcServiceImpl
 from palyra_fleet.nodes.server_certificate import CertificateSource, ServerCertificate
 from palyra_fleet.nodes.service import NodeService
-from palyra_fleet.nodes.tls_self_test import tls_self_test
+from palyra_fleet.nodes.tls_front import Arrivals, FrontLimits, TlsFront
+from palyra_fleet.nodes.tls_self_test import SelfTestAuthority, Yes, tls_self_test
 from palyra_fleet.tasks import spawn
 from palyra_fleet.wire.grpc_runtime import grpc
 from palyra_fleet.wire.protobuf import node_pb2_grpc
@@ -29,7 +33,6 @@ from palyra_fleet.wire.protobuf import node_pb2_grpc
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 _MAX_METADATA_BYTES: Final = 16 * 1024
 _MAX_STREAMS_PER_CONNECTION: Final = 64
-_HANDSHAKE_WITHIN_MS: Final = 10_000
 _IDLE_CONNECTION_MS: Final = {
     NodeListener.ENROLMENT: 60_000,
     NodeListener.NODE: 10 * 60_000,
@@ -37,8 +40,6 @@ _IDLE_CONNECTION_MS: Final = {
 _CUT_AFTER_S: Final = 0.5
 """What was just answered (a device that revokes itself) leaves before its connection is cut."""
 _STOP_WITHIN_S: Final = 2.0
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class NodeListeners:
     enrolment_port: int
     node_port: int
     certificate: ServerCertificate
+    fronts: tuple[TlsFront, ...] = ()
 
     @classmethod
     @asynccontextmanager
@@ -69,23 +71,40 @@ class NodeListeners:
         """Serve nodes until the block ends. Raises ListenError."""
         certificate = ServerCertificate(source)
         gate = Gate(service.identity, clock)
-        peers = PeerTable()
+        arrivals = Arrivals()
         async with AsyncExitStack() as serving:
-            await tls_self_test(server_options(NodeListener.NODE))
+            await self_test()
+            fronts: list[TlsFront] = []
             ports = {}
             for listener in NodeListener:
-                implementation = NodeRpcServiceImpl(service, gate, listener, peers)
+                implementation = NodeRpcServiceImpl(service, gate, listener, arrivals)
                 where = settings.node if listener is NodeListener.NODE else settings.enrolment
-                ports[listener] = await serving.enter_async_context(
-                    _served(listener, implementation, certificate, where)
+                front, ports[listener] = await serving.enter_async_context(
+                    _served(listener, implementation, arrivals, certificate, where)
                 )
-            cutter = _Cutter(peers, frozenset(ports.values()))
-            serving.callback(service.identity.subscribe(cutter.revoked))
+                fronts.append(front)
+            serving.callback(service.identity.subscribe(_Cutter(fronts).revoked))
             renewing = spawn(certificate.keep_fresh(), "node listeners' certificate")
             serving.callback(renewing.cancel)
             # streams end with a reason of ours before the servers stop
             serving.callback(service.close)
-            yield cls(ports[NodeListener.ENROLMENT], ports[NodeListener.NODE], certificate)
+            enrolment, node = ports[NodeListener.ENROLMENT], ports[NodeListener.NODE]
+            yield cls(enrolment, node, certificate, tuple(fronts))
+
+
+async def self_test() -> None:
+    """See with real handshakes that TLS refuses what it must, on a listener made for it."""
+    authority = SelfTestAuthority(now_unix_ms())
+    arrivals = Arrivals()
+    serving = serve_tls(
+        lambda server: server.add_generic_rpc_handlers([Yes(arrivals)]),
+        arrivals,
+        partial(ServerCertificate(authority).context, with_clients=True),
+        server_options(NodeListener.NODE),
+        ("127.0.0.1", 0),
+    )
+    async with serving as (_, port):
+        await tls_self_test(port, authority)
 
 
 def server_options(listener: NodeListener) -> list[tuple[str, int]]:
@@ -96,7 +115,6 @@ def server_options(listener: NodeListener) -> list[tuple[str, int]]:
         ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", 2 * _MAX_METADATA_BYTES),
         ("grpc.max_concurrent_streams", _MAX_STREAMS_PER_CONNECTION),
-        ("grpc.server_handshake_timeout_ms", _HANDSHAKE_WITHIN_MS),
         ("grpc.max_connection_idle_ms", _IDLE_CONNECTION_MS[listener]),
         # a peer that is gone is noticed within half a minute; one may ask us every five seconds
         ("grpc.keepalive_time_ms", 20_000),
@@ -112,44 +130,73 @@ def server_options(listener: NodeListener) -> list[tuple[str, int]]:
 class _Cutter:
     """Cuts the connections of certificates that are no longer good, a moment later."""
 
-    def __init__(self, peers: PeerTable, local_ports: frozenset[int]) -> None:
-        self._peers = peers
-        self._local_ports = local_ports
+    def __init__(self, fronts: Sequence[TlsFront]) -> None:
+        self._fronts = fronts
 
     def revoked(self, notice: RevocationNotice) -> None:
-        addresses = self._peers.take(notice.fingerprints)
-        if addresses:
-            loop = asyncio.get_running_loop()
-            loop.call_later(_CUT_AFTER_S, cut, addresses, self._local_ports)
+        asyncio.get_running_loop().call_later(_CUT_AFTER_S, self._cut, notice.fingerprints)
+
+    def _cut(self, fingerprints: Iterable[str]) -> None:
+        for front in self._fronts:
+            front.cut(fingerprints)
+
+
+@asynccontextmanager
+async def serve_tls(
+    add_handlers: Callable[[grpc.aio.Server], None],
+    arrivals: Arrivals,
+    context: Callable[[], ssl.SSLContext],
+    options: Sequence[tuple[str, int]],
+    where: tuple[str, int],
+    limits: FrontLimits | None = None,
+) -> AsyncIterator[tuple[TlsFront, int]]:
+    """A gRPC server on loopback and our TLS in front of it; the front and its port. Raises
+    OSError."""
+    server = grpc.aio.server(options=list(options))
+    add_handlers(server)
+    inner_port = server.add_insecure_port("127.0.0.1:0")
+    front = TlsFront(context, arrivals, inner_port, limits)
+    await server.start()
+    try:
+        port = await front.open(*where)
+        try:
+            yield front, port
+        finally:
+            await front.stop_listening()
+    finally:
+        await server.stop(_STOP_WITHIN_S)
+        await front.close()
 
 
 @asynccontextmanager
 async def _served(
     listener: NodeListener,
     implementation: NodeRpcServiceImpl,
+    arrivals: Arrivals,
     certificate: ServerCertificate,
     where: tuple[str, int],
-) -> AsyncIterator[int]:
-    """One listener, and its port."""
-    server = grpc.aio.server(options=server_options(listener))
-    node_pb2_grpc.add_NodeServiceServicer_to_server(implementation, server)
-    address = f"{_bracketed(where[0])}:{where[1]}"
-    credentials = certificate.credentials(with_clients=listener is NodeListener.NODE)
-    try:
-        port = server.add_secure_port(address, credentials)
-    except RuntimeError as error:
-        raise ListenError(f"{address}: cannot listen there ({listener} listener)") from error
-    await server.start()
-    try:
-        yield port
-    finally:
-        await server.stop(_STOP_WITHIN_S)
+) -> AsyncIterator[tuple[TlsFront, int]]:
+    """One listener. Raises ListenError."""
+    host = _literal(where[0])
+    serving = serve_tls(
+        partial(node_pb2_grpc.add_NodeServiceServicer_to_server, implementation),
+        arrivals,
+        partial(certificate.context, with_clients=listener is NodeListener.NODE),
+        server_options(listener),
+        (host, where[1]),
+    )
+    async with AsyncExitStack() as stack:
+        try:
+            served = await stack.enter_async_context(serving)
+        except OSError as error:
+            text = f"{host}:{where[1]}: cannot listen there ({listener} listener)"
+            raise ListenError(text) from error
+        yield served
 
 
-def _bracketed(host: str) -> str:
-    """A literal address as gRPC wants it. Names are not taken: they may mean several."""
+def _literal(host: str) -> str:
+    """A literal address. Names are not taken: they may mean several."""
     try:
-        address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
+        return str(ipaddress.ip_address("127.0.0.1" if host == "localhost" else host))
     except ValueError:
         raise ListenError(f"{host}: the node listeners take an address, not a name") from None
-    return f"[{address}]" if address.version == 6 else str(address)

@@ -21,12 +21,12 @@ from palyra_fleet.nodes.capability_refusals import (
     CapabilityRefusal,
     CapabilityRefused,
 )
-from palyra_fleet.nodes.connections import PeerTable
 from palyra_fleet.nodes.gate import Gate
-from palyra_fleet.nodes.peer import Peer, peer_of
+from palyra_fleet.nodes.peer import Peer
 from palyra_fleet.nodes.records import DeviceCapabilityRecord
 from palyra_fleet.nodes.service import NodeService
 from palyra_fleet.nodes.stream_rpc import serve_stream
+from palyra_fleet.nodes.tls_front import Arrivals
 from palyra_fleet.store.protocol import StoreFailed
 from palyra_fleet.wire.grpc_runtime import grpc
 from palyra_fleet.wire.protobuf import common_pb2, node_pb2, node_pb2_grpc
@@ -51,12 +51,12 @@ class NodeRpcServiceImpl(node_pb2_grpc.NodeServiceServicer):
     """See the module."""
 
     def __init__(
-        self, service: NodeService, gate: Gate, listener: NodeListener, peers: PeerTable
+        self, service: NodeService, gate: Gate, listener: NodeListener, arrivals: Arrivals
     ) -> None:
         self._service = service
         self._gate = gate
         self._listener = listener
-        self._peers = peers
+        self._arrivals = arrivals
         self._under_way: Counter[str] = Counter()
 
     # --- pairing: on both listeners ---
@@ -107,8 +107,8 @@ class NodeRpcServiceImpl(node_pb2_grpc.NodeServiceServicer):
     ) -> None:
         await self._node_listener_only(context)
         try:
-            peer = peer_of(context.peer(), context.auth_context())
-            leaf = self._leaf(peer)
+            peer = self._arrivals.peer_of(context.peer())
+            leaf = self._gate.leaf(peer)
             device = await self._gate.admit(leaf, None)
             stream = self._service.streams.open(device.device_id, leaf.fingerprint, peer.host)
             try:
@@ -205,11 +205,6 @@ class NodeRpcServiceImpl(node_pb2_grpc.NodeServiceServicer):
 
     # --- the gate ---
 
-    def _leaf(self, peer: Peer) -> VerifiedLeaf:
-        leaf = self._gate.leaf(peer)
-        self._peers.remember(peer.address, leaf.fingerprint)
-        return leaf
-
     async def _admit(
         self,
         peer: Peer,
@@ -219,7 +214,7 @@ class NodeRpcServiceImpl(node_pb2_grpc.NodeServiceServicer):
         | node_pb2.ExecuteCapabilityRequest,
     ) -> tuple[VerifiedLeaf, PairedDevice]:
         """The caller, whom the request must name, once per nonce. Raises NodeRefused."""
-        leaf = self._leaf(peer)
+        leaf = self._gate.leaf(peer)
         caller = await self._gate.admit(leaf, request.device_id.ulid)
         if not isinstance(request, node_pb2.ExecuteCapabilityRequest) and request.HasField(
             "replay"
@@ -234,7 +229,7 @@ class NodeRpcServiceImpl(node_pb2_grpc.NodeServiceServicer):
 
     async def _gate_if_node(self, peer: Peer, device_id: str | None) -> None:
         if self._listener is NodeListener.NODE:
-            await self._gate.admit(self._leaf(peer), device_id)
+            await self._gate.admit(self._gate.leaf(peer), device_id)
 
     # --- the edge ---
 
@@ -248,7 +243,9 @@ class NodeRpcServiceImpl(node_pb2_grpc.NodeServiceServicer):
         context: _Context,
         work: Callable[[Request, Peer], Awaitable[Response]],
     ) -> Response:
-        peer = peer_of(context.peer(), context.auth_context())
+        peer = self._arrivals.peer_of(context.peer())
+        if not peer.session_is_sound:  # not through our TLS: nobody we serve
+            await _abort(context, NodeRefused(refuse(NodeReason.GATE_NO_CERTIFICATE)))
         if self._under_way[peer.host] >= _MAX_UNDER_WAY[self._listener]:
             await _abort(context, CapabilityRefused(CapabilityRefusal(CapabilityReason.CALLS_FULL)))
         self._under_way[peer.host] += 1

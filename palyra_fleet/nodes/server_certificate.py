@@ -1,18 +1,20 @@
-"""The certificate our gRPC listeners present: made in memory, renewed while they run.
+"""The certificate our node listeners present: made in memory, renewed while they run.
 
-gRPC asks `configuration` at every handshake. The answer is always a new object, also when nothing
-changed, because gRPC then begins with a new TLS context: a ticket of an earlier session opens
-nothing, so no session is ever resumed and every handshake checks the whole chain. Open connections
-keep what they have. When a renewal is due (two thirds of a certificate's life, or another
-authority) is the identity's to know; it is asked every minute.
+A TLS context is made once for each certificate and set of roots, and used by every handshake until
+there is another. It speaks TLS 1.3 only and gives no tickets, so no session is ever resumed and
+every handshake checks the whole chain. The key goes to OpenSSL through a file that lives in memory.
+When a renewal is due (two thirds of a certificate's life, or another authority) is the identity's
+to know; it is asked every minute.
 """
 
 import asyncio
 import logging
+import os
+import ssl
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from palyra_fleet.identity.authority import ServerIdentity
-from palyra_fleet.wire.grpc_runtime import grpc
 
 LOOK_EVERY_S: Final = 60.0
 
@@ -38,11 +40,12 @@ class CertificateSource(Protocol):
 
 
 class ServerCertificate:
-    """What is presented now. `configuration` may be called from any thread."""
+    """What is presented now. Of the event loop's thread."""
 
     def __init__(self, source: CertificateSource) -> None:
         self._source = source
         self._present = source.server_identity()
+        self._contexts: dict[bool, _Made] = {}
 
     @property
     def certificate_pem(self) -> str:
@@ -64,19 +67,41 @@ class ServerCertificate:
             await asyncio.sleep(LOOK_EVERY_S)
             self.renew_if_due()
 
-    def configuration(self, *, with_clients: bool) -> grpc.ServerCertificateConfiguration:
-        """For one handshake: our certificate and, on the node listener, the roots of clients."""
+    def context(self, *, with_clients: bool) -> ssl.SSLContext:
+        """For one handshake: our certificate and, on the node listener, the roots of clients. With
+        clients, a certificate of theirs is required; no switch."""
         present = self._present
-        pair = (present.private_key_pem.encode(), present.certificate_pem.encode())
-        roots = self._source.authority.trust_bundle_pem.encode() if with_clients else None
-        return grpc.ssl_server_certificate_configuration([pair], root_certificates=roots)
+        roots = self._source.authority.trust_bundle_pem if with_clients else ""
+        made = self._contexts.get(with_clients)
+        if made is None or made.identity is not present or made.roots_pem != roots:
+            made = _Made(present, roots, make_context(present, roots or None))
+            self._contexts[with_clients] = made
+        return made.context
 
-    def credentials(self, *, with_clients: bool) -> grpc.ServerCredentials:
-        """For one listener. With clients, a certificate of theirs is required; no switch."""
 
-        def configuration() -> grpc.ServerCertificateConfiguration:
-            return self.configuration(with_clients=with_clients)
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A context, and what it was made from."""
 
-        return grpc.dynamic_ssl_server_credentials(
-            configuration(), configuration, require_client_authentication=with_clients
-        )
+    identity: ServerIdentity
+    roots_pem: str
+    context: ssl.SSLContext
+
+
+def make_context(identity: ServerIdentity, client_roots_pem: str | None) -> ssl.SSLContext:
+    """TLS 1.3, no tickets, ALPN h2; with roots, a client certificate under them is required."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.num_tickets = 0
+    context.options |= ssl.OP_NO_TICKET
+    context.set_alpn_protocols(["h2"])
+    descriptor = os.memfd_create("palyra-server-certificate")
+    try:
+        os.write(descriptor, (identity.certificate_pem + identity.private_key_pem).encode())
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
+    if client_roots_pem is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(cadata=client_roots_pem)
+    return context

@@ -1,6 +1,6 @@
 """A test at every start: does TLS here refuse what it must, and accept what it should?
 
-A server is made for it the way the listeners are, with a throwaway authority, on a free loopback
+A listener is made for it the way the real ones are, with a throwaway authority, on a free loopback
 port, with one method that says yes. Real handshakes then try it: a good certificate must get
 through; none, another authority's, an expired one, one not valid yet, TLS 1.2, and a resumed
 session must not. What a library silently stopped to check would be seen here, before any node is
@@ -23,8 +23,7 @@ from palyra_fleet.clock import now_unix_ms
 from palyra_fleet.identity import certificate_profiles as profiles
 from palyra_fleet.identity.authority import ServerIdentity
 from palyra_fleet.nodes.errors import TlsUnsound
-from palyra_fleet.nodes.peer import peer_of
-from palyra_fleet.nodes.server_certificate import ServerCertificate
+from palyra_fleet.nodes.tls_front import Arrivals
 from palyra_fleet.wire.grpc_runtime import grpc
 
 _DEVICE: Final = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
@@ -35,7 +34,7 @@ _HTTP2_BEGIN: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0
 _SERVER_NAME: Final = "palyrad-node-rpc"
 
 
-class _Authority:
+class SelfTestAuthority:
     """A throwaway root, and what it signs."""
 
     def __init__(self, now_unix_ms: int) -> None:
@@ -47,7 +46,7 @@ class _Authority:
         self.trust_bundle_pem = _pem(certificate)
 
     @property
-    def authority(self) -> "_Authority":
+    def authority(self) -> "SelfTestAuthority":
         return self
 
     def server_identity(self) -> ServerIdentity:
@@ -89,10 +88,11 @@ class _Handshake:
     resumed: bool
 
 
-async def tls_self_test(options: list[tuple[str, int]]) -> None:
-    """Raises TlsUnsound with what went wrong."""
+async def tls_self_test(port: int, ours: SelfTestAuthority) -> None:
+    """Try a listener on loopback that trusts `ours` and answers `Yes`. Raises TlsUnsound with what
+    went wrong."""
     now = now_unix_ms()
-    ours, foreign = _Authority(now), _Authority(now)
+    foreign = SelfTestAuthority(now)
     good = ours.device(now)
     bad: dict[str, _Client | None] = {
         "a client without a certificate": None,
@@ -100,36 +100,31 @@ async def tls_self_test(options: list[tuple[str, int]]) -> None:
         "a client whose certificate has expired": ours.device(now - 2 * _HOUR_MS),
         "a client whose certificate is not valid yet": ours.device(now + 2 * _HOUR_MS),
     }
-    certificate = ServerCertificate(ours)
-    server = grpc.aio.server(options=options)
-    server.add_generic_rpc_handlers([_Yes()])
-    port = server.add_secure_port("127.0.0.1:0", certificate.credentials(with_clients=True))
-    await server.start()
-    try:
-        if await _ask(port, ours, good) != "yes":
-            raise TlsUnsound("a client with a good certificate was refused")
-        for what, client in bad.items():
-            if await _ask(port, ours, client) is not None:
-                raise TlsUnsound(f"{what} got through")
-        await asyncio.to_thread(_raw_attempts, port, ours, good)
-    finally:
-        await server.stop(0)
+    if await _ask(port, ours, good) != "yes":
+        raise TlsUnsound("a client with a good certificate was refused")
+    for what, client in bad.items():
+        if await _ask(port, ours, client) is not None:
+            raise TlsUnsound(f"{what} got through")
+    await asyncio.to_thread(_raw_attempts, port, ours, good)
 
 
-class _Yes(grpc.GenericRpcHandler):
+class Yes(grpc.GenericRpcHandler):
     """One method; says whether the session is one that the gate takes."""
+
+    def __init__(self, arrivals: Arrivals) -> None:
+        self._arrivals = arrivals
 
     def service(
         self, handler_call_details: grpc.HandlerCallDetails
     ) -> "grpc.RpcMethodHandler[Any, Any] | None":
         async def answer(_: bytes, context: "grpc.aio.ServicerContext[Any, Any]") -> bytes:
-            sound = peer_of(context.peer(), context.auth_context()).session_is_sound
+            sound = self._arrivals.peer_of(context.peer()).session_is_sound
             return b"yes" if sound else b"no"
 
         return grpc.unary_unary_rpc_method_handler(answer)
 
 
-async def _ask(port: int, server: _Authority, client: _Client | None) -> str | None:
+async def _ask(port: int, server: SelfTestAuthority, client: _Client | None) -> str | None:
     """The answer, or None if there is none."""
     credentials = grpc.ssl_channel_credentials(
         server.trust_bundle_pem.encode(),
@@ -148,16 +143,14 @@ async def _ask(port: int, server: _Authority, client: _Client | None) -> str | N
     return answer.decode()
 
 
-def _raw_attempts(port: int, server: _Authority, client: _Client) -> None:
+def _raw_attempts(port: int, server: SelfTestAuthority, client: _Client) -> None:
     """TLS 1.2 and resumption, which a gRPC client cannot be told to try."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         context = _client_context(folder, server, client)
         context.maximum_version = ssl.TLSVersion.TLSv1_2
         if _handshake(port, context, None) is not None:
-            raise TlsUnsound(
-                "a client with TLS 1.2 got through; something loaded grpc before this program could"
-            )
+            raise TlsUnsound("a client with TLS 1.2 got through")
         context = _client_context(folder, server, client)
         first = _handshake(port, context, None)
         if first is None:
@@ -167,7 +160,7 @@ def _raw_attempts(port: int, server: _Authority, client: _Client) -> None:
             raise TlsUnsound("a session was resumed, so its certificate was not checked again")
 
 
-def _client_context(folder: Path, server: _Authority, client: _Client) -> ssl.SSLContext:
+def _client_context(folder: Path, server: SelfTestAuthority, client: _Client) -> ssl.SSLContext:
     context = ssl.create_default_context(cadata=server.trust_bundle_pem)
     file = folder / "client.pem"
     file.touch(mode=0o600)

@@ -1,10 +1,11 @@
-"""`grpc`, loaded so that it speaks TLS 1.3 only and keeps strangers' handshakes out of the log.
+"""`grpc`, loaded so that our clients speak TLS 1.3 only and handshakes stay out of the log.
 
-`grpcio` has no setting for the lowest TLS version of a server. What it has is a list of ciphers
-for TLS 1.2, read once, when it is loaded. All certificates of a fleet are ECDSA; with only an RSA
-cipher in that list no TLS 1.2 handshake can succeed, and TLS 1.3, whose ciphers are fixed, is not
-touched. Everybody imports `grpc` from here (lint holds it), so that nobody loads it otherwise. The
-variables are put back afterwards: programs that we start must not inherit them.
+`grpcio` has no setting for the lowest TLS version. What it has is a list of ciphers for TLS 1.2,
+read once, when it is loaded. All certificates of a fleet are ECDSA; with only an RSA cipher in that
+list no TLS 1.2 handshake can succeed, and TLS 1.3, whose ciphers are fixed, is not touched. (Our
+servers do their own TLS, see `nodes/tls_front.py`.) Everybody imports `grpc` from here (lint holds
+it), so that nobody loads it otherwise. The variables are put back afterwards: programs that we
+start must not inherit them.
 """
 
 import os

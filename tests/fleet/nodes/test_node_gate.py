@@ -1,6 +1,7 @@
 """Who gets through: every bad certificate on real sockets, and a good one that goes bad."""
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from collections.abc import Callable
@@ -12,11 +13,11 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from palyra_fleet.identity.manager import IdentitySettings
-from palyra_fleet.nodes import server_certificate
 from palyra_fleet.nodes.errors import TlsUnsound
-from palyra_fleet.nodes.listeners import NodeListener, server_options
-from palyra_fleet.nodes.peer import certificates_of, peer_of
-from palyra_fleet.nodes.tls_self_test import tls_self_test
+from palyra_fleet.nodes.listeners import self_test
+from palyra_fleet.nodes.peer import Peer
+from palyra_fleet.nodes.server_certificate import ServerCertificate
+from palyra_fleet.nodes.tls_front import Arrivals, FrontLimits
 from palyra_fleet.wire.grpc_runtime import grpc
 from palyra_fleet.wire.protobuf import node_pb2, node_pb2_grpc
 from tests.fakes.identity_world import QUIET
@@ -322,37 +323,46 @@ async def test_tls_below_1_3_and_resumption_are_refused(
     assert await asyncio.to_thread(handshake, world, listener, old) is None
 
 
-SOUND = {
-    "ssl_session_reused": [b"false"],
-    "ssl_tls_version": [b"TLSv1.3"],
-    "security_level": [b"TSI_PRIVACY_AND_INTEGRITY"],
-}
+def test_a_call_that_did_not_come_through_our_tls_has_no_peer() -> None:
+    arrivals = Arrivals()
+    peer = Peer("ipv4:192.0.2.1:7", (b"leaf",), session_is_sound=True)
+    arrivals.add(4711, peer)
+    assert arrivals.peer_of("ipv4:127.0.0.1:4711") is peer
+    for other in ("ipv4:127.0.0.1:4712", "ipv4:192.0.2.1:4711", "unix:4711", "", "ipv4:127.0.0.1:"):
+        found = arrivals.peer_of(other)
+        assert (found.session_is_sound, found.chain_der) == (False, ())
+    arrivals.remove(4711)
+    assert not arrivals.peer_of("ipv4:127.0.0.1:4711").session_is_sound
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"ssl_session_reused": [b"true"]},
-        {"ssl_session_reused": []},
-        {"ssl_tls_version": [b"TLSv1.2"]},
-        {"ssl_tls_version": []},
-        {"security_level": [b"TSI_SECURITY_NONE"]},
-    ],
-)
-def test_a_session_that_grpc_does_not_vouch_for_is_not_sound(
-    change: dict[str, list[bytes]],
+async def test_the_inner_server_takes_nothing_that_did_not_come_through_our_tls(
+    world: NodeWorld, node: Node
 ) -> None:
-    assert peer_of("ipv4:192.0.2.1:1", SOUND).session_is_sound
-    assert not peer_of("ipv4:192.0.2.1:1", SOUND | change).session_is_sound
-    assert not peer_of("ipv4:192.0.2.1:1", {}).session_is_sound
+    """Somebody on this machine who finds its port speaks to it without TLS."""
+    for front in world.listeners.fronts:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{front.inner_port}") as channel:
+            calls = node_pb2_grpc.NodeServiceStub(channel)
+            expected = ("UNAUTHENTICATED", NO_CERTIFICATE)
+            begin = node_pb2.BeginPairingSessionRequest(v=1, client_kind="node")
+            assert await refused(calls.BeginPairingSession(begin)) == expected
+            if front is world.listeners.fronts[-1]:
+                assert await refused(calls.RegisterNode(node.registration())) == expected
 
 
-def test_a_chain_that_is_not_base64_is_no_chain() -> None:
-    good = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
-    assert certificates_of(good * 2) == (b"\0\0\0", b"\0\0\0")
-    assert certificates_of(good + good.replace(b"AAAA", b"AAA")) == ()
-    assert certificates_of(good * 2000) == ()
-    assert certificates_of(b"") == ()
+async def test_hundreds_of_handshakes_at_once_and_renewals_between_harm_nothing(
+    world: NodeWorld, node: Node
+) -> None:
+    """A server that is renewed while many shake hands is where a library once gave way."""
+
+    async def once(number: int) -> bool:
+        if number % 10 == 0:
+            world.listeners.certificate.renew_if_due()
+        async with world.channel(node.material) as channel:
+            calls = node_pb2_grpc.NodeServiceStub(channel)
+            return bool((await calls.RegisterNode(node.registration())).accepted)
+
+    for _ in range(2):
+        assert all(await asyncio.gather(*(once(number) for number in range(150))))
 
 
 async def test_the_server_certificate_is_renewed_without_a_dropped_connection(
@@ -397,35 +407,98 @@ async def test_a_new_authority_is_trusted_by_open_listeners(world: NodeWorld, no
     assert (await register_ok(node)).accepted
 
 
-OPTIONS = server_options(NodeListener.NODE)
-
-
 async def test_the_self_test_passes_here() -> None:
-    await tls_self_test(OPTIONS)
+    await self_test()
 
 
 async def test_the_self_test_sees_a_listener_that_asks_for_no_certificate(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    real = server_certificate.ServerCertificate.credentials
+    real = ServerCertificate.context
 
-    def careless(
-        self: server_certificate.ServerCertificate, *, with_clients: bool
-    ) -> grpc.ServerCredentials:
+    def careless(self: ServerCertificate, *, with_clients: bool) -> ssl.SSLContext:
+        del with_clients
         return real(self, with_clients=False)
 
-    monkeypatch.setattr(server_certificate.ServerCertificate, "credentials", careless)
+    monkeypatch.setattr(ServerCertificate, "context", careless)
     with pytest.raises(TlsUnsound, match="without a certificate"):
-        await tls_self_test(OPTIONS)
+        await self_test()
 
 
 async def test_the_self_test_sees_sessions_that_resume(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unchanging(
-        self: server_certificate.ServerCertificate, *, with_clients: bool
-    ) -> grpc.ServerCredentials:
-        first = self.configuration(with_clients=with_clients)
-        return grpc.dynamic_ssl_server_credentials(first, lambda: None, with_clients)
+    real = ServerCertificate.context
 
-    monkeypatch.setattr(server_certificate.ServerCertificate, "credentials", unchanging)
+    def with_tickets(self: ServerCertificate, *, with_clients: bool) -> ssl.SSLContext:
+        context = real(self, with_clients=with_clients)
+        context.options &= ~ssl.OP_NO_TICKET
+        context.num_tickets = 2
+        return context
+
+    monkeypatch.setattr(ServerCertificate, "context", with_tickets)
     with pytest.raises(TlsUnsound, match="resumed"):
-        await tls_self_test(OPTIONS)
+        await self_test()
+
+
+async def test_a_resumed_session_is_cut_also_where_tickets_were_given(
+    world: NodeWorld, node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second line: what a library gave away is still not taken."""
+    for with_clients in (True, False):
+        context = world.listeners.certificate.context(with_clients=with_clients)
+        context.options &= ~ssl.OP_NO_TICKET
+        context.num_tickets = 2
+    for listener in ("node", "enrolment"):
+        client = tls_context(world, node, tmp_path)
+        first = await asyncio.to_thread(handshake, world, listener, client)
+        assert first is not None and first[2] is not None and first[2].has_ticket
+        assert await asyncio.to_thread(handshake, world, listener, client, first[2]) is None
+
+
+@pytest.mark.parametrize("with_clients", [True, False])
+def test_a_context_speaks_tls_1_3_without_tickets(world: NodeWorld, with_clients: bool) -> None:
+    context = world.listeners.certificate.context(with_clients=with_clients)
+    assert context.minimum_version is ssl.TLSVersion.TLSv1_3
+    assert context.num_tickets == 0
+    assert context.verify_mode is (ssl.CERT_REQUIRED if with_clients else ssl.CERT_NONE)
+    assert world.listeners.certificate.context(with_clients=with_clients) is context
+
+
+async def test_a_client_without_http2_gets_nowhere(
+    world: NodeWorld, node: Node, tmp_path: Path
+) -> None:
+    client = tls_context(world, node, tmp_path)
+    client.set_alpn_protocols(["http/1.1"])
+    assert await asyncio.to_thread(handshake, world, "node", client) is None
+
+
+async def test_a_handshake_that_does_not_end_is_given_up_and_holds_no_place(
+    world: NodeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    front = world.listeners.fronts[0]
+    monkeypatch.setattr(front, "limits", FrontLimits(handshakes=1, handshake_within_s=0.2))
+    port = world.port("enrolment")
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    second, other = await asyncio.open_connection("127.0.0.1", port)
+    async with asyncio.timeout(20):
+        for ended in (second, reader):
+            with contextlib.suppress(ConnectionError):
+                assert await ended.read(1) == b""
+    for one in (writer, other):
+        one.close()
+    assert front.handshakes == 0
+
+
+async def test_connections_of_one_address_are_bounded(
+    world: NodeWorld, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    front = world.listeners.fronts[-1]
+    monkeypatch.setattr(front, "limits", FrontLimits(per_source=1))
+    async with node.calls() as calls:
+        assert (await calls.RegisterNode(node.registration())).accepted
+        async with node.calls() as more:
+            assert (await refused(more.RegisterNode(node.registration())))[0] == "UNAVAILABLE"
+    async with asyncio.timeout(20):
+        while front.connections:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    async with node.calls() as calls:
+        assert (await calls.RegisterNode(node.registration())).accepted
