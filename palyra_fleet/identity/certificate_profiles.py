@@ -14,14 +14,26 @@ from datetime import UTC, datetime
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 AUTHORITY_NAME: Final = "Palyra Gateway CA"
 ORGANISATION: Final = "Palyra"
 AUTHORITY_LIFE_MS: Final = 10 * 365 * 24 * 60 * 60 * 1000
 CLOCK_SKEW_MS: Final = 60_000
+NOT_PARSED: Final = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+    CryptographyDeprecationWarning,  # a negative serial number, where warnings are errors
+)
+"""What reading a stranger's certificate or request may raise."""
 _TRUST_DOMAIN: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,254}")
 
 

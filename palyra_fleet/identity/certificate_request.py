@@ -7,8 +7,9 @@ fleet's to decide. Source: RFC 2986. Pure.
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
+
+from palyra_fleet.identity.certificate_profiles import NOT_PARSED
 
 MAX_PEM_BYTES: Final = 8 * 1024
 _LINE: Final = "-----BEGIN CERTIFICATE REQUEST-----"
@@ -26,6 +27,6 @@ def checked_public_key(pem: str) -> ec.EllipticCurvePublicKey | None:
         if not isinstance(key, ec.EllipticCurvePublicKey):
             return None
         signed = request.is_signature_valid
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except NOT_PARSED:
         return None
     return key if signed and isinstance(key.curve, ec.SECP256R1) else None

@@ -13,12 +13,17 @@ from enum import StrEnum
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
-from palyra_fleet.identity.certificate_profiles import common_name, device_uri, instant, unix_ms
+from palyra_fleet.identity.certificate_profiles import (
+    NOT_PARSED,
+    common_name,
+    device_uri,
+    instant,
+    unix_ms,
+)
 from palyra_fleet.identity.messages import VerifiedLeaf
 from palyra_fleet.wire.ids import is_canonical_ulid
 
@@ -65,13 +70,7 @@ def verify_client_certificate(
         if flaw is not None:
             return flaw
         return _profile(leaf, chain_der[0], trust_domain)
-    except (
-        ValueError,
-        TypeError,
-        UnsupportedAlgorithm,
-        x509.DuplicateExtension,
-        x509.UnsupportedGeneralNameType,
-    ):
+    except NOT_PARSED:
         return CertificateFlaw.MALFORMED
 
 
