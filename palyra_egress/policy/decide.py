@@ -39,6 +39,7 @@ from palyra_egress.policy.compile import (
 )
 from palyra_egress.policy.fingerprint import NO_FINGERPRINT, fingerprint
 from palyra_egress.policy.match import Candidates, Refusal, find_hosts, match_rules
+from palyra_egress.policy.observing import observe, observing_rules, opening_observer
 from palyra_egress.policy.paths import ReadPath, read_path
 from palyra_egress.policy.schema import KNOWN_METHODS
 from palyra_egress.reasons import Reason
@@ -47,20 +48,6 @@ from palyra_egress.verdict import NO_LIMITS, Effect, NeedsResolution, TlsMode, V
 
 type Forbidden = frozenset[tuple[str, int]]
 NOTHING_FORBIDDEN: Final[Forbidden] = frozenset()
-OBSERVABLE: Final = frozenset(
-    {
-        Reason.HOST_NOT_ALLOWED,
-        Reason.HOST_DENIED,
-        Reason.PORT_NOT_ALLOWED,
-        Reason.SCHEME_NOT_ALLOWED,
-        Reason.METHOD_NOT_ALLOWED,
-        Reason.PATH_NOT_ALLOWED,
-        Reason.RULE_EXPIRED,
-        Reason.BUDGET_ZERO,
-    }
-)
-"""Refusals that observe mode lets pass: only what the author of a policy would mend by a rule."""
-
 _METHOD: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}", re.ASCII)
 _QUERY: Final = re.compile(r"[!\"$-~]*", re.ASCII)
 _NO_PATH: Final = ReadPath("")
@@ -201,18 +188,6 @@ def _floor(address: ClassifiedAddress, port: int, forbidden: Forbidden) -> Reaso
     return None
 
 
-def _observe(policy: CompiledPolicy, refusal: Refusal) -> Candidates | Refusal:
-    """Turns a refusal into a pass where the policy or a live rule of this host only observes."""
-    if refusal.reason not in OBSERVABLE:
-        return refusal
-    if refusal.observer is not None and refusal.reason is not Reason.HOST_DENIED:
-        return Candidates((refusal.observer,), refusal.reason)
-    if not policy.observes:
-        return refusal
-    rule = refusal.rule if isinstance(refusal.rule, CompiledRule) else None
-    return Candidates(() if rule is None else (rule,), refusal.reason)
-
-
 def _match(
     policy: CompiledPolicy,
     request: EgressRequest,
@@ -257,7 +232,12 @@ def _opens(
         covering = _covering(policy, request, outcome, (literal,), now_unix_ms)
         return isinstance(covering, CompiledRule)
     near = outcome.rule
-    return isinstance(near, CompiledRule) and is_covered(literal, near.private)
+    if isinstance(near, CompiledRule) and is_covered(literal, near.private):
+        return True
+    if outcome.reason is Reason.HOST_DENIED or not (policy.observes or outcome.observer):
+        return False
+    rules = observing_rules(policy, request, literal, now_unix_ms)
+    return any(is_covered(literal, rule.private) for rule in rules)
 
 
 def _before_addresses(
@@ -275,7 +255,7 @@ def _before_addresses(
     unmet = _unmet(policy, request)
     if literal is None:
         outcome = unmet or _match(policy, request, None, now_unix_ms)
-        return (_observe(policy, outcome) if isinstance(outcome, Refusal) else outcome), None
+        return (observe(policy, outcome) if isinstance(outcome, Refusal) else outcome), None
     reason = _floor(literal, request.port, forbidden)
     if reason is not None:
         return Refusal(reason), literal
@@ -290,7 +270,7 @@ def _before_addresses(
         return Refusal(Reason.PRIVATE_TARGET, near), literal
     if unmet is not None or isinstance(outcome, Candidates):
         return unmet or outcome, literal
-    return _observe(policy, outcome), literal
+    return observe(policy, outcome), literal
 
 
 def _denied_address(
@@ -330,10 +310,12 @@ def _covering(
 ) -> CompiledRule | Reason:
     """The most specific rule whose `private` ranges hold every address that is not public."""
     rules = candidates.rules
+    literal = _literal(request.host)
     if candidates.would_deny is None:
-        literal = _literal(request.host)
         outcome = _match(policy, request, literal, now_unix_ms, every=True)
         rules = outcome.rules if isinstance(outcome, Candidates) else rules
+    elif candidates.would_deny is not Reason.HOST_DENIED:
+        rules = (*rules, *observing_rules(policy, request, literal, now_unix_ms))
     for rule in rules:
         if all(is_covered(address, rule.private) for address in addresses):
             return rule
@@ -364,7 +346,12 @@ def _with_addresses(
     if [address for address in addresses if address.address_class is not AddressClass.PUBLIC]:
         covering = _covering(policy, request, candidates, addresses, now_unix_ms)
         if isinstance(covering, Reason):
-            return _deny(policy, request, Refusal(covering, rule))
+            opening = opening_observer(
+                policy, request, _literal(request.host), candidates, addresses, now_unix_ms
+            )
+            if opening is None:
+                return _deny(policy, request, Refusal(covering, rule))
+            would_deny, covering = would_deny or covering, opening
         rule = covering
     pinned = tuple(dict.fromkeys([address.text for address in addresses]))
     return _allow(policy, request, rule, would_deny, pinned)

@@ -16,7 +16,8 @@ from typing import Final
 from palyra_egress.destination.hostname import HostRefused
 from palyra_egress.facts import read_facts
 from palyra_egress.policy.compile import CompiledPolicy
-from palyra_egress.policy.decide import OBSERVABLE, decide, precheck
+from palyra_egress.policy.decide import decide, precheck
+from palyra_egress.policy.observing import OBSERVABLE
 from palyra_egress.policy.request_text import connect_from_authority, judge_request_from_url
 from palyra_egress.reasons import Reason
 from palyra_egress.request import EgressRequest, Requester

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -70,6 +71,36 @@ def test_adding_an_allow_rule_never_turns_allow_into_deny(
     before = _without_last(after)
     if decide(before, asked, answers, 5000).allowed:
         assert decide(after, asked, answers, 5000).allowed
+
+
+OBSERVED_PRIVATE = [
+    # the rule that opens the range is nearest no more, once another one names the host
+    (
+        "hosts: [10.0.0.0/8], private: [10.0.0.0/8], schemes: [http], until: 1970-01-01T00:00:01Z",
+        "hosts: [10.0.0.0/8]",
+        "GET https://10.0.0.1:80/",
+    ),
+    # the new rule allows the method, but not the address
+    (
+        "hosts: [10.0.0.0/8], private: [10.0.0.0/8], methods: [GET]",
+        "hosts: [10.0.0.0/8], methods: [POST]",
+        "POST https://10.0.0.1:443/",
+    ),
+]
+
+
+@pytest.mark.parametrize(("opening", "added", "asked"), OBSERVED_PRIVATE)
+def test_what_an_observing_policy_lets_through_to_a_private_address_stays_let_through(
+    opening: str, added: str, asked: str
+) -> None:
+    mode = "mode: observe\n"
+    before, after = rules(opening, more=mode), rules(opening, added, more=mode)
+    assert decide(before, request(asked), [], 5000).allowed
+    verdict = decide(after, request(asked), [], 5000)
+    assert verdict.allowed
+    assert verdict.would_deny is not None
+    closed = decide(rules(added, more=mode), request(asked), [], 5000)
+    assert not closed.allowed, "nothing opens the address"
 
 
 @settings(deadline=None)
