@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from dataclasses import asdict
 
 from palyra_egress.cli.policy_answers import (
     ANSWER_IS_NO,
@@ -49,6 +50,7 @@ def _explanation_row(found: Explanation) -> dict[str, object]:
         "line": None if verdict is None else verdict.line,
         "owner": None if found.rule is None else found.rule.owner,
         "unmet": [one._asdict() for one in found.unmet],
+        "edit": None if found.edit is None else asdict(found.edit),
         "pinned": [] if verdict is None else list(verdict.pinned),
     }
 

@@ -142,7 +142,7 @@ _IPV6_TABLE: Final = (
 _IPV4_GLOBAL: Final = ("0.0.0.0/0",)
 _IPV6_GLOBAL: Final = (
     "2000::/3",  # RFC 4291: what IANA gives out as global unicast, all of it
-    "64::/16",  # around the NAT64 prefix of RFC 6052, which is global; see decision 0013
+    "64::/16",  # around the NAT64 prefix of RFC 6052, which is global; see decision 0018
 )
 """Where an address that no row names is public. Elsewhere it is reserved: nobody was given it."""
 

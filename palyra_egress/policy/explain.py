@@ -22,8 +22,9 @@ from palyra_egress.policy.decide import decide, precheck
 from palyra_egress.policy.match import find_hosts
 from palyra_egress.policy.paths import read_path
 from palyra_egress.policy.requirements import Unmet, describe, unmet
+from palyra_egress.policy.smallest_edit import Edit, near_words, smallest_edit
 from palyra_egress.policy.values import write_size
-from palyra_egress.reasons import REASONS, Reason
+from palyra_egress.reasons import REASONS, Reason, ReasonClass
 from palyra_egress.request import EgressRequest, RequestKind
 from palyra_egress.verdict import Account, Limits, NeedsResolution, TlsMode, Verdict
 
@@ -39,12 +40,14 @@ class Step:
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """`verdict` is None if the answer depends on addresses that were not given; `unmet` are the
-    demands of the profile that the worker's facts do not meet."""
+    demands of the profile that the worker's facts do not meet; `edit` is the smallest one of the
+    policy that would allow a refused request, if there is a small one."""
 
     steps: tuple[Step, ...]
     verdict: Verdict | None
     rule: CompiledRule | None
     unmet: tuple[Unmet, ...] = ()
+    edit: Edit | None = None
 
     @property
     def allowed(self) -> bool:
@@ -163,6 +166,13 @@ def _missed(policy: CompiledPolicy, request: EgressRequest) -> tuple[Unmet, ...]
     return tuple(unmet(profile.requires, request.requester.facts))
 
 
+def _no_edit(reason: Reason) -> str:
+    is_floor = reason in (Reason.METADATA_TARGET, Reason.PROXY_TARGET)
+    if is_floor or REASONS[reason].reason_class is ReasonClass.CLIENT:
+        return "no policy allows this"
+    return "none that is small"
+
+
 def explain(
     policy: CompiledPolicy,
     request: EgressRequest,
@@ -182,4 +192,11 @@ def explain(
         answer = decide(policy, request, resolved, now_unix_ms)
     rule = None if answer.rule_id is None else policy.rules.get(answer.rule_id)
     steps += [*_verdict_steps(answer, rule), *_limit_steps(policy, request, answer)]
-    return Explanation(tuple(steps), answer, rule, missed)
+    if answer.allowed:
+        return Explanation(tuple(steps), answer, rule, missed)
+    near = near_words(policy, request, answer)
+    edit = smallest_edit(policy, request, answer, resolved, now_unix_ms)
+    if near is not None:
+        steps.append(Step("nearest", near))
+    steps.append(Step("edit", str(edit) if edit is not None else _no_edit(answer.reason)))
+    return Explanation(tuple(steps), answer, rule, missed, edit)

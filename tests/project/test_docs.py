@@ -94,3 +94,14 @@ def test_the_readme_names_every_target_of_the_first_minute(repository: Path) -> 
     readme = (repository / "README.md").read_text(encoding="utf-8")
     for command in ("make demo", "make up", "palyra-egress run -- ", "make test"):
         assert command in readme
+
+
+def test_every_decision_has_a_number_of_its_own_and_a_row(repository: Path) -> None:
+    folder = repository / "docs" / "decisions"
+    records = sorted(path.name for path in folder.glob("[0-9]*.md"))
+    numbers = [name[:4] for name in records]
+    assert numbers == sorted(set(numbers)), "two decisions share a number"
+    table = (folder / "README.md").read_text(encoding="utf-8")
+    for name in records:
+        assert f"| [{name[:4]}]({name}) |" in table
+        assert (folder / name).read_text(encoding="utf-8").startswith(f"# {name[:4]}")

@@ -106,7 +106,7 @@ CLASSES = [
     ("c000::1", C.RESERVED),
     ("fe00::1", C.RESERVED),
     ("63:ffff::1", C.RESERVED),
-    ("64:ff9c::1", C.PUBLIC),  # beside the NAT64 prefix: decision 0013
+    ("64:ff9c::1", C.PUBLIC),  # beside the NAT64 prefix: decision 0018
     ("65::1", C.RESERVED),
     ("fc00::1", C.PRIVATE),
     ("fd00:ec2::254", C.METADATA),

@@ -109,7 +109,7 @@ def test_an_embedded_address_is_as_public_as_its_row(block: str, row: Row) -> No
 
 
 def _is_given_out(version: int, value: int) -> bool:
-    """IPv4 all of it; of IPv6 2000::/3 (RFC 4291), and 64::/16 (decision 0013)."""
+    """IPv4 all of it; of IPv6 2000::/3 (RFC 4291), and 64::/16 (decision 0018)."""
     return version == 4 or value >> 125 == 1 or value >> 112 == 0x64
 
 
