@@ -54,6 +54,7 @@ class EmbeddedSettings:
     extra_roots_file: Path | None = None
     secret_sources: SecretSettings = VAULT_ONLY
     audit_segment_bytes: int = DEFAULT_SEGMENT_BYTES
+    trusted_capabilities: frozenset[str] = frozenset()
     approvers_file: Path | None = None
 
 
@@ -76,7 +77,9 @@ async def embedded(
     installation.create()
     home = installation.home
     token = load_or_create_operator_token(home.token_file)
-    fleet = await FleetService.start(FleetSettings(state_dir=home.fleet_state))
+    fleet = await FleetService.start(
+        FleetSettings.trusting(home.fleet_state, settings.trusted_capabilities)
+    )
     try:
         async with FleetServer.start(
             fleet,

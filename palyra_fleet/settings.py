@@ -7,6 +7,7 @@ it, so a slow reaper never lengthens anything.
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
 
@@ -18,6 +19,11 @@ class FleetSettings:
     state_dir: Path
     policy: WorkerFleetPolicy = field(default_factory=WorkerFleetPolicy)
     reap_every_ms: int = 250
+
+    @classmethod
+    def trusting(cls, state_dir: Path, capabilities: frozenset[str]) -> Self:
+        """The defaults, with these capabilities believed of workers."""
+        return cls(state_dir, WorkerFleetPolicy(trusted_capabilities=capabilities))
 
     def __post_init__(self) -> None:
         if self.reap_every_ms < 1:

@@ -50,6 +50,13 @@ def _add_up(commands: _Commands) -> None:
         metavar="HOST:PORT",
         help="where the admin API listens (default 127.0.0.1:8081; loopback only)",
     )
+    up.add_argument(
+        "--trust-capability",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="believe a launcher that says so of its worker (may be repeated; default none)",
+    )
     up.set_defaults(run=_later("serve_commands", "up"))
 
 
@@ -62,6 +69,13 @@ def _add_run(commands: _Commands) -> None:
         default=12,
         metavar="N",
         help="how long the approval lasts at most (default 12, at most 168); then the run ends",
+    )
+    run.add_argument(
+        "--capability",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="what to say of the worker; counts where the fleet trusts it (may be repeated)",
     )
     run.add_argument("--run-id", help="the run's id (default: a fresh one)")
     run.add_argument("--worker-id", help="run as this worker (default: a fresh one)")

@@ -50,7 +50,7 @@ async def _run(arguments: Namespace) -> int:
             socket_path=Path(note.fleet_socket),
             proxy_address=note.proxy,
             launcher=Launcher(SigningKey.load(Path(note.launcher_key))),
-            identity=WorkerIdentity(worker_id, f"local:{worker_id}"),
+            identity=WorkerIdentity(worker_id, f"local:{worker_id}", tuple(arguments.capability)),
         ),
         run_id=run_id,
         combined_bundle=Path(note.bundle_file),

@@ -48,6 +48,7 @@ async def _up(arguments: Namespace) -> int:
         extra_roots_file=arguments.extra_roots,
         secret_sources=secrets_of(arguments),
         audit_segment_bytes=arguments.audit_segment_bytes,
+        trusted_capabilities=frozenset(arguments.trust_capability),
         approvers_file=arguments.approvers,
     )
     profiles = " | ".join(sorted(load_policy_file(arguments.policy).profiles))

@@ -85,7 +85,10 @@ async def _serve(arguments: Namespace) -> None:
     service = await FleetService.start(
         FleetSettings(
             state_dir=arguments.state_dir,
-            policy=WorkerFleetPolicy(least_binding_level=BindingLevel[arguments.least_binding]),
+            policy=WorkerFleetPolicy(
+                least_binding_level=BindingLevel[arguments.least_binding],
+                trusted_capabilities=frozenset(arguments.trust_capability),
+            ),
         )
     )
     try:

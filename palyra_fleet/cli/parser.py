@@ -83,6 +83,14 @@ def _serve(nouns: "_Verbs[argparse.ArgumentParser]") -> None:
         default="OBSERVED",
         help="how well a worker must be bound to a proxy (default observed)",
     )
+    verb.add_argument(
+        "--trust-capability",
+        type=_name,
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="believe a launcher that says so of its worker (may be repeated; default none)",
+    )
     _serve_nodes(verb)
     verb.set_defaults(run=local_commands.serve)
 

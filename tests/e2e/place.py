@@ -51,6 +51,7 @@ rules:
     private: [127.0.0.1/32]
 profiles:
   api: [api]
+  api-net: {{rules: [api], requires: {{capabilities: [net]}}}}
   api-isolated: {{rules: [api], requires: {{binding_level: enforced}}}}
   git: [git]
   packages: [packages]
@@ -135,13 +136,14 @@ class Place:
     def up_command(self, listen: str = FREE, admin: str = FREE) -> tuple[str | Path, ...]:
         return (EGRESS, "up", *self.proxy_arguments(listen), "--admin", admin)
 
-    async def start_up(self) -> Program:
+    async def start_up(self, *options: str) -> Program:
         """Start `up`, and do not wait for anything."""
-        return await self.programs.start(*self.up_command(), environment=self.environment)
+        command = (*self.up_command(), *options)
+        return await self.programs.start(*command, environment=self.environment)
 
-    async def up(self) -> Running:
+    async def up(self, *options: str) -> Running:
         """A running installation."""
-        program = await self.start_up()
+        program = await self.start_up(*options)
         await program.says("Ctrl-C stops everything in order.")
         return Running(program, labelled(program, "proxy"), labelled(program, "admin API"))
 

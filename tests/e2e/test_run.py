@@ -242,3 +242,20 @@ async def test_many_runs_at_once_each_get_their_own_worker_and_lease(place: Plac
 
 async def _idle(place: Place) -> bool:
     return all(worker.work == "idle" for worker in await place.workers())
+
+
+@pytest.mark.parametrize(
+    ("trusted", "claimed", "allowed"),
+    [("net", "net", True), ("net", "gpu", False), ("gpu", "net", False)],
+)
+async def test_a_capability_counts_where_the_launcher_says_it_and_the_fleet_trusts_it(
+    place: Place, curl: str, trusted: str, claimed: str, allowed: bool
+) -> None:
+    await place.up("--trust-capability", trusted)
+    url = place.upstreams.url(API, "/open/thing")
+    done = await place.run_to_its_end(
+        "api-net", curl, "-sSi", url, options=("--capability", claimed)
+    )
+    assert (done.code == 0) is allowed, done.said
+    assert ("egress.profile_requirements" in done.said) is not allowed
+    assert len(place.upstreams.seen) == int(allowed)
