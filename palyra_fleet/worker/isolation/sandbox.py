@@ -6,6 +6,7 @@ lies there is not for workers.
 """
 
 import shutil
+import sysconfig
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from palyra_fleet.worker.isolation.start import IsolationUnavailable, Order, sta
 from palyra_fleet.worker.launcher import Artifact
 from palyra_fleet.worker.process_group import LEASE_MARK, ProcessGroup
 
+_PACKAGES: Final = Path(__file__).resolve().parents[3]
 INSIDE_PROXY_ADDRESS: Final = f"127.0.0.1:{PROXY_PORT}"
 
 
@@ -41,7 +43,7 @@ class Sandbox:
         cls, isolation: Isolation, workspace: Path, working_directory: Path, proxy_address: str
     ) -> "Sandbox":
         """A sandbox that the canary could not leave. Raises IsolationUnavailable."""
-        view = make_view(isolation.hidden, workspace, working_directory, Path.home())
+        view = make_view(isolation.hidden, workspace, working_directory, Path.home(), own_code())
         await prove_isolation(view)
         return cls(view, proxy_address)
 
@@ -59,16 +61,34 @@ class Sandbox:
             await self._door.close()
 
 
-def make_view(hidden: Sequence[Path], workspace: Path, working_directory: Path, home: Path) -> View:
+def own_code() -> tuple[Path, ...]:
+    """Where the code lies that runs outside: this package, and what its interpreter loads."""
+    paths = sysconfig.get_paths()
+    loaded = {Path(paths[name]) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    return (_PACKAGES, Path(paths["scripts"]), *sorted(loaded))
+
+
+def make_view(
+    hidden: Sequence[Path],
+    workspace: Path,
+    working_directory: Path,
+    home: Path,
+    code: Sequence[Path] = (),
+) -> View:
     """What the program sees. It may write to its workspace and to its working directory, but not
-    to a home directory or what is above one: what is put there is run outside, later. Pure but for
-    looking at symbolic links. Raises IsolationUnavailable."""
+    to a home directory, to `code`, or to what is above one: what is put there is run outside,
+    later. Pure but for looking at symbolic links. Raises IsolationUnavailable."""
     place = working_directory.resolve()
     covered = tuple(path.resolve() for path in hidden)
     for path in covered:
         if place.is_relative_to(path):
             raise IsolationUnavailable(f"{place} is hidden from workers; start from elsewhere")
-    writable = (workspace,) if home.resolve().is_relative_to(place) else (workspace, place)
+    runs_outside = any(
+        one.is_relative_to(place) or place.is_relative_to(one)
+        for one in (path.resolve() for path in code)
+    )
+    is_kept = runs_outside or home.resolve().is_relative_to(place)
+    writable = (workspace,) if is_kept else (workspace, place)
     readable = () if place in writable else (place,)
     return View(writable, readable, tuple(path for path in covered if path.is_dir()), place)
 

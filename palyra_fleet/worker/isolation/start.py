@@ -10,8 +10,8 @@ import contextlib
 import json
 import os
 import platform
-import shutil
 import socket
+import stat
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -24,6 +24,14 @@ from palyra_fleet.worker.isolation.system_calls import UnknownArchitecture, filt
 from palyra_fleet.worker.process_group import Namespace
 
 START_WITHIN_S: Final = 10.0
+BUBBLEWRAP_PLACES: Final = (
+    Path("/usr/bin/bwrap"),
+    Path("/bin/bwrap"),
+    Path("/run/current-system/sw/bin/bwrap"),
+)
+"""Where systems install it. PATH is not asked: it may name a project's own folder, where an earlier
+worker could leave a program that runs outside and isolates nothing, or only the canary."""
+_OTHERS_MAY_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 _SAID_CHARACTERS: Final = 500
 _INSIDE: Final = Path(inside.__file__).resolve()
 
@@ -61,13 +69,23 @@ class Isolated:
 
 
 def find_bubblewrap() -> str:
-    """Where bubblewrap is. Raises IsolationUnavailable."""
-    found = shutil.which("bwrap")
-    if found is None:
-        raise IsolationUnavailable(
-            "bubblewrap (the program bwrap) is not installed; install the package bubblewrap"
-        )
-    return found
+    """Where the system's bubblewrap is: root's, and nobody else's to change. Raises
+    IsolationUnavailable."""
+    for place in BUBBLEWRAP_PLACES:
+        try:
+            found = place.stat()
+        except OSError:
+            continue
+        if found.st_uid != 0 or found.st_mode & _OTHERS_MAY_WRITE:
+            raise IsolationUnavailable(
+                f"{place} is not trusted: it must belong to root, and nobody else may write to it"
+            )
+        return str(place)
+    raise IsolationUnavailable(
+        "bubblewrap (the program bwrap) is not installed in "
+        f"{' or '.join(str(place.parent) for place in BUBBLEWRAP_PLACES)}; "
+        "install the package bubblewrap"
+    )
 
 
 async def start_isolated(

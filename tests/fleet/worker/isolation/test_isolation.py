@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from palyra_fleet.worker.isolation import canary
+from palyra_fleet.worker.isolation import canary, start
 from palyra_fleet.worker.isolation.door import Door
 from palyra_fleet.worker.isolation.namespace import View, namespace_arguments
 from palyra_fleet.worker.isolation.proof import expected_attempts, problems_of, prove_isolation
-from palyra_fleet.worker.isolation.sandbox import make_view
-from palyra_fleet.worker.isolation.start import IsolationUnavailable, Order
+from palyra_fleet.worker.isolation.sandbox import make_view, own_code
+from palyra_fleet.worker.isolation.start import IsolationUnavailable, Order, find_bubblewrap
 from palyra_fleet.worker.isolation.system_calls import UnknownArchitecture, filter_program
 
 ASKED = {
@@ -143,6 +143,21 @@ def test_a_project_is_writable_and_a_home_is_not(tmp_path):
         assert make_view((), Path("/w"), place, home).writable == (Path("/w"),)
 
 
+@pytest.mark.parametrize("code", ["project/.venv/bin", "project", "."])
+def test_code_that_runs_outside_is_not_writable(tmp_path, code):
+    project = tmp_path / "project"
+    project.mkdir()
+    view = make_view((), Path("/w"), project, Path("/h"), (tmp_path / code,))
+    assert (view.writable, view.readable) == ((Path("/w"),), (project,))
+
+
+def test_the_code_that_runs_outside_is_this_package_and_its_interpreters():
+    own = own_code()
+    for loaded in (canary.__file__, json.__file__, pytest.__file__):
+        assert any(Path(loaded).resolve().is_relative_to(one.resolve()) for one in own)
+    assert Path(sys.executable).parent in own
+
+
 def test_a_hidden_working_directory_is_refused(tmp_path):
     with pytest.raises(IsolationUnavailable, match="hidden from workers"):
         make_view((tmp_path,), Path("/w"), tmp_path / "below", Path("/h"))
@@ -238,7 +253,7 @@ async def test_a_socket_of_another_program_that_would_be_reachable_is_found(tmp_
 
 
 async def test_without_bubblewrap_the_text_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(start, "BUBBLEWRAP_PLACES", (tmp_path / "bwrap",))
     with pytest.raises(IsolationUnavailable, match="install the package bubblewrap"):
         await prove_isolation(View((tmp_path,)))
 
@@ -249,9 +264,30 @@ async def test_a_bubblewrap_that_may_not_make_namespaces_is_told(tmp_path, monke
         "#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2\nexit 1\n"
     )
     refusing.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(start, "find_bubblewrap", lambda: str(refusing))
     with pytest.raises(IsolationUnavailable, match="No permissions to create new namespace"):
         await prove_isolation(View((tmp_path,)))
+
+
+@needs_namespaces
+async def test_a_bubblewrap_that_stands_first_on_the_path_is_never_run(tmp_path, monkeypatch):
+    """An earlier worker left it in a project's folder that is on the PATH."""
+    planted, ran = tmp_path / "bwrap", tmp_path / "ran"
+    planted.write_text(f'#!/bin/sh\n: > {ran}\nexec /usr/bin/bwrap "$@"\n')
+    planted.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    await prove_isolation(View((tmp_path,)))
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize("mode", [0o775, 0o757])
+def test_a_bubblewrap_that_others_may_change_is_not_trusted(tmp_path, monkeypatch, mode):
+    loose = tmp_path / "bwrap"
+    loose.touch()
+    loose.chmod(mode)
+    monkeypatch.setattr(start, "BUBBLEWRAP_PLACES", (loose,))
+    with pytest.raises(IsolationUnavailable, match="is not trusted"):
+        find_bubblewrap()
 
 
 # --- the door -----------------------------------------------------------------------------------
