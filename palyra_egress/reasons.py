@@ -84,6 +84,7 @@ class Reason(StrEnum):
     # our own side, or the way there
     RESOLUTION_FAILED = "egress.resolution_failed"
     RESOLUTION_EMPTY = "egress.resolution_empty"
+    RESOLUTION_TIMEOUT = "egress.resolution_timeout"
     UPSTREAM_UNREACHABLE = "egress.upstream_unreachable"
     UPSTREAM_TLS = "egress.upstream_tls"
     UPSTREAM_PROTOCOL = "egress.upstream_protocol"
@@ -223,6 +224,9 @@ REASONS: Final = MappingProxyType(
         ),
         _R.RESOLUTION_FAILED: ReasonRow(_I, 502, "dns_error", "the name did not resolve", _LATER),
         _R.RESOLUTION_EMPTY: ReasonRow(_I, 502, "dns_error", "the name has no address", _LATER),
+        _R.RESOLUTION_TIMEOUT: ReasonRow(
+            _I, 504, "dns_timeout", "the name did not resolve in time", _LATER
+        ),
         _R.UPSTREAM_UNREACHABLE: ReasonRow(
             _I, 502, "destination_unavailable", "the server did not answer", _LATER
         ),

@@ -15,7 +15,7 @@ from palyra_egress.cli.policy_answers import (
     read_named,
 )
 from palyra_egress.destination.hostname import HostRefused
-from palyra_egress.policy.case_lines import judge_line
+from palyra_egress.policy.case_lines import judge_line, read_lines
 from palyra_egress.policy.compile import CompiledPolicy
 from palyra_egress.policy.errors import PolicyFileError
 from palyra_egress.policy.explain import Explanation, explain
@@ -86,10 +86,7 @@ def judge(args: argparse.Namespace) -> int:
         return fail(args.output, error)
     profile = _only_profile(policy) if args.profile is None else args.profile
     now = moment(args)
-    for raw in sys.stdin.buffer:
-        line = raw.decode("utf-8", "surrogateescape")
-        if line.strip():
-            answer = json.dumps(judge_line(policy, line, profile, now))
-            sys.stdout.write(f"{answer}\n")
-            sys.stdout.flush()
+    for line in read_lines(sys.stdin.buffer):
+        sys.stdout.write(f"{json.dumps(judge_line(policy, line, profile, now))}\n")
+        sys.stdout.flush()
     return DONE

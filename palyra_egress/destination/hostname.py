@@ -17,7 +17,12 @@ from typing import Final
 
 import idna
 
-from palyra_egress.destination.address_class import format_ipv6, parse_ipv4, parse_ipv6
+from palyra_egress.destination.address_class import (
+    format_ipv6,
+    parse_address,
+    parse_ipv4,
+    parse_ipv6,
+)
 from palyra_egress.reasons import Reason
 from palyra_egress.request import CanonicalHost
 
@@ -176,3 +181,17 @@ def parse_authority(text: str, default_port: int | None) -> tuple[CanonicalHost,
     if default_port is None:
         raise HostRefused(Reason.PORT_MISSING, "the port must be written")
     return host, default_port
+
+
+def sni_problem(sni: str | None, host: CanonicalHost) -> Reason | None:
+    """Whether a ClientHello with this SNI opens the tunnel to `host`. An address is never named in
+    one (RFC 6066 section 3), so where the host is an address there must be none."""
+    if parse_address(host) is not None:
+        return None if sni is None else Reason.AUTHORITY_MISMATCH
+    if sni is None:
+        return Reason.SNI_MISSING
+    try:
+        named = canonical_host(sni)
+    except HostRefused:
+        return Reason.AUTHORITY_MISMATCH
+    return None if named == host else Reason.AUTHORITY_MISMATCH

@@ -62,7 +62,9 @@ class SystemResolver:
                     self._threads,
                     lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM),
                 )
-        except (OSError, TimeoutError, UnicodeError) as error:
+        except TimeoutError as error:
+            raise ResolutionRefused(Reason.RESOLUTION_TIMEOUT) from error
+        except (OSError, UnicodeError) as error:
             raise ResolutionRefused(Reason.RESOLUTION_FAILED) from error
         addresses = tuple(dict.fromkeys(str(answer[4][0]) for answer in answers))
         if not addresses:
@@ -109,7 +111,7 @@ def read_hosts_file(path: Path) -> dict[str, tuple[str, ...]]:
                 f"{path}:{number}:1: {words[0]!r} is not an IP address; expected ADDRESS NAME …"
             ) from error
         if len(words) == 1:
-            raise HostsFileError(f"{path}:{number}: no name; expected ADDRESS NAME …")
+            raise HostsFileError(f"{path}:{number}:1: no name; expected ADDRESS NAME …")
         for name in words[1:]:
             key = name.lower().removesuffix(".")
             table[key] = (*table.get(key, ()), address)

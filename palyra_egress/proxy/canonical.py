@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from palyra_egress.destination.hostname import HostRefused, canonical_host, parse_authority
-from palyra_egress.destination.resolver import literal_address
+from palyra_egress.destination.hostname import HostRefused, parse_authority
 from palyra_egress.proxy.request_head import RequestHead
 from palyra_egress.reasons import Reason
 from palyra_egress.request import CanonicalHost, EgressRequest, Requester, RequestKind, Scheme
@@ -113,19 +112,6 @@ def egress_request(kind: RequestKind, target: Target, requester: Requester) -> E
         query=target.query,
         requester=requester,
     )
-
-
-def sni_problem(sni: str | None, request: EgressRequest) -> Reason | None:
-    """Whether the ClientHello names the host the tunnel was opened for (RFC 6066 section 3)."""
-    if literal_address(request.host) is not None:
-        return None if sni is None else Reason.AUTHORITY_MISMATCH
-    if sni is None:
-        return Reason.SNI_MISSING
-    try:
-        named = canonical_host(sni)
-    except HostRefused:
-        return Reason.AUTHORITY_MISMATCH
-    return None if named == request.host else Reason.AUTHORITY_MISMATCH
 
 
 def nominated(connection_values: Sequence[str]) -> frozenset[str]:

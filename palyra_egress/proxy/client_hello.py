@@ -10,7 +10,7 @@ the tunnel is passed on it could hide the true server, and GREASE cannot be told
 from dataclasses import dataclass
 from typing import Final
 
-from palyra_egress.proxy.canonical import sni_problem
+from palyra_egress.destination.hostname import sni_problem
 from palyra_egress.reasons import Reason
 from palyra_egress.request import EgressRequest
 from palyra_egress.verdict import Carriage, TlsMode
@@ -130,5 +130,5 @@ def hello_problem(message: bytes, request: EgressRequest, carriage: Carriage) ->
             name = hello.names[0].decode("ascii")
         except UnicodeDecodeError:
             return Reason.AUTHORITY_MISMATCH
-    reason = sni_problem(name, request)
+    reason = sni_problem(name, request.host)
     return None if reason is Reason.SNI_MISSING and carriage.missing_sni else reason

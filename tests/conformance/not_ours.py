@@ -8,7 +8,6 @@ from typing import Final
 
 SOCKETS: Final = "needs real sockets: the enforcement core's socket suite"
 FLEET: Final = "about the fleet's ledger and attestation: the fleet's own suites"
-PEER: Final = "the peer's own input grammar, which we do not have"
 
 KINDS: Final = {
     "raw_request": SOCKETS,
@@ -41,7 +40,6 @@ KINDS: Final = {
     "credential_injection": SOCKETS,
     "credential_swap": SOCKETS,
     "rule_engine_output": "rules are data; there is no rule program whose output could be read",
-    "domain_entry_parse": PEER + ": a scheme in front of a host; we suggest the host and `schemes`",
 }
 
 CASES: Final = {
@@ -77,7 +75,4 @@ CASES: Final = {
     "dv-con-021": SOCKETS,
     "dv-con-022": SOCKETS,
     "dv-con-025": SOCKETS,
-    # answers about resolver faults
-    "dv-dns-008": "the resolver adapter's suite: no answer arrives here",
-    "dv-dns-010": "the resolver adapter's suite: no answer arrives here",
 }

@@ -14,10 +14,12 @@ from palyra_egress.destination.address_class import classify, parse_ipv4, parse_
 from palyra_egress.destination.hostname import HostRefused, canonical_host, parse_authority
 from palyra_egress.destination.hostpattern import PatternRefused, parse_pattern
 from palyra_egress.policy.case_lines import judge_case
+from palyra_egress.policy.importers.translate import Source, import_policy
 from palyra_egress.policy.load import load_policy
 from palyra_egress.policy.paths import read_path
 from palyra_egress.policy.policy_lint import lint
-from palyra_egress.reasons import Reason
+from palyra_egress.policy.schema import PENALISED_WORDS
+from palyra_egress.reasons import REASONS, Reason
 from palyra_egress.verdict import Verdict
 from tests.conformance.cases import ALL, OURS, RUNNERS, Case, allows, is_refused, runs, wanted
 from tests.conformance.not_ours import CASES, KINDS
@@ -132,6 +134,19 @@ def _pattern_validate(case: Case) -> None:
         with pytest.raises(PatternRefused) as refused:
             parse_pattern(pattern)
         assert refused.value.suggestion == case["note"].partition("suggest ")[2]
+
+
+@runs("domain_entry_parse")
+def _domain_entry_parse(case: Case) -> None:
+    """What is the peer's own grammar, the importer of the peer's policies reads."""
+    expected = case["expected"]
+    found = import_policy(Source.AWF, case["input"]["entry"].encode(), "theirs")
+    (imported,) = load_policy(found.text.encode(), "imported").spec.rules
+    domain, protocol = expected["domain"], expected["protocol"]
+    wanted = ["http", "https"] if protocol == "both" else [protocol]
+    assert sorted({scheme for scheme, _ in imported.endpoints}) == wanted
+    (host,) = imported.hosts  # a plain name has everything below it there
+    assert host.text == (domain if domain.startswith("*.") else f".{domain}")
 
 
 @runs("host_match")
@@ -278,9 +293,20 @@ def _inner_host_mismatch(case: Case) -> None:
     assert answer["reason"] == "egress.authority_mismatch"
 
 
+def _status_of_a_fault(reason: Reason) -> dict[str, object]:
+    return {"status": REASONS[reason].http_status, "violation": reason.short in PENALISED_WORDS}
+
+
 @runs("dns_resolution")
 def _dns_resolution(case: Case) -> None:
+    """Which fault has which reason is shown by the resolver's own tests, `test_resolver`."""
     given = case["input"]
+    if "rcode" in given:
+        assert _status_of_a_fault(Reason.RESOLUTION_FAILED) == case["expected"]
+        return
+    if "timeout" in given:
+        assert _status_of_a_fault(Reason.RESOLUTION_TIMEOUT) == case["expected"]
+        return
     name = given.get("name", "a.test")
     if "answers" not in given:
         policy = load([rule(["a.test"])])

@@ -9,9 +9,11 @@ from palyra_egress.destination.hostname import (
     canonical_host,
     is_canonical_host,
     parse_authority,
+    sni_problem,
     split_host_port,
 )
 from palyra_egress.reasons import Reason
+from palyra_egress.request import CanonicalHost
 
 ACCEPTED = [
     ("api.example.com", "api.example.com"),
@@ -198,3 +200,26 @@ def test_an_authority_that_is_accepted_reads_the_same_when_written_canonically(t
     written = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     assert parse_authority(written, None) == (host, port)
     assert is_canonical_host(host)
+
+
+SNIS = [
+    ("a.example", "a.example", None),
+    ("a.example", "A.EXAMPLE.", None),
+    ("a.example", None, Reason.SNI_MISSING),
+    ("a.example", "", Reason.AUTHORITY_MISMATCH),
+    ("a.example", "b.example", Reason.AUTHORITY_MISMATCH),
+    ("a.example", "a.example:443", Reason.AUTHORITY_MISMATCH),
+    ("a.example", "127.1", Reason.AUTHORITY_MISMATCH),
+    ("192.0.2.1", None, None),  # RFC 6066: a literal is never sent
+    ("192.0.2.1", "192.0.2.1", Reason.AUTHORITY_MISMATCH),
+    ("192.0.2.1", "a.example", Reason.AUTHORITY_MISMATCH),
+    ("2001:db8::1", None, None),
+    ("2001:db8::1", "2001:db8::1", Reason.AUTHORITY_MISMATCH),
+]
+
+
+@pytest.mark.parametrize(("host", "sni", "expected"), SNIS)
+def test_the_client_hello_names_the_tunnels_host(
+    host: str, sni: str | None, expected: Reason | None
+) -> None:
+    assert sni_problem(sni, CanonicalHost(host)) is expected

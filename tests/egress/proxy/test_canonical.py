@@ -8,15 +8,13 @@ from palyra_egress.proxy.canonical import (
     Target,
     TargetRefused,
     connect_target,
-    egress_request,
     nominated,
     plain_target,
-    sni_problem,
     tunnelled_target,
 )
 from palyra_egress.proxy.request_head import RequestHead
 from palyra_egress.reasons import Reason
-from palyra_egress.request import CanonicalHost, Requester, RequestKind
+from palyra_egress.request import CanonicalHost, Requester
 
 R = Reason
 HOST = CanonicalHost("a.example")
@@ -163,26 +161,6 @@ HOST_HEADERS = [
 def test_the_host_header_leaves_the_default_port_out(scheme, host, port, expected):
     target = Target("GET", scheme, CanonicalHost(host), port, "/", "")
     assert target.host_header == expected
-
-
-SNIS = [
-    ("a.example", "a.example", None),
-    ("a.example", "A.EXAMPLE.", None),
-    ("a.example", None, R.SNI_MISSING),
-    ("a.example", "", R.AUTHORITY_MISMATCH),
-    ("a.example", "b.example", R.AUTHORITY_MISMATCH),
-    ("a.example", "a.example:443", R.AUTHORITY_MISMATCH),
-    ("a.example", "127.1", R.AUTHORITY_MISMATCH),
-    ("192.0.2.1", None, None),  # RFC 6066: a literal is never sent
-    ("192.0.2.1", "192.0.2.1", R.AUTHORITY_MISMATCH),
-    ("192.0.2.1", "a.example", R.AUTHORITY_MISMATCH),
-]
-
-
-@pytest.mark.parametrize(("host", "sni", "expected"), SNIS)
-def test_the_client_hello_names_the_tunnels_host(host, sni, expected):
-    target = Target("CONNECT", "https", CanonicalHost(host), 443, "", "")
-    assert sni_problem(sni, egress_request(RequestKind.CONNECT, target, WHO)) is expected
 
 
 def test_a_connection_header_names_what_ends_here():
