@@ -140,7 +140,7 @@ def _pattern_validate(case: Case) -> None:
 def _domain_entry_parse(case: Case) -> None:
     """What is the peer's own grammar, the importer of the peer's policies reads."""
     expected = case["expected"]
-    found = import_policy(Source.AWF, case["input"]["entry"].encode(), "theirs")
+    found = import_policy(Source.AWF, case["input"]["entry"].encode(), "theirs", None)
     (imported,) = load_policy(found.text.encode(), "imported").spec.rules
     domain, protocol = expected["domain"], expected["protocol"]
     wanted = ["http", "https"] if protocol == "both" else [protocol]
