@@ -24,8 +24,9 @@ from palyra_fleet.nodes.gate import Gate
 from palyra_fleet.nodes.node_rpc import NodeListener, NodeRpcServiceImpl
 from palyra_fleet.nodes.server_certificate import CertificateSource, ServerCertificate
 from palyra_fleet.nodes.service import NodeService
-from palyra_fleet.nodes.tls_front import Arrivals, FrontLimits, TlsFront
-from palyra_fleet.nodes.tls_self_test import SelfTestAuthority, Yes, tls_self_test
+from palyra_fleet.nodes.tls_front import Arrivals, TlsFront
+from palyra_fleet.nodes.tls_port import FrontLimits
+from palyra_fleet.nodes.tls_self_test import GrpcDialect, SelfTestAuthority, Yes, tls_self_test
 from palyra_fleet.tasks import spawn
 from palyra_fleet.wire.grpc_runtime import grpc
 from palyra_fleet.wire.protobuf import node_pb2_grpc
@@ -104,7 +105,7 @@ async def self_test() -> None:
         ("127.0.0.1", 0),
     )
     async with serving as (_, port):
-        await tls_self_test(port, authority)
+        await tls_self_test(port, authority, GrpcDialect())
 
 
 def server_options(listener: NodeListener) -> list[tuple[str, int]]:

@@ -1,4 +1,4 @@
-"""The certificate our node listeners present: made in memory, renewed while they run.
+"""The certificate our TLS listeners present: made in memory, renewed while they run.
 
 A TLS context is made once for each certificate and set of roots, and used by every handshake until
 there is another. It speaks TLS 1.3 only and gives no tickets, so no session is ever resumed and
@@ -42,8 +42,9 @@ class CertificateSource(Protocol):
 class ServerCertificate:
     """What is presented now. Of the event loop's thread."""
 
-    def __init__(self, source: CertificateSource) -> None:
+    def __init__(self, source: CertificateSource, alpn: str = "h2") -> None:
         self._source = source
+        self._alpn = alpn
         self._present = source.server_identity()
         self._contexts: dict[bool, _Made] = {}
 
@@ -56,9 +57,7 @@ class ServerCertificate:
         before, self._present = self._present, self._source.server_identity()
         if before is self._present:
             return False
-        _log.info(
-            "the node listeners have a new certificate until %d", self._present.expires_at_unix_ms
-        )
+        _log.info("a listener has a new certificate until %d", self._present.expires_at_unix_ms)
         return True
 
     async def keep_fresh(self) -> None:
@@ -74,7 +73,7 @@ class ServerCertificate:
         roots = self._source.authority.trust_bundle_pem if with_clients else ""
         made = self._contexts.get(with_clients)
         if made is None or made.identity is not present or made.roots_pem != roots:
-            made = _Made(present, roots, make_context(present, roots or None))
+            made = _Made(present, roots, make_context(present, roots or None, self._alpn))
             self._contexts[with_clients] = made
         return made.context
 
@@ -88,13 +87,15 @@ class _Made:
     context: ssl.SSLContext
 
 
-def make_context(identity: ServerIdentity, client_roots_pem: str | None) -> ssl.SSLContext:
-    """TLS 1.3, no tickets, ALPN h2; with roots, a client certificate under them is required."""
+def make_context(
+    identity: ServerIdentity, client_roots_pem: str | None, alpn: str = "h2"
+) -> ssl.SSLContext:
+    """TLS 1.3, no tickets, one protocol; with roots, a client certificate under them is required."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.num_tickets = 0
     context.options |= ssl.OP_NO_TICKET
-    context.set_alpn_protocols(["h2"])
+    context.set_alpn_protocols([alpn])
     descriptor = os.memfd_create("palyra-server-certificate")
     try:
         os.write(descriptor, (identity.certificate_pem + identity.private_key_pem).encode())

@@ -1,7 +1,8 @@
 """A test at every start: does TLS here refuse what it must, and accept what it should?
 
 A listener is made for it the way the real ones are, with a throwaway authority, on a free loopback
-port, with one method that says yes. Real handshakes then try it: a good certificate must get
+port, with one method that says yes, in the dialect of that listener (gRPC, or HTTP/1.1). Real
+handshakes then try it: a good certificate must get
 through; none, another authority's, an expired one, one not valid yet, TLS 1.2, and a resumed
 session must not. What a library silently stopped to check would be seen here, before any node is
 served. What TLS does not look at (profile of the leaf, revocation) is the gate's and has tests.
@@ -13,7 +14,7 @@ import ssl
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -62,7 +63,7 @@ class SelfTestAuthority:
         end = self._now + _HOUR_MS
         return ServerIdentity(_pem(certificate), _key_pem(key), "self-test", end, end)
 
-    def device(self, from_unix_ms: int) -> "_Client":
+    def device(self, from_unix_ms: int) -> "SelfTestClient":
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = profiles.device_certificate(
             self._signer,
@@ -73,11 +74,13 @@ class SelfTestAuthority:
             from_unix_ms,
             _HOUR_MS,
         )
-        return _Client(_pem(certificate), _key_pem(key))
+        return SelfTestClient(_pem(certificate), _key_pem(key))
 
 
 @dataclass(frozen=True, slots=True)
-class _Client:
+class SelfTestClient:
+    """A certificate and its key, PEM."""
+
     certificate_pem: str
     private_key_pem: str = field(repr=False)
 
@@ -88,24 +91,37 @@ class _Handshake:
     resumed: bool
 
 
-async def tls_self_test(port: int, ours: SelfTestAuthority) -> None:
-    """Try a listener on loopback that trusts `ours` and answers `Yes`. Raises TlsUnsound with what
-    went wrong."""
+class Dialect(Protocol):
+    """How one asks a listener whether it takes us."""
+
+    alpn: str
+    greeting: bytes
+    """What makes the listener say something, once TLS is done."""
+
+    async def ask(
+        self, port: int, server: SelfTestAuthority, client: SelfTestClient | None
+    ) -> str | None:
+        """`yes` from a listener that takes us; None from one that refused the handshake."""
+
+
+async def tls_self_test(port: int, ours: SelfTestAuthority, dialect: Dialect) -> None:
+    """Try a listener on loopback that trusts `ours` and says yes. Raises TlsUnsound with what went
+    wrong."""
     now = now_unix_ms()
     foreign = SelfTestAuthority(now)
     good = ours.device(now)
-    bad: dict[str, _Client | None] = {
+    bad: dict[str, SelfTestClient | None] = {
         "a client without a certificate": None,
         "a client with another authority's certificate": foreign.device(now),
         "a client whose certificate has expired": ours.device(now - 2 * _HOUR_MS),
         "a client whose certificate is not valid yet": ours.device(now + 2 * _HOUR_MS),
     }
-    if await _ask(port, ours, good) != "yes":
+    if await dialect.ask(port, ours, good) != "yes":
         raise TlsUnsound("a client with a good certificate was refused")
     for what, client in bad.items():
-        if await _ask(port, ours, client) is not None:
+        if await dialect.ask(port, ours, client) is not None:
             raise TlsUnsound(f"{what} got through")
-    await asyncio.to_thread(_raw_attempts, port, ours, good)
+    await asyncio.to_thread(_raw_attempts, port, ours, good, dialect)
 
 
 class Yes(grpc.GenericRpcHandler):
@@ -124,7 +140,39 @@ class Yes(grpc.GenericRpcHandler):
         return grpc.unary_unary_rpc_method_handler(answer)
 
 
-async def _ask(port: int, server: SelfTestAuthority, client: _Client | None) -> str | None:
+class GrpcDialect:
+    """The node listener's."""
+
+    alpn = "h2"
+    greeting = _HTTP2_BEGIN
+
+    async def ask(
+        self, port: int, server: SelfTestAuthority, client: SelfTestClient | None
+    ) -> str | None:
+        return await _ask(port, server, client)
+
+
+class HttpDialect:
+    """That of the API for other machines."""
+
+    alpn = "http/1.1"
+    greeting = b"GET / HTTP/1.1\r\nHost: " + _SERVER_NAME.encode() + b"\r\n\r\n"
+
+    async def ask(
+        self, port: int, server: SelfTestAuthority, client: SelfTestClient | None
+    ) -> str | None:
+        return await asyncio.to_thread(self._ask, port, server, client)
+
+    def _ask(
+        self, port: int, server: SelfTestAuthority, client: SelfTestClient | None
+    ) -> str | None:
+        with tempfile.TemporaryDirectory() as scratch:
+            context = _client_context(Path(scratch), server, client, self)
+            found = _handshake(port, context, None, self)
+        return None if found is None else "yes"
+
+
+async def _ask(port: int, server: SelfTestAuthority, client: SelfTestClient | None) -> str | None:
     """The answer, or None if there is none."""
     credentials = grpc.ssl_channel_credentials(
         server.trust_bundle_pem.encode(),
@@ -143,35 +191,40 @@ async def _ask(port: int, server: SelfTestAuthority, client: _Client | None) -> 
     return answer.decode()
 
 
-def _raw_attempts(port: int, server: SelfTestAuthority, client: _Client) -> None:
+def _raw_attempts(
+    port: int, server: SelfTestAuthority, client: SelfTestClient, dialect: Dialect
+) -> None:
     """TLS 1.2 and resumption, which a gRPC client cannot be told to try."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        context = _client_context(folder, server, client)
+        context = _client_context(folder, server, client, dialect)
         context.maximum_version = ssl.TLSVersion.TLSv1_2
-        if _handshake(port, context, None) is not None:
+        if _handshake(port, context, None, dialect) is not None:
             raise TlsUnsound("a client with TLS 1.2 got through")
-        context = _client_context(folder, server, client)
-        first = _handshake(port, context, None)
+        context = _client_context(folder, server, client, dialect)
+        first = _handshake(port, context, None, dialect)
         if first is None:
             raise TlsUnsound("a client with TLS 1.3 was refused")
-        again = _handshake(port, context, first.session)
+        again = _handshake(port, context, first.session, dialect)
         if again is None or again.resumed:
             raise TlsUnsound("a session was resumed, so its certificate was not checked again")
 
 
-def _client_context(folder: Path, server: SelfTestAuthority, client: _Client) -> ssl.SSLContext:
+def _client_context(
+    folder: Path, server: SelfTestAuthority, client: SelfTestClient | None, dialect: Dialect
+) -> ssl.SSLContext:
     context = ssl.create_default_context(cadata=server.trust_bundle_pem)
-    file = folder / "client.pem"
-    file.touch(mode=0o600)
-    file.write_text(client.certificate_pem + client.private_key_pem)
-    context.load_cert_chain(file)
-    context.set_alpn_protocols(["h2"])
+    if client is not None:
+        file = folder / "client.pem"
+        file.touch(mode=0o600)
+        file.write_text(client.certificate_pem + client.private_key_pem)
+        context.load_cert_chain(file)
+    context.set_alpn_protocols([dialect.alpn])
     return context
 
 
 def _handshake(
-    port: int, context: ssl.SSLContext, session: ssl.SSLSession | None
+    port: int, context: ssl.SSLContext, session: ssl.SSLSession | None, dialect: Dialect
 ) -> _Handshake | None:
     """What it came to, once the server has spoken; None if it refused."""
     try:
@@ -179,7 +232,7 @@ def _handshake(
             wrapped = context.wrap_socket(plain, server_hostname=_SERVER_NAME, session=session)
             with wrapped:
                 # in TLS 1.3 a server refuses after the client has finished: read to hear of it
-                wrapped.sendall(_HTTP2_BEGIN)
+                wrapped.sendall(dialect.greeting)
                 if not wrapped.recv(1):
                     return None
                 return _Handshake(wrapped.session, bool(wrapped.session_reused))

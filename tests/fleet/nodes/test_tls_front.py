@@ -15,7 +15,8 @@ from palyra_fleet.nodes.errors import TlsUnsound
 from palyra_fleet.nodes.listeners import self_test
 from palyra_fleet.nodes.peer import Peer
 from palyra_fleet.nodes.server_certificate import ServerCertificate
-from palyra_fleet.nodes.tls_front import Arrivals, FrontLimits
+from palyra_fleet.nodes.tls_front import Arrivals
+from palyra_fleet.nodes.tls_port import FrontLimits
 from palyra_fleet.wire.grpc_runtime import grpc
 from palyra_fleet.wire.protobuf import node_pb2, node_pb2_grpc
 from tests.fakes.identity_world import QUIET
