@@ -90,7 +90,7 @@ class _Made:
 def make_context(
     identity: ServerIdentity, client_roots_pem: str | None, alpn: str = "h2"
 ) -> ssl.SSLContext:
-    """TLS 1.3, no tickets, one protocol; with roots, a client certificate under them is required."""
+    """TLS 1.3, no tickets, one protocol; with roots, a certificate under them is required."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.num_tickets = 0
