@@ -23,7 +23,7 @@ from palyra_egress.proxy.settings import ProxySettings
 from palyra_fleet.serve import (
     FleetServer,
     load_or_create_operator_token,
-    token_sha256,
+    open_principals,
     write_admin_url,
 )
 from palyra_fleet.service import FleetService
@@ -76,7 +76,7 @@ async def embedded(
     """Run everything until the block ends."""
     installation.create()
     home = installation.home
-    token = load_or_create_operator_token(home.token_file)
+    principals = open_principals(home.directory, load_or_create_operator_token(home.token_file))
     fleet = await FleetService.start(
         FleetSettings.trusting(home.fleet_state, settings.trusted_capabilities)
     )
@@ -86,7 +86,7 @@ async def embedded(
             home.socket_path,
             settings.admin_host,
             settings.admin_port,
-            token_sha256(token),
+            principals,
         ) as server:
             await _enrol_own_keys(installation, fleet)
             write_admin_url(home.admin_url_file, server.admin_url)

@@ -24,6 +24,7 @@ from palyra_fleet.ledger.decision import (
 )
 from palyra_fleet.ledger.manager import WorkerFleetManager
 from palyra_fleet.order_desk import OrderDesk
+from palyra_fleet.origin import nobodys_doing, with_origin
 from palyra_fleet.refusals import FleetReason, FleetRefusal, Refusal
 from palyra_fleet.settings import FleetSettings
 from palyra_fleet.store.protocol import (
@@ -134,7 +135,8 @@ class FleetCore:
                 if self._closed:
                     raise FleetRefusal(FleetReason.CLOSED, "the fleet is shutting down")
                 now_unix_ms = self._now()
-                await self._settle(self._manager.reap(now_unix_ms))
+                with nobodys_doing():
+                    await self._settle(self._manager.reap(now_unix_ms))
                 return await act(now_unix_ms)
         except FleetRefusal as refusal:
             return refusal
@@ -145,6 +147,7 @@ class FleetCore:
         """Make a decision durable, apply it, tell whom it concerns. Raises a refusal."""
         if isinstance(outcome, Refusal):
             raise FleetRefusal.of(outcome)
+        outcome = with_origin(outcome)
         if outcome.durable:
             try:
                 await self._store.commit(outcome)

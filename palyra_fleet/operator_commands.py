@@ -91,6 +91,14 @@ class OperatorCommands(FleetCore):
 
         await self._locked(act)
 
+    async def record_event(self, reason: EventReason, actor: str, detail: Detail) -> None:
+        """Durable in the event log when this returns. For changes that the ledger does not hold."""
+
+        async def act(now: int) -> None:
+            await self._settle(Decision(now, events=(LedgerEvent(reason, actor, detail=detail),)))
+
+        await self._locked(act)
+
     async def create_grant(self, actor: str, request: wire.GrantRequest) -> wire.GrantView:
         async def act(now: int) -> wire.GrantView:
             grant = WorkerApprovalGrant(

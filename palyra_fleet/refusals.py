@@ -58,6 +58,8 @@ class FleetReason(StrEnum):
     EVIDENCE_REORDERED = "violation.seq_reordered"
     EVIDENCE_GAP = "violation.seq_gap"
     EVIDENCE_CHAIN = "violation.chain_broken"
+    PRINCIPAL_UNKNOWN = "principal.unknown"
+    PRINCIPAL_REFUSED = "principal.refused"
     STORE_UNAVAILABLE = "fleet.store_unavailable"
     STATE_UNUSABLE = "fleet.state_unusable"
     CHAIN_BROKEN = "fleet.event_chain_broken"
@@ -119,6 +121,8 @@ _TABLE: dict[FleetReason, tuple[str, int]] = {
     FleetReason.EVIDENCE_REORDERED: ("The evidence's number was used before", 409),
     FleetReason.EVIDENCE_GAP: ("Evidence before this one is missing", 409),
     FleetReason.EVIDENCE_CHAIN: ("The evidence does not follow the one before", 409),
+    FleetReason.PRINCIPAL_UNKNOWN: ("No such principal", 404),
+    FleetReason.PRINCIPAL_REFUSED: ("The principals cannot be changed like this", 409),
     FleetReason.STORE_UNAVAILABLE: ("The store cannot make the decision durable", 503),
     FleetReason.STATE_UNUSABLE: ("The stored state is missing or damaged", 503),
     FleetReason.CHAIN_BROKEN: ("The event log does not verify", 500),

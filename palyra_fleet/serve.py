@@ -2,7 +2,8 @@
 
 `FleetServer.start` opens the Unix socket (0600, in a directory only its owner may enter) for
 workers and proxies and the loopback listener for operators, and closes both in order. The operator
-token is a 0600 file made at the first start; only its SHA-256 goes into the server. Nothing here
+token is a 0600 file made at the first start; other principals stand in a file beside it, and only
+digests of tokens go into the server. Nothing here
 listens on an address other machines can reach.
 """
 
@@ -22,11 +23,11 @@ from typing import Final
 from aiohttp import web
 
 from palyra_fleet.api.application import ApiSettings, make_application
-from palyra_fleet.api.callers import token_sha256
 from palyra_fleet.api.protocol import MAX_ADMIN_CONNECTIONS, FleetConnection
 from palyra_fleet.api.routes import Listener
 from palyra_fleet.clock import now_unix_ms
 from palyra_fleet.nodes.operations import NodeOperations
+from palyra_fleet.principals.book import PrincipalBook, PrincipalFileError, token_sha256
 from palyra_fleet.service import FleetService
 
 MAX_SOCKET_PATH_BYTES: Final = 107
@@ -38,7 +39,7 @@ __all__ = [
     "FleetServer",
     "ServeError",
     "load_or_create_operator_token",
-    "token_sha256",
+    "open_principals",
     "write_admin_url",
 ]
 
@@ -62,7 +63,7 @@ class FleetServer:
         socket_path: Path,
         admin_host: str,
         admin_port: int,
-        operator_token_sha256: str,
+        principals: PrincipalBook,
         *,
         nodes: NodeOperations | None = None,
         clock: Callable[[], int] = now_unix_ms,
@@ -74,7 +75,7 @@ class FleetServer:
         `admin_port` 0 takes a free port. Raises ServeError.
         """
         settings = ApiSettings(
-            operator_token_sha256=operator_token_sha256,
+            principals=principals,
             admin_hosts=_LOOPBACK_NAMES | {admin_host.lower()},
             body_within_ms=body_within_ms,
             view_write_within_ms=view_write_within_ms,
@@ -115,6 +116,15 @@ def load_or_create_operator_token(path: Path) -> str:
         file.flush()
         os.fsync(file.fileno())
     return token
+
+
+def open_principals(directory: Path, operator_token: str) -> PrincipalBook:
+    """The principals of the installation in `directory`, and the holder of its token file. Raises
+    ServeError if their file is not usable."""
+    try:
+        return PrincipalBook.open(directory / "principals.json", token_sha256(operator_token))
+    except PrincipalFileError as error:
+        raise ServeError(str(error)) from error
 
 
 def write_admin_url(path: Path, admin_url: str) -> None:

@@ -18,6 +18,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler as AiohttpHandler
 from aiohttp.typedefs import Middleware
 from pydantic import BaseModel
+from ulid import ULID
 
 from palyra_fleet.api.call import MAX_BODY_BYTES, Call, parse_body, read_body, read_query
 from palyra_fleet.api.callers import NOBODY, Identity, ProofGate, SignedRequest, TokenGate, Who
@@ -37,21 +38,28 @@ from palyra_fleet.clock import now_unix_ms
 from palyra_fleet.identity.refusals import NodeReason, NodeRefused, refuse
 from palyra_fleet.nodes.capability_refusals import CapabilityRefused
 from palyra_fleet.nodes.operations import NodeOperations
+from palyra_fleet.origin import ORIGIN, Origin
+from palyra_fleet.principals.book import PrincipalBook
+from palyra_fleet.principals.desk import PrincipalDesk
+from palyra_fleet.principals.roles import permits
 from palyra_fleet.refusals import FleetRefusal
 from palyra_fleet.service import FleetService
 from palyra_fleet.store.protocol import StoreFailed
+from palyra_fleet.wire.principal_models import Role
 from palyra_fleet.wire.request_proof import HEADER as PROOF_HEADER
 
 _log = logging.getLogger(__name__)
 
 MAX_LONG_CALLS_PER_CALLER: Final = 4
+REQUEST_ID: Final = web.RequestKey("palyra-request-id", str)
+REQUEST_ID_HEADER: Final = "Palyra-Request-Id"
 
 
 @dataclass(frozen=True, slots=True)
 class ApiSettings:
     """Bounds of the HTTP layer. `admin_hosts` are the names the admin listener answers to."""
 
-    operator_token_sha256: str = field(repr=False)
+    principals: PrincipalBook
     admin_hosts: frozenset[str] = frozenset({"localhost", "127.0.0.1", "::1"})
     body_within_ms: int = 10_000
     view_write_within_ms: int = 5_000
@@ -67,6 +75,7 @@ class _Gatekeeper:
     tokens: TokenGate
     proofs: ProofGate
     nodes: NodeOperations | None
+    principals: PrincipalDesk
     long_calls: dict[Identity, set[asyncio.Task[Any]]] = field(default_factory=dict)
 
     def serve(self, row: Row) -> AiohttpHandler:
@@ -76,6 +85,7 @@ class _Gatekeeper:
             call = Call(
                 service=self.service,
                 operations=self.nodes,
+                principals=self.principals,
                 identity=identity,
                 request=request,
                 query=query,
@@ -98,6 +108,9 @@ class _Gatekeeper:
                 operator = self.tokens.operator(
                     _only(request, "Authorization"), request.remote or "", self.clock()
                 )
+                if isinstance(row.allowed, Role) and not permits(operator.roles, row.allowed):
+                    raise ApiRefusal(ApiReason.ROLE_REFUSED, f"it takes the role {row.allowed}")
+                ORIGIN.set(Origin(request.remote or "", request[REQUEST_ID]))
                 return operator, await self._body(row, request)
             case Who.WORKER | Who.PROXY | Who.KEY_IN_BODY:
                 return await self._admit_by_proof(row, request)
@@ -151,11 +164,12 @@ def make_application(
         service,
         settings,
         clock,
-        TokenGate(settings.operator_token_sha256),
+        TokenGate(settings.principals),
         ProofGate(service.caller_by_key),
         nodes,
+        PrincipalDesk(settings.principals, service.record_event, clock),
     )
-    middlewares: list[Middleware] = [_answer_with_problems]
+    middlewares: list[Middleware] = [_number_requests, _answer_with_problems]
     if listener is Listener.ADMIN:
         middlewares.append(_check_host(settings.admin_hosts))
     application = web.Application(middlewares=middlewares, client_max_size=MAX_BODY_BYTES)
@@ -166,6 +180,13 @@ def make_application(
     application.on_shutdown.append(keeper.end_long_calls)
     refuse_strays(application, rows)
     return application
+
+
+@web.middleware
+async def _number_requests(request: web.Request, handler: AiohttpHandler) -> web.StreamResponse:
+    """Each request has an id, which its answer carries, and the events it causes."""
+    request[REQUEST_ID] = str(ULID())
+    return await handler(request)
 
 
 @web.middleware
@@ -224,8 +245,8 @@ def _only(request: web.Request, header: str) -> str | None:
 
 
 async def _add_security_headers(request: web.Request, response: web.StreamResponse) -> None:
-    del request
     response.headers.update(SECURITY_HEADERS)
+    response.headers[REQUEST_ID_HEADER] = request[REQUEST_ID]
 
 
 def _log_fault(request: web.Request, error: Exception) -> None:

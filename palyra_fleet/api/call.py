@@ -16,6 +16,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from palyra_fleet.api.callers import Identity
 from palyra_fleet.api.problems import ApiReason, ApiRefusal, places_that_are_wrong
 from palyra_fleet.nodes.operations import NodeOperations
+from palyra_fleet.principals.desk import PrincipalDesk
 from palyra_fleet.service import FleetService
 from palyra_fleet.wire.models import Ulid
 
@@ -31,6 +32,7 @@ class Call:
 
     service: FleetService
     operations: NodeOperations | None
+    principals: PrincipalDesk
     identity: Identity
     request: web.Request
     query: Mapping[str, str]

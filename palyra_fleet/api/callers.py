@@ -1,4 +1,4 @@
-"""Who calls: an operator by bearer token, a worker or proxy by a proof over the very request.
+"""Who calls: a principal by bearer token, a worker or proxy by a proof over the very request.
 
 Both give an `Identity` or raise ApiRefusal with one answer for every way to be wrong, so that a
 refusal tells nothing about which tokens or keys exist. A right token always passes, also while its
@@ -17,6 +17,8 @@ from enum import StrEnum
 from typing import Final
 
 from palyra_fleet.api.problems import ApiReason, ApiRefusal, Headers
+from palyra_fleet.principals.book import PrincipalBook
+from palyra_fleet.principals.roles import Roles
 from palyra_fleet.service import Caller
 from palyra_fleet.wire.request_proof import (
     MAX_REMEMBERED_PER_KEY,
@@ -31,7 +33,6 @@ from palyra_fleet.wire.request_proof import (
 ATTEMPTS_PER_WINDOW: Final = 10
 ATTEMPT_WINDOW_MS: Final = 60_000
 MAX_ADDRESSES: Final = 1024
-OPERATOR: Final = "operator"
 
 
 class Who(StrEnum):
@@ -56,10 +57,11 @@ _MOST_PER_KEY: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A caller that was believed. `id` is a worker id, a proxy's name, or `operator`."""
+    """A caller that was believed. `id` is a worker id, a proxy's name, or a principal's."""
 
     who: Who
     id: str
+    roles: Roles = frozenset()
 
 
 NOBODY: Final = Identity(Who.ANYBODY, "nobody")
@@ -72,11 +74,6 @@ class SignedRequest:
     method: str
     target: str
     body: bytes
-
-
-def token_sha256(token: str) -> str:
-    """How an operator's token is kept: lower-case hex SHA-256. Takes any header's text."""
-    return hashlib.sha256(token.encode(errors="surrogateescape")).hexdigest()
 
 
 @dataclass(slots=True)
@@ -98,17 +95,16 @@ class FailedAttempts:
 
 @dataclass(slots=True)
 class TokenGate:
-    """Believes the one operator token whose SHA-256 it was given."""
+    """Believes the tokens of the principals that the book knows."""
 
-    operator_token_sha256: str = field(repr=False)
+    book: PrincipalBook
     _failed: FailedAttempts = field(default_factory=FailedAttempts)
 
     def operator(self, authorization: str | None, address: str, now_unix_ms: int) -> Identity:
         scheme, _, token = (authorization or "").partition(" ")
-        given = token_sha256(token.strip())
-        right = hmac.compare_digest(given, self.operator_token_sha256)
-        if right and scheme.lower() == "bearer":
-            return Identity(Who.OPERATOR, OPERATOR)
+        principal = self.book.by_token(token.strip(), now_unix_ms)
+        if principal is not None and scheme.lower() == "bearer":
+            return Identity(Who.OPERATOR, principal.name, principal.roles)
         if self._failed.note(address, now_unix_ms):
             challenge = Headers({"WWW-Authenticate": 'Bearer realm="palyra-fleet"'})
             raise ApiRefusal(ApiReason.TOKEN_REFUSED, headers=challenge)

@@ -28,6 +28,7 @@ class ApiReason(StrEnum):
     HOST_REFUSED = "api.host_refused"
     TOKEN_REFUSED = "api.token_refused"  # noqa: S105 (a reason code)
     TOO_MANY_ATTEMPTS = "api.too_many_attempts"
+    ROLE_REFUSED = "api.role_refused"
     PROOF_REFUSED = "api.proof_refused"
     CALLER_NOT_ALLOWED = "api.caller_not_allowed"
     TOO_MANY_CALLS = "api.too_many_calls"
@@ -55,6 +56,7 @@ _TABLE: Final[Mapping[ApiReason, tuple[str, int]]] = {
     ApiReason.HOST_REFUSED: ("The Host header does not name this listener", 421),
     ApiReason.TOKEN_REFUSED: ("A valid operator token is needed", 401),
     ApiReason.TOO_MANY_ATTEMPTS: ("Too many wrong tokens", 429),
+    ApiReason.ROLE_REFUSED: ("This principal's roles do not permit this", 403),
     ApiReason.PROOF_REFUSED: ("A valid proof of a known key is needed", 401),
     ApiReason.CALLER_NOT_ALLOWED: ("This caller may not do this", 403),
     ApiReason.TOO_MANY_CALLS: ("This caller has too many calls waiting", 429),

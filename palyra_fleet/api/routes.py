@@ -1,9 +1,9 @@
 """THE table of routes: method, path, who may call it, what handles it, what it takes.
 
 Nothing is reachable without a row here, and the listener a row is served on follows from who may
-call it: operators on the admin listener, workers and proxies on the Unix socket, health on both.
-`refuse_strays` is asked at every start. Ids in paths are ULIDs by the pattern, so that a path is
-either exactly a known resource or not found.
+call it: principals on the admin listener, workers and proxies on the Unix socket, health on both.
+A row of principals names the role it takes. `refuse_strays` is asked at every start. Ids in paths
+are ULIDs by the pattern, so that a path is either exactly a known resource or not found.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,14 @@ from typing import Final
 from aiohttp import web
 from pydantic import BaseModel
 
-from palyra_fleet.api import health_calls, node_calls, operator_calls, proxy_calls, worker_calls
+from palyra_fleet.api import (
+    health_calls,
+    node_calls,
+    operator_calls,
+    principal_calls,
+    proxy_calls,
+    worker_calls,
+)
 from palyra_fleet.api.callers import Who
 from palyra_fleet.api.operator_calls import Handler
 from palyra_fleet.api.operator_calls import worker_change as _change
@@ -22,6 +29,7 @@ from palyra_fleet.wire import models as wire
 from palyra_fleet.wire import node_models as node_wire
 from palyra_fleet.wire.dsse import DsseEnvelope
 from palyra_fleet.wire.ids import ULID_PATTERN
+from palyra_fleet.wire.principal_models import CreatePrincipal, Role
 
 
 class Listener(StrEnum):
@@ -33,15 +41,21 @@ class Listener(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One route. `body` is the model its body must fit, None when it takes no body."""
+    """One route. `who` is a kind of caller, or the role that a principal must hold; `body` is the
+    model its body must fit, None when it takes no body."""
 
     method: str
     path: str
-    who: Who
+    allowed: Who | Role
     handler: Handler
     body: type[BaseModel] | None = None
     query: tuple[str, ...] = ()
     streams: bool = False
+
+    @property
+    def who(self) -> Who:
+        """The kind of caller."""
+        return Who.OPERATOR if isinstance(self.allowed, Role) else self.allowed
 
     @property
     def listeners(self) -> frozenset[Listener]:
@@ -56,6 +70,7 @@ _LISTENERS: Final = {
     Who.OPERATOR: frozenset({Listener.ADMIN}),
 }
 
+_NAME_PATTERN: Final = "[a-z0-9][a-z0-9._-]{0,63}"
 _LEASE: Final = f"/v1/leases/{{lease_id:{ULID_PATTERN}}}"
 _OWN_LEASE: Final = f"/v1/worker/leases/{{lease_id:{ULID_PATTERN}}}"
 _WORKER: Final = f"/v1/workers/{{worker_id:{ULID_PATTERN}}}"
@@ -64,10 +79,13 @@ _NODE: Final = f"/v1/nodes/{{device_id:{ULID_PATTERN}}}"
 _DEVICE: Final = f"/v1/devices/{{device_id:{ULID_PATTERN}}}"
 _PAIRING: Final = f"/v1/pairing/requests/{{approval_id:{ULID_PATTERN}}}"
 _ASKED: Final = f"/v1/capability-requests/{{request_id:{ULID_PATTERN}}}"
+_PRINCIPAL: Final = f"/v1/principals/{{name:{_NAME_PATTERN}}}"
 _PAGE: Final = ("after_seq", "limit")
 
 _W, _P, _O, _N = worker_calls, proxy_calls, operator_calls, node_calls
-_KEY, _WORK, _PROXY, _OP = Who.KEY_IN_BODY, Who.WORKER, Who.PROXY, Who.OPERATOR
+_PR: Final = principal_calls
+_KEY, _WORK, _PROXY = Who.KEY_IN_BODY, Who.WORKER, Who.PROXY
+_LOOK, _STOP, _LET_IN, _TRUST = Role.VIEWER, Role.OPERATOR, Role.APPROVER, Role.ADMIN
 _REASON: Final = wire.ReasonRequest
 
 ROUTES: Final = (
@@ -87,41 +105,47 @@ ROUTES: Final = (
     Row("GET", "/v1/proxy/view", _PROXY, _P.view, streams=True),
     Row("POST", "/v1/proxy/violations", _PROXY, _P.accept_violation, DsseEnvelope),
     Row("GET", "/v1/proxy/chain", _PROXY, _P.evidence_chain),
-    # operators
-    Row("GET", "/v1/grants", _OP, _O.list_grants),
-    Row("POST", "/v1/grants", _OP, _O.create_grant, wire.GrantRequest),
-    Row("POST", f"{_GRANT}:withdraw", _OP, _O.withdraw_grant, _REASON),
-    Row("GET", "/v1/workers", _OP, _O.list_workers),
-    Row("GET", _WORKER, _OP, _O.show_worker),
-    Row("POST", f"{_WORKER}:quarantine", _OP, _change(lambda fleet: fleet.quarantine), _REASON),
-    Row("POST", f"{_WORKER}:release", _OP, _change(lambda fleet: fleet.release), _REASON),
-    Row("POST", f"{_WORKER}:reverify", _OP, _change(lambda fleet: fleet.reverify), _REASON),
-    Row("POST", f"{_WORKER}:cordon", _OP, _change(lambda fleet: fleet.cordon), _REASON),
-    Row("POST", f"{_WORKER}:uncordon", _OP, _change(lambda fleet: fleet.uncordon), _REASON),
-    Row("POST", f"{_WORKER}:ban", _OP, _change(lambda fleet: fleet.ban), _REASON),
-    Row("POST", f"{_WORKER}:evict", _OP, _change(lambda fleet: fleet.evict), _REASON),
-    Row("POST", f"{_WORKER}:drain", _OP, _O.drain, wire.DrainRequest),
-    Row("GET", "/v1/leases", _OP, _O.list_leases, query=("limit",)),
-    Row("POST", f"{_LEASE}:revoke", _OP, _O.revoke_lease, _REASON),
-    Row("GET", "/v1/violations", _OP, _O.list_violations, query=("worker_id", "limit")),
-    Row("GET", "/v1/events", _OP, _O.list_events, query=_PAGE),
-    Row("POST", "/v1/events:verify", _OP, _O.verify_events),
-    Row("POST", "/v1/launchers", _OP, _O.enrol_launcher, wire.EnrolKeyRequest),
-    Row("POST", "/v1/proxies", _OP, _O.enrol_proxy, wire.EnrolKeyRequest),
-    Row("POST", "/v1/reference-values", _OP, _O.add_reference_values, wire.ReferenceValues),
-    # operators, about nodes
-    Row("POST", "/v1/pairing/codes", _OP, _N.mint_code, node_wire.PairingCodeRequest),
-    Row("GET", "/v1/pairing/requests", _OP, _N.list_pairing_requests, query=("limit",)),
-    Row("POST", f"{_PAIRING}:approve", _OP, _N.approve_device, node_wire.ApproveDevice),
-    Row("POST", f"{_PAIRING}:reject", _OP, _N.reject_device, _REASON),
-    Row("POST", f"{_DEVICE}:revoke", _OP, _N.revoke_device, _REASON),
-    Row("POST", f"{_DEVICE}:remove", _OP, _N.remove_device, _REASON),
-    Row("GET", "/v1/nodes", _OP, _N.list_nodes, query=("limit",)),
-    Row("GET", _NODE, _OP, _N.show_node),
-    Row("POST", f"{_NODE}:invoke", _OP, _N.invoke, node_wire.InvokeRequest),
-    Row("GET", "/v1/capability-requests", _OP, _N.list_capability_requests, query=("limit",)),
-    Row("POST", f"{_ASKED}:approve", _OP, _N.approve_capability, _REASON),
-    Row("POST", f"{_ASKED}:reject", _OP, _N.reject_capability, _REASON),
+    # principals
+    Row("GET", "/v1/grants", _LOOK, _O.list_grants),
+    Row("POST", "/v1/grants", _LET_IN, _O.create_grant, wire.GrantRequest),
+    Row("POST", f"{_GRANT}:withdraw", _LET_IN, _O.withdraw_grant, _REASON),
+    Row("GET", "/v1/workers", _LOOK, _O.list_workers),
+    Row("GET", _WORKER, _LOOK, _O.show_worker),
+    Row("POST", f"{_WORKER}:quarantine", _STOP, _change(lambda fleet: fleet.quarantine), _REASON),
+    Row("POST", f"{_WORKER}:release", _LET_IN, _change(lambda fleet: fleet.release), _REASON),
+    Row("POST", f"{_WORKER}:reverify", _LET_IN, _change(lambda fleet: fleet.reverify), _REASON),
+    Row("POST", f"{_WORKER}:cordon", _STOP, _change(lambda fleet: fleet.cordon), _REASON),
+    Row("POST", f"{_WORKER}:uncordon", _STOP, _change(lambda fleet: fleet.uncordon), _REASON),
+    Row("POST", f"{_WORKER}:ban", _TRUST, _change(lambda fleet: fleet.ban), _REASON),
+    Row("POST", f"{_WORKER}:evict", _TRUST, _change(lambda fleet: fleet.evict), _REASON),
+    Row("POST", f"{_WORKER}:drain", _STOP, _O.drain, wire.DrainRequest),
+    Row("GET", "/v1/leases", _LOOK, _O.list_leases, query=("limit",)),
+    Row("POST", f"{_LEASE}:revoke", _STOP, _O.revoke_lease, _REASON),
+    Row("GET", "/v1/violations", _LOOK, _O.list_violations, query=("worker_id", "limit")),
+    Row("GET", "/v1/events", _LOOK, _O.list_events, query=_PAGE),
+    Row("POST", "/v1/events:verify", _LOOK, _O.verify_events),
+    Row("POST", "/v1/launchers", _TRUST, _O.enrol_launcher, wire.EnrolKeyRequest),
+    Row("POST", "/v1/proxies", _TRUST, _O.enrol_proxy, wire.EnrolKeyRequest),
+    Row("POST", "/v1/reference-values", _TRUST, _O.add_reference_values, wire.ReferenceValues),
+    # principals, about themselves and each other
+    Row("GET", "/v1/whoami", _LOOK, _PR.who_am_i),
+    Row("GET", "/v1/principals", _TRUST, _PR.list_principals),
+    Row("POST", "/v1/principals", _TRUST, _PR.create, CreatePrincipal),
+    Row("POST", f"{_PRINCIPAL}:revoke", _TRUST, _PR.revoke, _REASON),
+    Row("POST", f"{_PRINCIPAL}:rotate", _TRUST, _PR.rotate, _REASON),
+    # principals, about nodes
+    Row("POST", "/v1/pairing/codes", _STOP, _N.mint_code, node_wire.PairingCodeRequest),
+    Row("GET", "/v1/pairing/requests", _LOOK, _N.list_pairing_requests, query=("limit",)),
+    Row("POST", f"{_PAIRING}:approve", _LET_IN, _N.approve_device, node_wire.ApproveDevice),
+    Row("POST", f"{_PAIRING}:reject", _LET_IN, _N.reject_device, _REASON),
+    Row("POST", f"{_DEVICE}:revoke", _STOP, _N.revoke_device, _REASON),
+    Row("POST", f"{_DEVICE}:remove", _TRUST, _N.remove_device, _REASON),
+    Row("GET", "/v1/nodes", _LOOK, _N.list_nodes, query=("limit",)),
+    Row("GET", _NODE, _LOOK, _N.show_node),
+    Row("POST", f"{_NODE}:invoke", _STOP, _N.invoke, node_wire.InvokeRequest),
+    Row("GET", "/v1/capability-requests", _LOOK, _N.list_capability_requests, query=("limit",)),
+    Row("POST", f"{_ASKED}:approve", _LET_IN, _N.approve_capability, _REASON),
+    Row("POST", f"{_ASKED}:reject", _LET_IN, _N.reject_capability, _REASON),
 )
 
 
@@ -134,7 +158,11 @@ def rows_of(listener: Listener, table: Iterable[Row] = ROUTES) -> tuple[Row, ...
 
 
 def refuse_strays(application: web.Application, rows: Iterable[Row]) -> None:
-    """Raise RouteTableError unless the application serves exactly these rows, each once."""
+    """Raise RouteTableError unless the application serves exactly these rows, each once, and every
+    row of principals names a role."""
+    rows = tuple(rows)
+    if roleless := [row.path for row in rows if row.allowed is Who.OPERATOR]:
+        raise RouteTableError(f"routes of principals without a role: {roleless}")
     expected = sorted((row.method, _shape(row.path)) for row in rows)
     served = sorted(
         (route.method, route.resource.canonical if route.resource is not None else "?")
@@ -147,4 +175,4 @@ def refuse_strays(application: web.Application, rows: Iterable[Row]) -> None:
 
 def _shape(path: str) -> str:
     """The path as aiohttp names it: variable parts without their pattern."""
-    return path.replace(f":{ULID_PATTERN}}}", "}")
+    return path.replace(f":{ULID_PATTERN}}}", "}").replace(f":{_NAME_PATTERN}}}", "}")

@@ -21,7 +21,7 @@ from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.serve import (
     FleetServer,
     load_or_create_operator_token,
-    token_sha256,
+    open_principals,
     write_admin_url,
 )
 from palyra_fleet.service import FleetService
@@ -76,7 +76,7 @@ def make_launcher_key(arguments: Namespace) -> int:
 
 async def _serve(arguments: Namespace) -> None:
     home = Home.of()
-    token = load_or_create_operator_token(home.token_file)
+    principals = open_principals(home.directory, load_or_create_operator_token(home.token_file))
     host, port = arguments.admin
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -99,9 +99,7 @@ async def _serve(arguments: Namespace) -> None:
                 command = importlib.import_module("palyra_fleet.cli.serve_nodes")
                 nodes = await serving.enter_async_context(command.served_nodes(arguments))
             server = await serving.enter_async_context(
-                FleetServer.start(
-                    service, arguments.socket, host, port, token_sha256(token), nodes=nodes
-                )
+                FleetServer.start(service, arguments.socket, host, port, principals, nodes=nodes)
             )
             write_admin_url(home.admin_url_file, server.admin_url)
             say(f"workers and proxies: {server.socket_path}")

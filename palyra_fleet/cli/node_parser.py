@@ -5,20 +5,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
+from palyra_fleet.cli import argument_types as types
 from palyra_fleet.cli import node_commands, node_state_commands
 from palyra_fleet.cli.operator_commands import Command
 from palyra_fleet.cli.place import Home
-from palyra_fleet.wire.models import ShortText, Ulid
 from palyra_fleet.wire.node_models import CapabilityName
 
 type _Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
 type _MakeVerb = Callable[[_Verbs, str, str, Command], argparse.ArgumentParser]
 
-_ULID: Final = TypeAdapter(Ulid)
-_CAPABILITY: Final = TypeAdapter(CapabilityName)
-_REASON: Final = TypeAdapter(ShortText)
+_capability: Final = types.matching(TypeAdapter(CapabilityName), "such as echo or system.health")
 
 
 def add_node_operations(verbs: _Verbs, make: _MakeVerb) -> None:
@@ -56,7 +54,7 @@ def add_node_operations(verbs: _Verbs, make: _MakeVerb) -> None:
         _why(verb)
     invoke = make(verbs, "invoke", "ask a node to do something", node_commands.invoke)
     _on(invoke, "device_id")
-    invoke.add_argument("capability", type=_checked(_CAPABILITY, "such as echo or system.health"))
+    invoke.add_argument("capability", type=_capability)
     invoke.add_argument("--input", default="null", metavar="JSON")
     for name, text in (
         ("allow", "agree to what a node was asked to do"),
@@ -81,18 +79,8 @@ def add_node_state(verbs: _Verbs) -> None:
 
 
 def _on(verb: argparse.ArgumentParser, name: str) -> None:
-    verb.add_argument(name, type=_checked(_ULID, "an id (26 characters)"))
+    verb.add_argument(name, type=types.ulid)
 
 
 def _why(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--reason", type=_checked(_REASON, "1 to 500 characters"), required=True)
-
-
-def _checked(adapter: TypeAdapter[str], expected: str) -> Callable[[str], str]:
-    def check(text: str) -> str:
-        try:
-            return adapter.validate_python(text)
-        except ValidationError:
-            raise argparse.ArgumentTypeError(f"expected {expected}") from None
-
-    return check
+    verb.add_argument("--reason", type=types.reason, required=True)

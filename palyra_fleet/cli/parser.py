@@ -5,23 +5,20 @@ A parsed command carries `run`: a function of the arguments that returns the exi
 
 import argparse
 import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from pydantic import TypeAdapter, ValidationError
-
+from palyra_fleet.cli import argument_types as types
 from palyra_fleet.cli import local_commands, operator_commands
 from palyra_fleet.cli.node_agent_parser import add_node_agent
 from palyra_fleet.cli.node_parser import add_node_operations, add_node_state
 from palyra_fleet.cli.place import Home
+from palyra_fleet.cli.principal_parser import add_principals
 from palyra_fleet.client import WorkerAction
-from palyra_fleet.wire.models import Base64Key, DigestSha256, Name, Principal, ShortText, Ulid
 
 DEFAULT_ADMIN: Final = "127.0.0.1:7741"
 DEFAULT_ENROLMENT: Final = "127.0.0.1:7742"
 DEFAULT_NODE: Final = "127.0.0.1:7743"
-_MAX_SECONDS: Final = 7 * 24 * 3600
 
 _Verbs = argparse._SubParsersAction  # what add_subparsers returns; it has no public name
 
@@ -42,6 +39,9 @@ def make_parser() -> argparse.ArgumentParser:
     add_node_operations(node, _operator_verb)
     add_node_agent(node)
     add_node_state(_noun(nouns, "node-state", "the file with codes, requests and nodes"))
+    add_principals(
+        _noun(nouns, "principal", "who operates the fleet, in which roles"), _operator_verb
+    )
     return parser
 
 
@@ -74,7 +74,10 @@ def _serve(nouns: "_Verbs[argparse.ArgumentParser]") -> None:
     verb.add_argument("--state-dir", type=Path, default=home.fleet_state)
     verb.add_argument("--socket", type=Path, default=home.socket_path)
     verb.add_argument(
-        "--admin", type=_host_and_port, default=_host_and_port(DEFAULT_ADMIN), metavar="HOST:PORT"
+        "--admin",
+        type=types.host_and_port,
+        default=types.host_and_port(DEFAULT_ADMIN),
+        metavar="HOST:PORT",
     )
     verb.add_argument(
         "--least-binding",
@@ -85,7 +88,7 @@ def _serve(nouns: "_Verbs[argparse.ArgumentParser]") -> None:
     )
     verb.add_argument(
         "--trust-capability",
-        type=_name,
+        type=types.name,
         action="append",
         default=[],
         metavar="NAME",
@@ -100,15 +103,15 @@ def _serve_nodes(verb: argparse.ArgumentParser) -> None:
     nodes.add_argument("--nodes", action="store_true", help="serve nodes as well")
     nodes.add_argument(
         "--enrolment",
-        type=_host_and_port,
-        default=_host_and_port(DEFAULT_ENROLMENT),
+        type=types.host_and_port,
+        default=types.host_and_port(DEFAULT_ENROLMENT),
         metavar="ADDRESS:PORT",
         help="for who has a pairing code",
     )
     nodes.add_argument(
         "--node",
-        type=_host_and_port,
-        default=_host_and_port(DEFAULT_NODE),
+        type=types.host_and_port,
+        default=types.host_and_port(DEFAULT_NODE),
         metavar="ADDRESS:PORT",
         help="for who has a certificate of the fleet",
     )
@@ -131,19 +134,19 @@ def _serve_nodes(verb: argparse.ArgumentParser) -> None:
 def _worker(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
     _operator_verb(verbs, "list", "every worker", operator_commands.list_workers)
     show = _operator_verb(verbs, "show", "one worker", operator_commands.show_worker)
-    show.add_argument("worker_id", type=_ulid)
+    show.add_argument("worker_id", type=types.ulid)
     for action in WorkerAction:
         verb = _operator_verb(
             verbs, action.value, f"{action.value} a worker", operator_commands.change_worker
         )
-        verb.add_argument("worker_id", type=_ulid)
-        verb.add_argument("--reason", type=_reason, required=True)
+        verb.add_argument("worker_id", type=types.ulid)
+        verb.add_argument("--reason", type=types.reason, required=True)
     drain = _operator_verb(
         verbs, "drain", "let a worker finish, give it nothing new", operator_commands.drain_worker
     )
-    drain.add_argument("worker_id", type=_ulid)
-    drain.add_argument("--reason", type=_reason, required=True)
-    drain.add_argument("--within-s", type=_seconds, default=900)
+    drain.add_argument("worker_id", type=types.ulid)
+    drain.add_argument("--reason", type=types.reason, required=True)
+    drain.add_argument("--within-s", type=types.seconds, default=900)
     _worker_run(verbs)
 
 
@@ -152,14 +155,14 @@ def _worker_run(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
     verb.add_argument("--socket", type=Path, default=Home.of().socket_path)
     verb.add_argument("--proxy", required=True, metavar="HOST:PORT")
     verb.add_argument("--launcher-key", type=Path, required=True)
-    verb.add_argument("--run-id", type=_principal, required=True)
-    verb.add_argument("--worker-id", type=_ulid, help="default: a new one for this run")
-    verb.add_argument("--identity", type=_principal, help="what the launcher vouches for")
-    verb.add_argument("--capability", type=_name, action="append", default=[])
+    verb.add_argument("--run-id", type=types.principal, required=True)
+    verb.add_argument("--worker-id", type=types.ulid, help="default: a new one for this run")
+    verb.add_argument("--identity", type=types.principal, help="what the launcher vouches for")
+    verb.add_argument("--capability", type=types.name, action="append", default=[])
     verb.add_argument("--ca-bundle", type=Path, required=True, help="system roots plus our CA")
     verb.add_argument("--ca", type=Path, required=True, help="our CA alone")
     verb.add_argument(
-        "--ttl-s", type=_seconds, default=300, help="the lease's length; it is renewed in time"
+        "--ttl-s", type=types.seconds, default=300, help="the lease's length; it is renewed in time"
     )
     verb.add_argument(
         "--isolate",
@@ -180,39 +183,39 @@ def _worker_run(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
 
 def _grant(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
     create = _operator_verb(verbs, "create", "approve one run", operator_commands.create_grant)
-    create.add_argument("run_id", type=_principal)
-    create.add_argument("--tool", type=_name, required=True)
-    create.add_argument("--principal", type=_principal, required=True)
-    create.add_argument("--profile", type=_name, required=True, help="the egress profile")
+    create.add_argument("run_id", type=types.principal)
+    create.add_argument("--tool", type=types.name, required=True)
+    create.add_argument("--principal", type=types.principal, required=True)
+    create.add_argument("--profile", type=types.name, required=True, help="the egress profile")
     create.add_argument(
         "--ttl-s",
-        type=_seconds,
+        type=types.seconds,
         default=900,
         help="how long the approval holds; the run, however often renewed, ends with it",
     )
     _operator_verb(verbs, "list", "every grant", operator_commands.list_grants)
     withdraw = _operator_verb(verbs, "withdraw", "take back", operator_commands.withdraw_grant)
-    withdraw.add_argument("grant_id", type=_ulid)
-    withdraw.add_argument("--reason", type=_reason, required=True)
+    withdraw.add_argument("grant_id", type=types.ulid)
+    withdraw.add_argument("--reason", type=types.reason, required=True)
 
 
 def _lease(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
     found = _operator_verb(verbs, "list", "leases that run now", operator_commands.list_leases)
-    found.add_argument("--limit", type=_rows, default=100)
+    found.add_argument("--limit", type=types.rows, default=100)
     revoke = _operator_verb(verbs, "revoke", "end a lease now", operator_commands.revoke_lease)
-    revoke.add_argument("lease_id", type=_ulid)
-    revoke.add_argument("--reason", type=_reason, required=True)
+    revoke.add_argument("lease_id", type=types.ulid)
+    revoke.add_argument("--reason", type=types.reason, required=True)
 
 
 def _violation(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
     found = _operator_verb(verbs, "list", "evidence", operator_commands.list_violations)
-    found.add_argument("--worker", type=_ulid)
-    found.add_argument("--limit", type=_rows, default=100)
+    found.add_argument("--worker", type=types.ulid)
+    found.add_argument("--limit", type=types.rows, default=100)
 
 
 def _event(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
     tail = _operator_verb(verbs, "tail", "the last events", operator_commands.tail_events)
-    tail.add_argument("--lines", type=_rows, default=20)
+    tail.add_argument("--lines", type=types.rows, default=20)
     tail.add_argument("--after-seq", type=int, default=0)
     tail.add_argument("--follow", action="store_true")
     _operator_verb(verbs, "verify", "check the hash chain", operator_commands.verify_events)
@@ -226,8 +229,10 @@ def _enrolment(nouns: "_Verbs[argparse.ArgumentParser]") -> None:
         (launcher, operator_commands.enrol_launcher),
     ):
         enrol = _operator_verb(verbs, "enrol", "make a key known", command)
-        enrol.add_argument("name", type=_name)
-        enrol.add_argument("public_key", type=_public_key, help="base64 of the raw Ed25519 key")
+        enrol.add_argument("name", type=types.name)
+        enrol.add_argument(
+            "public_key", type=types.public_key, help="base64 of the raw Ed25519 key"
+        )
     key = launcher.add_parser("key", help="make a launcher's key file; prints the public key")
     key.add_argument("file", type=Path)
     key.set_defaults(run=local_commands.make_launcher_key)
@@ -238,42 +243,5 @@ def _enrolment(nouns: "_Verbs[argparse.ArgumentParser]") -> None:
         operator_commands.add_reference,
     )
     for field in ("image", "build", "artifact"):
-        add.add_argument(f"--{field}", type=_digest, action="append", default=[])
+        add.add_argument(f"--{field}", type=types.digest, action="append", default=[])
     add.add_argument("--measure", metavar="PROGRAM", help="measure this program here and now")
-
-
-def _matching(adapter: TypeAdapter[str], expected: str) -> Callable[[str], str]:
-
-    def check(text: str) -> str:
-        try:
-            return adapter.validate_python(text)
-        except ValidationError:
-            raise argparse.ArgumentTypeError(f"expected {expected}") from None
-
-    return check
-
-
-def _between(least: int, most: int) -> Callable[[str], int]:
-    def check(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and least <= int(text[:12]) <= most):
-            raise argparse.ArgumentTypeError(f"expected a number from {least} to {most}")
-        return int(text)
-
-    return check
-
-
-def _host_and_port(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not host or not (port.isascii() and port.isdigit() and int(port[:6]) < 2**16):
-        raise argparse.ArgumentTypeError("expected HOST:PORT")
-    return host.strip("[]"), int(port)
-
-
-_ulid = _matching(TypeAdapter(Ulid), "an id (26 characters)")
-_name = _matching(TypeAdapter(Name), "a lower-case name")
-_principal = _matching(TypeAdapter(Principal), "letters, digits and ._@:-")
-_digest = _matching(TypeAdapter(DigestSha256), "64 lower-case hex digits")
-_public_key = _matching(TypeAdapter(Base64Key), "base64 of 32 bytes")
-_reason = _matching(TypeAdapter(ShortText), "1 to 500 characters")
-_seconds = _between(1, _MAX_SECONDS)
-_rows = _between(1, 1000)

@@ -47,6 +47,9 @@ class EventReason(StrEnum):
     LAUNCHER_ENROLLED = "fleet.launcher_enrolled"
     PROXY_ENROLLED = "fleet.proxy_enrolled"
     REFERENCES_ADDED = "fleet.reference_values_added"
+    PRINCIPAL_CREATED = "fleet.principal_created"
+    PRINCIPAL_REVOKED = "fleet.principal_revoked"
+    PRINCIPAL_ROTATED = "fleet.principal_token_replaced"
     STARTED_FLEET = "fleet.started"
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from ulid import ULID
 
 from palyra_fleet.clock import now_unix_ms
+from palyra_fleet.ledger.decision import Detail, EventReason
 from palyra_fleet.refusals import FleetReason, FleetRefusal
 from palyra_fleet.service import Caller, FleetService
 from palyra_fleet.wire import models as wire
@@ -278,6 +279,10 @@ class FakeFleetService(FleetService):
     async def add_reference_values(self, actor: str, values: wire.ReferenceValues) -> None:
         self._enter("add_reference_values")
         self.reference = values
+
+    async def record_event(self, reason: EventReason, actor: str, detail: Detail) -> None:
+        self._enter("record_event")
+        self._note(actor, reason, None, str(detail.get("why", "")))
 
     async def create_grant(self, actor: str, request: wire.GrantRequest) -> wire.GrantView:
         self._enter("create_grant")

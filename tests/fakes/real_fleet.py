@@ -11,7 +11,8 @@ from ulid import ULID
 
 from palyra_fleet.client import OperatorClient, ProxyClient
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
-from palyra_fleet.serve import FleetServer, load_or_create_operator_token, token_sha256
+from palyra_fleet.principals.book import PrincipalBook
+from palyra_fleet.serve import FleetServer, load_or_create_operator_token, open_principals
 from palyra_fleet.service import FleetService
 from palyra_fleet.settings import FleetSettings
 from palyra_fleet.wire.keys import SigningKey
@@ -33,6 +34,7 @@ class RealFleet:
     proxy: ReceiptProxy
     home: Path
     time: Timekeeper
+    principals: PrincipalBook
 
     def session(self, worker_id: str | None = None) -> SessionSettings:
         made = worker_id or str(ULID())
@@ -74,12 +76,13 @@ async def real_fleet(
     with tempfile.TemporaryDirectory(prefix="fleet-") as directory:
         home = Path(directory)
         token = load_or_create_operator_token(home / "operator.token")
+        principals = open_principals(home, token)
         settings = FleetSettings(home / "state", policy or WorkerFleetPolicy())
         service = await FleetService.start(settings, kept.wall_unix_ms)
         try:
             async with (
                 FleetServer.start(
-                    service, home / "run" / "fleet.sock", "127.0.0.1", 0, token_sha256(token)
+                    service, home / "run" / "fleet.sock", "127.0.0.1", 0, principals
                 ) as server,
                 OperatorClient(server.admin_url, token) as operator,
                 receipt_proxy(proxy_key, kept.wall_unix_ms) as proxy,
@@ -87,7 +90,16 @@ async def real_fleet(
                 await operator.enrol_launcher(enrolment("launcher-1", launcher_key))
                 await operator.enrol_proxy(enrolment("proxy-1", proxy_key))
                 yield RealFleet(
-                    service, server, operator, token, launcher_key, proxy_key, proxy, home, kept
+                    service,
+                    server,
+                    operator,
+                    token,
+                    launcher_key,
+                    proxy_key,
+                    proxy,
+                    home,
+                    kept,
+                    principals,
                 )
         finally:
             await service.close()

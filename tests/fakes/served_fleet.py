@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from palyra_fleet.client import OperatorClient, ProxyClient, WorkerClient
-from palyra_fleet.serve import FleetServer, token_sha256
+from palyra_fleet.principals.book import Principal, PrincipalBook, token_sha256
+from palyra_fleet.serve import FleetServer
 from palyra_fleet.wire.keys import SigningKey
+from palyra_fleet.wire.principal_models import Role
 from tests.fakes.fleet_service import FakeFleetService
 
 TOKEN = "operator-token-of-the-tests-0123456789abcdef"
+TOKENS = {role: f"token-of-a-{role}-of-the-tests-0123456789abcdef" for role in Role}
+"""The tokens of principals that hold one role each and are named for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +56,15 @@ async def served_fleet(
     worker = service.add_worker(worker_key.public_key)
     service.proxies["proxy-1"] = proxy_key.public_key
     with tempfile.TemporaryDirectory(prefix="fleet-") as directory:
+        principals = PrincipalBook.open(Path(directory) / "principals.json", token_sha256(TOKEN))
+        for role, token in TOKENS.items():
+            principals.create(Principal(f"{role}-1", frozenset({role}), token_sha256(token)))
         async with FleetServer.start(
             service,
             Path(directory) / "run" / "fleet.sock",
             "127.0.0.1",
             0,
-            token_sha256(TOKEN),
+            principals,
             body_within_ms=body_within_ms,
             view_write_within_ms=view_write_within_ms,
         ) as server:

@@ -11,7 +11,7 @@ import pytest
 from palyra_egress.proxy.fleet_link import FleetLink
 from palyra_fleet.client.errors import FleetProblem
 from palyra_fleet.client.proxy import ProxyClient
-from palyra_fleet.serve import FleetServer, token_sha256
+from palyra_fleet.serve import FleetServer, open_principals
 from palyra_fleet.service import FleetService
 from palyra_fleet.settings import FleetSettings
 from palyra_fleet.wire.keys import SigningKey
@@ -34,8 +34,8 @@ async def fleet_for(harness: Harness, state: Path) -> AsyncIterator[FleetLink]:
     try:
         with tempfile.TemporaryDirectory(prefix="link-") as directory:
             socket_path = Path(directory) / "run" / "fleet.sock"
-            token = token_sha256("t" * 43)
-            async with FleetServer.start(service, socket_path, "127.0.0.1", 0, token):
+            principals = open_principals(Path(directory), "t" * 43)
+            async with FleetServer.start(service, socket_path, "127.0.0.1", 0, principals):
                 client = ProxyClient(socket_path, key)
                 try:
                     yield FleetLink(harness.core, client)

@@ -1,5 +1,7 @@
 """The gates by themselves: windows, memory bounds, and one answer for every way to be wrong."""
 
+from pathlib import Path
+
 import pytest
 
 from palyra_fleet.api import callers
@@ -13,14 +15,18 @@ from palyra_fleet.api.callers import (
     SignedRequest,
     TokenGate,
     Who,
-    token_sha256,
 )
 from palyra_fleet.api.problems import ApiReason, ApiRefusal
+from palyra_fleet.principals.book import PrincipalBook, token_sha256
 from palyra_fleet.service import Caller
 from palyra_fleet.wire.keys import SigningKey, thumbprint_sha256
 from palyra_fleet.wire.request_proof import parse_proof, prove
 
 TOKEN = "the-token"
+
+
+def gate_for(token: str) -> TokenGate:
+    return TokenGate(PrincipalBook.open(Path("principals.json"), token_sha256(token)))
 
 
 def refusal_of(gate: TokenGate, authorization: str | None, now: int = 0) -> ApiRefusal:
@@ -48,7 +54,7 @@ def refusal_of(gate: TokenGate, authorization: str | None, now: int = 0) -> ApiR
     ],
 )
 def test_every_wrong_token_gets_the_same_answer(authorization: str | None) -> None:
-    refusal = refusal_of(TokenGate(token_sha256(TOKEN)), authorization)
+    refusal = refusal_of(gate_for(TOKEN), authorization)
     assert refusal.reason is ApiReason.TOKEN_REFUSED
     assert refusal.detail == ApiReason.TOKEN_REFUSED.heading
 
@@ -57,7 +63,7 @@ def test_every_wrong_token_gets_the_same_answer(authorization: str | None) -> No
     "authorization", [f"Bearer {TOKEN}", f"bearer {TOKEN}", f"Bearer  {TOKEN} "]
 )
 def test_the_right_token_is_the_operator(authorization: str) -> None:
-    gate = TokenGate(token_sha256(TOKEN))
+    gate = gate_for(TOKEN)
     assert gate.operator(authorization, "127.0.0.1", 0).id == "operator"
 
 
@@ -85,7 +91,7 @@ def test_the_memory_of_addresses_is_bounded() -> None:
 
 
 def test_the_gate_shows_neither_token_nor_digest() -> None:
-    assert token_sha256(TOKEN) not in repr(TokenGate(token_sha256(TOKEN)))
+    assert token_sha256(TOKEN) not in repr(gate_for(TOKEN))
 
 
 def gate_of(*callers: Caller) -> ProofGate:

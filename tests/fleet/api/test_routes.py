@@ -1,16 +1,20 @@
 """The table of routes is what is served: a stray, a missing or a double route stops the start."""
 
+from pathlib import Path
+
 import pytest
 from aiohttp import web
 
 from palyra_fleet.api.application import ApiSettings, make_application
-from palyra_fleet.api.callers import Who, token_sha256
+from palyra_fleet.api.callers import Who
 from palyra_fleet.api.health_calls import live
 from palyra_fleet.api.problems import ApiReason
 from palyra_fleet.api.routes import ROUTES, Listener, RouteTableError, Row, refuse_strays, rows_of
+from palyra_fleet.principals.book import PrincipalBook, token_sha256
+from palyra_fleet.wire.principal_models import Role
 from tests.fakes.fleet_service import FakeFleetService
 
-SETTINGS = ApiSettings(operator_token_sha256=token_sha256("t"))
+SETTINGS = ApiSettings(PrincipalBook.open(Path("principals.json"), token_sha256("t")))
 
 
 async def stray(request: web.Request) -> web.Response:
@@ -63,5 +67,23 @@ def test_every_reason_of_the_http_layer_has_a_row_and_its_own_heading() -> None:
     assert all(400 <= reason.http_status < 600 for reason in ApiReason)
 
 
-def test_the_settings_and_gates_never_show_the_tokens_digest() -> None:
-    assert SETTINGS.operator_token_sha256 not in repr(SETTINGS)
+def test_a_row_of_principals_without_a_role_stops_the_start() -> None:
+    row = Row("GET", "/roleless", Who.OPERATOR, live)
+    application = web.Application()
+    application.router.add_route("GET", "/roleless", stray)
+    with pytest.raises(RouteTableError, match="/roleless"):
+        refuse_strays(application, (row,))
+
+
+def test_looking_takes_a_viewer_and_changing_takes_more() -> None:
+    by_method = {
+        method: {row.allowed for row in ROUTES if row.method == method and row.who is Who.OPERATOR}
+        for method in ("GET", "POST")
+    }
+    assert by_method["GET"] == {Role.VIEWER, Role.ADMIN}
+    looking = {row.path for row in ROUTES if row.method == "POST" and row.allowed is Role.VIEWER}
+    assert looking == {"/v1/events:verify"}
+
+
+def test_the_settings_never_show_a_tokens_digest() -> None:
+    assert token_sha256("t") not in repr(SETTINGS)

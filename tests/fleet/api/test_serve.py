@@ -13,7 +13,7 @@ from palyra_fleet.serve import (
     FleetServer,
     ServeError,
     load_or_create_operator_token,
-    token_sha256,
+    open_principals,
     write_admin_url,
 )
 from tests.fakes.fleet_service import FakeFleetService
@@ -23,7 +23,8 @@ from tests.fakes.raw_http import ask, open_connection
 def starting(
     socket_path: Path, host: str = "127.0.0.1", port: int = 0
 ) -> AbstractAsyncContextManager[FleetServer]:
-    return FleetServer.start(FakeFleetService(), socket_path, host, port, token_sha256("t"))
+    principals = open_principals(socket_path.parent.parent / "home", "t")
+    return FleetServer.start(FakeFleetService(), socket_path, host, port, principals)
 
 
 async def test_the_socket_is_private_while_served_and_gone_after(tmp_path: Path) -> None:

@@ -16,14 +16,16 @@ from palyra_fleet.wire import models as wire
 from palyra_fleet.wire import node_models as node_wire
 from palyra_fleet.wire.dsse import ATTESTATION_TYPE, DsseEnvelope, seal
 from palyra_fleet.wire.keys import SigningKey
+from palyra_fleet.wire.principal_models import CreatePrincipal, Role
 from palyra_fleet.wire.request_proof import HEADER, WINDOW_MS, prove
 from tests.fakes.raw_http import RawAnswer, ask
-from tests.fakes.served_fleet import TOKEN, ServedFleet
+from tests.fakes.served_fleet import TOKEN, TOKENS, ServedFleet
 
 CALLERS = (
     "nobody",
     "wrong token",
-    "operator",
+    *Role,
+    "first principal",
     "worker",
     "proxy",
     "foreign key",
@@ -40,8 +42,12 @@ ALLOWED = {
     Who.KEY_IN_BODY: {"worker", "proxy", "foreign key"},
     Who.WORKER: {"worker"},
     Who.PROXY: {"proxy"},
-    Who.OPERATOR: {"operator"},
+    Role.VIEWER: {*Role, "first principal"},
+    Role.OPERATOR: {Role.OPERATOR, Role.ADMIN, "first principal"},
+    Role.APPROVER: {Role.APPROVER, Role.ADMIN, "first principal"},
+    Role.ADMIN: {Role.ADMIN, "first principal"},
 }
+PRINCIPALS = {*Role, "first principal"}
 ROWS = tuple(
     pytest.param(row, listener, id=f"{listener} {row.method} {row.path}")
     for row in ROUTES
@@ -50,7 +56,8 @@ ROWS = tuple(
 
 
 def path_of(row: Row) -> str:
-    return re.sub(r"\{\w+:.*?\{25\}\}", lambda _: str(ULID()), row.path)
+    with_ids = re.sub(r"\{\w+_id:.*?\{25\}\}", lambda _: str(ULID()), row.path)
+    return re.sub(r"\{name:.*?\{0,63\}\}", "somebody", with_ids)
 
 
 def body_of(row: Row, key: SigningKey) -> bytes:
@@ -87,6 +94,7 @@ def body_of(row: Row, key: SigningKey) -> bytes:
         wire.EnrolKeyRequest: wire.EnrolKeyRequest(name="new", public_key=public_key),
         wire.ReferenceValues: wire.ReferenceValues(),
         DsseEnvelope: envelope,
+        CreatePrincipal: CreatePrincipal(name="new", roles=(Role.VIEWER,), reason="because"),
         node_wire.PairingCodeRequest: node_wire.PairingCodeRequest(),
         node_wire.ApproveDevice: node_wire.ApproveDevice(reason="because"),
         node_wire.InvokeRequest: node_wire.InvokeRequest(capability="echo"),
@@ -125,8 +133,10 @@ class Matrix:
                 return {}
             case "wrong token":
                 return {"Authorization": f"Bearer {TOKEN[:-1]}x"}
-            case "operator":
+            case "first principal":
                 return {"Authorization": f"Bearer {TOKEN}"}
+            case Role():
+                return {"Authorization": f"Bearer {TOKENS[caller]}"}
             case "late proof":
                 return {HEADER: prove(key, method, path, body, now - WINDOW_MS - 5_000)}
             case "proof of another path":
@@ -145,6 +155,13 @@ class Matrix:
                 return {HEADER: prove(key, method, path, body, now)}
 
 
+def refusals_of(row: Row, caller: str) -> set[str]:
+    """What the answer may say to a caller whom the row does not allow."""
+    if row.who is not Who.OPERATOR:
+        return {"api.proof_refused", "api.caller_not_allowed"}
+    return {"api.role_refused" if caller in PRINCIPALS else "api.token_refused"}
+
+
 def was_let_in(row: Row, answer: RawAnswer) -> bool:
     """Past the gate: whatever the fleet itself then said."""
     return not (answer.status in {401, 403, 429} and answer.reason.startswith("api."))
@@ -158,12 +175,11 @@ async def test_a_route_lets_in_exactly_the_callers_of_its_row(
     await fleet.service.view_messages.put(None)  # a view that is let in ends by itself
     await fleet.service.view_messages.put(None)
     answer = await Matrix(fleet, row, listener).call(caller)
-    if caller in ALLOWED[row.who]:
+    if caller in ALLOWED[row.allowed]:
         assert was_let_in(row, answer)
     else:
         assert not was_let_in(row, answer)
-        expected = "api.token_refused" if row.who is Who.OPERATOR else "api.proof_refused"
-        assert answer.reason in {expected, "api.caller_not_allowed"}
+        assert answer.reason in refusals_of(row, caller)
 
 
 @pytest.mark.parametrize("caller", [one for one in CALLERS if one != "replayed proof"])
@@ -171,7 +187,7 @@ async def test_a_route_lets_in_exactly_the_callers_of_its_row(
 async def test_a_refused_caller_never_reaches_the_fleet(
     fleet: ServedFleet, row: Row, listener: Listener, caller: str
 ) -> None:
-    if caller in ALLOWED[row.who]:
+    if caller in ALLOWED[row.allowed]:
         return
     await Matrix(fleet, row, listener).call(caller)
     assert fleet.service.calls == []
@@ -182,6 +198,6 @@ async def test_a_route_is_not_found_on_the_other_listener(fleet: ServedFleet, ro
     if row.who is Who.ANYBODY:
         return
     other = Listener.ADMIN if Listener.SOCKET in row.listeners else Listener.SOCKET
-    caller = "operator" if other is Listener.ADMIN else "worker"
+    caller = "first principal" if other is Listener.ADMIN else "worker"
     answer = await Matrix(fleet, row, other).call(caller)
     assert (answer.status, answer.reason) == (404, "api.not_found")

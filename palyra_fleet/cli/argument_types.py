@@ -1,0 +1,48 @@
+"""What arguments must look like, for argparse: a value, or an error that says what was expected."""
+
+import argparse
+from collections.abc import Callable
+from typing import Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from palyra_fleet.wire.models import Base64Key, DigestSha256, Name, Principal, ShortText, Ulid
+
+_MAX_SECONDS: Final = 7 * 24 * 3600
+
+
+def matching(adapter: TypeAdapter[str], expected: str) -> Callable[[str], str]:
+
+    def check(text: str) -> str:
+        try:
+            return adapter.validate_python(text)
+        except ValidationError:
+            raise argparse.ArgumentTypeError(f"expected {expected}") from None
+
+    return check
+
+
+def between(least: int, most: int) -> Callable[[str], int]:
+    def check(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and least <= int(text[:12]) <= most):
+            raise argparse.ArgumentTypeError(f"expected a number from {least} to {most}")
+        return int(text)
+
+    return check
+
+
+def host_and_port(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit() and int(port[:6]) < 2**16):
+        raise argparse.ArgumentTypeError("expected HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
+ulid = matching(TypeAdapter(Ulid), "an id (26 characters)")
+name = matching(TypeAdapter(Name), "a lower-case name")
+principal = matching(TypeAdapter(Principal), "letters, digits and ._@:-")
+digest = matching(TypeAdapter(DigestSha256), "64 lower-case hex digits")
+public_key = matching(TypeAdapter(Base64Key), "base64 of 32 bytes")
+reason = matching(TypeAdapter(ShortText), "1 to 500 characters")
+seconds = between(1, _MAX_SECONDS)
+rows = between(1, 1000)

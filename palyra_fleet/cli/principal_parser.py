@@ -1,0 +1,40 @@
+"""The grammar of `palyra-fleet principal …`."""
+
+import argparse
+from collections.abc import Callable
+
+from palyra_fleet.cli import argument_types as types
+from palyra_fleet.cli import principal_commands
+from palyra_fleet.cli.operator_commands import Command
+from palyra_fleet.wire.principal_models import Role
+
+type _Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
+type _MakeVerb = Callable[[_Verbs, str, str, Command], argparse.ArgumentParser]
+
+
+def add_principals(verbs: _Verbs, make: _MakeVerb) -> None:
+    """Add the verbs; `make` gives each what operator's verbs have in common."""
+    make(verbs, "self", "who your token stands for", principal_commands.show_self)
+    make(verbs, "list", "everybody who is known", principal_commands.list_principals)
+    create = make(
+        verbs, "create", "make somebody known; prints the token once", principal_commands.create
+    )
+    create.add_argument("name", type=types.name)
+    create.add_argument(
+        "--role",
+        choices=[role.value for role in Role],
+        action="append",
+        required=True,
+        help="viewers look, operators stop, approvers let in, admins do all (may be repeated)",
+    )
+    create.add_argument(
+        "--ttl-s", type=types.seconds, help="how long the token holds; default: until revoked"
+    )
+    revoke = make(verbs, "revoke", "end a token and forget whose it was", principal_commands.revoke)
+    rotate = make(
+        verbs, "rotate", "another token in place of the one before", principal_commands.rotate
+    )
+    for verb in (revoke, rotate):
+        verb.add_argument("name", type=types.name)
+    for verb in (create, revoke, rotate):
+        verb.add_argument("--reason", type=types.reason, required=True)

@@ -1,0 +1,45 @@
+"""Where a call came from, so that the events it causes can say so.
+
+The HTTP layer sets the origin of a principal's call; the fleet's core writes it into the events of
+that call, and of no other: what falls due meanwhile is nobody's doing. A context variable, because
+it concerns every command and decides none.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import Final
+
+from palyra_fleet.ledger.decision import Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """One call. `address` is the peer's, `request_id` the ULID that its answer carried."""
+
+    address: str
+    request_id: str
+
+
+ORIGIN: Final[ContextVar[Origin | None]] = ContextVar("palyra_fleet_origin", default=None)
+
+
+@contextmanager
+def nobodys_doing() -> Iterator[None]:
+    """Within the block events have no origin."""
+    token = ORIGIN.set(None)
+    try:
+        yield
+    finally:
+        ORIGIN.reset(token)
+
+
+def with_origin(decision: Decision) -> Decision:
+    """The decision, its events saying where the call came from, if a principal's call caused it."""
+    origin = ORIGIN.get()
+    if origin is None or not decision.events:
+        return decision
+    where = {"from": origin.address, "request_id": origin.request_id}
+    events = tuple(replace(event, detail={**event.detail, **where}) for event in decision.events)
+    return replace(decision, events=events)

@@ -1,0 +1,1 @@
+"""Who operates the fleet, and what each may do."""
