@@ -197,3 +197,21 @@ async def test_arguments_of_the_program_are_its_own_even_if_they_look_like_ours(
         program = ("sh", "-c", 'printf "%s|" "$@"', "name", "--proxy", "x", "--", "-h", "")
         said = await served(*run_command(served, proxy.address, *program))
     assert (said.code, said.out) == (0, "--proxy|x|--|-h||")
+
+
+async def test_a_principal_is_made_used_and_revoked_from_the_command_line(served: Shell) -> None:
+    made = await served("principal", "create", "vera", "--role", "viewer", "--reason", "on call")
+    assert (made.code, len(made.out.strip())) == (0, 43)
+    assert made.err == "the token of vera; it is not shown again\n"
+    token = served.home / "vera.token"
+    token.write_text(made.out)
+    as_vera = ("--token-file", str(token))
+    who = json.loads((await served("principal", "self", "-o", "json", *as_vera)).out)
+    assert who == {"name": "vera", "roles": ["viewer"]}
+    refused = await served(*GRANT, *as_vera)
+    assert refused.code == 1
+    assert "it takes the role approver [api.role_refused]" in refused.err
+    listed = json.loads((await served("principal", "list", "-o", "json")).out)
+    assert [one["name"] for one in listed] == ["operator", "vera"]
+    assert (await served("principal", "revoke", "vera", "--reason", "left")).code == 0
+    assert (await served("principal", "self", *as_vera)).code == 2
