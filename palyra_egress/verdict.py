@@ -107,7 +107,7 @@ class Verdict(NamedTuple):
     `limits` are the sizes that hold and the deciding rule's own rates; `accounts` are all whose
     bytes an hour the exchange is counted against.
     `credentials` name what is added to the request before it leaves, or what could not be; they
-    hold no secret.
+    hold no secret. `log_query`: the deciding rule wants the query in the audit entry.
     """
 
     effect: Effect
@@ -126,6 +126,7 @@ class Verdict(NamedTuple):
     would_deny: Reason | None = None
     credentials: tuple[CredentialBinding, ...] = ()
     accounts: tuple[Account, ...] = ()
+    log_query: bool = False
 
     @property
     def tls(self) -> TlsMode:

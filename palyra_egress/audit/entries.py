@@ -4,8 +4,8 @@
 exchange or tunnel. `revoked`: one that is open was judged again and cut. `receipt`: the proxy
 vouched for a worker's key. `policy`: another policy came into force while the proxy ran, and what
 it opens. `unanswered`: strangers that were cut off without a verdict, counted. `recovered` is the
-log's own. No entry holds a secret or a query string. Times are Unix milliseconds (`_unix_ms`),
-lengths of time milliseconds (`_ms`), sizes bytes.
+log's own. No entry holds a secret, and a query string only where the deciding rule wants it. Times
+are Unix milliseconds (`_unix_ms`), lengths of time milliseconds (`_ms`), sizes bytes.
 """
 
 from typing import Final
@@ -59,6 +59,8 @@ def verdict_entry(
     `credentials` what the request leaves with, or what could not be added, `leak` what was found
     leaving. The request is redacted already."""
     named: AuditFields = {"credentials": [str(one) for one in credentials]} if credentials else {}
+    if verdict.log_query and verdict.allowed and request.query:
+        named["query"] = request.query[:MAX_TARGET]
     if leak is not None:
         named["found_in"] = leak.place
         named["found"] = None if leak.finding is None else leak.finding.name

@@ -139,6 +139,7 @@ def _destination(entry: AuditFields, method: str) -> OcsfEvent:
                 hostname=entry["host"],
                 port=entry["port"],
                 path=parts.path or None,
+                query_string=entry.get("query"),
                 url_string=target,
             ),
         },

@@ -15,7 +15,7 @@ from palyra_egress.policy.fields import Fields
 from palyra_egress.policy.schema import KNOWN_METHODS, RuleSpec
 from palyra_egress.verdict import Carriage, TlsMode
 
-INSPECTED_KEYS: Final = ("methods", "paths", "encoded_slash", "credentials")
+INSPECTED_KEYS: Final = ("methods", "paths", "encoded_slash", "credentials", "log_query")
 """Keys that are about single requests."""
 
 

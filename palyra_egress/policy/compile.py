@@ -72,6 +72,7 @@ class CompiledRule:
     credentials: tuple[CredentialBinding, ...] = ()
     accounts: tuple[Account, ...] = ()
     carriage: Carriage = INSPECTED
+    log_query: bool = False
 
     def is_live(self, now_unix_ms: int) -> bool:
         return self.until_unix_ms is None or now_unix_ms < self.until_unix_ms
@@ -327,6 +328,7 @@ def _compile_rule(spec: RuleSpec, policy: PolicySpec, profile: ProfileSpec) -> C
         credentials=tuple(one._replace(rule_id=spec.rule_id) for one in spec.credentials),
         accounts=_counting_bytes(*accounts),
         carriage=spec.carriage,
+        log_query=spec.log_query,
     )
 
 

@@ -117,6 +117,7 @@ def _allow(
         would_deny=would_deny,
         credentials=rule.credentials if carries and rule is not None else (),
         accounts=decider.accounts if has_budgets else (),
+        log_query=rule is not None and would_deny is None and rule.log_query,
     )
 
 

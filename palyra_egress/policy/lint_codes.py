@@ -40,6 +40,7 @@ class LintCode(StrEnum):
     TUNNEL_NEVER = "tunnel_never"
     TUNNEL_UNMETERED = "tunnel_unmetered"
     HIDDEN_SNI = "hidden_sni"
+    QUERY_LOGGED = "query_logged"
     RULE_UNOWNED = "rule_unowned"
     NO_REASON = "no_reason"
     OBSERVE_LEFT_ON = "observe_left_on"
@@ -126,6 +127,9 @@ LINT: Final = MappingProxyType(
             _WARNING,
             "whoever sends a canary is refused and nothing more",
             "`canary` under `violations: quarantine:`",
+        ),
+        _C.QUERY_LOGGED: LintRow(
+            _NOTE, "queries stand in the audit log, and may hold tokens", "this to be meant"
         ),
         _C.RULE_UNOWNED: LintRow(
             _WARNING, "nobody owns the rule", "an `owner` who answers for the rule"

@@ -75,6 +75,16 @@ def _budgets(old: PolicySpec, new: PolicySpec) -> Iterator[Minor]:
             yield from _budget_changes(was, now)
 
 
+def _logged_queries(old: PolicySpec, new: PolicySpec) -> Iterator[Minor]:
+    """What of the requests is written down; more of it is for somebody to agree to."""
+    for was, now in decided_before_and_after(old, new):
+        before, after = was.rule.log_query, now.rule.log_query
+        if before != after:
+            what = f"{now.rule.rule_id}: queries are {'now' if after else 'no longer'} written down"
+            where = (now.rule.position, now.rule.rule_id, now.rule.file)
+            yield Minor(1 if after else -1, what, *where)
+
+
 _SHARED_RATES = tuple(limit.name for limit in fields(Limits) if "_per_" in limit.name)
 """What file and profiles count for all their rules together; sizes are compared by grant."""
 
@@ -170,5 +180,5 @@ def _papers(old: PolicySpec, new: PolicySpec) -> Iterator[Minor]:
 
 def minor_changes(old: PolicySpec, new: PolicySpec) -> Iterator[Minor]:
     """Each change once."""
-    kinds = (_budgets, _rates, _costs, _canaries, _papers)
+    kinds = (_budgets, _logged_queries, _rates, _costs, _canaries, _papers)
     yield from dict.fromkeys(change for find in kinds for change in find(old, new))

@@ -152,6 +152,7 @@ def _allows_all_of(other: RuleSpec, rule: RuleSpec) -> bool:
         and until_covers(other.until_unix_ms, rule.until_unix_ms)
         and other.encoded_slash >= rule.encoded_slash
         and other.carriage == rule.carriage
+        and other.log_query >= rule.log_query
         and ranges_cover(other.private, rule.private)
         and all(any(host_covers(wide, host) for wide in other.hosts) for host in hosts)
         and all(any(path_covers(wide, path) for wide in wide_paths) for path in paths)
@@ -228,6 +229,8 @@ def rule_findings(rule: RuleSpec, neighbours: Neighbours, now_unix_ms: int) -> I
     yield from _tunnel_findings(rule, neighbours)
     if rule.observe:
         yield LintCode.OBSERVE_LEFT_ON, "only observes: what is refused for its hosts passes"
+    if rule.log_query:
+        yield LintCode.QUERY_LOGGED, "writes queries into the audit log"
     if rule.owner is None:
         yield LintCode.RULE_UNOWNED, "has no owner"
     if rule.reason is None:

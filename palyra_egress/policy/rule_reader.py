@@ -251,6 +251,7 @@ def read_rule(node: Node, problems: Problems) -> RuleSpec | None:
         own_tls=fields.choice("tls", TlsMode, TlsMode.INSPECT) if fields.has("tls") else None,
         carriage=read_exceptions(fields),
         inspected_keys=inspected_keys(fields),
+        log_query=fields.boolean("log_query"),
     )
 
 

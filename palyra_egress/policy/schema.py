@@ -91,7 +91,7 @@ NOT_SUPPORTED_YET: Final = {
     "top": {
         "extends": "inheritance of files; include unites them",
         "credentials": "credentials for every rule; each rule names its own",
-        "audit": "audit options in the policy",
+        "audit": "audit options for every rule; each rule may say log_query: true",
     },
     "rule": {
         "websocket": "protocol upgrades",
@@ -151,6 +151,7 @@ class RuleSpec:
     own_tls: TlsMode | None = None
     carriage: Carriage = INSPECTED
     inspected_keys: tuple[tuple[str, Position], ...] = ()
+    log_query: bool = False
 
     @property
     def is_tunnelled(self) -> bool:

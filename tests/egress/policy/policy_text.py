@@ -84,6 +84,7 @@ rules:
     methods: [GET, POST]
     paths: [/v1/**]
     encoded_slash: true
+    log_query: true
     private: [10.20.0.0/16]
     tls: inspect
     missing_sni: true
