@@ -1,10 +1,12 @@
-"""FleetCore: decide → make durable → apply → tell, one command at a time.
+"""FleetCore: decide, make durable, tell; one command at a time decides.
 
 Every command runs under one lock and first settles what is due (expiries, missed heartbeats), so a
-slow reaper lengthens nothing. A command that was begun is finished even if its caller goes away:
-memory and store never part. A store that cannot write refuses the command; one whose last commit
+slow reaper lengthens nothing. A decision is applied to memory and handed to the store at once, and
+the next command decides on it while it is being written: many share one sync of the disk. Nobody is
+told anything, not even a refusal, before all it rests on is durable. If the store fails, memory is
+read again from what is durable, and commands go one by one until it works. One whose last commit
 has an unknown outcome refuses everything until the fleet is started again, and the proxies' view
-ends, which denies.
+ends, which denies. A command that was begun is finished even if its caller goes away.
 """
 
 import asyncio
@@ -14,6 +16,7 @@ from collections.abc import Awaitable, Callable
 
 from palyra_fleet.attestation.nonces import NonceBook
 from palyra_fleet.attestation.verifier import TrustedKeys
+from palyra_fleet.clock import ForwardClock
 from palyra_fleet.ledger.decision import (
     Decision,
     EnrolledKey,
@@ -27,8 +30,10 @@ from palyra_fleet.order_desk import OrderDesk
 from palyra_fleet.origin import nobodys_doing, with_origin
 from palyra_fleet.refusals import FleetReason, FleetRefusal, Refusal
 from palyra_fleet.settings import FleetSettings
+from palyra_fleet.store.failpoints import reached
 from palyra_fleet.store.protocol import (
     FleetStore,
+    Pruned,
     Snapshot,
     StateUnusable,
     StoreConflict,
@@ -42,14 +47,18 @@ from palyra_fleet.wire.keys import thumbprint_sha256
 _log = logging.getLogger(__name__)
 
 
-async def open_store(store: FleetStore, now_unix_ms: int) -> Snapshot:
-    """Load the state, or refuse with what to do about it."""
+async def open_store(store: FleetStore, keeper: ForwardClock) -> tuple[Snapshot, bool]:
+    """Load the state and go on in its time, or refuse with what to do about it.
+
+    The second is whether the time is sound: `ForwardClock.resume`.
+    """
     try:
-        return await store.open(now_unix_ms)
+        snapshot = await store.open(keeper.now_unix_ms())
     except StateUnusable as error:
         raise FleetRefusal(FleetReason.STATE_UNUSABLE, str(error)) from error
     except StoreFailed as error:
         raise FleetRefusal(FleetReason.STORE_UNAVAILABLE, str(error)) from error
+    return snapshot, keeper.resume(snapshot.clock_mark, snapshot.high_water_unix_ms)
 
 
 class FleetCore:
@@ -58,17 +67,20 @@ class FleetCore:
     def __init__(
         self,
         settings: FleetSettings,
-        clock: Callable[[], int],
+        keeper: ForwardClock,
         store: FleetStore,
         snapshot: Snapshot,
     ) -> None:
         self._settings = settings
-        self._clock = clock
+        self._keeper = keeper
         self._store = store
         self._epoch = snapshot.epoch
         self._lock = asyncio.Lock()
         self._closed = False
         self._store_problem: str | None = None
+        self._undurable: asyncio.Future[None] | None = None
+        self._memory_ahead = False
+        self._one_by_one = False
         self._reaper: asyncio.Task[None] | None = None
         self._manager = WorkerFleetManager(settings.policy)
         self._nonces = NonceBook(settings.policy.nonce_ttl_ms)
@@ -83,14 +95,19 @@ class FleetCore:
             snapshot.high_water_unix_ms,
             settings.policy.heartbeat_timeout_ms,
         )
-        self._learn(snapshot.records, snapshot.highest_fence)
+        self._learn_keys(snapshot.records)
+        self._hub.take(snapshot.records, snapshot.highest_fence)
 
-    async def _begin(self) -> None:
+    async def _begin(self, time_is_sound: bool) -> None:
         """Log the start, settle what came due meanwhile, start the reaper."""
         started = LedgerEvent(EventReason.STARTED_FLEET, "fleet", detail={"epoch": self._epoch})
 
         async def log_start(now_unix_ms: int) -> None:
             await self._settle(Decision(now_unix_ms, events=(started,)))
+            if not time_is_sound:
+                _log.error("the clock is behind the fleet's time: what a time bounds has ended")
+                behind_ms = self._keeper.behind_ms()
+                await self._settle(self._manager.end_what_time_bounds(behind_ms, now_unix_ms))
 
         await self._locked(log_start)
         self._reaper = spawn(self._reap_forever(), "fleet-reaper")
@@ -110,14 +127,10 @@ class FleetCore:
 
     async def reap(self) -> None:
         """Settle every deadline up to now."""
-
-        async def nothing_more(now_unix_ms: int) -> None:
-            del now_unix_ms
-
-        await self._locked(nothing_more)
+        await self._locked(_nothing_more)
 
     def _now(self) -> int:
-        return self._manager.effective_now(self._clock())
+        return self._manager.effective_now(self._keeper.now_unix_ms())
 
     def _trusted_keys(self) -> TrustedKeys:
         return TrustedKeys(self._launchers, self._proxies)
@@ -130,38 +143,95 @@ class FleetCore:
         return result
 
     async def _guarded[T](self, act: Callable[[int], Awaitable[T]]) -> T | FleetRefusal:
+        answer: T | FleetRefusal
         try:
             async with self._lock:
                 if self._closed:
                     raise FleetRefusal(FleetReason.CLOSED, "the fleet is shutting down")
+                await self._forget_what_was_lost()
                 now_unix_ms = self._now()
                 with nobodys_doing():
                     await self._settle(self._manager.reap(now_unix_ms))
-                return await act(now_unix_ms)
+                answer = await act(now_unix_ms)
         except FleetRefusal as refusal:
-            return refusal
+            answer = refusal
         except StoreFailed as failure:
-            return self._store_refusal(failure)
+            answer = self._store_refusal(failure)
+        return await self._when_durable(answer)
+
+    async def _when_durable[T](self, answer: T) -> T | FleetRefusal:
+        """The answer, once everything decided before it is durable; a refusal if it is not."""
+        last = self._undurable
+        if last is not None:
+            await asyncio.wait([last])
+            failure = last.exception()
+            if isinstance(failure, StoreFailed):
+                return self._store_refusal(failure)
+            if isinstance(failure, StoreConflict):
+                return _conflict_refusal(failure)
+        reached("core.durable")
+        return answer
+
+    async def _caught_up(self) -> None:
+        """Return when what memory shows is durable. Raises a refusal if that cannot be."""
+        if self._undurable is not None:
+            await asyncio.wait([self._undurable])
+        if self._memory_ahead:
+            await self._locked(_nothing_more)
 
     async def _settle(self, outcome: Decision | Refusal) -> Decision:
-        """Make a decision durable, apply it, tell whom it concerns. Raises a refusal."""
+        """Apply a decision and have it made durable; who it concerns is told when it is.
+
+        Raises a refusal.
+        """
         if isinstance(outcome, Refusal):
             raise FleetRefusal.of(outcome)
-        outcome = with_origin(outcome)
-        if outcome.durable:
-            try:
-                await self._store.commit(outcome)
-            except StoreConflict as conflict:
-                _log.error("the store refused a decision: %s", conflict)
-                text = "the store refused the decision; nothing was changed"
-                raise FleetRefusal(FleetReason.STORE_UNAVAILABLE, text) from conflict
-            except StoreFailed as failure:
-                raise self._store_refusal(failure) from failure
-            self._store_problem = None
-        self._manager.apply(outcome)
-        self._learn(outcome.records, outcome.highest_fence)
-        self._desk.take(outcome.notices)
-        return outcome
+        decision = with_origin(outcome)
+        reached("core.decided")
+        if decision.durable and self._one_by_one:
+            await self._commit_alone(decision)
+        elif decision.durable:
+            written = self._store.submit(decision, self._keeper.mark())
+            written.add_done_callback(lambda done: self._written(decision, done))
+            self._undurable = written
+        self._manager.apply(decision)
+        self._learn_keys(decision.records)
+        return decision
+
+    async def _commit_alone(self, decision: Decision) -> None:
+        """After a failure nothing rests on what is not durable, until writing works again."""
+        try:
+            await self._store.commit(decision, self._keeper.mark())
+        except StoreConflict as conflict:
+            raise _conflict_refusal(conflict) from conflict
+        self._one_by_one, self._store_problem = False, None
+        self._tell(decision)
+
+    def _written(self, decision: Decision, written: asyncio.Future[None]) -> None:
+        """Called in the order of the decisions, before any of their callers is answered."""
+        if written.cancelled() or written.exception() is not None:
+            self._memory_ahead = True
+            return
+        self._store_problem = None
+        self._tell(decision)
+
+    def _tell(self, decision: Decision) -> None:
+        self._hub.take(decision.records, decision.highest_fence)
+        self._desk.take(decision.notices)
+        for record in decision.records:
+            if isinstance(record, EvictedWorker):
+                self._desk.forget(record.worker_id)
+
+    async def _forget_what_was_lost(self) -> None:
+        """Read memory again if it holds what could not be made durable."""
+        if not self._memory_ahead:
+            return
+        self._one_by_one = True
+        snapshot = await self._store.reload()
+        self._manager.reload(snapshot.records, snapshot.highest_fence, self._now())
+        self._launchers, self._proxies = {}, {}
+        self._learn_keys(snapshot.records)
+        self._memory_ahead, self._undurable = False, None
 
     def _store_refusal(self, failure: StoreFailed) -> FleetRefusal:
         self._store_problem = str(failure)
@@ -170,25 +240,49 @@ class FleetCore:
         text = "the store cannot make the decision durable; nobody was told"
         return FleetRefusal(FleetReason.STORE_UNAVAILABLE, text)
 
-    def _learn(self, records: tuple[Record, ...], highest_fence: int) -> None:
-        self._hub.take(records, highest_fence)
+    def _learn_keys(self, records: tuple[Record, ...]) -> None:
         for record in records:
-            match record:
-                case EnrolledKey(kind, name, public_key):
-                    thumbprint = thumbprint_sha256(public_key)
-                    if kind == "launcher":
-                        self._launchers[thumbprint] = public_key
-                    else:
-                        self._proxies[thumbprint] = (name, public_key)
-                case EvictedWorker(worker_id):
-                    self._desk.forget(worker_id)
-                case _:
-                    pass
+            if not isinstance(record, EnrolledKey):
+                continue
+            thumbprint = thumbprint_sha256(record.public_key)
+            if record.kind == "launcher":
+                self._launchers[thumbprint] = record.public_key
+            else:
+                self._proxies[thumbprint] = (record.name, record.public_key)
+
+    async def prune(self) -> Pruned:
+        """Forget what finished long ago, one step after another. Raises a refusal."""
+        leases = grants = events = 0
+        try:
+            while True:
+                step = await self._store.prune(self._settings.retention, self._now())
+                leases, grants = leases + step.leases, grants + step.grants
+                events += step.events
+                if not step.more:
+                    return Pruned(leases, grants, events)
+        except StoreFailed as failure:
+            raise FleetRefusal(FleetReason.STORE_UNAVAILABLE, str(failure)) from failure
+        except StoreConflict as conflict:
+            raise _conflict_refusal(conflict) from conflict
 
     async def _reap_forever(self) -> None:
+        prune_at = self._now() + self._settings.prune_every_ms
         while True:
             await asyncio.sleep(self._settings.reap_every_ms / 1000)
             try:
                 await self.reap()
+                if self._now() >= prune_at:
+                    prune_at = self._now() + self._settings.prune_every_ms
+                    await self.prune()
             except FleetRefusal as refusal:
-                _log.warning("deadlines could not be settled: %s", refusal.reason)
+                _log.warning("deadlines or old records could not be settled: %s", refusal.text)
+
+
+async def _nothing_more(now_unix_ms: int) -> None:
+    del now_unix_ms
+
+
+def _conflict_refusal(conflict: StoreConflict) -> FleetRefusal:
+    _log.error("the store refused a decision: %s", conflict)
+    text = "the store refused the decision; nothing was changed"
+    return FleetRefusal(FleetReason.STORE_UNAVAILABLE, text)

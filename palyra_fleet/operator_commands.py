@@ -136,14 +136,17 @@ class OperatorCommands(FleetCore):
 
     async def leases(self, limit: int) -> tuple[wire.LeaseView, ...]:
         """The live leases, newest first."""
+        await self._caught_up()
         live = self._manager.state.leases.values()
         newest = heapq.nlargest(_bounded(limit), live, key=lambda lease: lease.fence)
         return tuple(lease_view(lease) for lease in newest)
 
     async def workers(self) -> tuple[wire.WorkerView, ...]:
+        await self._caught_up()
         return tuple(self._worker_view(worker_id) for worker_id in self._manager.state.workers)
 
     async def worker(self, worker_id: str) -> wire.WorkerView:
+        await self._caught_up()
         if worker_id not in self._manager.state.workers:
             raise FleetRefusal.of(worker_unknown(worker_id))
         return self._worker_view(worker_id)

@@ -16,7 +16,7 @@ from ulid import ULID
 
 from palyra_fleet.attestation.evidence import WorkerAttestationExpectation
 from palyra_fleet.attestation.verifier import judge, open_evidence
-from palyra_fleet.clock import now_unix_ms
+from palyra_fleet.clock import process_clock, timekeeper
 from palyra_fleet.fleet_core import FleetCore, open_store
 from palyra_fleet.leases.credential import EgressSecret
 from palyra_fleet.leases.records import LeaseOrder, WorkerLease
@@ -50,7 +50,7 @@ class FleetService(OperatorCommands, ProxyCommands, FleetCore):
     """The fleet. `start` it, `close` it. What operators and proxies may ask is mixed in."""
 
     @classmethod
-    async def start(cls, settings: FleetSettings, clock: Callable[[], int] = now_unix_ms) -> Self:
+    async def start(cls, settings: FleetSettings, clock: Callable[[], int] = process_clock) -> Self:
         """Open the embedded store and begin. Raises FleetRefusal on unusable state."""
         return await cls.start_on(SqliteFleetStore(settings.state_dir), settings, clock)
 
@@ -59,10 +59,11 @@ class FleetService(OperatorCommands, ProxyCommands, FleetCore):
         cls, store: FleetStore, settings: FleetSettings, clock: Callable[[], int]
     ) -> Self:
         """Begin on a given store."""
-        snapshot = await open_store(store, clock())
+        keeper = timekeeper(clock)
+        snapshot, time_is_sound = await open_store(store, keeper)
         try:
-            service = cls(settings, clock, store, snapshot)
-            await service._begin()
+            service = cls(settings, keeper, store, snapshot)
+            await service._begin(time_is_sound)
         except BaseException:
             await store.close()
             raise
@@ -102,7 +103,11 @@ class FleetService(OperatorCommands, ProxyCommands, FleetCore):
     def alarms(self) -> dict[str, str]:
         """What an operator should look at although the fleet works. Empty is good."""
         unbound = self._unbound_evidence.alarm(self._now())
-        return {} if unbound is None else {"evidence": unbound}
+        found = {} if unbound is None else {"evidence": unbound}
+        behind_s = self._keeper.behind_ms() // 1000
+        if behind_s:
+            found["clock"] = f"the machine's clock is {behind_s} s behind the fleet's time"
+        return found
 
     async def issue_nonce(self, request: wire.NonceRequest) -> wire.NonceAnswer:
         key_sha256 = thumbprint_sha256(base64.b64decode(request.public_key, validate=True))

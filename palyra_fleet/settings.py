@@ -2,7 +2,8 @@
 
 `state_dir` holds the database, its lock file and the marker that says state once existed here.
 `reap_every_ms` is how often deadlines are looked at; a deadline also counts when a command meets
-it, so a slow reaper never lengthens anything.
+it, so a slow reaper never lengthens anything. `retention` says how long what is finished is kept;
+every `prune_every_ms` what is older is forgotten, events into archive files.
 """
 
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
+from palyra_fleet.store.protocol import Retention
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,8 @@ class FleetSettings:
     state_dir: Path
     policy: WorkerFleetPolicy = field(default_factory=WorkerFleetPolicy)
     reap_every_ms: int = 250
+    retention: Retention = field(default_factory=Retention)
+    prune_every_ms: int = 3_600_000
 
     @classmethod
     def trusting(cls, state_dir: Path, capabilities: frozenset[str]) -> Self:
@@ -26,5 +30,5 @@ class FleetSettings:
         return cls(state_dir, WorkerFleetPolicy(trusted_capabilities=capabilities))
 
     def __post_init__(self) -> None:
-        if self.reap_every_ms < 1:
-            raise ValueError("reap_every_ms must be at least 1")
+        if min(self.reap_every_ms, self.prune_every_ms) < 1:
+            raise ValueError("reap_every_ms and prune_every_ms must be at least 1")

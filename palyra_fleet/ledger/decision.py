@@ -51,6 +51,8 @@ class EventReason(StrEnum):
     PRINCIPAL_REVOKED = "fleet.principal_revoked"
     PRINCIPAL_ROTATED = "fleet.principal_token_replaced"
     STARTED_FLEET = "fleet.started"
+    CLOCK_SET_BACK = "fleet.clock_set_back"
+    RESTORED = "fleet.restored"
 
 
 type Detail = Mapping[str, str | int | bool | None]

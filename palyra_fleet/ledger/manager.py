@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from palyra_fleet.attestation.result import AttestationResult
 from palyra_fleet.leases.records import LeaseOrder, WorkerApprovalGrant
-from palyra_fleet.ledger import admission, eligibility, grants, leasing, liveness
-from palyra_fleet.ledger.decision import Decision, EventReason
+from palyra_fleet.ledger import admission, eligibility, grants, leasing, liveness, lost_time
+from palyra_fleet.ledger.decision import Decision, EventReason, Record
 from palyra_fleet.ledger.facts import Eligibility, WorkerLifecycleState, lifecycle_state
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.ledger.state import LedgerState
@@ -36,6 +36,20 @@ class WorkerFleetManager:
     def lifecycle(self, worker_id: str, now_unix_ms: int) -> WorkerLifecycleState:
         now = self.effective_now(now_unix_ms)
         return lifecycle_state(self.state.workers[worker_id], now)
+
+    def reload(self, records: tuple[Record, ...], highest_fence: int, now_unix_ms: int) -> None:
+        """Begin again from what is durable; heartbeats and the time stay as they are."""
+        fresh, old = LedgerState(), self.state
+        now = self.effective_now(now_unix_ms)
+        fresh.load(records, highest_fence, now, self.policy.heartbeat_timeout_ms)
+        fresh.keep_beats(old.beats)
+        self.state = fresh
+
+    def end_what_time_bounds(self, behind_ms: int, now_unix_ms: int) -> Decision:
+        """The clock went back while nobody looked: no end can be trusted, so all have come."""
+        return lost_time.end_what_time_bounds(
+            self.state, behind_ms, self.effective_now(now_unix_ms)
+        )
 
     def register(
         self, result: AttestationResult, now_unix_ms: int, continues: bool = False

@@ -6,7 +6,7 @@ anything. Live leases and usable grants are held; ended ones rest in the store. 
 """
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, assert_never
 
@@ -66,6 +66,13 @@ class LedgerState:
         quarantined_at = (w.quarantine.at_unix_ms for w in self.workers.values() if w.quarantine)
         recent = (at for at in quarantined_at if at + STORM_WINDOW_MS > now_unix_ms)
         self.recent_quarantines.extend(sorted(recent))
+
+    def keep_beats(self, beats: Mapping[str, Beat]) -> None:
+        """Heartbeats that were taken before stay taken, of workers that are still live."""
+        for worker_id, beat in beats.items():
+            worker = self.workers.get(worker_id)
+            if worker is not None and worker.liveness is Liveness.LIVE:
+                self._beat(beat)
 
     def apply(self, decision: Decision) -> None:
         """Take over a decision. The caller has made it durable."""

@@ -6,6 +6,7 @@ state, and damaged state is not repaired here. Pure.
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from palyra_fleet.clock import ClockMark
 from palyra_fleet.leases.records import WorkerApprovalGrant, WorkerLease
 from palyra_fleet.ledger.facts import WorkerRecord
 from palyra_fleet.store.protocol import StateUnusable
@@ -48,3 +49,12 @@ def _read[R](adapter: TypeAdapter[tuple[R]], body: str) -> R:
         kinds = sorted({problem["type"] for problem in error.errors(include_input=False)})
         text = f"a stored record is damaged ({', '.join(kinds)}); restore the state from a backup"
         raise StateUnusable(text) from None
+
+
+def mark_text(mark: ClockMark) -> str:
+    return f"{mark.since_boot_ms} {mark.unix_ms} {mark.boot_id}"
+
+
+def read_mark(text: str) -> ClockMark:
+    since_boot_ms, unix_ms, boot_id = text.split(" ", 2)
+    return ClockMark(boot_id, int(since_boot_ms), int(unix_ms))

@@ -1,14 +1,17 @@
 """FleetStore: what the fleet needs of a store, and how a store fails.
 
-`commit` writes one decision, its events and the high-water marks in one transaction: afterwards all
-of it is durable, or none of it is there. One contract suite runs on every implementation. Times:
+`submit` and `commit` write a decision, its events and the high-water marks in one transaction:
+afterwards all of it is durable, or none of it is there. What is submitted while another is being
+written may share a transaction with it. One contract suite runs on every implementation. Times:
 Unix ms. Errors are by who must act: `StoreConflict` is our bug (a constraint held), `StoreFailed` a
 dependency's, `StateUnusable` the operator's, with a text that says what to do.
 """
 
+import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
+from palyra_fleet.clock import ClockMark
 from palyra_fleet.leases.records import WorkerApprovalGrant, WorkerLease
 from palyra_fleet.ledger.decision import Decision, EvidenceRecord, Record
 from palyra_fleet.wire.models import EventView
@@ -36,12 +39,39 @@ class ChainBroken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a store held at start. `records` has live leases and usable grants only."""
+    """What a store holds. `records` has live leases and usable grants only."""
 
     epoch: int
     highest_fence: int
     high_water_unix_ms: int
     records: tuple[Record, ...]
+    clock_mark: ClockMark | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long what is finished is kept. Quarantines, bans and evidence are kept for ever.
+
+    A lease must outlast the slowest evidence about it: what comes after it is recorded only.
+    """
+
+    ended_ms: int = 30 * 24 * 3_600_000
+    events: int = 1_000_000
+    step: int = 5_000
+
+    def __post_init__(self) -> None:
+        if self.ended_ms < 24 * 3_600_000 or self.events < 1_000 or self.step < 1:
+            raise ValueError("keep what has ended for a day, and a thousand events, at least")
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What one step of pruning forgot; `more` if another step has work."""
+
+    leases: int = 0
+    grants: int = 0
+    events: int = 0
+    more: bool = False
 
 
 class FleetStore(Protocol):
@@ -53,8 +83,21 @@ class FleetStore(Protocol):
     async def close(self) -> None:
         """Finish what is being written and let go of the state. Safe to call twice."""
 
-    async def commit(self, decision: Decision) -> None:
-        """Make a decision durable. Raises StoreConflict or StoreFailed."""
+    def submit(self, decision: Decision, mark: ClockMark | None = None) -> "asyncio.Future[None]":
+        """Make a decision durable after all that were submitted before it.
+
+        The future fails with StoreConflict or StoreFailed. Then every later one fails as well, and
+        nothing is taken, until `reload`: each rests on the one before.
+        """
+
+    async def commit(self, decision: Decision, mark: ClockMark | None = None) -> None:
+        """Make one decision durable by itself. Raises StoreConflict or StoreFailed."""
+
+    async def reload(self) -> Snapshot:
+        """What is durable now; submitting is possible again. Raises StoreFailed."""
+
+    async def prune(self, retention: Retention, now_unix_ms: int) -> Pruned:
+        """Forget what finished long ago, in one bounded step. Raises StoreConflict, StoreFailed."""
 
     async def lease(self, lease_id: str) -> WorkerLease | None:
         """A lease, live or ended."""

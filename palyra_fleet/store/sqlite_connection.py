@@ -1,22 +1,24 @@
 """Opens a SQLite database of the fleet and decides whether its state may be used.
 
 WAL with `synchronous=FULL`, so what was committed survives power loss; explicit transactions only.
-Refuses (StateUnusable) a database that fails `quick_check`, has another schema version, or whose
-event log's tail does not verify or does not end where `meta` says. All of it runs on the store's
-one thread. Source: SQLite documentation, "Write-Ahead Logging", "PRAGMA Statements".
+Refuses (StateUnusable) a database that fails `quick_check`, has a newer schema, or whose event
+log's tail does not verify or does not end where `meta` says. One of an older release is brought
+forward first, by `migrations`. All of it runs on the store's one thread. Source: SQLite
+documentation, "Write-Ahead Logging", "PRAGMA Statements".
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from palyra_fleet.store import state_directory
+from palyra_fleet.store import migrations, state_directory
 from palyra_fleet.store.event_chain import GENESIS, ChainHead, follow
+from palyra_fleet.store.failpoints import reached
 from palyra_fleet.store.protocol import ChainBroken, StateUnusable, StoreConflict, StoreFailed
 from palyra_fleet.store.sqlite_rows import event_of
-from palyra_fleet.store.sqlite_schema import SCHEMA, SCHEMA_VERSION
+from palyra_fleet.store.sqlite_schema import FLEET_MIGRATIONS, SCHEMA, SCHEMA_VERSION
 
 TAIL_ENTRIES = 1_000
 """How much of the event log is verified at every start; `verify_events` walks all of it."""
@@ -28,13 +30,20 @@ _RESTORE = "restore it from a backup; do not edit it by hand"
 class DatabaseDesign:
     """One kind of database: its files, its schema, and what `meta` holds at first.
 
-    Every design has the tables `meta` and `events`; both are checked at every start.
+    `schema` is that of `schema_version`; each of `migrations` brings it one version further. A new
+    database is made the same way, so there is one way to the current schema. Every design has the
+    tables `meta` and `events`; both are checked at every start.
     """
 
     files: state_directory.StateFiles
     schema: str
     schema_version: int
     first_meta: dict[str, int | str] = field(default_factory=dict)
+    migrations: tuple[str, ...] = ()
+
+    @property
+    def current_version(self) -> int:
+        return self.schema_version + len(self.migrations)
 
 
 FLEET_DATABASE = DatabaseDesign(
@@ -42,6 +51,7 @@ FLEET_DATABASE = DatabaseDesign(
     SCHEMA,
     SCHEMA_VERSION,
     {"epoch": 0, "highest_fence": 0},
+    FLEET_MIGRATIONS,
 )
 
 
@@ -62,6 +72,7 @@ def connect(path: Path) -> sqlite3.Connection:
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     """All or nothing. A failure before COMMIT rolls back; a failure of COMMIT is ambiguous."""
+    reached("store.before_begin")
     try:
         connection.execute("BEGIN IMMEDIATE")
     except sqlite3.Error as error:
@@ -78,10 +89,12 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     except BaseException:
         connection.execute("ROLLBACK")
         raise
+    reached("store.before_commit")
     try:
         connection.execute("COMMIT")
     except sqlite3.Error as error:
         raise StoreFailed(f"cannot commit: {error}", ambiguous=True) from error
+    reached("store.after_commit")
 
 
 def open_database(state_dir: Path, design: DatabaseDesign = FLEET_DATABASE) -> sqlite3.Connection:
@@ -95,7 +108,7 @@ def open_database(state_dir: Path, design: DatabaseDesign = FLEET_DATABASE) -> s
             if was_here:
                 raise StateUnusable(f"{path}: holds no fleet state; {_RESTORE}")
             _create(connection, design)
-        _check_version(connection, path, design.schema_version)
+        _bring_forward(connection, path, design)
         _check_chain_tail(connection, path)
     except sqlite3.Error as error:
         connection.close()
@@ -103,6 +116,7 @@ def open_database(state_dir: Path, design: DatabaseDesign = FLEET_DATABASE) -> s
     except BaseException:
         connection.close()
         raise
+    reached("store.before_marker")
     state_directory.write_marker(state_dir, design.files)
     return connection
 
@@ -111,11 +125,24 @@ def read_meta(connection: sqlite3.Connection) -> dict[str, str]:
     return dict(connection.execute("SELECT key, value FROM meta"))
 
 
+def chain_base(meta: Mapping[str, str]) -> ChainHead:
+    """Where the event log begins: after the entries that were archived."""
+    return ChainHead(int(meta.get("chain_base_seq", 0)), meta.get("chain_base_sha256", GENESIS))
+
+
 def write_meta(connection: sqlite3.Connection, values: dict[str, int | str]) -> None:
     connection.executemany(
         "INSERT INTO meta (key, value) VALUES (?, ?)"
         " ON CONFLICT (key) DO UPDATE SET value = excluded.value",
         [(key, str(value)) for key, value in values.items()],
+    )
+
+
+def raise_mark(connection: sqlite3.Connection, name: str, value: int) -> None:
+    """A number in `meta` that only grows."""
+    connection.execute(
+        "UPDATE meta SET value = CAST(max(CAST(value AS INTEGER), ?) AS TEXT) WHERE key = ?",
+        (value, name),
     )
 
 
@@ -127,7 +154,7 @@ def _check_pages(connection: sqlite3.Connection, path: Path) -> None:
 
 def _create(connection: sqlite3.Connection, design: DatabaseDesign) -> None:
     with transaction(connection):
-        for statement in _statements(design.schema):
+        for statement in migrations.statements(design.schema):
             connection.execute(statement)
         first: dict[str, int | str] = {
             "schema_version": design.schema_version,
@@ -138,28 +165,31 @@ def _create(connection: sqlite3.Connection, design: DatabaseDesign) -> None:
         write_meta(connection, first | design.first_meta)
 
 
-def _statements(script: str) -> Iterator[str]:
-    """Single statements (`executescript` would commit behind our back)."""
-    pending = ""
-    for line in script.splitlines(keepends=True):
-        pending += line
-        if sqlite3.complete_statement(pending):
-            yield pending
-            pending = ""
-
-
-def _check_version(connection: sqlite3.Connection, path: Path, expected: int) -> None:
-    version = read_meta(connection).get("schema_version")
-    if version != str(expected):
+def _bring_forward(connection: sqlite3.Connection, path: Path, design: DatabaseDesign) -> None:
+    """Every missing migration, each in a transaction of its own. Refuses what is newer."""
+    found = read_meta(connection).get("schema_version", "")
+    version = int(found) if found.isdecimal() else -1
+    if not design.schema_version <= version <= design.current_version:
         raise StateUnusable(
-            f"{path}: schema version {version}, expected {expected};"
+            f"{path}: schema version {found}, expected {design.current_version};"
             " start the release that wrote it, or restore a backup of this one"
         )
+    missing = design.migrations[version - design.schema_version :]
+    if missing and connection.execute("SELECT count(*) FROM events").fetchone()[0]:
+        migrations.keep_copy(connection, path, version)
+    for number, script in enumerate(missing, start=version + 1):
+        reached("store.before_migration")
+        with transaction(connection):
+            for statement in migrations.statements(script):
+                connection.execute(statement)
+            write_meta(connection, {"schema_version": number})
+        reached("store.after_migration")
 
 
 def _check_chain_tail(connection: sqlite3.Connection, path: Path) -> None:
     meta = read_meta(connection)
     head = ChainHead(int(meta["chain_seq"]), meta["chain_sha256"])
+    base = chain_base(meta)
     rows = connection.execute(
         "SELECT seq, at_unix_ms, reason, actor, worker_id, lease_id, detail, previous_sha256,"
         " sha256 FROM events ORDER BY seq DESC LIMIT ?",
@@ -167,7 +197,8 @@ def _check_chain_tail(connection: sqlite3.Connection, path: Path) -> None:
     ).fetchall()
     try:
         tail = [event_of(row) for row in reversed(rows)]
-        start = ChainHead(tail[0].seq - 1, tail[0].previous_sha256) if tail else ChainHead()
+        within = bool(tail) and tail[0].seq > base.seq + 1  # the log begins before this tail
+        start = ChainHead(tail[0].seq - 1, tail[0].previous_sha256) if within else base
         end = follow(start, tail)
     except ChainBroken as error:
         raise StateUnusable(f"{path}: the event log is broken ({error}); {_RESTORE}") from error

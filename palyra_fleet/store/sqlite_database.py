@@ -8,16 +8,20 @@ database refuses everything until it is opened again, which reads what is really
 import asyncio
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from palyra_fleet.store import state_directory
 from palyra_fleet.store.event_chain import ChainedEvent, ChainHead, follow, link_all
+from palyra_fleet.store.failpoints import reached
 from palyra_fleet.store.protocol import ChainBroken, StateUnusable, StoreFailed
 from palyra_fleet.store.sqlite_connection import (
     DatabaseDesign,
+    chain_base,
     open_database,
+    raise_mark,
     read_meta,
     transaction,
     write_meta,
@@ -66,7 +70,15 @@ class SqliteDatabase:
         marks: Mapping[str, int] | None = None,
     ) -> None:
         """Do `work`, chain the events and raise the marks, all or nothing."""
-        await self._run(lambda: self._write(at_unix_ms, tuple(events), work, marks or {}))
+        await self.write_group([Write(at_unix_ms, tuple(events), work, marks or {})])
+
+    async def write_group(self, writes: Sequence["Write"]) -> None:
+        """Several in this order, in one transaction: all or nothing."""
+        await self._run(lambda: self._write(writes))
+
+    async def read[T](self, load: Callable[[sqlite3.Connection, Mapping[str, str]], T]) -> T:
+        """What `load` makes of what is durable now. Raises StateUnusable or StoreFailed."""
+        return await self._run(lambda: self._loaded(self._ready(), load))
 
     async def rows(self, query: str, *values: object) -> list[tuple]:  # type: ignore[type-arg]
         def read() -> list[tuple]:  # type: ignore[type-arg]
@@ -84,8 +96,8 @@ class SqliteDatabase:
 
     async def verify_events(self) -> int:
         """Walk the whole chain; the number of entries. Raises ChainBroken."""
-        head = ChainHead()
         expected = await self._run(lambda: self._head)
+        head = await self.read(lambda _, meta: chain_base(meta))
         while head.seq < expected.seq:
             entries = await self.events(head.seq, min(_WALK_ENTRIES, expected.seq - head.seq))
             if not entries:
@@ -113,13 +125,26 @@ class SqliteDatabase:
             state_directory.prepare(self._state_dir)
             self._lock = state_directory.lock(self._state_dir, self._design.files.lock)
             self._connection = connection = open_database(self._state_dir, self._design)
+        except (KeyError, ValueError, TypeError, OverflowError, sqlite3.Error) as error:
+            raise self._damaged(error) from error
+        return self._loaded(connection, load)
+
+    def _loaded[T](
+        self,
+        connection: sqlite3.Connection,
+        load: Callable[[sqlite3.Connection, Mapping[str, str]], T],
+    ) -> T:
+        try:
             meta = read_meta(connection)
             self._head = ChainHead(int(meta["chain_seq"]), meta["chain_sha256"])
             return load(connection, meta)
         except (KeyError, ValueError, TypeError, OverflowError, sqlite3.Error) as error:
-            place = self._state_dir / self._design.files.database
-            text = f"{place}: damaged ({type(error).__name__}); restore it from a backup"
-            raise StateUnusable(text) from error
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> StateUnusable:
+        place = self._state_dir / self._design.files.database
+        text = f"{place}: damaged ({type(error).__name__}); restore it from a backup"
+        return StateUnusable(text)
 
     def _close(self) -> None:
         if self._connection is not None:
@@ -129,32 +154,40 @@ class SqliteDatabase:
             os.close(self._lock)
             self._lock = None
 
-    def _write(
-        self,
-        at_unix_ms: int,
-        events: tuple[ChainedEvent, ...],
-        work: Callable[[sqlite3.Connection], None],
-        marks: Mapping[str, int],
-    ) -> None:
+    def _write(self, writes: Sequence["Write"]) -> None:
         connection = self._ready()
-        entries, head = link_all(self._head, events, at_unix_ms)
+        head = self._head
         try:
             with transaction(connection):
-                work(connection)
-                for entry in entries:
-                    write_event(connection, entry)
-                self._raise_marks(connection, {"high_water_unix_ms": at_unix_ms, **marks}, head)
+                for write in writes:
+                    head = self._write_one(connection, write, head)
+                texts = {name: text for write in writes for name, text in write.texts.items()}
+                write_meta(
+                    connection, {"chain_seq": head.seq, "chain_sha256": head.sha256, **texts}
+                )
         except StoreFailed as failure:
             self._unknown = failure.ambiguous
             raise
         self._head = head
 
     @staticmethod
-    def _raise_marks(
-        connection: sqlite3.Connection, marks: Mapping[str, int], head: ChainHead
-    ) -> None:
-        meta = read_meta(connection)
-        raised: dict[str, int | str] = {
-            name: max(int(meta[name]), value) for name, value in marks.items()
-        }
-        write_meta(connection, raised | {"chain_seq": head.seq, "chain_sha256": head.sha256})
+    def _write_one(connection: sqlite3.Connection, write: "Write", head: ChainHead) -> ChainHead:
+        write.work(connection)
+        reached("store.after_records")
+        entries, head = link_all(head, write.events, write.at_unix_ms)
+        for entry in entries:
+            write_event(connection, entry)
+        for name, value in ({"high_water_unix_ms": write.at_unix_ms} | dict(write.marks)).items():
+            raise_mark(connection, name, value)
+        return head
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One decision's part of a transaction. `marks` in `meta` only grow; `texts` are replaced."""
+
+    at_unix_ms: int
+    events: tuple[ChainedEvent, ...]
+    work: Callable[[sqlite3.Connection], None]
+    marks: Mapping[str, int] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)

@@ -138,12 +138,14 @@ def _write_lease(connection: sqlite3.Connection, lease: WorkerLease) -> None:
     live = int(lease.status.live)
     body = codec.lease_body(lease)
     updated = connection.execute(
-        "UPDATE leases SET live = ?, fence = ?, worker_id = ?, body = ? WHERE lease_id = ?",
-        (live, lease.fence, lease.worker_id, body, lease.lease_id),
+        "UPDATE leases SET live = ?, fence = ?, worker_id = ?, body = ?, ended_at_unix_ms = ?"
+        " WHERE lease_id = ?",
+        (live, lease.fence, lease.worker_id, body, lease.ended_at_unix_ms, lease.lease_id),
     )
     if updated.rowcount == 0:
         connection.execute(
-            "INSERT INTO leases VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO leases (lease_id, fence, worker_id, run_id, grant_id, live, body,"
+            " ended_at_unix_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 lease.lease_id,
                 lease.fence,
@@ -152,6 +154,7 @@ def _write_lease(connection: sqlite3.Connection, lease: WorkerLease) -> None:
                 lease.grant_id,
                 live,
                 body,
+                lease.ended_at_unix_ms,
             ),
         )
 

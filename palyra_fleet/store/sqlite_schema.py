@@ -4,6 +4,9 @@ Held here, whatever the code above does: one live lease per worker and per run; 
 and above every earlier one; a grant is spent at most `max_uses` times; the quarantined and the
 banned hold no live lease; events, evidence and tombstones are only ever added to. `body` is the
 record as JSON; the other columns repeat what constraints and queries need.
+
+`SCHEMA` is that of the first release and stays as it is; what changed since is in
+`FLEET_MIGRATIONS`, one script for each version, and only ever added to.
 """
 
 SCHEMA_VERSION = 1
@@ -128,3 +131,41 @@ BEGIN SELECT RAISE(ABORT, 'evidence is only added'); END;
 CREATE TRIGGER tombstones_are_kept BEFORE DELETE ON tombstones
 BEGIN SELECT RAISE(ABORT, 'tombstones are only added'); END;
 """
+
+_RETENTION = """
+INSERT INTO meta (key, value) VALUES ('chain_base_seq', '0');
+INSERT INTO meta (key, value)
+  VALUES ('chain_base_sha256', '0000000000000000000000000000000000000000000000000000000000000000');
+
+DROP TRIGGER events_are_kept;
+CREATE TRIGGER events_are_kept BEFORE DELETE ON events
+WHEN OLD.seq > (SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'chain_base_seq')
+BEGIN SELECT RAISE(ABORT, 'events are only added, and archived from the oldest on'); END;
+
+CREATE TRIGGER the_base_of_the_log_only_rises BEFORE UPDATE ON meta
+WHEN NEW.key = 'chain_base_seq' AND CAST(NEW.value AS INTEGER) < CAST(OLD.value AS INTEGER)
+BEGIN SELECT RAISE(ABORT, 'archived events do not come back'); END;
+
+CREATE TRIGGER only_ended_leases_are_forgotten BEFORE DELETE ON leases
+WHEN OLD.live = 1
+BEGIN SELECT RAISE(ABORT, 'a live lease is not forgotten'); END;
+
+CREATE TRIGGER only_used_up_grants_are_forgotten BEFORE DELETE ON grants
+WHEN OLD.withdrawn = 0 AND OLD.uses < OLD.max_uses AND OLD.expires_at_unix_ms >
+  (SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'high_water_unix_ms')
+BEGIN SELECT RAISE(ABORT, 'a usable grant is not forgotten'); END;
+
+ALTER TABLE leases ADD COLUMN ended_at_unix_ms INTEGER;
+DROP TRIGGER ended_leases_stay_ended;
+UPDATE leases SET ended_at_unix_ms = json_extract(body, '$[0].ended_at_unix_ms') WHERE live = 0;
+CREATE TRIGGER ended_leases_stay_ended BEFORE UPDATE ON leases
+WHEN OLD.live = 0 OR NEW.fence <> OLD.fence OR NEW.worker_id <> OLD.worker_id
+BEGIN SELECT RAISE(ABORT, 'an ended lease stays as it is'); END;
+
+CREATE INDEX ended_leases ON leases (ended_at_unix_ms) WHERE live = 0;
+CREATE INDEX leases_of_grant ON leases (grant_id);
+CREATE INDEX grants_by_end ON grants (expires_at_unix_ms);
+"""
+
+FLEET_MIGRATIONS = (_RETENTION,)
+"""1 to 2: finished records can be forgotten and old events archived."""

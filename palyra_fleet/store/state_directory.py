@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from palyra_fleet.store.migrations import sync_directory
 from palyra_fleet.store.protocol import StateUnusable
 
 AUTHORITY = "authority"
@@ -88,8 +89,4 @@ def write_marker(state_dir: Path, files: StateFiles = FLEET_FILES) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    directory = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    sync_directory(state_dir)

@@ -4,10 +4,12 @@
 and is all or nothing. `fail_next` makes the next commit fail before it writes anything.
 """
 
+import asyncio
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import assert_never
 
+from palyra_fleet.clock import ClockMark
 from palyra_fleet.leases.records import WorkerApprovalGrant, WorkerLease
 from palyra_fleet.ledger.decision import (
     Decision,
@@ -20,7 +22,7 @@ from palyra_fleet.ledger.decision import (
 )
 from palyra_fleet.ledger.facts import Admission, WorkerRecord
 from palyra_fleet.store.event_chain import ChainHead, follow, link_all
-from palyra_fleet.store.protocol import Snapshot, StoreConflict, StoreFailed
+from palyra_fleet.store.protocol import Pruned, Retention, Snapshot, StoreConflict, StoreFailed
 from palyra_fleet.wire.models import EventView
 
 
@@ -37,6 +39,7 @@ class Disk:
     others: dict[object, Record] = field(default_factory=dict)
     evidence: dict[str, EvidenceRecord] = field(default_factory=dict)
     events: list[EventView] = field(default_factory=list)
+    clock_mark: ClockMark | None = None
 
 
 def _require(holds: bool, text: str) -> None:
@@ -50,6 +53,7 @@ class MemoryFleetStore:
     def __init__(self, disk: Disk | None = None) -> None:
         self.disk = disk or Disk()
         self.fail_next: StoreFailed | None = None
+        self._failed: StoreFailed | None = None
         self._open = False
 
     async def open(self, now_unix_ms: int) -> Snapshot:
@@ -57,18 +61,62 @@ class MemoryFleetStore:
         self._open = True
         disk.epoch += 1
         disk.high_water_unix_ms = max(disk.high_water_unix_ms, now_unix_ms)
+        return self._snapshot()
+
+    def _snapshot(self) -> Snapshot:
+        disk = self.disk
         records: tuple[Record, ...] = (
             *disk.workers.values(),
             *(lease for lease in disk.leases.values() if lease.status.live),
             *(g for g in disk.grants.values() if g.usable(disk.high_water_unix_ms)),
             *disk.others.values(),
         )
-        return Snapshot(disk.epoch, disk.highest_fence, disk.high_water_unix_ms, records)
+        return Snapshot(
+            disk.epoch, disk.highest_fence, disk.high_water_unix_ms, records, disk.clock_mark
+        )
 
     async def close(self) -> None:
         self._open = False
 
-    async def commit(self, decision: Decision) -> None:
+    def submit(self, decision: Decision, mark: ClockMark | None = None) -> asyncio.Future[None]:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        try:
+            if self._failed is not None:
+                raise self._failed
+            self._commit(decision, mark)
+            done.set_result(None)
+        except (StoreConflict, StoreFailed) as error:
+            self._failed = StoreFailed("an earlier decision failed", ambiguous=False)
+            done.set_exception(error)
+            done.exception()
+        return done
+
+    async def commit(self, decision: Decision, mark: ClockMark | None = None) -> None:
+        try:
+            await self.submit(decision, mark)
+        finally:
+            self._failed = None
+
+    async def reload(self) -> Snapshot:
+        self._check()
+        self._failed = None
+        return self._snapshot()
+
+    async def prune(self, keep: Retention, now_unix_ms: int) -> Pruned:
+        self._check()
+        disk, horizon = self.disk, now_unix_ms - keep.ended_ms
+        over = [k for k, v in disk.leases.items() if (v.ended_at_unix_ms or horizon) < horizon]
+        for lease_id in over[: keep.step]:
+            del disk.leases[lease_id]
+        held = {lease.grant_id for lease in disk.leases.values()}
+        used = [
+            k for k, v in disk.grants.items() if v.expires_at_unix_ms < horizon and k not in held
+        ]
+        for grant_id in used[: keep.step]:
+            del disk.grants[grant_id]
+        return Pruned(len(over), len(used), 0)
+
+    def _commit(self, decision: Decision, mark: ClockMark | None) -> None:
         self._check()
         failure, self.fail_next = self.fail_next, None
         if failure is not None:
@@ -81,6 +129,7 @@ class MemoryFleetStore:
         disk.events += entries
         disk.highest_fence = max(disk.highest_fence, decision.highest_fence)
         disk.high_water_unix_ms = max(disk.high_water_unix_ms, decision.at_unix_ms)
+        disk.clock_mark = mark or disk.clock_mark
         for name in Disk.__slots__:
             setattr(self.disk, name, getattr(disk, name))
 

@@ -1,0 +1,44 @@
+"""What happens when nobody can tell how much time has passed.
+
+The clock is behind what the fleet saw before, and the machine was started anew in between: every
+end (of a lease, an approval, an attestation) might already have come. All of them come now. Leases
+are revoked and their workers orphaned, evidence is over and has to be shown again, approvals have
+to be given again; quarantines, bans and enrolments have no end and stay. Pure. Times: Unix ms.
+"""
+
+from dataclasses import replace
+
+from palyra_fleet.leases.records import LeaseStatus
+from palyra_fleet.ledger.decision import Decision, Detail, EventReason
+from palyra_fleet.ledger.draft import Draft
+from palyra_fleet.ledger.facts import Proof
+from palyra_fleet.ledger.state import LedgerState
+
+WHY = "the clock was set back while the fleet was away"
+
+
+def end_what_time_bounds(state: LedgerState, behind_ms: int, now_unix_ms: int) -> Decision:
+    """Every end comes now. `behind_ms` is for the log."""
+    draft = Draft(state, now_unix_ms)
+    counts = {"leases": len(state.leases), "grants": len(state.grants)}
+    for lease in tuple(state.leases.values()):
+        draft.end_lease(lease, LeaseStatus.REVOKED, EventReason.LEASE_REVOKED, WHY)
+    for grant in state.grants.values():
+        draft.put(replace(grant, withdrawn=True))
+    for worker_id in state.workers:
+        worker = draft.worker(worker_id)
+        candidate = worker.candidate
+        over = replace(
+            worker,
+            proof=_over(worker.proof, now_unix_ms),
+            candidate=None if candidate is None else _over(candidate, now_unix_ms),
+        )
+        if over != worker:
+            draft.put_worker(over)
+    detail: Detail = {"behind_ms": behind_ms, **counts}
+    draft.event(EventReason.CLOCK_SET_BACK, None, None, detail)
+    return draft.finish()
+
+
+def _over(proof: Proof, now_unix_ms: int) -> Proof:
+    return replace(proof, attested_until_unix_ms=min(proof.attested_until_unix_ms, now_unix_ms))
