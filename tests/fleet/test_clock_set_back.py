@@ -12,7 +12,6 @@ from palyra_fleet.service import FleetService
 from tests.fakes.fleet_world import START_UNIX_MS, FleetWorld, WorkerPen, settings
 from tests.fakes.ledger_world import ulid
 
-
 POLICY = WorkerFleetPolicy(heartbeat_timeout_ms=10**7)
 
 
