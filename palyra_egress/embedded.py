@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from palyra_egress.audit.segments import DEFAULT_SEGMENT_BYTES
 from palyra_egress.credentials.settings import VAULT_ONLY, SecretSettings
 from palyra_egress.errors import OperatorMustAct
-from palyra_egress.installation import EgressNote, Installation
+from palyra_egress.installation import EgressNote, Installation, written
 from palyra_egress.proxy.egress_proxy import EgressProxy
 from palyra_egress.proxy.settings import ProxySettings
 from palyra_fleet.serve import (
@@ -48,6 +48,7 @@ class EmbeddedSettings:
     policy_file: Path
     listen_host: str = "127.0.0.1"
     listen_port: int = 0
+    listen_socks: tuple[str, int] | None = None
     admin_host: str = "127.0.0.1"
     admin_port: int = 0
     hosts_file: Path | None = None
@@ -127,6 +128,7 @@ def _proxy_settings(
         proxy_id=PROXY_NAME,
         listen_host=settings.listen_host,
         listen_port=settings.listen_port,
+        listen_socks=settings.listen_socks,
         hosts_file=settings.hosts_file,
         extra_roots_file=settings.extra_roots_file,
         secret_sources=settings.secret_sources,
@@ -137,10 +139,10 @@ def _proxy_settings(
 
 
 def _note(installation: Installation, settings: EmbeddedSettings, proxy: EgressProxy) -> EgressNote:
-    host, port = proxy.address
     authority = proxy.enforcement.authority
     return EgressNote(
-        proxy=f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+        proxy=written(proxy.address),
+        socks="" if proxy.socks_address is None else written(proxy.socks_address),
         fleet_socket=str(installation.home.socket_path.absolute()),
         launcher_key=str(installation.launcher_key.absolute()),
         ca_file=str(authority.root_path.absolute()),

@@ -12,10 +12,17 @@ from typing import Self
 from palyra_fleet.cli.place import Home
 
 
+def written(address: tuple[str, int]) -> str:
+    """A listener's address as URLs have it."""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 @dataclass(frozen=True, slots=True)
 class EgressNote:
     """What a program that runs workers needs to know. Paths are absolute. Secrets lie in
-    `secret_directories`, which isolated workers do not see."""
+    `secret_directories`, which isolated workers do not see. `socks` is empty where SOCKS is not
+    spoken."""
 
     proxy: str
     fleet_socket: str
@@ -25,6 +32,7 @@ class EgressNote:
     policy_file: str
     audit_file: str
     secret_directories: tuple[str, ...] = ()
+    socks: str = ""
 
     @classmethod
     def read(cls, path: Path) -> Self:

@@ -43,7 +43,8 @@ class Requester:
 
 @dataclass(frozen=True, slots=True)
 class EgressRequest:
-    """One canonical request. For CONNECT the scheme is `https`, method `CONNECT`, path empty."""
+    """One canonical request. For CONNECT the method is `CONNECT` and the path empty; the scheme is
+    `https`, or `http` where plain HTTP is to be spoken behind SOCKS or a redirected connection."""
 
     kind: RequestKind
     method: str
@@ -56,8 +57,9 @@ class EgressRequest:
 
     @property
     def url(self) -> str:
-        """The canonical URL without its query; `host:port` for CONNECT."""
+        """The canonical URL without its query; `host:port` for CONNECT, `http://host:port` where
+        the tunnel is for plain HTTP."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        if self.kind is RequestKind.CONNECT:
+        if self.kind is RequestKind.CONNECT and self.scheme == "https":
             return f"{host}:{self.port}"
         return f"{self.scheme}://{host}:{self.port}{self.path}"

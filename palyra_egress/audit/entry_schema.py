@@ -64,7 +64,10 @@ _REQUEST: Final = {
     "early": Field("boolean", "true: refused before there was a canonical request", needed=False),
     "would_deny": _text("what observe mode let pass", optional=True, needed=False),
     "method": _text("the method; CONNECT for a tunnel", needed=False),
-    "target": _text("the canonical URL without its query; host:port for CONNECT", needed=False),
+    "target": _text(
+        "the canonical URL without its query; host:port for CONNECT, http:// before it if plain",
+        needed=False,
+    ),
     "query": _text("its query, cut, where the deciding rule wants it", needed=False),
     "host": _text("the canonical host", needed=False),
     "port": _number("the port", needed=False),

@@ -86,6 +86,11 @@ def _add_run(commands: _Commands) -> None:
         action="store_true",
         help="run it where nothing but the proxy leads out (binding level enforced; needs bwrap)",
     )
+    run.add_argument(
+        "--socks",
+        action="store_true",
+        help="name SOCKS5 (socks5h) in ALL_PROXY; needs `up --listen-socks`, and no --isolate",
+    )
     run.add_argument("program", nargs="*", metavar="-- CMD", help="the program and its arguments")
     run.set_defaults(run=_later("run_commands", "run"))
 
@@ -126,6 +131,12 @@ def _add_proxy_arguments(parser: argparse.ArgumentParser) -> None:
         default=("127.0.0.1", 8080),
         metavar="HOST:PORT",
         help="where workers connect (default 127.0.0.1:8080)",
+    )
+    parser.add_argument(
+        "--listen-socks",
+        type=_address,
+        metavar="HOST:PORT",
+        help="where workers speak SOCKS5 (default: nowhere); user and password are the lease's",
     )
     parser.add_argument(
         "--hosts-file", type=Path, metavar="FILE", help="names to resolve first, as in /etc/hosts"

@@ -56,6 +56,7 @@ async def _run(arguments: Namespace) -> int:
         combined_bundle=Path(note.bundle_file),
         palyra_ca=Path(note.ca_file),
         isolation=_isolation(note) if arguments.isolate else None,
+        socks_address=_socks_address(note, arguments.isolate) if arguments.socks else "",
     )
     say(f"palyra: run {run_id} as worker {worker_id}, profile {profile}")
     if not arguments.isolate and _binds_secrets(Path(note.policy_file), profile):
@@ -69,6 +70,17 @@ async def _run(arguments: Namespace) -> int:
         _tell_refusals(await asyncio.to_thread(refusals_of_run, audit_file, before, run_id))
         if arguments.worker_id is None:
             await _forget(arguments, worker_id)
+
+
+def _socks_address(note: EgressNote, is_isolated: bool) -> str:
+    if is_isolated:
+        why = "the one door out of the isolation leads to the HTTP proxy"
+    elif not note.socks:
+        why = "this installation does not listen for it"
+    else:
+        return note.socks
+    remedy = "leave out --isolate or --socks" if is_isolated else "start with up --listen-socks"
+    raise Trouble(ExitCode.YOURS, "SOCKS cannot be used here", why, remedy)
 
 
 def _isolation(note: EgressNote) -> Isolation:

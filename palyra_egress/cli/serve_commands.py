@@ -8,7 +8,7 @@ from pathlib import Path
 
 from palyra_egress.cli.secret_arguments import secrets_of
 from palyra_egress.embedded import EmbeddedSettings, embedded
-from palyra_egress.installation import Installation
+from palyra_egress.installation import Installation, written
 from palyra_egress.policy.load import load_policy_file
 from palyra_egress.proxy.egress_proxy import EgressProxy
 from palyra_egress.proxy.settings import ProxySettings
@@ -42,6 +42,7 @@ async def _up(arguments: Namespace) -> int:
         policy_file=arguments.policy,
         listen_host=host,
         listen_port=port,
+        listen_socks=arguments.listen_socks,
         admin_host=admin_host,
         admin_port=admin_port,
         hosts_file=arguments.hosts_file,
@@ -55,6 +56,8 @@ async def _up(arguments: Namespace) -> int:
     ended = _until_told_to_end()
     async with embedded(installation, settings) as running:
         put(f"proxy           http://{running.note.proxy}")
+        if running.note.socks:
+            put(f"SOCKS5          socks5h://{running.note.socks}")
         put(f"admin API       {running.admin_url}")
         put(f"operator token  {installation.home.token_file.absolute()}")
         put(f"policy          {running.note.policy_file} (changes are picked up)")
@@ -82,6 +85,7 @@ async def _serve_proxy(arguments: Namespace) -> int:
             proxy_id=arguments.name,
             listen_host=host,
             listen_port=port,
+            listen_socks=arguments.listen_socks,
             hosts_file=arguments.hosts_file,
             extra_roots_file=arguments.extra_roots,
             secret_sources=secrets_of(arguments),
@@ -91,7 +95,9 @@ async def _serve_proxy(arguments: Namespace) -> int:
         )
     )
     try:
-        put(f"proxy           http://{proxy.address[0]}:{proxy.address[1]}")
+        put(f"proxy           http://{written(proxy.address)}")
+        if proxy.socks_address is not None:
+            put(f"SOCKS5          socks5h://{written(proxy.socks_address)}")
         put(f"worker CA       {proxy.enforcement.authority.root_path.absolute()}")
         put(f"worker bundle   {proxy.enforcement.authority.bundle_path.absolute()}")
         await ended.wait()

@@ -133,7 +133,7 @@ class HostRules:
     by_method: dict[tuple[Scheme, int, str], MethodRules] = field(default_factory=dict)
     by_endpoint: dict[Endpoint, list[CompiledRule]] = field(default_factory=dict)
     by_scheme: dict[Scheme, list[CompiledRule]] = field(default_factory=dict)
-    connect: dict[int, list[CompiledRule]] = field(default_factory=dict)
+    connect: dict[Endpoint, list[CompiledRule]] = field(default_factory=dict)
     rules: list[CompiledRule] = field(default_factory=list)
     observing: list[CompiledRule] = field(default_factory=list)
 
@@ -158,13 +158,12 @@ class HostRules:
         """Sorts what has an order and makes the table for tunnels."""
         for method_rules in self.by_method.values():
             method_rules.sort()
-        for (scheme, port), rules in self.by_endpoint.items():
-            if scheme == "https":
-                ways = {
-                    (rule.private, rule.until_unix_ms, rule.is_budget_zero, rule.carriage): rule
-                    for rule in reversed(rules)
-                }
-                self.connect[port] = sorted(ways.values(), key=_order_at_connect)
+        for endpoint, rules in self.by_endpoint.items():
+            ways = {
+                (rule.private, rule.until_unix_ms, rule.is_budget_zero, rule.carriage): rule
+                for rule in reversed(rules)
+            }
+            self.connect[endpoint] = sorted(ways.values(), key=_order_at_connect)
 
 
 def _order_at_connect(rule: CompiledRule) -> tuple[object, ...]:

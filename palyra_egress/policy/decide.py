@@ -44,7 +44,7 @@ from palyra_egress.policy.paths import ReadPath, read_path
 from palyra_egress.policy.schema import KNOWN_METHODS
 from palyra_egress.reasons import Reason
 from palyra_egress.request import CanonicalHost, EgressRequest, RequestKind
-from palyra_egress.verdict import NO_LIMITS, Effect, NeedsResolution, TlsMode, Verdict
+from palyra_egress.verdict import INSPECTED, NO_LIMITS, Effect, NeedsResolution, TlsMode, Verdict
 
 type Forbidden = frozenset[tuple[str, int]]
 NOTHING_FORBIDDEN: Final[Forbidden] = frozenset()
@@ -101,6 +101,8 @@ def _allow(
     inside have theirs. What only observe mode lets pass gets no credential either."""
     decider = policy.profiles[request.requester.profile] if rule is None else rule
     carriage = policy.carriage if rule is None else rule.carriage
+    if request.scheme == "http":  # there is no TLS to pass on, whatever the file's default is
+        carriage = INSPECTED
     has_budgets = request.kind is RequestKind.REQUEST or carriage.mode is TlsMode.TUNNEL
     carries = rule is not None and would_deny is None and request.kind is RequestKind.REQUEST
     return Verdict(
@@ -143,8 +145,8 @@ def _check_target(request: EgressRequest) -> Reason | None:
 def _read_request(request: EgressRequest) -> ReadPath | Reason:
     """The comparable path, or what is malformed about method, path or query."""
     if request.kind is RequestKind.CONNECT:
-        is_plain = request.method == "CONNECT" and request.scheme == "https" and not request.path
-        return _NO_PATH if is_plain and not request.query else Reason.REQUEST_MALFORMED
+        is_bare = request.method == "CONNECT" and not request.path and not request.query
+        return _NO_PATH if is_bare else Reason.REQUEST_MALFORMED
     method = request.method
     if method not in KNOWN_METHODS and (_METHOD.fullmatch(method) is None or method == "CONNECT"):
         return Reason.METHOD_MALFORMED

@@ -6,7 +6,8 @@ Input: one profile's index, a canonical request, the comparable form of its path
 of the file plays no part.
 
 CONNECT is judged as CONNECT: a rule matches if it could allow anything at that host and port over
-https. Of several refusals the one that got furthest is told: scheme, port, method, path, expiry.
+the request's scheme. Of several refusals the one that got furthest is told: scheme, port, method,
+path, expiry.
 """
 
 from typing import Final, NamedTuple
@@ -130,7 +131,8 @@ def _full_matches(
 ) -> list[CompiledRule] | Refusal:
     """The rules of one host that match the whole request, never an empty list."""
     if request.kind is RequestKind.CONNECT:
-        return host_rules.connect.get(request.port) or _missed(host_rules, request)
+        endpoint = (request.scheme, request.port)
+        return host_rules.connect.get(endpoint) or _missed(host_rules, request)
     method_rules = host_rules.by_method.get((request.scheme, request.port, request.method))
     if method_rules is None:
         return _missed(host_rules, request)

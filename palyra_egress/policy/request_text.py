@@ -19,9 +19,12 @@ _NOT_IN_URL: Final = re.compile(r"[\x00-\x20\x7f\\]")
 
 
 def connect_from_authority(authority: str, requester: Requester) -> EgressRequest:
-    """The CONNECT request for `host:port`; the port must be written."""
-    host, port = parse_authority(authority, None)
-    return EgressRequest(RequestKind.CONNECT, "CONNECT", "https", host, port, "", "", requester)
+    """The CONNECT request for `host:port`, or for plain HTTP `http://host:port`, as the audit log
+    writes it; the port must be written."""
+    named = authority.removeprefix("http://")
+    scheme: Scheme = "https" if named == authority else "http"
+    host, port = parse_authority(named, None)
+    return EgressRequest(RequestKind.CONNECT, "CONNECT", scheme, host, port, "", "", requester)
 
 
 def judge_request_from_url(method: str, url: str, requester: Requester) -> EgressRequest:

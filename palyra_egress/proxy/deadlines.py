@@ -1,4 +1,5 @@
-"""How long a tunnel may take for what, in seconds. Constants of the product; tests shorten them."""
+"""How long a client or a tunnel may take for what, in seconds. Constants of the product; tests
+shorten them."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -6,9 +7,11 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
-    """`hello_s` from the allowed CONNECT to a whole ClientHello; `idle_s` without a byte either way
-    in a tunnel that is passed on, `half_open_s` once one side has ended; `tunnel_s` at all."""
+    """`target_s` from a new connection to its whole SOCKS request; `hello_s` from the allowed
+    tunnel to a whole ClientHello or request head; `idle_s` without a byte either way in a tunnel
+    that is passed on, `half_open_s` once one side has ended; `tunnel_s` at all."""
 
+    target_s: float = 10.0
     hello_s: float = 10.0
     idle_s: float = 600.0
     half_open_s: float = 60.0

@@ -43,6 +43,7 @@ from palyra_egress.proxy.guard_parts import GuardParts
 from palyra_egress.proxy.handler import EnforcingHandler, GuardFactory
 from palyra_egress.proxy.interception import InterceptionAuthority
 from palyra_egress.proxy.master import (
+    Door,
     EgressListener,
     check_environment,
     make_master,
@@ -275,12 +276,13 @@ class Enforcement:
 
 @dataclass(slots=True)
 class EgressProxy:
-    """A running proxy: the enforcement and our own Master's listener."""
+    """A running proxy: the enforcement and our own Master's listeners."""
 
     enforcement: Enforcement
-    listener: EgressListener
+    listeners: tuple[EgressListener, ...]
     master: Master
     address: tuple[str, int]
+    socks_address: tuple[str, int] | None = None
 
     @classmethod
     async def start(
@@ -293,21 +295,42 @@ class EgressProxy:
         enforcement = Enforcement.open(settings, secrets)
         master = make_master()
         factory = make_guard or guard_factory(enforcement.parts)
-        listener = EgressListener(master, factory)
+        listeners: list[EgressListener] = []
+        opened: dict[Door, tuple[tuple[str, int], ...]] = {}
         try:
-            addresses = await listener.open(settings.listen_host, settings.listen_port)
+            for door, where in _doors(settings):
+                listener = EgressListener(master, factory, door)
+                opened[door] = await listener.open(*where)
+                listeners.append(listener)
         except OSError:
+            for listener in listeners:
+                await listener.close()
             await enforcement.end()
             raise
-        enforcement.begin(frozenset(addresses))
-        return cls(enforcement, listener, master, addresses[0])
+        enforcement.begin(frozenset(address for found in opened.values() for address in found))
+        socks = opened.get(Door.SOCKS)
+        return cls(
+            enforcement,
+            tuple(listeners),
+            master,
+            opened[Door.HTTP][0],
+            None if socks is None else socks[0],
+        )
 
     async def stop(self) -> None:
         """Stop in order; see the module."""
         self.enforcement.refuse_everything()
-        await self.listener.close()
+        for listener in self.listeners:
+            await listener.close()
         await self.enforcement.end()
         await self.master.done()
+
+
+def _doors(settings: ProxySettings) -> list[tuple[Door, tuple[str, int]]]:
+    doors = [(Door.HTTP, (settings.listen_host, settings.listen_port))]
+    if settings.listen_socks is not None:
+        doors.append((Door.SOCKS, settings.listen_socks))
+    return doors
 
 
 def guard_factory(parts: GuardParts) -> GuardFactory:

@@ -29,6 +29,7 @@ from palyra_egress.proxy.canonical import (
 from palyra_egress.proxy.core import Judgement
 from palyra_egress.proxy.credential_headers import drop_bound
 from palyra_egress.proxy.denial import Answer
+from palyra_egress.proxy.door_layer import DoorLayer
 from palyra_egress.proxy.exchange import (
     Exchange,
     Seal,
@@ -37,11 +38,9 @@ from palyra_egress.proxy.exchange import (
     is_as_read,
     never_forwarded,
 )
+from palyra_egress.proxy.guard_doors import DoorGuard
 from palyra_egress.proxy.guard_parts import Connection, GuardParts, Pinned, Refused
-from palyra_egress.proxy.guard_tunnels import TunnelGuard
-from palyra_egress.proxy.identity import parse_proxy_credentials
 from palyra_egress.proxy.layers import BoundedClientTls, JudgedHttpLayer, RefusedLayer
-from palyra_egress.proxy.leak_guard import LeakGuard
 from palyra_egress.proxy.own_name import answer_own
 from palyra_egress.proxy.receipt import is_own_target
 from palyra_egress.proxy.request_head import RequestHead
@@ -53,12 +52,11 @@ from palyra_egress.request import RequestKind
 _TLS_HANDSHAKE: Final = b"\x16\x03"
 
 
-class ConnectionGuard(TunnelGuard):
+class ConnectionGuard(DoorGuard):
     """The guard of one client connection. Method names are those of mitmproxy's hooks."""
 
     def __init__(self, parts: GuardParts, connection: Connection) -> None:
         super().__init__(parts, connection)
-        self._leaks = LeakGuard(parts.core, connection)
         self._decision_id = ""
         self._finished_flow_id = ""
 
@@ -90,36 +88,19 @@ class ConnectionGuard(TunnelGuard):
                 next_layer.layer = JudgedHttpLayer(context, HTTPMode.regular, self)
             case layers.ClientTLSLayer() if not starts_tls and data[:1].isalpha():
                 next_layer.layer = JudgedHttpLayer(context, HTTPMode.transparent, self)
-            case layers.http.HttpStream() if self._passes_on and starts_tls:
+            case DoorLayer() if not await self._settle_scheme(starts_tls=starts_tls):
+                next_layer.layer = RefusedLayer(context)
+            case DoorLayer() if not starts_tls and data[:1].isalpha():
+                next_layer.layer = JudgedHttpLayer(context, HTTPMode.transparent, self)
+            case layers.http.HttpStream() | DoorLayer() if self._passes_on and starts_tls:
                 next_layer.layer = PassedOnLayer(context, self)
-            case layers.http.HttpStream() if self._tunnel is not None and starts_tls:
+            case layers.http.HttpStream() | DoorLayer() if self._tunnel and starts_tls:
                 server_tls = layers.ServerTLSLayer(context)
                 server_tls.child_layer = BoundedClientTls(context)
                 next_layer.layer = server_tls
             case _:
                 self._refuse_protocol()
                 next_layer.layer = RefusedLayer(context)
-
-    # --- who is asking --------------------------------------------------------------------------
-
-    def _identify(self, headers: http.Headers) -> Reason | None:
-        """Verify the credentials of this request; None when they are good for it."""
-        credentials = parse_proxy_credentials(headers.get_all("proxy-authorization"))
-        if credentials is None:
-            return self.core.admission() or Reason.NO_IDENTITY
-        found = self.core.authenticate(credentials.lease_id, credentials.secret)
-        who = found.requester
-        if who is None:
-            return found.refusal or Reason.BAD_CREDENTIALS
-        if self.requester is not None and self.requester != who:
-            other = self.requester.worker_id != who.worker_id
-            return Reason.FOREIGN_CREDENTIALS if other else Reason.IDENTITY_CHANGED
-        if self.requester is None:
-            if not self.core.connections.identify(self._connection, who.worker_id):
-                return Reason.TOO_MANY_CONNECTIONS
-            self.requester = who
-            self._leaks.remember(credentials.secret)
-        return found.refusal
 
     # --- CONNECT --------------------------------------------------------------------------------
 
@@ -177,8 +158,9 @@ class ConnectionGuard(TunnelGuard):
         headers = flow.request.headers
         hosts = headers.get_all("host")
         if self._tunnel is not None:
+            self._tunnel.has_hello = True  # in plain HTTP a whole head is what was waited for
             tunnel = self._tunnel.request
-            target = tunnelled_target(head, hosts, tunnel.host, tunnel.port)
+            target = tunnelled_target(head, hosts, tunnel)
             requester = tunnel.requester
             known: tuple[str, ...] | None = self._tunnel.judgement.addresses
         else:
@@ -347,13 +329,6 @@ class ConnectionGuard(TunnelGuard):
     def _still_allowed(self) -> Reason | None:
         who = self._tunnel.request.requester if self._tunnel is not None else self.requester
         return self.core.may_speak(who) if who is not None else Reason.NO_IDENTITY
-
-    def _refuse_unjudged(self, reason: Reason) -> Judgement:
-        """Refuse before there is a canonical request. Too many strangers are only cut off."""
-        judgement = self.core.refuse_early(reason, self.requester)
-        if not judgement.decision_id:
-            self._connection.abort(judgement.reason)
-        return judgement
 
     def _refuse_caller(
         self, reason: Reason, kind: RequestKind, head: RequestHead, hosts: list[str]

@@ -13,11 +13,12 @@ from mitmproxy.connection import Server
 
 from palyra_egress.proxy.core import EnforcementCore, Judgement
 from palyra_egress.proxy.deadlines import DEADLINES, Deadlines
+from palyra_egress.proxy.identity import ProxyCredentials
 from palyra_egress.proxy.interception import InterceptionAuthority
 from palyra_egress.proxy.receipt import ReceiptIssuer
 from palyra_egress.proxy.relay import Relay
 from palyra_egress.reasons import Reason
-from palyra_egress.request import EgressRequest, Requester
+from palyra_egress.request import CanonicalHost, EgressRequest, Requester
 
 
 class Refused(Exception):
@@ -55,6 +56,35 @@ class TunnelKeeper(Protocol):
     def pass_on(self, hello: bytes) -> None: ...
 
     def refuse_tunnel(self, reason: Reason) -> None: ...
+
+
+@dataclass(slots=True)
+class ShownCredentials:
+    """What a SOCKS client showed, and why it may not speak; None once it may."""
+
+    credentials: ProxyCredentials | None
+    refusal: Reason | None = Reason.INTERNAL
+
+
+@dataclass(slots=True)
+class AskedTunnel:
+    """A tunnel that is asked for without HTTP, and what was decided about it."""
+
+    host: CanonicalHost
+    port: int
+    judgement: Judgement | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self.judgement is not None and self.judgement.allowed
+
+
+class DoorKeeper(Protocol):
+    """What the layers that find out a target need of the guard."""
+
+    def expect_target(self) -> None: ...
+
+    def refuse_at_door(self, reason: Reason) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

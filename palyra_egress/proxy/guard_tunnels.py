@@ -15,25 +15,23 @@ from palyra_egress.proxy.client_hello import hello_problem
 from palyra_egress.proxy.core import Judgement
 from palyra_egress.proxy.deadlines import Deadlines
 from palyra_egress.proxy.exchange import Exchange
+from palyra_egress.proxy.guard_identity import IdentityGuard
 from palyra_egress.proxy.guard_parts import Connection, GuardParts, Pinned, Refused, Tunnel
 from palyra_egress.proxy.interception import upstream_connection
 from palyra_egress.proxy.relay import Relay
 from palyra_egress.proxy.request_head import RequestHead
 from palyra_egress.proxy.review import judge_again
 from palyra_egress.reasons import Reason
-from palyra_egress.request import EgressRequest, Requester
+from palyra_egress.request import EgressRequest
 from palyra_egress.verdict import TlsMode
 
 
-class TunnelGuard:
-    """The tunnel's half of the guard of one client connection."""
+class TunnelGuard(IdentityGuard):
+    """The tunnel's part of the guard of one client connection."""
 
     def __init__(self, parts: GuardParts, connection: Connection) -> None:
-        self.core = parts.core
+        super().__init__(parts, connection)
         self.head: RequestHead | None = None
-        self.requester: Requester | None = None
-        self._parts = parts
-        self._connection = connection
         self._tunnel: Tunnel | None = None
         self._exchange: Exchange | None = None
         self._answers = Answers()

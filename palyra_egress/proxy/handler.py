@@ -54,6 +54,8 @@ DECIDED: Final = frozenset(
         "responseheaders",
         "response",
         "error",
+        "socks_shown",
+        "tunnel_asked",
     }
 )
 # Hooks that only tell; nothing is decided there and nothing can be changed.
@@ -70,9 +72,17 @@ TOLD: Final = frozenset(
 )
 
 # Hooks that no foreign addon gets to see: which protocol is spoken, and with which TLS, is ours
-# alone; mitmproxy's own addons would change the layer stack while they merely propose.
+# alone; mitmproxy's own addons would change the layer stack while they merely propose. Nor are the
+# credentials of a SOCKS client anybody else's.
 OURS_ALONE: Final = frozenset(
-    {"next_layer", "tls_clienthello", "tls_start_client", "tls_start_server"}
+    {
+        "next_layer",
+        "tls_clienthello",
+        "tls_start_client",
+        "tls_start_server",
+        "socks_shown",
+        "tunnel_asked",
+    }
 )
 
 _log = logging.getLogger(__name__)

@@ -33,5 +33,10 @@ def parse_proxy_credentials(values: list[str]) -> ProxyCredentials | None:
         text = base64.b64decode(encoded.strip(), validate=True).decode("ascii")
     except (binascii.Error, ValueError):
         return None
+    return lease_credentials(text)
+
+
+def lease_credentials(text: str) -> ProxyCredentials | None:
+    """The credentials written as `lease id:egress secret`, or None where they have another form."""
     match = _FORM.fullmatch(text)
     return ProxyCredentials(match["lease"], match["secret"]) if match else None

@@ -12,6 +12,7 @@ import os
 import resource
 import socket
 from collections.abc import Mapping
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, cast
 
@@ -19,9 +20,11 @@ from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.master import Master
 from mitmproxy.options import Options
 from mitmproxy.proxy import layers, mode_specs
+from mitmproxy.proxy.layer import Layer
 
 from palyra_egress.errors import OperatorMustAct
 from palyra_egress.proxy.handler import EnforcingHandler, GuardFactory
+from palyra_egress.proxy.socks_layer import SocksLayer
 
 LOCKED_OPTIONS: Final[Mapping[str, object]] = MappingProxyType(
     {
@@ -100,12 +103,29 @@ class FrozenOptions:
         raise AttributeError(f"the option {name} is locked")
 
 
+class Door(StrEnum):
+    """How workers say at a listener where they want to go."""
+
+    HTTP = "http"
+    SOCKS = "socks5"
+
+    def first_layer(self, handler: EnforcingHandler) -> Layer:
+        """The layer that a new connection begins with."""
+        context = handler.layer.context
+        match self:
+            case Door.HTTP:
+                return layers.modes.HttpProxy(context)
+            case Door.SOCKS:
+                return SocksLayer(context, handler.guard)
+
+
 class EgressListener:
     """The workers' side: accepts, builds the handler, runs it to its end."""
 
-    def __init__(self, master: Master, make_guard: GuardFactory) -> None:
+    def __init__(self, master: Master, make_guard: GuardFactory, door: Door = Door.HTTP) -> None:
         self._master = master
         self._make_guard = make_guard
+        self._door = door
         self._options = cast(Options, FrozenOptions(master.options))
         self._mode = mode_specs.ProxyMode.parse("regular")
         self._server: asyncio.Server | None = None
@@ -134,7 +154,7 @@ class EgressListener:
                 self._mode,
                 make_guard=self._make_guard,
             )
-            handler.layer = layers.modes.HttpProxy(handler.layer.context)
+            handler.layer = self._door.first_layer(handler)
             await handler.handle_client()
         except Exception as fault:  # noqa: BLE001 the proxy's outer edge: every fault closes
             _log.error("a connection failed: %s", type(fault).__name__)

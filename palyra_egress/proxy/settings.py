@@ -16,7 +16,8 @@ class ProxySettings:
     the public roots. `approvers_file`, where given, says who must have signed a policy before it is
     put in force. `forbidden` are (address, port) pairs that no rule may reach: the fleet's
     listeners; the proxy adds its own. `secret_sources` says where bound credentials come
-    from. The audit log goes on in a new file after `audit_segment_bytes`, or a little later.
+    from. `listen_socks` is where SOCKS5 is spoken, None for nowhere. The audit log goes on in a new
+    file after `audit_segment_bytes`, or a little later.
     """
 
     state_dir: Path
@@ -25,6 +26,7 @@ class ProxySettings:
     proxy_id: str = "proxy-local"
     listen_host: str = "127.0.0.1"
     listen_port: int = 8080
+    listen_socks: tuple[str, int] | None = None
     hosts_file: Path | None = None
     extra_roots_file: Path | None = None
     approvers_file: Path | None = None

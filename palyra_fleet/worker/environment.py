@@ -20,6 +20,7 @@ class Value(Enum):
     """What a row of the table is set to."""
 
     PROXY_URL = auto()
+    ANY_PROXY_URL = auto()
     NOTHING = auto()
     COMBINED_BUNDLE = auto()
     PALYRA_CA = auto()
@@ -41,8 +42,8 @@ TABLE: Final = (
     Row("http_proxy", Value.PROXY_URL, "curl, wget, requests, httpx"),
     Row("HTTPS_PROXY", Value.PROXY_URL, "most HTTP clients"),
     Row("https_proxy", Value.PROXY_URL, "curl, wget, requests, httpx"),
-    Row("ALL_PROXY", Value.PROXY_URL, "curl, git, httpx"),
-    Row("all_proxy", Value.PROXY_URL, "curl, git, httpx"),
+    Row("ALL_PROXY", Value.ANY_PROXY_URL, "curl, git, httpx"),
+    Row("all_proxy", Value.ANY_PROXY_URL, "curl, git, httpx"),
     # set and empty: no destination goes around the proxy, not even loopback
     Row("NO_PROXY", Value.NOTHING, "most HTTP clients"),
     Row("no_proxy", Value.NOTHING, "curl, wget, requests, httpx"),
@@ -87,19 +88,29 @@ _TABLE_NAMES: Final = frozenset(row.name.lower() for row in TABLE)
 
 @dataclass(frozen=True, slots=True)
 class EgressAccess:
-    """How one lease reaches the network. `proxy_address` is `host:port`, IPv6 in brackets."""
+    """How one lease reaches the network. Addresses are `host:port`, IPv6 in brackets; where there
+    is a `socks_address`, the variables that stand for every protocol name it."""
 
     proxy_address: str
     lease_id: str
     egress_secret: str = field(repr=False)
     combined_bundle: Path
     palyra_ca: Path
+    socks_address: str = ""
 
     @property
     def proxy_url(self) -> str:
         """The proxy's URL with this lease's credential: a secret."""
+        return self._url("http", self.proxy_address)
+
+    @property
+    def any_proxy_url(self) -> str:
+        """The URL for whatever is not HTTP: a secret. With `socks5h` the proxy resolves names."""
+        return self._url("socks5h", self.socks_address) if self.socks_address else self.proxy_url
+
+    def _url(self, scheme: str, address: str) -> str:
         secret = quote(self.egress_secret, safe="")
-        return f"http://{quote(self.lease_id, safe='')}:{secret}@{self.proxy_address}"
+        return f"{scheme}://{quote(self.lease_id, safe='')}:{secret}@{address}"
 
 
 def egress_environment(access: EgressAccess) -> dict[str, str]:
@@ -126,6 +137,8 @@ def _value(value: Value, access: EgressAccess) -> str:
     match value:
         case Value.PROXY_URL:
             return access.proxy_url
+        case Value.ANY_PROXY_URL:
+            return access.any_proxy_url
         case Value.NOTHING:
             return ""
         case Value.COMBINED_BUNDLE:

@@ -49,7 +49,8 @@ class RunSettings:
 
     `proxy_knows_within_ms`: how long to wait for the proxy to say that it knows the lease, before
     the program is started; None does not ask. With `isolation` the program runs in namespaces of
-    its own whose only way out is the proxy.
+    its own whose only way out is the proxy. `socks_address` (`host:port`) is where the program
+    finds SOCKS, if it is to know.
     """
 
     session: SessionSettings
@@ -64,6 +65,7 @@ class RunSettings:
     forward_signals: bool = True
     proxy_knows_within_ms: int | None = 5_000
     isolation: Isolation | None = None
+    socks_address: str = ""
 
 
 def _say_nothing(sentence: str) -> None:
@@ -236,6 +238,7 @@ class _Run:
             egress_secret=self.lease.egress_secret,
             combined_bundle=bundle,
             palyra_ca=palyra_ca,
+            socks_address=self.settings.socks_address,
         )
         own = {
             LEASE_MARK: self.lease.lease_id,

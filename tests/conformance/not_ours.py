@@ -30,7 +30,8 @@ KINDS: Final = {
     "header_allowlist": "which headers pass is not a policy's choice; those that may carry a "
     "credential are a fixed list: test_header_names",
     "upstream_proxy_header": "we chain no proxies, and no request header can choose one",
-    "socks5_greeting": "SOCKS is not carried; the listener speaks HTTP only",
+    "socks5_greeting": "the peer asks for no authentication, ours for user and password only: "
+    "test_socks",
     "dns_steer": "we run no DNS server",
     "worker_bypass_attempt": "the worker's network namespace and bypass canary: end-to-end suite",
     "audit_completeness": "every verdict has one audit entry: the audit and socket suites",

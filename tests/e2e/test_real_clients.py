@@ -88,6 +88,21 @@ async def test_curl_shows_the_reason_of_a_refusal_inside_the_tunnel(
     assert place.upstreams.seen == []
 
 
+async def test_curl_through_socks_as_the_run_names_it(place: Place, curl: str) -> None:
+    await place.up("--listen-socks", "127.0.0.1:0")
+    url = place.upstreams.url(API, "/open/thing")
+    script = f'unset http_proxy https_proxy HTTPS_PROXY; exec {curl} -sS "$1"'
+    socks = ("--socks",)
+    done = await place.run_to_its_end("api", "sh", "-c", script, "sh", url, options=socks)
+    assert done.code == 0, done.said
+    assert '"path": "/open/thing"' in done.out
+    refused = place.upstreams.url(PACKAGES, "/simple/")
+    done = await place.run_to_its_end("api", "sh", "-c", script, "sh", refused, options=socks)
+    assert done.code == 97  # curl's "the proxy handshake failed"
+    assert "egress.host_not_allowed" in done.err
+    assert [str(request) for request in place.upstreams.seen] == [f"GET {API}/open/thing"]
+
+
 async def test_git_clones_over_smart_http(place: Place, git: str, repository: str) -> None:
     await place.up()
     clone = place.directory / "clone"

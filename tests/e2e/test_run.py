@@ -121,6 +121,22 @@ async def test_run_without_a_proxy_says_what_to_do(place: Place) -> None:
     assert done.out == ""
 
 
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (("--socks",), "does not listen for it"),
+        (("--socks", "--isolate"), "leads to the HTTP proxy"),
+    ],
+)
+async def test_socks_where_there_is_none_says_what_to_do(
+    place: Place, options: tuple[str, ...], why: str
+) -> None:
+    await place.up()
+    done = await place.run_to_its_end("api", sys.executable, "-c", "", options=options)
+    assert done.code == 2
+    assert why in done.err
+
+
 async def test_run_after_the_proxy_was_stopped_says_that_it_is_unreachable(place: Place) -> None:
     running = await place.up()
     running.program.signal(signal.SIGTERM)

@@ -103,6 +103,12 @@ class Harness:
         self.streams.append(writer)
         return reader, writer
 
+    async def connect_socks(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        assert self.proxy.socks_address is not None
+        reader, writer = await asyncio.open_connection(*self.proxy.socks_address)
+        self.streams.append(writer)
+        return reader, writer
+
     async def send(self, raw: bytes) -> Reply | None:
         """Send raw bytes on a new connection; the first answer, or None when it was cut."""
         reader, writer = await self.connect()
@@ -122,13 +128,18 @@ class Harness:
         reply, reader, writer = await self.connect_to(authority, credentials=credentials)
         if reply is None or reply.status != 200:
             return reply, reader, writer
+        await self.shake_hands(writer, authority.rpartition(":")[0] if sni == "" else sni, roots)
+        return reply, reader, writer
+
+    async def shake_hands(
+        self, writer: asyncio.StreamWriter, name: str | None, roots: Path | None = None
+    ) -> None:
+        """TLS in a tunnel that is open; without a name, no name is sent or checked."""
         trusted = roots or self.proxy.enforcement.authority.root_path
         context = ssl.create_default_context(cafile=str(trusted))
-        if sni is None:
+        if name is None:
             context.check_hostname = False
-        name = authority.rpartition(":")[0] if sni == "" else sni
         await writer.start_tls(context, server_hostname=name)
-        return reply, reader, writer
 
     async def connect_to(
         self, authority: str, *, credentials: str | None = None, after: bytes = b""
@@ -225,6 +236,7 @@ async def proxy_harness(
             hosts_file=hosts_file,
             extra_roots_file=extra_roots,
             listen_port=0,
+            listen_socks=("127.0.0.1", 0),
             max_view_age_ms=3_600_000,
             drain_s=0.1,
             **settings,

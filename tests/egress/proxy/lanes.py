@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from palyra_egress.demo.upstream_ca import UpstreamCa
 from tests.fakes.proxy_harness import Harness, Injection, basic, proxy_harness, read_to_end
+from tests.fakes.socks_client import SUCCEEDED, NotWelcome, asked
 from tests.fakes.upstream import RecordingUpstream, recording_upstream
 
 POLICY: Final = """\
@@ -177,6 +178,44 @@ async def passed_on(world: Chaos) -> bytes:
     )
 
 
+async def _send_through_socks(
+    world: Chaos, host: str, port: int, raw: bytes, roots: Path | None = None, last: bytes = b""
+) -> bytes:
+    """A request in a tunnel that SOCKS opened, in TLS where `roots` are given."""
+    try:
+        reply, (reader, writer) = await asked(world.harness, host, port)
+        if reply != SUCCEEDED:
+            return f"refused {reply}".encode()
+        if roots is not None:
+            await world.harness.shake_hands(writer, host, roots)
+    except (OSError, EOFError, NotWelcome):
+        return b""
+    writer.write(raw)
+    got = await read_to_end(reader, last)
+    writer.close()
+    return got
+
+
+async def socks_plain(world: Chaos) -> bytes:
+    port = world.plain.port
+    raw = inner_head(f"plain.example:{port}", "GET")
+    return await _send_through_socks(world, "plain.example", port, raw)
+
+
+async def socks_inspected(world: Chaos) -> bytes:
+    port = world.secure.port
+    roots = world.harness.proxy.enforcement.authority.root_path
+    raw = inner_head(f"api.example:{port}", "GET")
+    return await _send_through_socks(world, "api.example", port, raw, roots)
+
+
+async def socks_passed_on(world: Chaos) -> bytes:
+    """The server hangs up when the worker does, so its answer is known by its end."""
+    port = world.secure.port
+    raw = inner_head(f"tunnel.example:{port}", "GET")
+    return await _send_through_socks(world, "tunnel.example", port, raw, world.roots, last=b"hello")
+
+
 async def refused_connect(world: Chaos) -> bytes:
     """A CONNECT that no rule allows."""
     return await _send_tunnelled(world, "unknown.example:443", b"")
@@ -206,4 +245,7 @@ CARRYING: Final[tuple[Lane, ...]] = (
     plain_streamed,
     inspected_streamed,
     passed_on,
+    socks_plain,
+    socks_inspected,
+    socks_passed_on,
 )

@@ -136,7 +136,7 @@ async def test_an_answer_without_a_body_brings_no_body(world, head):
 
 async def test_every_socket_of_the_listener_is_a_forbidden_target(tmp_path):
     async with chaos(tmp_path, listen_host="localhost") as world:
-        server = world.harness.proxy.listener._server
+        server = world.harness.proxy.listeners[0]._server
         assert server is not None
         for sock in server.sockets:
             assert sock.getsockname()[:2] in world.core.service._forbidden

@@ -31,6 +31,9 @@ from tests.egress.proxy.lanes import (
     plain,
     plain_streamed,
     refused_connect,
+    socks_inspected,
+    socks_passed_on,
+    socks_plain,
     untrusted_upstream,
 )
 from tests.fakes.proxy_harness import LEASE, WORKER, Injection, basic, read_to_end
@@ -47,6 +50,7 @@ PASSED_ON: Final = "the granted exchange went through; both sides end"
 _PLAIN: Final = (plain, plain_streamed)
 _INSPECTED: Final = (inspected, inspected_streamed)
 _TUNNELS: Final = (*_INSPECTED, passed_on)
+_SOCKS: Final = (socks_plain, socks_inspected, socks_passed_on)
 _REQUESTS: Final = (*_PLAIN, *_INSPECTED)
 
 STIMULI: Final[dict[str, tuple[tuple[tuple[Lane, ...], str], ...]]] = {
@@ -56,6 +60,8 @@ STIMULI: Final[dict[str, tuple[tuple[tuple[Lane, ...], str], ...]]] = {
     "http_connected": ((_TUNNELS, NOT_DIALLED),),
     "http_connect_error": (((refused_connect,), NOT_DIALLED),),
     "tls_clienthello": ((_TUNNELS, NOT_DIALLED),),
+    "socks_shown": ((_SOCKS, NOT_DIALLED),),
+    "tunnel_asked": ((_SOCKS, NOT_DIALLED),),
     "tls_start_client": ((_INSPECTED, NOT_DIALLED),),
     "requestheaders": ((_REQUESTS, NOT_DIALLED),),
     "tls_start_server": ((_INSPECTED, NOT_SENT),),

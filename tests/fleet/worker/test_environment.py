@@ -1,5 +1,6 @@
 """The one table of environment variables, row by row, and what of the old environment goes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,12 @@ EXPECTED = {
 def test_the_table_is_the_one_of_the_specification() -> None:
     assert egress_environment(ACCESS) == EXPECTED
     assert len(TABLE) == len(EXPECTED)
+
+
+def test_socks_is_named_only_where_it_is_spoken_and_only_for_every_protocol() -> None:
+    made = egress_environment(replace(ACCESS, socks_address="127.0.0.1:1080"))
+    socks = URL.replace("http://", "socks5h://").replace(":7743", ":1080")
+    assert made == {**EXPECTED, "ALL_PROXY": socks, "all_proxy": socks}
 
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
