@@ -86,16 +86,22 @@ def plain_target(head: RequestHead, hosts: Sequence[str]) -> Target:
     return target
 
 
-def tunnelled_target(head: RequestHead, hosts: Sequence[str], tunnel: EgressRequest) -> Target:
-    """The target of a request inside the tunnel that was asked for with `tunnel`."""
+def tunnelled_target(
+    head: RequestHead,
+    hosts: Sequence[str],
+    host: CanonicalHost,
+    port: int,
+    scheme: Scheme = "https",
+) -> Target:
+    """The target of a request inside the tunnel to `host:port` that is for `scheme`."""
     if not head.target.startswith("/"):
         raise TargetRefused(
             Reason.AUTHORITY_MISMATCH if "://" in head.target else Reason.REQUEST_MALFORMED
         )
-    named = _authority(_only(hosts), DEFAULT_PORTS[tunnel.scheme])
-    if named != (tunnel.host, tunnel.port):
+    named = _authority(_only(hosts), DEFAULT_PORTS[scheme])
+    if named != (host, port):
         raise TargetRefused(Reason.AUTHORITY_MISMATCH)
-    return Target(_method(head), tunnel.scheme, *named, *_path(head.target))
+    return Target(_method(head), scheme, host, port, *_path(head.target))
 
 
 def egress_request(kind: RequestKind, target: Target, requester: Requester) -> EgressRequest:

@@ -160,7 +160,7 @@ class ConnectionGuard(DoorGuard):
         if self._tunnel is not None:
             self._tunnel.has_hello = True  # in plain HTTP a whole head is what was waited for
             tunnel = self._tunnel.request
-            target = tunnelled_target(head, hosts, tunnel)
+            target = tunnelled_target(head, hosts, tunnel.host, tunnel.port, tunnel.scheme)
             requester = tunnel.requester
             known: tuple[str, ...] | None = self._tunnel.judgement.addresses
         else:

@@ -27,6 +27,7 @@ from tests.egress.proxy.lanes import (
     plain,
     plain_streamed,
     refused_connect,
+    socks_inspected,
     untrusted_upstream,
 )
 from tests.egress.proxy.test_chaos import FAULTS, HANG_DEADLINE_S
@@ -351,7 +352,17 @@ def _trust_everybody(data: Any) -> None:
     data.ssl_conn.set_connect_state()
 
 
+def _welcome(shown: Any) -> None:
+    shown.refusal = None
+
+
+def _lead_elsewhere(asked: Any) -> None:
+    asked.host, asked.port = "other.example", 9
+
+
 HIJACKS: Final = {
+    "socks_shown": _welcome,
+    "tunnel_asked": _lead_elsewhere,
     "next_layer": _choose_raw,
     "tls_clienthello": _ignore,
     "tls_start_client": _trust_everybody,
@@ -376,7 +387,8 @@ async def test_which_protocol_and_which_tls_is_never_an_addons_choice(tmp_path, 
         assert b"egress.upstream_tls" in await untrusted_upstream(world)
         world.nothing_was_received()
         assert b" 200 OK" in await inspected(world)
-        assert world.secure.heads == [b"GET /x HTTP/1.1"]
+        assert b" 200 OK" in await socks_inspected(world)
+        assert world.secure.heads == [b"GET /x HTTP/1.1"] * 2
         reader, writer = await world.harness.connect()
         writer.write(b"\x00\x01 not http at all\r\n\r\n")
         assert b"egress.request_malformed" in await read_to_end(reader)
