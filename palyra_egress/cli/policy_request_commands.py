@@ -12,6 +12,7 @@ from palyra_egress.cli.policy_answers import (
     moment,
     put,
     put_json,
+    put_lines,
     read_named,
 )
 from palyra_egress.destination.hostname import HostRefused
@@ -74,7 +75,7 @@ def explain_url(args: argparse.Namespace) -> int:
     if args.output == "json":
         put_json(_explanation_row(found))
     else:
-        put("\n".join(found.lines))
+        put_lines(found.lines)
     return DONE if found.allowed else ANSWER_IS_NO
 
 

@@ -10,6 +10,7 @@ places. Only the outermost file may observe, and its name is the policy's.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
+from typing import Final
 
 from palyra_egress.policy.carriage import settle
 from palyra_egress.policy.errors import Position, ProblemCode, Problems, nearest
@@ -107,22 +108,30 @@ def _check_profile(name: str, known: set[str], position: Position, problems: Pro
         )
 
 
-def check_references(spec: PolicySpec, problems: Problems) -> None:
-    """Every name of a rule or profile must be one of the policy's."""
+_WITH_IDS: Final = frozenset({"rules", "deny", "canaries"})
+
+
+def check_references(spec: PolicySpec, problems: Problems, unread: frozenset[str]) -> None:
+    """Every name of a rule or profile must be one of the policy's. What a misspelt key left unread
+    cannot be looked for: one slip is one problem."""
+    specs: list[RuleSpec | DenySpec | CanarySpec] = [*spec.rules, *spec.deny, *spec.canaries]
     rule_ids = {rule.rule_id for rule in spec.rules}
-    for profile in spec.profiles:
-        for rule_id, position in profile.rule_ids:
-            _check_rule(rule_id, rule_ids, position, problems.of(profile.file))
+    every_id = {one.rule_id for one in specs}
     names = {profile.name for profile in spec.profiles}
+    if "" not in every_id and not unread & _WITH_IDS:
+        for profile in spec.profiles:
+            for rule_id, position in profile.rule_ids:
+                _check_rule(rule_id, rule_ids, position, problems.of(profile.file))
+        for ignore in spec.ignores:
+            if ignore.rule_id is not None:
+                _check_rule(ignore.rule_id, every_id, ignore.position, problems.of(ignore.file))
+    if "profiles" in unread:
+        return
     for test in spec.tests:
         name = test.request.requester.profile
         if name and test.expected_reason is not Reason.PROFILE_UNKNOWN:
             _check_profile(name, names, test.position, problems.of(test.file))
-    every_id = rule_ids | {deny.rule_id for deny in spec.deny}
-    every_id |= {canary.rule_id for canary in spec.canaries}
     for ignore in spec.ignores:
-        if ignore.rule_id is not None:
-            _check_rule(ignore.rule_id, every_id, ignore.position, problems.of(ignore.file))
         if ignore.profile is not None:
             _check_profile(ignore.profile, names, ignore.position, problems.of(ignore.file))
 

@@ -3,8 +3,10 @@
 Input: the bytes of one file. Output: a tree of `Scalar`, `Sequence` and `Mapping`; problems are
 added to the collector, and None is returned where nothing can be built. Refused: more than
 `MAX_BYTES`, anything but UTF-8, several documents, directives, tags, anchors and aliases (so no
-alias bomb exists), duplicate keys, nesting deeper than `MAX_DEPTH`, and plain values that YAML 1.1
-and 1.2 read differently (`no`, `0755`, `12:30:00`, `1_000`, `~`): those must be quoted.
+alias bomb exists), duplicate keys, nesting deeper than `MAX_DEPTH`, plain values that YAML 1.1
+and 1.2 read differently (`no`, `0755`, `12:30:00`, `1_000`, `~`): those must be quoted; and, in
+comments too, signs that let a reviewer see another file than the one we read: line ends that many
+editors do not show, and marks that turn the direction of writing (Unicode UAX #9).
 Plain `true`/`false` are booleans, plain decimal integers are integers, all else is text.
 """
 
@@ -51,6 +53,13 @@ def is_plain_text(text: str) -> bool:
     if text == "" or text.lower() in {"true", "false"} or _INTEGER.fullmatch(text):
         return False
     return len(text) > _MAX_AMBIGUOUS or _AMBIGUOUS.fullmatch(text) is None
+
+
+_UNSEEN: Final = re.compile(
+    "\r(?!\n)|[\x80-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]|(?!\\A)\ufeff"
+)
+"""A lone carriage return, C1 controls (NEL ends a line for some), line and paragraph separators,
+marks of direction, and a byte order mark that does not stand first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +242,13 @@ def read_document(source: bytes, problems: Problems) -> Node | None:
             "bytes that are not UTF-8",
             expected="UTF-8",
         )
+        return None
+    unseen = _UNSEEN.search(text)
+    if unseen is not None:
+        start = unseen.start()
+        place = Position(text.count("\n", 0, start) + 1, start - text.rfind("\n", 0, start))
+        what = f"the sign U+{ord(unseen[0]):04X}, which many editors do not show"
+        problems.add(place, ProblemCode.HIDDEN_SIGN, what, expected="text that all see alike")
         return None
     try:
         root = _Builder(iter(YAML(typ="safe", pure=True).parse(text)), problems).read()

@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NoReturn
+from typing import Final, NoReturn
 
 
 class ProblemCode(StrEnum):
@@ -18,6 +18,7 @@ class ProblemCode(StrEnum):
     UNREADABLE = "unreadable"
     TOO_LARGE = "too_large"
     NOT_UTF8 = "not_utf8"
+    HIDDEN_SIGN = "hidden_sign"
     SYNTAX = "syntax"
     EMPTY = "empty"
     DUPLICATE_KEY = "duplicate_key"
@@ -73,8 +74,12 @@ class Problem:
         return text
 
 
+MAX_TOLD: Final = 100
+
+
 class PolicyFileError(ValueError):
-    """A policy file that is refused, with every problem found in it."""
+    """A policy file that is refused, with every problem found in it; its text, which goes into
+    logs, names the first `MAX_TOLD`."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         given = tuple(problems)
@@ -82,7 +87,10 @@ class PolicyFileError(ValueError):
         self.problems = tuple(
             sorted(given, key=lambda problem: (order[problem.file], problem.position))
         )
-        super().__init__("\n".join(str(problem) for problem in self.problems))
+        lines = [str(problem) for problem in self.problems[:MAX_TOLD]]
+        if len(self.problems) > MAX_TOLD:
+            lines.append(f"and {len(self.problems) - MAX_TOLD} more problems")
+        super().__init__("\n".join(lines))
 
 
 class Problems:

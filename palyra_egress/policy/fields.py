@@ -1,10 +1,10 @@
 """Typed access to one mapping of a policy file, with every mistake reported where it stands.
 
 A `Fields` wraps a mapping, its section of the language and the collector of problems. Unknown and
-missing keys are reported when it is made: unknown ones with the nearest known word, words that are
-not enforced yet as `not_supported_yet`. Each reader takes a key and returns the typed value, or the
-default where the key is absent or its value is wrong (the problem is then recorded, so the file is
-refused anyway).
+missing keys are reported when it is made: unknown ones with the nearest known word (which is then
+not missing too, but `meant`), words that are not enforced yet as `not_supported_yet`. Each reader
+takes a key and returns the typed value, or the default where the key is absent or its value is
+wrong (the problem is then recorded, so the file is refused anyway).
 """
 
 from enum import StrEnum
@@ -67,6 +67,7 @@ class Fields:
         self.mapping = mapping
         self.section = section
         self.problems = problems
+        self.meant: set[str] = set()
         known = section.names
         for name, (key, value) in mapping.entries.items():
             if name in known:
@@ -79,15 +80,19 @@ class Fields:
                     "a policy without it",
                 )
                 continue
+            suggestion = nearest(name, known)
+            if suggestion is not None:
+                self.meant.add(suggestion)
             self.refuse(
                 key.position,
                 ProblemCode.UNKNOWN_KEY,
                 f"{section.what} has no key {name[:60]!r}{_elsewhere(name, value, section)}",
                 f"one of {', '.join(sorted(known))}",
-                nearest(name, known),
+                suggestion,
             )
         for wanted in section.keys:
-            if wanted.required is not None and wanted.name not in mapping.entries:
+            is_there = wanted.name in mapping.entries or wanted.name in self.meant
+            if wanted.required is not None and not is_there:
                 self.refuse(
                     mapping.position,
                     ProblemCode.MISSING_KEY,
@@ -118,18 +123,22 @@ class Fields:
         return name in self.mapping.entries
 
     def text(self, name: str) -> str | None:
-        """A non-empty text of bounded length."""
+        """A non-empty text of bounded length, of signs that can be shown, and line ends."""
         node = self.node(name)
         if node is None:
             return None
-        if isinstance(node, Scalar) and isinstance(node.value, str) and node.value:
-            if len(node.value) <= MAX_TEXT:
-                return node.value
-            self.refuse(
-                node.position, ProblemCode.BAD_VALUE, f"{name!r} is long", f"at most {MAX_TEXT}"
-            )
+        if not (isinstance(node, Scalar) and isinstance(node.value, str) and node.value):
+            self.wrong(node, name, "a text")
             return None
-        self.wrong(node, name, "a text")
+        hidden = next((one for one in node.value if not one.isprintable() and one != "\n"), None)
+        if len(node.value) > MAX_TEXT:
+            what, expected = f"{name!r} is long", f"at most {MAX_TEXT}"
+        elif hidden is not None:
+            what = f"{name!r} has the sign U+{ord(hidden):04X}"
+            expected = "signs that can be shown, and line ends"
+        else:
+            return node.value
+        self.refuse(node.position, ProblemCode.BAD_VALUE, what, expected)
         return None
 
     def identifier(self, name: str) -> str:

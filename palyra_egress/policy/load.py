@@ -184,7 +184,8 @@ def load_files(files: PolicyFiles, *, with_tests: bool = True) -> CompiledPolicy
         problems.raise_all()
     spec = compose(files.parts, problems)
     if files.is_whole:
-        check_references(spec, problems)
+        unread = frozenset(name for part in files.parts for name in part.meant)
+        check_references(spec, problems, unread)
     if problems.found:
         problems.raise_all()
     policy = compile_policy(spec, files.digest)

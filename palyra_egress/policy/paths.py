@@ -42,7 +42,9 @@ def _has_bad_segment(path: str) -> bool:
     """A dot segment, or an empty segment anywhere but at the end."""
     if "//" in path:
         return True
-    return "/." in path and any(_is_dot_segment(segment) for segment in path.split("/"))
+    return ("/." in path or "/ " in path) and any(
+        _is_dot_segment(segment) for segment in path.split("/")
+    )
 
 
 def _normal_form(raw: str) -> str | None:

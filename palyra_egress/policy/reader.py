@@ -160,7 +160,7 @@ def _read_top(root: Mapping, file: str, problems: Problems) -> PolicyPart:
         canaries=read_canaries(fields, problems),
     )
     settings = _settings(fields, tls, limits, violations)
-    return PolicyPart(spec, _read_includes(fields), settings)
+    return PolicyPart(spec, _read_includes(fields), settings, frozenset(fields.meant))
 
 
 def read_part(source: bytes, problems: Problems) -> PolicyPart | None:

@@ -271,11 +271,13 @@ class PolicyPart:
     """One file of a policy as it was read, before its references are looked at.
 
     `settings` are the places of what may be set in one file of a policy only, by dotted name.
+    `meant` are the keys of its top that are misspelt: what stands under them was not read.
     """
 
     spec: PolicySpec
     includes: tuple[tuple[str, Position], ...]
     settings: dict[str, Position]
+    meant: frozenset[str] = frozenset()
 
 
 def _stricter(own: int | None, other: int | None, default: int | None) -> int | None:

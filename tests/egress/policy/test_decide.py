@@ -57,6 +57,8 @@ MALFORMED_PATHS = [
     "/v1/..%3b/admin",
     "/v1/..;x=1/admin",
     "/v1/..%20/admin",
+    "/v1/%20../admin",
+    "/v1/%20..%20;x/admin",
     "/v1//x",
     "/v1/%",
     "/v1/%4",

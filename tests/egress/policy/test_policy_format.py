@@ -133,7 +133,7 @@ def test_a_policy_with_every_key_keeps_all_of_it() -> None:
         ("rules: [{hosts: ['a.test'], id: r, owner: '443'}]", 'owner: "443"'),
         ("rules: [{hosts: ['a.test'], id: r, reason: 'a # b'}]", 'reason: "a # b"'),
         ("rules: [{hosts: ['a.test'], id: r, reason: 'é: ü'}]", 'reason: "é: ü"'),
-        ("rules: [{hosts: ['a.test'], id: r, reason: \"\\x07\"}]", 'reason: "\\U00000007"'),
+        ("rules: [{hosts: ['a.test'], id: r, reason: \"a\\nb\"}]", 'reason: "a\\nb"'),
         ("rules: [{hosts: ['::1'], id: r}]", 'hosts: ["::1"]'),
     ],
 )

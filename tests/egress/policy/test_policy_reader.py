@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palyra_egress.policy.document import MAX_BYTES
-from palyra_egress.policy.errors import PolicyFileError
+from palyra_egress.policy.errors import MAX_TOLD, PolicyFileError
 from palyra_egress.policy.load import load_policy
 from palyra_egress.policy.schema import NOT_SUPPORTED_YET
 from tests.egress.policy.policy_text import HEAD, policy
@@ -75,6 +75,8 @@ REFUSED = [
     ("profiles: {p: r}\n", "3:15: wrong_type", "a list of rule ids"),
     ("violations: {quarantine: [dns]}\n", "3:27: bad_value", "no reason is called 'dns'"),
     ("violations: {quarantine: [private]}\n", "3:27: bad_value", "'private_target'"),
+    (f'{RULE}    owner: "a\\e[31m"\n', "6:12: bad_value", "U+001B"),
+    (f'{RULE}    reason: "a\\u202eb"\n', "6:13: bad_value", "U+202E"),
     ("violations: {quarantine: [resolution_failed]}\n", "3:27: no_consequence", "infra"),
     ("violations: {quarantine: [host_malformed]}\n", "3:27: no_consequence", "client"),
     ("violations: {strike: {on: [], limit: 1}}\n", "3:22: missing_key", "'window'"),
@@ -209,3 +211,43 @@ def test_no_yaml_like_text_breaks_the_reader(text: str) -> None:
         load_policy(f"{HEAD}{text}".encode(), "f")
     except PolicyFileError as error:
         assert error.problems
+
+
+UNSEEN = ["\r", "\x85", "\u2028", "\u2029", "\u202e", "\u2066", "\u200f", "\ufeff"]
+
+
+@pytest.mark.parametrize("sign", UNSEEN)
+def test_a_comment_holds_no_sign_that_a_reviewer_does_not_see(sign: str) -> None:
+    hidden = f"{HEAD}rules:\n  - id: r\n    hosts: [a.example, # ours{sign} b.example,\n      ]\n"
+    (problem,) = _problems(hidden.encode())
+    assert problem.startswith(f"f:5:30: hidden_sign: the sign U+{ord(sign):04X}")
+
+
+def test_line_ends_of_other_systems_and_a_mark_in_front_are_no_hidden_signs() -> None:
+    text = f"\ufeff{HEAD}rules: []\n".replace("\n", "\r\n")
+    assert load_policy(text.encode(), "f").name == "test"
+
+
+ONE_SLIP = [
+    "rules: [{id: r, hsots: [a.example]}]\nprofiles: {p: [r]}\n",
+    "rules: [{ids: r, hosts: [a.example]}]\nprofiles: {p: [r]}\n",
+    "rule: [{id: r, hosts: [a.example]}]\nprofiles: {p: [r]}\n",
+    "profile: {p: []}\ntests: [{profile: p, request: GET https://a.b/, expect: deny}]\n",
+    "profiles: {p: []}\ntests: [{profil: p, request: GET https://a.b/, expect: deny}]\n",
+    "profiles: {p: []}\ntests: [{profile: p, requst: GET https://a.b/, expect: deny}]\n",
+]
+
+
+@pytest.mark.parametrize("text", ONE_SLIP)
+def test_one_misspelt_key_is_one_problem(text: str) -> None:
+    (problem,) = _problems(f"{HEAD}{text}".encode())
+    assert ": unknown_key: " in problem and "; did you mean " in problem
+
+
+def test_a_log_gets_the_first_problems_and_how_many_more_there_are() -> None:
+    text = f"{HEAD}rules: [{', '.join('7' for _ in range(MAX_TOLD + 5))}]\n"
+    lines = _problems(text.encode())
+    assert (len(lines), lines[-1]) == (MAX_TOLD + 1, "and 5 more problems")
+    with pytest.raises(PolicyFileError) as refused:
+        load_policy(text.encode(), "f")
+    assert len(refused.value.problems) == MAX_TOLD + 5
