@@ -6,7 +6,7 @@ LOCK := $(BIN)/uv pip compile --quiet --python-version 3.13 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(LOCK_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system-packages demo up test check lock proto fuzz bench clean
+.PHONY: help setup system-packages demo up test check lock proto reference fuzz bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -38,6 +38,9 @@ lock: setup ## write requirements/*.lock anew (LOCK_ARGS=--upgrade takes newer v
 
 proto: setup ## write palyra_fleet/wire/protobuf/ anew from proto/
 	$(BIN)/python scripts/make_protos.py
+
+reference: setup ## write docs/reference/ anew from the code
+	$(BIN)/python -m scripts.make_reference
 
 fuzz: setup ## fuzz every target for FUZZ_SECONDS each (default 60)
 	@set -e; for target in $$($(BIN)/python -c 'from tests.fuzz.targets import TARGETS; print(*TARGETS)'); do \

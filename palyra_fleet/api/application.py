@@ -22,6 +22,8 @@ from ulid import ULID
 
 from palyra_fleet.api.call import MAX_BODY_BYTES, Call, parse_body, read_body, read_query
 from palyra_fleet.api.callers import NOBODY, Identity, ProofGate, SignedRequest, TokenGate, Who
+from palyra_fleet.api.describe_calls import DOCUMENT
+from palyra_fleet.api.openapi import openapi_bytes
 from palyra_fleet.api.problems import (
     ApiReason,
     ApiRefusal,
@@ -102,7 +104,7 @@ class _Gatekeeper:
     async def _admit(self, row: Row, request: web.Request) -> tuple[Identity, bytes]:
         """Who calls, and the body. Operators are known before their body is read."""
         match row.who:
-            case Who.ANYBODY:
+            case Who.ANYBODY | Who.STRANGER:
                 return NOBODY, await self._body(row, request)
             case Who.OPERATOR:
                 operator = self.tokens.operator(
@@ -176,6 +178,7 @@ def make_application(
     rows = rows_of(listener, ROUTES)
     for row in rows:
         application.router.add_route(row.method, row.path, keeper.serve(row))
+    application[DOCUMENT] = openapi_bytes(listener)
     application.on_response_prepare.append(_add_security_headers)
     application.on_shutdown.append(keeper.end_long_calls)
     refuse_strays(application, rows)

@@ -36,9 +36,11 @@ MAX_ADDRESSES: Final = 1024
 
 
 class Who(StrEnum):
-    """Who may call a route. KEY_IN_BODY: anybody who holds the key the body names."""
+    """Who may call a route. STRANGER: anybody, on the admin listener only. KEY_IN_BODY: anybody who
+    holds the key the body names."""
 
     ANYBODY = "anybody"
+    STRANGER = "stranger"
     KEY_IN_BODY = "key_in_body"
     WORKER = "worker"
     PROXY = "proxy"
@@ -47,6 +49,7 @@ class Who(StrEnum):
 
 _MOST_PER_KEY: Final = {
     Who.ANYBODY: MAX_REMEMBERED_PER_KEY,
+    Who.STRANGER: MAX_REMEMBERED_PER_KEY,
     Who.KEY_IN_BODY: MAX_REMEMBERED_PER_KEY,
     Who.WORKER: MAX_REMEMBERED_PER_KEY,
     Who.PROXY: 100_000,

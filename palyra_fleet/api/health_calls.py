@@ -14,13 +14,26 @@ from palyra_fleet.api.call import Call
 from palyra_fleet.refusals import FleetRefusal
 
 GOOD: Final = "ok"
+STATUS_FORM: Final = {
+    "type": "object",
+    "required": ["status"],
+    "properties": {"status": {"type": "string"}},
+}
+_CHECKS: Final = {"type": "object", "additionalProperties": {"type": "string"}}
+READY_FORM: Final = {
+    "type": "object",
+    "required": ["status", "checks", "alarms"],
+    "properties": {"status": {"type": "string"}, "checks": _CHECKS, "alarms": _CHECKS},
+}
 
 
+@answers.gives(answers.Gives(None, form=STATUS_FORM))
 async def live(call: Call) -> web.StreamResponse:
     del call
     return answers.status_object({"status": GOOD})
 
 
+@answers.gives(answers.Gives(None, form=READY_FORM, also=(503,)))
 async def ready(call: Call) -> web.StreamResponse:
     """200 only if every check says `ok`; no check at all is not ready."""
     try:

@@ -13,25 +13,33 @@ from palyra_fleet.wire.models import ReasonRequest
 from palyra_fleet.wire.node_models import (
     ApproveDevice,
     CapabilityRequestList,
+    CapabilityRequestView,
+    InvokeAnswer,
     InvokeRequest,
     NodeList,
+    NodeView,
     PairingCodeRequest,
+    PairingCodeView,
     PairingRequestList,
+    PairingRequestView,
 )
 
 MAX_ROWS: Final = 1000
 DEFAULT_ROWS: Final = 100
 
 
+@answers.gives(answers.Gives(PairingCodeView, 201))
 async def mint_code(call: Call) -> web.StreamResponse:
     minted = await call.nodes.mint_code(call.identity.id, call.read(PairingCodeRequest))
     return answers.model(minted, status=201)
 
 
+@answers.gives(PairingRequestList)
 async def list_pairing_requests(call: Call) -> web.StreamResponse:
     return answers.model(PairingRequestList(items=call.nodes.pairing_requests(_limit(call))))
 
 
+@answers.gives(PairingRequestView)
 async def approve_device(call: Call) -> web.StreamResponse:
     asked = call.read(ApproveDevice)
     decided = await call.nodes.decide(
@@ -44,6 +52,7 @@ async def approve_device(call: Call) -> web.StreamResponse:
     return answers.model(decided)
 
 
+@answers.gives(PairingRequestView)
 async def reject_device(call: Call) -> web.StreamResponse:
     reason = call.read(ReasonRequest).reason
     decided = await call.nodes.decide(
@@ -52,39 +61,47 @@ async def reject_device(call: Call) -> web.StreamResponse:
     return answers.model(decided)
 
 
+@answers.gives(answers.NOTHING)
 async def revoke_device(call: Call) -> web.StreamResponse:
     reason = call.read(ReasonRequest).reason
     await call.nodes.revoke_device(call.identity.id, call.part("device_id"), reason)
     return answers.nothing()
 
 
+@answers.gives(answers.NOTHING)
 async def remove_device(call: Call) -> web.StreamResponse:
     reason = call.read(ReasonRequest).reason
     await call.nodes.remove_device(call.identity.id, call.part("device_id"), reason)
     return answers.nothing()
 
 
+@answers.gives(NodeList)
 async def list_nodes(call: Call) -> web.StreamResponse:
     return answers.model(NodeList(items=call.nodes.nodes(_limit(call))))
 
 
+@answers.gives(NodeView)
 async def show_node(call: Call) -> web.StreamResponse:
     return answers.model(call.nodes.node(call.part("device_id")))
 
 
+@answers.gives(InvokeAnswer)
 async def invoke(call: Call) -> web.StreamResponse:
     asked = call.read(InvokeRequest)
     return answers.model(await call.nodes.invoke(call.identity.id, call.part("device_id"), asked))
 
 
+@answers.gives(CapabilityRequestList)
 async def list_capability_requests(call: Call) -> web.StreamResponse:
     return answers.model(CapabilityRequestList(items=call.nodes.capability_requests(_limit(call))))
 
 
+@answers.gives(CapabilityRequestView)
 async def approve_capability(call: Call) -> web.StreamResponse:
     return _decided(call, approve=True)
 
 
+@answers.gives(CapabilityRequestView)
 async def reject_capability(call: Call) -> web.StreamResponse:
     return _decided(call, approve=False)
 

@@ -24,6 +24,8 @@ from palyra_fleet.wire.models import (
     DrainRequest,
     EnrolKeyRequest,
     GrantRequest,
+    GrantView,
+    LeaseState,
     ReasonRequest,
     ReferenceValues,
     WorkerView,
@@ -38,25 +40,30 @@ WorkerChange = Callable[[str, str, str], Awaitable[WorkerView]]
 """Takes actor, worker id and reason."""
 
 
+@answers.gives(answers.Gives(GrantView, 201))
 async def create_grant(call: Call) -> web.StreamResponse:
     grant = await call.service.create_grant(call.identity.id, call.read(GrantRequest))
     return answers.model(grant, status=201)
 
 
+@answers.gives(GrantList)
 async def list_grants(call: Call) -> web.StreamResponse:
     return answers.model(GrantList(items=await call.service.grants()))
 
 
+@answers.gives(answers.NOTHING)
 async def withdraw_grant(call: Call) -> web.StreamResponse:
     reason = call.read(ReasonRequest).reason
     await call.service.withdraw_grant(call.identity.id, call.part("grant_id"), reason)
     return answers.nothing()
 
 
+@answers.gives(WorkerList)
 async def list_workers(call: Call) -> web.StreamResponse:
     return answers.model(WorkerList(items=await call.service.workers()))
 
 
+@answers.gives(WorkerView)
 async def show_worker(call: Call) -> web.StreamResponse:
     return answers.model(await call.service.worker(call.part("worker_id")))
 
@@ -64,6 +71,7 @@ async def show_worker(call: Call) -> web.StreamResponse:
 def worker_change(choose: Callable[[FleetService], WorkerChange]) -> Handler:
     """The handler of a change to one worker that takes only a reason."""
 
+    @answers.gives(WorkerView)
     async def handler(call: Call) -> web.StreamResponse:
         reason = call.read(ReasonRequest).reason
         change = choose(call.service)
@@ -72,6 +80,7 @@ def worker_change(choose: Callable[[FleetService], WorkerChange]) -> Handler:
     return handler
 
 
+@answers.gives(WorkerView)
 async def drain(call: Call) -> web.StreamResponse:
     request = call.read(DrainRequest)
     changed = await call.service.drain(
@@ -80,43 +89,51 @@ async def drain(call: Call) -> web.StreamResponse:
     return answers.model(changed)
 
 
+@answers.gives(LeaseList)
 async def list_leases(call: Call) -> web.StreamResponse:
     limit = call.number("limit", default=DEFAULT_ROWS, least=1, most=MAX_ROWS)
     return answers.model(LeaseList(items=await call.service.leases(limit)))
 
 
+@answers.gives(LeaseState)
 async def revoke_lease(call: Call) -> web.StreamResponse:
     reason = call.read(ReasonRequest).reason
     lease_id = call.part("lease_id")
     return answers.model(await call.service.revoke_lease(call.identity.id, lease_id, reason))
 
 
+@answers.gives(ViolationList)
 async def list_violations(call: Call) -> web.StreamResponse:
     limit = call.number("limit", default=DEFAULT_ROWS, least=1, most=MAX_ROWS)
     found = await call.service.violations(call.optional_id("worker_id"), limit)
     return answers.model(ViolationList(items=found))
 
 
+@answers.gives(EventList)
 async def list_events(call: Call) -> web.StreamResponse:
     after_seq = call.number("after_seq", default=0, least=0, most=MAX_SEQ)
     limit = call.number("limit", default=DEFAULT_ROWS, least=1, most=MAX_ROWS)
     return answers.model(EventList(items=await call.service.events(after_seq, limit)))
 
 
+@answers.gives(EventsVerified)
 async def verify_events(call: Call) -> web.StreamResponse:
     return answers.model(EventsVerified(entries=await call.service.verify_events()))
 
 
+@answers.gives(answers.NOTHING)
 async def enrol_launcher(call: Call) -> web.StreamResponse:
     await call.service.enrol_launcher(call.identity.id, call.read(EnrolKeyRequest))
     return answers.nothing()
 
 
+@answers.gives(answers.NOTHING)
 async def enrol_proxy(call: Call) -> web.StreamResponse:
     await call.service.enrol_proxy(call.identity.id, call.read(EnrolKeyRequest))
     return answers.nothing()
 
 
+@answers.gives(answers.NOTHING)
 async def add_reference_values(call: Call) -> web.StreamResponse:
     await call.service.add_reference_values(call.identity.id, call.read(ReferenceValues))
     return answers.nothing()

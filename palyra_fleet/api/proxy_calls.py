@@ -15,11 +15,13 @@ from palyra_fleet.api import answers
 from palyra_fleet.api.call import Call
 from palyra_fleet.refusals import FleetRefusal
 from palyra_fleet.wire.dsse import DsseEnvelope
+from palyra_fleet.wire.models import EvidenceChain, ViewMessage, ViolationAnswer
 
 STREAMING: Final = web.RequestKey("streaming", bool)
 _log = logging.getLogger(__name__)
 
 
+@answers.gives(answers.Gives(ViewMessage, content_type="application/x-ndjson"))
 async def view(call: Call) -> web.StreamResponse:
     """Every change of the bindings, until either side goes away."""
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
@@ -43,11 +45,13 @@ async def view(call: Call) -> web.StreamResponse:
     return response
 
 
+@answers.gives(ViolationAnswer)
 async def accept_violation(call: Call) -> web.StreamResponse:
     envelope = call.read(DsseEnvelope)
     return answers.model(await call.service.accept_violation(call.identity.id, envelope))
 
 
+@answers.gives(EvidenceChain)
 async def evidence_chain(call: Call) -> web.StreamResponse:
     return answers.model(await call.service.evidence_chain(call.identity.id))
 

@@ -15,6 +15,7 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from palyra_fleet.api import (
+    describe_calls,
     health_calls,
     node_calls,
     operator_calls,
@@ -67,6 +68,7 @@ _LISTENERS: Final = {
     Who.KEY_IN_BODY: frozenset({Listener.SOCKET}),
     Who.WORKER: frozenset({Listener.SOCKET}),
     Who.PROXY: frozenset({Listener.SOCKET}),
+    Who.STRANGER: frozenset({Listener.ADMIN}),
     Who.OPERATOR: frozenset({Listener.ADMIN}),
 }
 
@@ -91,6 +93,7 @@ _REASON: Final = wire.ReasonRequest
 ROUTES: Final = (
     Row("GET", "/livez", Who.ANYBODY, health_calls.live),
     Row("GET", "/readyz", Who.ANYBODY, health_calls.ready),
+    Row("GET", "/openapi.json", Who.STRANGER, describe_calls.describe),
     # anybody who proves to hold the key in the body
     Row("POST", "/v1/attestation/nonce", _KEY, _W.issue_nonce, wire.NonceRequest),
     Row("POST", "/v1/workers:register", _KEY, _W.register, wire.RegisterRequest),

@@ -49,12 +49,12 @@ def test_two_rows_of_one_route_stop_the_start() -> None:
 
 def test_no_operator_route_is_on_the_socket_and_no_other_on_the_admin_listener() -> None:
     assert all(row.who is not Who.OPERATOR for row in rows_of(Listener.SOCKET))
-    assert {row.who for row in rows_of(Listener.ADMIN)} == {Who.OPERATOR, Who.ANYBODY}
+    assert {row.who for row in rows_of(Listener.ADMIN)} == {Who.OPERATOR, Who.ANYBODY, Who.STRANGER}
 
 
-def test_nobody_may_call_anything_but_health() -> None:
-    anybody = {row.path for row in ROUTES if row.who is Who.ANYBODY}
-    assert anybody == {"/livez", "/readyz"}
+def test_nobody_may_call_anything_but_health_and_the_description() -> None:
+    anybody = {row.path for row in ROUTES if row.who in {Who.ANYBODY, Who.STRANGER}}
+    assert anybody == {"/livez", "/readyz", "/openapi.json"}
 
 
 def test_every_change_takes_a_body_except_the_check_of_the_log() -> None:

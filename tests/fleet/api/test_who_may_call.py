@@ -39,6 +39,7 @@ CALLERS = (
 )
 ALLOWED = {
     Who.ANYBODY: set(CALLERS),
+    Who.STRANGER: set(CALLERS),
     Who.KEY_IN_BODY: {"worker", "proxy", "foreign key"},
     Who.WORKER: {"worker"},
     Who.PROXY: {"proxy"},

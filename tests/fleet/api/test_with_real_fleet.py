@@ -63,6 +63,7 @@ async def test_every_route_of_the_real_fleet_lets_in_exactly_its_callers() -> No
         keys = {"worker": worker_key, "proxy": fleet.proxy_key, "foreign key": stranger}
         allowed = {
             Who.ANYBODY: {"nobody", "operator", *keys},
+            Who.STRANGER: {"nobody", "operator", *keys},
             Who.KEY_IN_BODY: set(keys),
             Who.WORKER: {"worker"},
             Who.PROXY: {"proxy"},

@@ -6,6 +6,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,14 +60,21 @@ async def shell() -> AsyncIterator[Shell]:
 @pytest.fixture
 async def served(shell: Shell) -> AsyncIterator[Shell]:
     """A shell whose home has a running fleet."""
-    process = await shell.start("serve", "--admin", "127.0.0.1:0")
+    async with running(shell):
+        yield shell
+
+
+@asynccontextmanager
+async def running(shell: Shell, *more: str) -> AsyncIterator[None]:
+    """A fleet in the shell's home until the block ends, started with `more` arguments."""
+    process = await shell.start("serve", "--admin", "127.0.0.1:0", *more)
     assert process.stderr is not None
     async for line in process.stderr:
         if line.startswith(b"operator token:"):
             break
     else:
         raise AssertionError("the fleet did not start")
-    yield shell
+    yield
     process.send_signal(signal.SIGTERM)
     _, err = await process.communicate()
     assert (process.returncode, err) == (0, b"stopping\n")

@@ -1,0 +1,204 @@
+"""The OpenAPI 3.1 document of the fleet API, made from the table of routes. Pure.
+
+Paths, callers, roles, bodies and queries come from the rows, answers from the handlers
+(`answers.gives`), schemas from the models, statuses of refusals from the tables of reasons. So the
+document can say nothing else than what is served. A handler that does not say what it answers, or a
+query parameter without a schema, raises OpenApiIncomplete; the tests make the document, so neither
+gets into a release. Source: OpenAPI Specification 3.1.1; JSON Schema 2020-12.
+"""
+
+import functools
+import json
+import re
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from typing import Any, Final
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from palyra_fleet.api.answers import Gives, what_gives
+from palyra_fleet.api.callers import Who
+from palyra_fleet.api.problems import PROBLEM_TYPE, ApiReason
+from palyra_fleet.api.routes import ROUTES, Listener, Row, rows_of
+from palyra_fleet.refusals import FleetReason
+from palyra_fleet.wire.ids import ULID_PATTERN
+from palyra_fleet.wire.models import Problem
+from palyra_fleet.wire.principal_models import Role
+
+type Json = dict[str, Any]
+
+QUERY: Final[Mapping[str, Json]] = {
+    "after_seq": {"type": "integer", "minimum": 0, "default": 0},
+    "limit": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
+    "wait_ms": {"type": "integer", "minimum": 0, "maximum": 30_000, "default": 0},
+    "worker_id": {"type": "string", "pattern": f"^{ULID_PATTERN}$"},
+}
+"""The schema of every query parameter that a row may name."""
+
+_REFERENCE: Final = "#/components/schemas/{model}"
+_VARIABLE: Final = re.compile(r"\{(\w+)(?::((?:[^{}]|\{[0-9,]+\})+))?\}")
+_SCHEMES: Final[Json] = {
+    "token": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A principal's token, on the admin listener; each operation names a role.",
+    },
+    "proof": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "Palyra-Proof",
+        "description": "A signature of a worker's, proxy's or new key over this very request.",
+    },
+}
+_ANYBODY: Final = frozenset({400, 404, 408, 413, 500, 503})
+_BY_WHO: Final[Mapping[Who, frozenset[int]]] = {
+    Who.ANYBODY: _ANYBODY,
+    Who.STRANGER: _ANYBODY | {421},
+    Who.OPERATOR: _ANYBODY | {401, 403, 409, 421, 429},
+    Who.WORKER: _ANYBODY | {401, 403, 409, 429},
+    Who.PROXY: _ANYBODY | {401, 403, 409, 429},
+    Who.KEY_IN_BODY: _ANYBODY | {401, 403, 409, 429},
+}
+
+
+class OpenApiIncomplete(Exception):
+    """A row says too little to be described."""
+
+
+def document(version: str, rows: Iterable[Row] = ROUTES) -> Json:
+    """The whole document, as JSON values."""
+    rows = tuple(rows)
+    paths: dict[str, Json] = {}
+    for row in rows:
+        paths.setdefault(_VARIABLE.sub(r"{\1}", row.path), {})[row.method.lower()] = _operation(row)
+    return {
+        "openapi": "3.1.0",
+        "jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
+        "info": {
+            "title": "Palyra Fleet",
+            "version": version,
+            "description": "What workers, proxies and principals may ask of the fleet. Times are "
+            "Unix milliseconds. Every refusal is problem+json with a stable `reason`.",
+        },
+        "paths": dict(sorted(paths.items())),
+        "components": {
+            "schemas": _schemas(rows),
+            "securitySchemes": _SCHEMES,
+            "responses": {"problem": _problem_response()},
+        },
+    }
+
+
+@functools.cache
+def openapi_bytes(listener: Listener | None = None) -> bytes:
+    """The document of this version: of what one listener serves, or of everything."""
+    rows = ROUTES if listener is None else rows_of(listener)
+    version = metadata.version("palyra-egress-fleet")
+    return json.dumps(document(version, rows), indent=1).encode() + b"\n"
+
+
+def _operation(row: Row) -> Json:
+    given = what_gives(row.handler)
+    if given is None:
+        raise OpenApiIncomplete(f"{row.method} {row.path}: the handler does not say what it gives")
+    operation: Json = {
+        "operationId": _operation_id(row),
+        "summary": _summary(row),
+        "tags": [_tag(row)],
+        "x-palyra-listeners": sorted(listener.value for listener in row.listeners),
+        "responses": _responses(row, given),
+    }
+    if isinstance(row.allowed, Role):
+        operation["security"] = [{"token": []}]
+        operation["x-palyra-role"] = row.allowed.value
+    elif row.who not in {Who.ANYBODY, Who.STRANGER}:
+        operation["security"] = [{"proof": []}]
+        operation["x-palyra-caller"] = row.who.value
+    if parameters := [*_path_parameters(row), *_query_parameters(row)]:
+        operation["parameters"] = parameters
+    if row.body is not None:
+        content = {"application/json": {"schema": _ref(row.body)}}
+        operation["requestBody"] = {"required": True, "content": content}
+    return operation
+
+
+def _responses(row: Row, given: Gives) -> Json:
+    body: Json = {"description": _describe(given)}
+    schema = _ref(given.model) if given.model is not None else given.form
+    if schema is not None:
+        body["content"] = {given.content_type: {"schema": schema}}
+    found = {str(status): body for status in (given.status, *given.also)}
+    problem = {"$ref": "#/components/responses/problem"}
+    return found | {str(s): problem for s in sorted(problem_statuses(row)) if str(s) not in found}
+
+
+def problem_statuses(row: Row) -> frozenset[int]:
+    """Every status that a refusal of this row's calls may have."""
+    statuses = _BY_WHO[row.who]
+    known = {reason.http_status for table in (ApiReason, FleetReason) for reason in table}
+    if row.body is not None:
+        statuses |= {415}
+    return statuses & (known | {404})
+
+
+def _describe(given: Gives) -> str:
+    if given.content_type == "application/x-ndjson":
+        return "Lines of JSON, until either side goes away."
+    return "Done; there is nothing to say." if given.status == 204 else "The answer."
+
+
+def _problem_response() -> Json:
+    return {
+        "description": "A refusal (RFC 9457). `reason` is stable, `detail` is for people.",
+        "content": {PROBLEM_TYPE: {"schema": _ref(Problem)}},
+    }
+
+
+def _path_parameters(row: Row) -> list[Json]:
+    found = []
+    for name, pattern in _VARIABLE.findall(row.path):
+        schema = {"type": "string", "pattern": f"^{pattern}$"} if pattern else {"type": "string"}
+        found.append({"name": name, "in": "path", "required": True, "schema": schema})
+    return found
+
+
+def _query_parameters(row: Row) -> list[Json]:
+    if strangers := [name for name in row.query if name not in QUERY]:
+        raise OpenApiIncomplete(f"{row.method} {row.path}: no schema for {strangers}")
+    return [{"name": name, "in": "query", "schema": QUERY[name]} for name in row.query]
+
+
+def _operation_id(row: Row) -> str:
+    """`POST /v1/workers/{worker_id}:ban` is `post_workers_worker_id_ban`."""
+    words = re.findall(r"\w+", _VARIABLE.sub(r"\1", row.path).removeprefix("/v1"))
+    return "_".join([row.method.lower(), *words])
+
+
+def _summary(row: Row) -> str:
+    words = [word for word in re.split(r"[/:]", _VARIABLE.sub("", row.path)) if word != "v1"]
+    return " ".join([row.method, *filter(None, words)]).replace("-", " ")
+
+
+def _tag(row: Row) -> str:
+    if row.who in {Who.ANYBODY, Who.STRANGER}:
+        return "about"
+    return row.who.value if row.who is not Who.OPERATOR else row.path.split("/")[2].split(":")[0]
+
+
+def _schemas(rows: Iterable[Row]) -> Json:
+    models: dict[type[BaseModel], None] = {Problem: None}
+    for row in rows:
+        given = what_gives(row.handler)
+        for model in (row.body, given.model if given is not None else None):
+            if model is not None:
+                models[model] = None
+    _, definitions = models_json_schema(
+        [(model, "validation") for model in models], ref_template=_REFERENCE
+    )
+    schemas: Json = definitions["$defs"]
+    return dict(sorted(schemas.items()))
+
+
+def _ref(model: type[BaseModel]) -> Json:
+    return {"$ref": _REFERENCE.format(model=model.__name__)}
