@@ -1,11 +1,12 @@
-"""How fast a violation ends a worker's egress, with 1, 50 and 200 open tunnels of that worker.
+"""How fast a violation ends a worker's egress, with 1, 50 and 500 live tunnels of that worker.
 
-Fleet and proxy run in this process (the embedded installation), and a registered worker with a
-real lease asks for the metadata address. Four times are taken, in milliseconds from the moment
-before that request is written: its refusal has been read; the last of the worker's other open
-connections has seen its end; the fleet had the worker quarantined, durably (a whole millisecond of
-the fleet's clock); the worker's own order stream said so. The clients share the loop with the
-proxy, so what is shown is an upper bound. Each round has an installation of its own.
+Fleet and proxy run in this process (the embedded installation); the worker's connections, each in
+the middle of an upload, and the server they lead to are programs of their own. A registered worker
+with a real lease asks for the metadata address. Five times are taken, in milliseconds from the
+moment before that request is written: its refusal has been read; the last byte of all the others
+has reached the server; the worker has seen the last of them end; the fleet had the worker
+quarantined, durably (a whole millisecond of the fleet's clock); the worker's own order stream said
+so. `bytes` is what arrived at the server meanwhile. Each round has an installation of its own.
 """
 
 import argparse
@@ -13,12 +14,12 @@ import asyncio
 import base64
 import json
 import math
-import ssl
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +30,7 @@ from palyra_egress.clock import now_unix_ms
 from palyra_egress.demo.upstream_ca import UpstreamCa
 from palyra_egress.embedded import Embedded, EmbeddedSettings, embedded
 from palyra_egress.installation import Installation
+from palyra_egress.proxy.caps import CAPS
 from palyra_fleet.cli.place import Home
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.models import (
@@ -44,18 +46,17 @@ HOST: Final = "api.example"
 METADATA: Final = "http://169.254.169.254/latest/meta-data/"
 RUN_ID: Final = "run-bench"
 WITHIN_S: Final = 30.0
+SETTLE_S: Final = 1.0
 _POLICY: Final = """\
 version: 1
 name: bench
 rules:
-  - {{id: api, hosts: [api.example], ports: [{port}], methods: [GET], private: [127.0.0.0/8]}}
+  - {{id: api, hosts: [api.example], ports: [{port}], methods: [POST], private: [127.0.0.0/8]}}
 profiles:
   bench: [api]
 violations:
   quarantine: [metadata_target]
 """
-
-type Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,95 +64,92 @@ class Latency:
     """One round, in milliseconds after the violating request was about to be written."""
 
     refused_ms: float
+    last_byte_ms: float
     cut_ms: float
     quarantined_ms: float
     told_ms: float
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one round needs: a running installation and a lease in it."""
+    """What one round needs: a running installation, a lease in it, and the server."""
 
     running: Embedded
     session: WorkerSession
     credential: str
+    upstream: asyncio.subprocess.Process
     upstream_port: int
 
-    async def _connect(self) -> Stream:
-        return await asyncio.open_connection(*self.running.proxy.address)
+    def talk(self, tunnels: int) -> str:
+        """What the talking program is told: together 200 chunks a second."""
+        return json.dumps(
+            {
+                "proxy": self.running.proxy.address,
+                "authority": f"{HOST}:{self.upstream_port}",
+                "name": HOST,
+                "ca_file": self.running.note.ca_file,
+                "credential": self.credential,
+                "tunnels": tunnels,
+                "every_ms": 5 * tunnels,
+            }
+        )
 
-    async def tunnel(self, context: ssl.SSLContext) -> Stream:
-        """An open tunnel with TLS inside and one exchange behind it, so that both sides stand."""
-        reader, writer = await self._connect()
-        authority = f"{HOST}:{self.upstream_port}"
-        await _expect_200(reader, writer, f"CONNECT {authority}", authority, self.credential)
-        await writer.start_tls(context, server_hostname=HOST)
-        await _expect_200(reader, writer, "GET /work", authority, "")
-        return reader, writer
+    async def arrived(self) -> dict[str, int]:
+        """What the server has got since it was last asked."""
+        assert self.upstream.stdin is not None
+        self.upstream.stdin.write(b"\n")
+        found: dict[str, int] = json.loads(await line_of(self.upstream))
+        return found
 
-    async def violate(self, streams: list[Stream]) -> Latency:
-        loop = asyncio.get_running_loop()
-        reader, writer = await self._connect()
+    async def violate(self, talkers: asyncio.subprocess.Process) -> Latency:
         head = f"GET {METADATA} HTTP/1.1\r\nHost: 169.254.169.254\r\n{self.credential}\r\n"
+        reader, writer = await asyncio.open_connection(*self.running.proxy.address)
+        await self.arrived()
         async with asyncio.timeout(WITHIN_S), asyncio.TaskGroup() as group:
-            cuts = [group.create_task(_end_of(stream[0])) for stream in streams]
             told = group.create_task(self._told())
             await asyncio.sleep(0)
-            began, began_wall = loop.time(), now_unix_ms()
+            began, began_wall = time.monotonic_ns(), now_unix_ms()
             writer.write(head.encode())
             status = await reader.readline()
-            refused = loop.time()
+            refused = time.monotonic_ns()
         if b"403 Palyra: egress.metadata_target" not in status:
             raise RuntimeError(f"not the refusal that was expected: {status!r}")
         writer.close()
+        ended: dict[str, int] = json.loads(await line_of(talkers))
+        got = await self.arrived()
         (worker,) = await self.running.fleet.workers()
         if worker.quarantined_at_unix_ms is None:
             raise RuntimeError("the worker was told, and is not quarantined")
         return Latency(
-            refused_ms=(refused - began) * 1000,
-            cut_ms=(max(cut.result() for cut in cuts) - began) * 1000,
+            refused_ms=(refused - began) / 1e6,
+            last_byte_ms=max(0, got["last_byte_ns"] - began) / 1e6,
+            cut_ms=(ended["last_end_ns"] - began) / 1e6,
             quarantined_ms=float(worker.quarantined_at_unix_ms - began_wall),
-            told_ms=(told.result() - began) * 1000,
+            told_ms=(told.result() - began) / 1e6,
+            bytes=got["bytes"],
         )
 
-    async def _told(self) -> float:
+    async def _told(self) -> int:
         await self.session.stopped
-        return asyncio.get_running_loop().time()
+        return time.monotonic_ns()
 
 
-async def _expect_200(
-    reader: asyncio.StreamReader,
-    writer: asyncio.StreamWriter,
-    line: str,
-    authority: str,
-    credential: str,
-) -> None:
-    writer.write(f"{line} HTTP/1.1\r\nHost: {authority}\r\n{credential}\r\n".encode())
-    head = await reader.readuntil(b"\r\n\r\n")
-    if not head.startswith(b"HTTP/1.1 200 "):
-        raise RuntimeError(f"{line}: {head!r}")
-    length = head.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0]
-    await reader.readexactly(int(length or 0))
-
-
-async def _end_of(reader: asyncio.StreamReader) -> float:
-    """When this connection ended, whichever way."""
-    try:
-        while await reader.read(65536):
-            pass
-    except (ConnectionError, ssl.SSLError):
-        pass
-    return asyncio.get_running_loop().time()
-
-
-async def one_round(tunnels: int, upstream_port: int, ca: UpstreamCa) -> Latency:
+async def one_round(
+    tunnels: int, upstream: asyncio.subprocess.Process, upstream_port: int, ca: UpstreamCa
+) -> Latency:
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         directory = Path(name)
         policy, hosts = directory / "policy.yaml", directory / "hosts"
         policy.write_text(_POLICY.format(port=upstream_port))
         hosts.write_text(f"127.0.0.1 {HOST}\n")
         installation = Installation(Home(directory / "home"))
-        settings = EmbeddedSettings(policy, hosts_file=hosts, extra_roots_file=ca.ca_file)
+        settings = EmbeddedSettings(
+            policy,
+            hosts_file=hosts,
+            extra_roots_file=ca.ca_file,
+            caps=replace(CAPS, connections_per_worker=tunnels + 1),
+        )
         async with embedded(installation, settings) as running:
             worker_id = str(ULID())
             launcher = Launcher(SigningKey.load(installation.launcher_key))
@@ -165,14 +163,12 @@ async def one_round(tunnels: int, upstream_port: int, ca: UpstreamCa) -> Latency
             await _approve(running, measured)
             async with await WorkerSession.open(session, measured) as worker:
                 lease = await _lease(worker, directory)
-                made = Round(running, worker, _credential(lease), upstream_port)
-                context = ssl.create_default_context(cafile=running.note.ca_file)
-                streams = [await made.tunnel(context) for _ in range(tunnels)]
-                try:
-                    return await made.violate(streams)
-                finally:
-                    for _, writer in streams:
-                        writer.close()
+                made = Round(running, worker, _credential(lease), upstream, upstream_port)
+                program = Path(__file__).with_name("talkers.py")
+                async with started(sys.executable, program, made.talk(tunnels), core=1) as talkers:
+                    await line_of(talkers, "ready")
+                    await asyncio.sleep(SETTLE_S)
+                    return await made.violate(talkers)
 
 
 async def _approve(running: Embedded, measured: Measurement) -> None:
@@ -215,7 +211,7 @@ async def run(rounds: int, sizes: Sequence[int]) -> dict[str, list[dict[str, flo
             port = json.loads(await line_of(upstream))["tls"]
             for _ in range(rounds):
                 for size in sizes:
-                    found[str(size)].append(asdict(await one_round(size, port, ca)))
+                    found[str(size)].append(asdict(await one_round(size, upstream, port, ca)))
     return found
 
 
@@ -228,6 +224,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 def table(found: dict[str, list[dict[str, float]]]) -> str:
     columns = {
         "refused_ms": "refusal read",
+        "last_byte_ms": "last byte out",
         "cut_ms": "last one cut",
         "quarantined_ms": "fleet has it",
         "told_ms": "worker told",
@@ -247,7 +244,7 @@ def table(found: dict[str, list[dict[str, float]]]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--tunnels", type=int, nargs="+", default=[1, 50, 200], metavar="N")
+    parser.add_argument("--tunnels", type=int, nargs="+", default=[1, 50, 500], metavar="N")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     given = parser.parse_args(arguments)
     if min(given.tunnels) < 1:

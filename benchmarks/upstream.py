@@ -3,6 +3,8 @@
 It answers every request head with the same 200 and a body of BODY_BYTES, keeps connections open,
 and does nothing else, so that what is measured is what stands before it. A program of its own:
 the argument is a PEM file with key and certificate; the first line out is JSON with its two ports.
+Every line in is answered by one with what has arrived since the one before: how many bytes, and
+when (monotonic nanoseconds) the last of them came and the last connection ended.
 """
 
 import asyncio
@@ -10,6 +12,8 @@ import json
 import signal
 import ssl
 import sys
+import time
+from dataclasses import asdict, dataclass
 from typing import Final
 
 BODY_BYTES: Final = 1024
@@ -19,8 +23,25 @@ ANSWER: Final = (
 _HEAD_END: Final = b"\r\n\r\n"
 
 
+@dataclass(slots=True)
+class Arrivals:
+    """What has come since it was last asked for."""
+
+    bytes: int = 0
+    last_byte_ns: int = 0
+    last_end_ns: int = 0
+
+    def told(self) -> str:
+        line = json.dumps(asdict(self))
+        self.bytes = self.last_byte_ns = self.last_end_ns = 0
+        return line
+
+
+ARRIVED: Final = Arrivals()
+
+
 class Answering(asyncio.Protocol):
-    """One connection: an answer for each head; bodies are not expected."""
+    """One connection: an answer for each head; a body is counted and otherwise ignored."""
 
     def __init__(self) -> None:
         self._transport: asyncio.WriteTransport | None = None
@@ -30,11 +51,25 @@ class Answering(asyncio.Protocol):
         assert isinstance(transport, asyncio.WriteTransport)
         self._transport = transport
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        ARRIVED.last_end_ns = time.monotonic_ns()
+
     def data_received(self, data: bytes) -> None:
+        ARRIVED.bytes += len(data)
+        ARRIVED.last_byte_ns = time.monotonic_ns()
+        if data.startswith(b"POST "):
+            self._transport = None  # its body never ends, and neither does the wait for the answer
         heads = (self._pending + data).split(_HEAD_END)
         self._pending = heads.pop()
         if heads and self._transport is not None:
             self._transport.write(ANSWER * len(heads))
+
+
+def answer_line() -> None:
+    if sys.stdin.readline():
+        print(ARRIVED.told(), flush=True)
+    else:
+        asyncio.get_running_loop().remove_reader(sys.stdin)
 
 
 def server_context(pem: str) -> ssl.SSLContext:
@@ -54,6 +89,7 @@ async def main() -> None:
     ports = {"plain": plain.sockets[0].getsockname()[1], "tls": secure.sockets[0].getsockname()[1]}
     sys.stdout.write(json.dumps(ports) + "\n")
     sys.stdout.flush()
+    loop.add_reader(sys.stdin, answer_line)
     await ended.wait()
     plain.close()
     secure.close()

@@ -18,6 +18,7 @@ from palyra_egress.audit.segments import DEFAULT_SEGMENT_BYTES
 from palyra_egress.credentials.settings import VAULT_ONLY, SecretSettings
 from palyra_egress.errors import OperatorMustAct
 from palyra_egress.installation import EgressNote, Installation, written
+from palyra_egress.proxy.caps import CAPS, Caps
 from palyra_egress.proxy.egress_proxy import EgressProxy
 from palyra_egress.proxy.settings import ProxySettings
 from palyra_fleet.serve import (
@@ -57,6 +58,7 @@ class EmbeddedSettings:
     audit_segment_bytes: int = DEFAULT_SEGMENT_BYTES
     trusted_capabilities: frozenset[str] = frozenset()
     approvers_file: Path | None = None
+    caps: Caps = CAPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,7 @@ def _proxy_settings(
         secret_sources=settings.secret_sources,
         audit_segment_bytes=settings.audit_segment_bytes,
         approvers_file=settings.approvers_file,
+        caps=settings.caps,
         forbidden=frozenset({(admin.hostname or "", admin.port or 0)}),
     )
 

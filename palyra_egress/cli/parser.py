@@ -11,6 +11,7 @@ from palyra_egress.audit.segments import DEFAULT_SEGMENT_BYTES
 from palyra_egress.cli.policy_commands import add_policy_commands
 from palyra_egress.cli.secret_arguments import add_secret_arguments
 from palyra_egress.cli.vault_parser import add_vault
+from palyra_egress.proxy.caps import CAPS
 
 type _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -158,7 +159,31 @@ def _add_proxy_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--extra-roots", type=Path, metavar="PEM", help="CAs to trust upstream beside the public"
     )
+    _add_caps(parser)
     add_secret_arguments(parser)
+
+
+def _add_caps(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--max-connections",
+        type=_count,
+        default=CAPS.connections,
+        metavar="N",
+        help=f"connections of workers at once (default {CAPS.connections})",
+    )
+    parser.add_argument(
+        "--max-connections-per-worker",
+        type=_count,
+        default=CAPS.connections_per_worker,
+        metavar="N",
+        help=f"of one worker (default {CAPS.connections_per_worker})",
+    )
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 1000000")
+    return int(text)
 
 
 def _mebibytes(text: str) -> int:

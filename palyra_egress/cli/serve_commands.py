@@ -10,6 +10,7 @@ from palyra_egress.cli.secret_arguments import secrets_of
 from palyra_egress.embedded import EmbeddedSettings, embedded
 from palyra_egress.installation import Installation, written
 from palyra_egress.policy.load import load_policy_file
+from palyra_egress.proxy.caps import Caps
 from palyra_egress.proxy.egress_proxy import EgressProxy
 from palyra_egress.proxy.settings import ProxySettings
 from palyra_fleet.cli.output import put, say
@@ -51,6 +52,7 @@ async def _up(arguments: Namespace) -> int:
         audit_segment_bytes=arguments.audit_segment_bytes,
         trusted_capabilities=frozenset(arguments.trust_capability),
         approvers_file=arguments.approvers,
+        caps=_caps(arguments),
     )
     profiles = " | ".join(sorted(load_policy_file(arguments.policy).profiles))
     ended = _until_told_to_end()
@@ -90,6 +92,7 @@ async def _serve_proxy(arguments: Namespace) -> int:
             extra_roots_file=arguments.extra_roots,
             secret_sources=secrets_of(arguments),
             approvers_file=arguments.approvers,
+            caps=_caps(arguments),
             forbidden=frozenset(arguments.forbid),
             audit_segment_bytes=arguments.audit_segment_bytes,
         )
@@ -106,6 +109,13 @@ async def _serve_proxy(arguments: Namespace) -> int:
         await proxy.stop()
     say("stopped")
     return ExitCode.DONE
+
+
+def _caps(arguments: Namespace) -> Caps:
+    return Caps(
+        connections=arguments.max_connections,
+        connections_per_worker=arguments.max_connections_per_worker,
+    )
 
 
 def _until_told_to_end() -> asyncio.Event:

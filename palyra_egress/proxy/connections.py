@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from palyra_egress.proxy.bindings import Ended
+from palyra_egress.proxy.caps import CAPS
 from palyra_egress.reasons import Reason
 from palyra_egress.request import Requester
 
@@ -31,11 +32,18 @@ class LiveConnection(Protocol):
 class ConnectionTable:
     """All open connections, and by worker those that showed whose they are."""
 
-    max_connections: int = 4096
-    max_per_worker: int = 256
+    max_connections: int = CAPS.connections
+    max_per_worker: int = CAPS.connections_per_worker
     _all: set[LiveConnection] = field(default_factory=set)
     _by_worker: dict[str, set[LiveConnection]] = field(default_factory=dict)
     _empty: asyncio.Event = field(default_factory=asyncio.Event)
+    _unwinding: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def turn_to_unwind(self) -> None:
+        """Wait until a cut connection may take its next step: one of them in each pass of the loop,
+        so that a sweep over hundreds leaves the loop to everybody else."""
+        async with self._unwinding:
+            await asyncio.sleep(0)
 
     async def wait_until_empty(self, deadline_s: float) -> None:
         """Wait until every connection is closed, at most `deadline_s` seconds."""

@@ -116,7 +116,8 @@ class Enforcement:
             secrets=lookup,
         )
         table = core.connections
-        table.max_connections = min(table.max_connections, room_for_connections())
+        table.max_connections = min(settings.caps.connections, room_for_connections())
+        table.max_per_worker = settings.caps.connections_per_worker
         for evidence in core.spool.pending:
             if evidence.quarantines:
                 core.view.block_here(evidence.worker_id)

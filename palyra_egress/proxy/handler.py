@@ -133,15 +133,26 @@ class EnforcingHandler(ProxyConnectionHandler):
         ]
 
     def abort(self, reason: Reason) -> None:
-        """Reset both sides now: what is in a buffer stays there."""
+        """Reset both sides now: what is in a buffer stays there. Unwinding the tasks costs much
+        more, so it waits for the loop's next pass: a sweep over many connections has closed the
+        last socket before it unwinds the first task."""
         if self._aborted is not None:
             return
         self._aborted = reason
-        if self._passed_on is not None:
-            _reset(self._passed_on)
+        for writer in self._writers():
+            _reset(writer)
+        asyncio.get_running_loop().call_soon(self._unwind)
+
+    def _writers(self) -> list[asyncio.StreamWriter]:
+        held = [self._passed_on, *(io.writer for io in self.transports.values())]
+        return [writer for writer in held if isinstance(writer, asyncio.StreamWriter)]
+
+    def _unwind(self) -> None:
+        """End what still runs for an aborted connection, and whatever it opened in between."""
+        for writer in self._writers():
+            if not writer.is_closing():
+                _reset(writer)
         for io in list(self.transports.values()):
-            if isinstance(io.writer, asyncio.StreamWriter):
-                _reset(io.writer)
             if io.handler is not None:
                 io.handler.cancel("aborted")
 
@@ -199,6 +210,23 @@ class EnforcingHandler(ProxyConnectionHandler):
             self.guard.upstream_overdue()
         if (relay := self.guard.take_relay()) is not None:
             await self._carry_tunnel(relay)
+
+    async def server_event(self, event: events.Event) -> None:
+        """What was read before the connection was aborted is not looked at any more, and what is
+        left to do for it waits for its turn: many that are cut at once must not stop the others."""
+        if self._aborted is None:
+            await super().server_event(event)
+            return
+        if isinstance(event, events.DataReceived):
+            return
+        cancelled: asyncio.CancelledError | None = None
+        try:
+            await self.guard.core.connections.turn_to_unwind()
+        except asyncio.CancelledError as error:
+            cancelled = error
+        await super().server_event(event)
+        if cancelled is not None:
+            raise cancelled
 
     # --- hooks ----------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from palyra_egress.audit.segments import DEFAULT_SEGMENT_BYTES
 from palyra_egress.credentials.settings import VAULT_ONLY, SecretSettings
+from palyra_egress.proxy.caps import CAPS, Caps
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class ProxySettings:
     drain_s: float = 2.0
     audit_segment_bytes: int = DEFAULT_SEGMENT_BYTES
     secret_sources: SecretSettings = VAULT_ONLY
+    caps: Caps = CAPS
 
     @property
     def key_file(self) -> Path:

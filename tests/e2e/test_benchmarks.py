@@ -43,8 +43,12 @@ async def test_every_cell_of_the_quarantine_benchmark_has_a_latency() -> None:
         )
     assert set(report) == {"1", "3"}
     for (latency,) in report.values():
-        assert set(latency) == {"refused_ms", "cut_ms", "quarantined_ms", "told_ms"}
+        assert set(latency) == {
+            *("refused_ms", "last_byte_ms", "cut_ms", "quarantined_ms", "told_ms"),
+            "bytes",
+        }
         assert min(latency.values()) >= 0
+        assert latency["cut_ms"] > 0
 
 
 async def test_every_cell_of_the_node_benchmark_has_calls_and_streams() -> None:

@@ -1,0 +1,85 @@
+"""Workers' connections that never stop talking, and when each of them was ended.
+
+A program of its own, so that what it does costs the proxy nothing. The argument is a `Talk` as
+JSON. It opens its tunnels, each with TLS inside and one chunked request whose body never ends, says
+`ready`, and from then on writes one chunk every `every_ms` on each. When every connection has ended
+it prints the time of the last end (monotonic nanoseconds, which all processes of a machine share)
+as JSON. An answer before the end is an error: the tunnels must have been alive.
+"""
+
+import asyncio
+import json
+import ssl
+import sys
+import time
+from dataclasses import dataclass
+from typing import Final
+
+CHUNK: Final = b"40\r\n" + b"x" * 64 + b"\r\n"
+OPEN_AT_ONCE: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """`proxy` is where it listens, `credential` a whole header line with its end."""
+
+    proxy: tuple[str, int]
+    authority: str
+    name: str
+    ca_file: str
+    credential: str
+    tunnels: int
+    every_ms: int
+
+
+async def opened(
+    talk: Talk, context: ssl.SSLContext, gate: asyncio.Semaphore
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A tunnel with a request on its way."""
+    async with gate:
+        reader, writer = await asyncio.open_connection(*talk.proxy)
+        host = f"Host: {talk.authority}\r\n"
+        writer.write(f"CONNECT {talk.authority} HTTP/1.1\r\n{host}{talk.credential}\r\n".encode())
+        head = await reader.readuntil(b"\r\n\r\n")
+        if not head.startswith(b"HTTP/1.1 200 "):
+            raise RuntimeError(f"no tunnel: {head!r}")
+        await writer.start_tls(context, server_hostname=talk.name)
+        writer.write(f"POST /work HTTP/1.1\r\n{host}Transfer-Encoding: chunked\r\n\r\n".encode())
+        writer.write(CHUNK)
+        await writer.drain()
+        return reader, writer
+
+
+async def talking(writer: asyncio.StreamWriter, every_s: float) -> None:
+    while not writer.is_closing():
+        writer.write(CHUNK)
+        await asyncio.sleep(every_s)
+
+
+async def end_of(reader: asyncio.StreamReader) -> int:
+    """When the connection ended, whichever way."""
+    try:
+        if answer := await reader.read(65536):
+            raise RuntimeError(f"answered before its end: {answer[:80]!r}")
+    except OSError:
+        pass
+    return time.monotonic_ns()
+
+
+async def main() -> None:
+    talk = Talk(**json.loads(sys.argv[1]))
+    context = ssl.create_default_context(cafile=talk.ca_file)
+    gate = asyncio.Semaphore(OPEN_AT_ONCE)
+    streams = await asyncio.gather(*(opened(talk, context, gate) for _ in range(talk.tunnels)))
+    async with asyncio.TaskGroup() as group:
+        for _, writer in streams:
+            group.create_task(talking(writer, talk.every_ms / 1000))
+        print("ready", flush=True)
+        ends = await asyncio.gather(*(end_of(reader) for reader, _ in streams))
+        for _, writer in streams:
+            writer.transport.abort()
+    print(json.dumps({"last_end_ns": max(ends)}), flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,20 @@
+"""How much of the proxy one worker, and everybody together, may hold at once.
+
+Beyond a cap a connection or a request is refused, never queued without bound. Caps on what one
+message may be stand beside what reads it.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """Counts. `connections` of workers in all (fewer where the file limit has no room for them) and
+    `connections_per_worker` of one."""
+
+    connections: int = 4096
+    connections_per_worker: int = 256
+
+
+CAPS: Final = Caps()

@@ -1,0 +1,113 @@
+"""A sweep over many connections of one worker: every socket first, everything else after."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from mitmproxy.proxy import events
+
+from palyra_egress.proxy.bindings import Ended
+from palyra_egress.proxy.handler import EnforcingHandler
+from palyra_egress.reasons import Reason
+from tests.egress.proxy.lanes import BODY, Chaos, chaos, plain, plain_head
+from tests.fakes.proxy_harness import OTHER_WORKER, WORKER, basic, read_reply
+
+CONNECTIONS = 24
+
+
+class _Looking:
+    """Notes every event that the protocol layers of some connections get, and how many sockets of
+    all of them are open at that moment."""
+
+    def __init__(self, handlers: Iterable[EnforcingHandler]) -> None:
+        self.handlers = list(handlers)
+        self.seen: list[tuple[str, int]] = []
+        for handler in self.handlers:
+            handler.layer.handle_event = self._noting(handler.layer.handle_event)
+
+    def _noting(self, handle: Callable[[events.Event], Any]) -> Callable[[events.Event], Any]:
+        def handle_noted(event: events.Event) -> Any:
+            self.seen.append((type(event).__name__, self.open_sockets()))
+            return handle(event)
+
+        return handle_noted
+
+    def open_sockets(self) -> int:
+        sockets = [
+            writer.get_extra_info("socket")
+            for handler in self.handlers
+            for writer in handler._writers()
+        ]
+        return sum(sock.fileno() >= 0 for sock in sockets)
+
+
+async def _open_upload(world: Chaos) -> asyncio.StreamReader:
+    """A worker's connection in the middle of an upload that its server has begun to get."""
+    reader, writer = await world.harness.connect()
+    writer.write(plain_head(world, "POST", "Transfer-Encoding: chunked\r\n") + BODY)
+    return reader
+
+
+async def _until_uploads_arrive(world: Chaos) -> None:
+    async with asyncio.timeout(20):
+        while bytes(world.plain.received).count(b"BODY!") < CONNECTIONS:
+            world.plain.arrived.clear()
+            await world.plain.arrived.wait()
+
+
+async def test_every_socket_of_a_swept_worker_is_closed_before_the_first_is_unwound(tmp_path: Path):
+    async def say_nothing(_head: bytes, _writer: asyncio.StreamWriter) -> None:
+        pass
+
+    async with chaos(tmp_path) as world:
+        world.plain.respond = say_nothing
+        readers = [await _open_upload(world) for _ in range(CONNECTIONS)]
+        await _until_uploads_arrive(world)
+        looking = _Looking(world.core.connections._by_worker[WORKER])
+        assert looking.open_sockets() == 2 * CONNECTIONS
+        assert world.core.connections.cut(Ended(worker_ids=frozenset({WORKER}))) == CONNECTIONS
+        async with asyncio.timeout(20):
+            for reader in readers:
+                with contextlib.suppress(ConnectionResetError):
+                    assert await reader.read() == b""
+        await world.everything_is_closed()
+    closings = [still_open for kind, still_open in looking.seen if kind == "ConnectionClosed"]
+    assert closings == [0] * 2 * CONNECTIONS
+
+
+async def test_the_others_are_served_while_a_sweep_is_unwound(tmp_path: Path):
+    async with chaos(tmp_path) as world:
+        for _ in range(CONNECTIONS):
+            reader, writer = await world.harness.connect()
+            authority = f"plain.example:{world.plain.port}"
+            credential = basic()
+            writer.write(
+                f"GET http://{authority}/ HTTP/1.1\r\nHost: {authority}\r\n"
+                f"Proxy-Authorization: {credential}\r\n\r\n".encode()
+            )
+            assert (await read_reply(reader)) is not None
+        world.core.connections.cut(Ended(worker_ids=frozenset({OTHER_WORKER, WORKER})))
+        assert (await plain(world)).endswith(b"hello")
+
+
+async def test_what_was_read_before_the_cut_is_not_looked_at_after_it(tmp_path: Path):
+    """The worker's next chunk lies in the proxy's buffer, unread, when its connection is cut."""
+    async with chaos(tmp_path) as world:
+        reader = await _open_upload(world)
+        async with asyncio.timeout(10):
+            while b"BODY!" not in bytes(world.plain.received):
+                world.plain.arrived.clear()
+                await world.plain.arrived.wait()
+        (handler,) = world.core.connections._by_worker[WORKER]
+        looking = _Looking([handler])
+        before = len(world.plain.received)
+        handler.transports[handler.client].reader.feed_data(b"7\r\nTOO LATE\r\n")
+        handler.abort(Reason.QUARANTINED)
+        with contextlib.suppress(ConnectionResetError):
+            await reader.read()
+        await world.everything_is_closed()
+        assert "ConnectionClosed" in {kind for kind, _ in looking.seen}
+        assert "DataReceived" not in {kind for kind, _ in looking.seen}
+        assert len(world.plain.received) == before
