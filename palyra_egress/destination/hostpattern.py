@@ -170,6 +170,21 @@ def parse_pattern(text: str) -> HostPattern:
     return HostPattern(kind, text, name=name)
 
 
+@dataclass(slots=True)
+class _Suffix[T]:
+    """What is stored for `*.name` and for `.name`."""
+
+    below: T | None = None
+    with_name: T | None = None
+
+    def slot(self, kind: PatternKind, fresh: T) -> T:
+        if kind is PatternKind.BELOW:
+            self.below = fresh if self.below is None else self.below
+            return self.below
+        self.with_name = fresh if self.with_name is None else self.with_name
+        return self.with_name
+
+
 class HostIndex[T]:
     """What is stored under patterns, found by canonical host in time independent of their number.
 
@@ -178,26 +193,18 @@ class HostIndex[T]:
 
     def __init__(self) -> None:
         self._names: dict[str, T] = {}
-        self._names_and_below: dict[str, T] = {}
-        self._below: dict[str, T] = {}
+        self._suffixes: dict[str, _Suffix[T]] = {}
         self._networks: dict[tuple[int, int], dict[int, T]] = {}
         self._shifts: dict[int, tuple[int, ...]] = {4: (), 6: ()}
         self.is_empty = True
 
-    def _table(self, kind: PatternKind) -> dict[str, T]:
-        match kind:
-            case PatternKind.NAME:
-                return self._names
-            case PatternKind.BELOW:
-                return self._below
-            case _:
-                return self._names_and_below
-
     def slot(self, pattern: HostPattern, fresh: T) -> T:
         """The object stored for this pattern; `fresh` is stored and returned if there is none."""
         self.is_empty = False
+        if pattern.kind is PatternKind.NAME:
+            return self._names.setdefault(pattern.name, fresh)
         if pattern.addresses is None:
-            return self._table(pattern.kind).setdefault(pattern.name, fresh)
+            return self._suffixes.setdefault(pattern.name, _Suffix()).slot(pattern.kind, fresh)
         version, low, high = pattern.addresses
         shift = (high - low).bit_length()
         if (version, shift) not in self._networks:
@@ -207,25 +214,21 @@ class HostIndex[T]:
 
     def find_name(self, host: str) -> list[T]:
         """Everything stored for a DNS name, most specific first."""
-        names_and_below, below = self._names_and_below, self._below
-        results: list[T] = []
+        suffixes = self._suffixes
         found = self._names.get(host)
-        if found is not None:
-            results.append(found)
-        if not below and not names_and_below:
+        results = [] if found is None else [found]
+        if not suffixes:
             return results
-        found = names_and_below.get(host)
-        if found is not None:
-            results.append(found)
+        if (own := suffixes.get(host)) is not None and own.with_name is not None:
+            results.append(own.with_name)
         dot = host.find(".")
         while dot >= 0:
-            suffix = host[dot + 1 :]
-            found = below.get(suffix)
-            if found is not None:
-                results.append(found)
-            found = names_and_below.get(suffix)
-            if found is not None:
-                results.append(found)
+            suffix = suffixes.get(host[dot + 1 :])
+            if suffix is not None:
+                if suffix.below is not None:
+                    results.append(suffix.below)
+                if suffix.with_name is not None:
+                    results.append(suffix.with_name)
             dot = host.find(".", dot + 1)
         return results
 

@@ -17,8 +17,9 @@ destinations pass and nothing else; any internal fault is a DENY with INTERNAL.
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
 from palyra_egress.credentials.request_scan import find_in_target
 from palyra_egress.destination.address_class import (
@@ -53,7 +54,8 @@ _QUERY: Final = re.compile(r"[!\"$-~]*", re.ASCII)
 _NO_PATH: Final = ReadPath("")
 
 
-class Match(NamedTuple):
+@dataclass(slots=True)
+class Match:
     """What `precheck` found for one request under one policy at one time, for `decide`."""
 
     policy: CompiledPolicy
@@ -289,11 +291,13 @@ def _denied_address(
 
 
 def _refuse_addresses(
-    addresses: Sequence[ClassifiedAddress], port: int, forbidden: Forbidden
+    addresses: Sequence[ClassifiedAddress], port: int, forbidden: Forbidden, *, are_public: bool
 ) -> Reason | None:
     """What no rule can mend: the floor first, then text that is no address."""
     if not addresses:
         return Reason.RESOLUTION_EMPTY
+    if are_public and port not in _ports(forbidden):
+        return None
     failed = None
     for address in addresses:
         reason = _floor(address, port, forbidden)
@@ -336,9 +340,12 @@ def _with_addresses(
     forbidden: Forbidden,
 ) -> Verdict:
     """Every address must pass the floor, the deny rules and the `private` ranges of one rule."""
-    rules, would_deny = candidates
+    rules, would_deny = candidates.rules, candidates.would_deny
     rule = rules[0] if rules else None
-    reason = _refuse_addresses(addresses, request.port, forbidden)
+    are_public = True
+    for address in addresses:
+        are_public = are_public and address.address_class is AddressClass.PUBLIC
+    reason = _refuse_addresses(addresses, request.port, forbidden, are_public=are_public)
     if reason is not None:
         return _deny(policy, request, Refusal(reason, rule))
     denied = None if policy.deny.is_empty else _denied_address(policy, addresses)
@@ -346,7 +353,7 @@ def _with_addresses(
         if not policy.observes:
             return _deny(policy, request, Refusal(Reason.HOST_DENIED, denied))
         would_deny = would_deny or Reason.HOST_DENIED
-    if [address for address in addresses if address.address_class is not AddressClass.PUBLIC]:
+    if not are_public:
         covering = _covering(policy, request, candidates, addresses, now_unix_ms)
         if isinstance(covering, Reason):
             opening = opening_observer(
@@ -356,7 +363,9 @@ def _with_addresses(
                 return _deny(policy, request, Refusal(covering, rule))
             would_deny, covering = would_deny or covering, opening
         rule = covering
-    pinned = tuple(dict.fromkeys([address.text for address in addresses]))
+    pinned = tuple([address.text for address in addresses])
+    if len(pinned) > 1:
+        pinned = tuple(dict.fromkeys(pinned))
     return _allow(policy, request, rule, would_deny, pinned)
 
 
@@ -390,10 +399,10 @@ def _carried(
     match = judged.match
     if not isinstance(match, Match) or match.policy is not policy or match.request is not request:
         return None
-    rules, would_deny = match.candidates
-    if would_deny is not None or now_unix_ms < match.now_unix_ms:
+    found = match.candidates
+    if found.would_deny is not None or now_unix_ms < match.now_unix_ms:
         return None
-    return match.candidates if rules[0].is_live(now_unix_ms) else None
+    return found if found.rules[0].is_live(now_unix_ms) else None
 
 
 def decide(

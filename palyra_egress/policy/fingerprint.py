@@ -27,8 +27,9 @@ def fingerprint(request: EgressRequest, policy_digest: str) -> str:
 
     Each field is written as its length in characters, a colon, the field and a comma.
     """
-    requester, method = request.requester, request.method
+    requester, method, query, url = request.requester, request.method, request.query, request.url
     asker = _asker_text(requester.worker_id, requester.lease_id, policy_digest)
-    url = f"{request.url}?{request.query}" if request.query else request.url
+    if query:
+        url = f"{url}?{query}"
     text = f"{len(method)}:{method},{len(url)}:{url},{asker}"
     return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -10,7 +10,8 @@ the request's scheme. Of several refusals the one that got furthest is told: sch
 path, expiry.
 """
 
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from typing import Final
 
 from palyra_egress.destination.address_class import ClassifiedAddress
 from palyra_egress.destination.hostpattern import HostIndex
@@ -26,10 +27,9 @@ from palyra_egress.policy.paths import ReadPath
 from palyra_egress.reasons import Reason
 from palyra_egress.request import EgressRequest, RequestKind
 
-_ROOT: Final = ("",)
 
-
-class Refusal(NamedTuple):
+@dataclass(slots=True)
+class Refusal:
     """Why no rule allows the request, the nearest rule (or the profile whose demands are not met),
     and a live rule that only observes."""
 
@@ -38,7 +38,8 @@ class Refusal(NamedTuple):
     observer: CompiledRule | None = None
 
 
-class Candidates(NamedTuple):
+@dataclass(slots=True)
+class Candidates:
     """Rules that match in full, most specific first; `would_deny` is what observe mode let pass."""
 
     rules: tuple[CompiledRule, ...]
@@ -72,35 +73,30 @@ def find_hosts[T](
     return index.find_address(part.version, part.value)
 
 
-def _prefixes(form: str, depth: int) -> list[str]:
-    """The literal beginnings of a path, whole segments only, longest first, at most `depth`."""
-    prefixes = [""]
+def _end_of_segments(form: str, count: int) -> int:
+    """Where the first `count` segments of a path end, or the whole path if it has no more."""
     end = 0
-    for _ in range(depth):
+    for _ in range(count):
         end = form.find("/", end + 1)
         if end < 0:
-            prefixes.append(form)
-            break
-        prefixes.append(form[:end])
-    prefixes.reverse()
-    return prefixes
+            return len(form)
+    return end
 
 
 def _on_path(method_rules: MethodRules, path: ReadPath) -> list[CompiledRule]:
     """Rules whose paths match, in both readings where a slash was encoded."""
-    form, decoded = path
+    form, decoded = path.form, path.decoded_slashes
     rules: list[CompiledRule] = []
     if decoded is None and form in method_rules.exact:
         rules.extend(method_rules.exact[form])
-    by_prefix = method_rules.by_prefix
-    for prefix in _prefixes(form, method_rules.depth) if method_rules.depth else _ROOT:
-        if prefix not in by_prefix:
-            continue
-        for _, pattern, rule in by_prefix[prefix]:
+    end = _end_of_segments(form, method_rules.depth)
+    while end >= 0:  # the literal beginnings of the path, whole segments only, longest first
+        for _, pattern, rule in method_rules.by_prefix.get(form[:end], ()):
             if pattern is None or (
                 pattern.matches(form) and (decoded is None or pattern.matches(decoded))
             ):
                 rules.append(rule)
+        end = form.rfind("/", 0, end)
     return rules
 
 

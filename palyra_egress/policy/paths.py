@@ -25,7 +25,8 @@ _DOUBLE: Final = re.compile(r"%25[0-9A-Fa-f]{2}", re.ASCII)
 _DOT, _BACKSLASH = 0x2E, 0x5C
 
 
-class ReadPath(NamedTuple):
+@dataclass(slots=True)
+class ReadPath:
     """`form` is compared; `decoded_slashes` is the second reading where a slash was encoded."""
 
     form: str
