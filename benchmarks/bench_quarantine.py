@@ -154,7 +154,7 @@ async def one_round(
             worker_id = str(ULID())
             launcher = Launcher(SigningKey.load(installation.launcher_key))
             session = SessionSettings(
-                socket_path=installation.home.socket_path,
+                fleet=installation.home.socket_path,
                 proxy_address=running.note.proxy,
                 launcher=launcher,
                 identity=WorkerIdentity(worker_id, f"bench:{worker_id}"),

@@ -126,7 +126,7 @@ def _proxy_settings(
     return ProxySettings(
         state_dir=installation.egress_state,
         policy_file=settings.policy_file,
-        fleet_socket=installation.home.socket_path,
+        fleet=installation.home.socket_path,
         proxy_id=PROXY_NAME,
         listen_host=settings.listen_host,
         listen_port=settings.listen_port,

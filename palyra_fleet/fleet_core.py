@@ -15,7 +15,6 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from palyra_fleet.attestation.nonces import NonceBook
-from palyra_fleet.attestation.verifier import TrustedKeys
 from palyra_fleet.clock import ForwardClock
 from palyra_fleet.ledger.decision import (
     Decision,
@@ -132,9 +131,6 @@ class FleetCore:
     def _now(self) -> int:
         return self._manager.effective_now(self._keeper.now_unix_ms())
 
-    def _trusted_keys(self) -> TrustedKeys:
-        return TrustedKeys(self._launchers, self._proxies)
-
     async def _locked[T](self, act: Callable[[int], Awaitable[T]]) -> T:
         task = spawn(self._guarded(act), "fleet-command")
         result = await asyncio.shield(task)
@@ -242,13 +238,8 @@ class FleetCore:
 
     def _learn_keys(self, records: tuple[Record, ...]) -> None:
         for record in records:
-            if not isinstance(record, EnrolledKey):
-                continue
-            thumbprint = thumbprint_sha256(record.public_key)
-            if record.kind == "launcher":
-                self._launchers[thumbprint] = record.public_key
-            else:
-                self._proxies[thumbprint] = (record.name, record.public_key)
+            if isinstance(record, EnrolledKey):
+                self._learn_key(record)
 
     async def prune(self) -> Pruned:
         """Forget what finished long ago, one step after another. Raises a refusal."""
@@ -264,6 +255,17 @@ class FleetCore:
             raise FleetRefusal(FleetReason.STORE_UNAVAILABLE, str(failure)) from failure
         except StoreConflict as conflict:
             raise _conflict_refusal(conflict) from conflict
+
+    def _learn_key(self, key: EnrolledKey) -> None:
+        """Who is enrolled, by the key's thumbprint."""
+        thumbprint = thumbprint_sha256(key.public_key)
+        if key.revoked:
+            self._launchers.pop(thumbprint, None)
+            self._proxies.pop(thumbprint, None)
+        elif key.kind == "launcher":
+            self._launchers[thumbprint] = key.public_key
+        else:
+            self._proxies[thumbprint] = (key.name, key.public_key)
 
     async def _reap_forever(self) -> None:
         prune_at = self._now() + self._settings.prune_every_ms

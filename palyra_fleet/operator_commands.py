@@ -4,92 +4,25 @@ Mixed into `FleetService`. Every change is decided by the pure ledger and durabl
 answered; listings read the ledger or the store and change nothing. Times: Unix ms.
 """
 
-import base64
 import heapq
 from collections.abc import Callable
-from typing import Literal
 
 from ulid import ULID
 
 from palyra_fleet.fleet_core import FleetCore
 from palyra_fleet.leases.records import WorkerApprovalGrant, WorkerLease
-from palyra_fleet.ledger.decision import (
-    Decision,
-    Detail,
-    EnrolledKey,
-    EventReason,
-    LedgerEvent,
-    ReferenceValue,
-)
+from palyra_fleet.ledger.decision import Decision, Detail, EventReason, LedgerEvent
 from palyra_fleet.ledger.manager import Outcome
 from palyra_fleet.ledger.wire_views import grant_view, lease_state, lease_view, worker_view
 from palyra_fleet.refusals import FleetReason, FleetRefusal, worker_unknown
 from palyra_fleet.store.protocol import ChainBroken, StateUnusable, StoreFailed
 from palyra_fleet.wire import models as wire
-from palyra_fleet.wire.keys import thumbprint_sha256
 
 MAX_LISTED = 1_000
 
 
 class OperatorCommands(FleetCore):
-    """Enrolment, grants, workers, leases, evidence and the event log."""
-
-    async def enrol_launcher(self, actor: str, request: wire.EnrolKeyRequest) -> None:
-        await self._enrol("launcher", EventReason.LAUNCHER_ENROLLED, actor, request)
-
-    async def enrol_proxy(self, actor: str, request: wire.EnrolKeyRequest) -> None:
-        await self._enrol("proxy", EventReason.PROXY_ENROLLED, actor, request)
-
-    async def _enrol(
-        self,
-        kind: Literal["launcher", "proxy"],
-        reason: EventReason,
-        actor: str,
-        request: wire.EnrolKeyRequest,
-    ) -> None:
-        key = EnrolledKey(kind, request.name, base64.b64decode(request.public_key, validate=True))
-        thumbprint = thumbprint_sha256(key.public_key)
-        detail: Detail = {"name": key.name, "key_sha256": thumbprint}
-
-        async def act(now: int) -> None:
-            known = self._manager.state.enrolled.get((kind, key.name))
-            if known is not None and known.public_key == key.public_key:
-                return
-            taken = (
-                known is not None
-                or thumbprint in self._launchers
-                or thumbprint in self._proxies
-                or thumbprint in self._manager.state.worker_by_key
-            )
-            if taken:
-                text = f"the name '{key.name}' or this key is enrolled otherwise"
-                raise FleetRefusal(FleetReason.ENROLMENT_CONFLICT, text)
-            event = LedgerEvent(reason, actor, detail=detail)
-            await self._settle(Decision(now, records=(key,), events=(event,)))
-
-        await self._locked(act)
-
-    async def add_reference_values(self, actor: str, values: wire.ReferenceValues) -> None:
-        offered = (
-            *(ReferenceValue("image", digest) for digest in values.image_digests_sha256),
-            *(ReferenceValue("build", digest) for digest in values.build_digests_sha256),
-            *(ReferenceValue("artifact", digest) for digest in values.artifact_digests_sha256),
-        )
-
-        async def act(now: int) -> None:
-            known = self._manager.state.references
-            new = tuple(value for value in dict.fromkeys(offered) if value not in known)
-            events = tuple(
-                LedgerEvent(
-                    EventReason.REFERENCES_ADDED,
-                    actor,
-                    detail={"field": value.digest_field, "digest_sha256": value.digest_sha256},
-                )
-                for value in new
-            )
-            await self._settle(Decision(now, records=new, events=events))
-
-        await self._locked(act)
+    """Grants, workers, leases, evidence and the event log."""
 
     async def record_event(self, reason: EventReason, actor: str, detail: Detail) -> None:
         """Durable in the event log when this returns. For changes that the ledger does not hold."""

@@ -25,9 +25,11 @@ from palyra_fleet.wire.dsse import DsseEnvelope
 class ProxyCommands(FleetCore):
     """The proxies' side of the fleet."""
 
-    def view(self) -> AsyncIterator[wire.ViewMessage]:
-        """Snapshot, changes, ticks. A reader that is too slow is dropped and must reconnect."""
-        return self._hub.stream()
+    def view(self, proxy_id: str) -> AsyncIterator[wire.ViewMessage]:
+        """Snapshot, changes, ticks. A reader that is too slow is dropped and must reconnect; one
+        that is taken back hears nothing more."""
+        self._enrolled_proxy(proxy_id)
+        return self._hub.stream(proxy_id)
 
     async def evidence_chain(self, proxy_id: str) -> wire.EvidenceChain:
         """How far the fleet holds this proxy's evidence: it goes on with the next number."""
@@ -66,7 +68,7 @@ class ProxyCommands(FleetCore):
 
     def _enrolled_proxy(self, proxy_id: str) -> EnrolledKey:
         proxy = self._manager.state.enrolled.get(("proxy", proxy_id))
-        if proxy is None:
+        if proxy is None or proxy.revoked:
             text = f"proxy '{proxy_id}' is not enrolled"
             raise FleetRefusal(FleetReason.EVIDENCE_PROXY_UNKNOWN, text)
         return proxy

@@ -52,6 +52,7 @@ class FleetReason(StrEnum):
     LEASE_ENDED = "lease.ended"
     GRANT_UNKNOWN = "grant.unknown"
     ENROLMENT_CONFLICT = "enrolment.conflict"
+    ENROLMENT_UNKNOWN = "enrolment.unknown"
     EVIDENCE_PROXY_UNKNOWN = "violation.proxy_unknown"
     EVIDENCE_SIGNATURE = "violation.evidence_refused"
     EVIDENCE_FOREIGN = "violation.foreign_proxy"
@@ -115,6 +116,7 @@ _TABLE: dict[FleetReason, tuple[str, int]] = {
     FleetReason.LEASE_ENDED: ("The lease has ended", 409),
     FleetReason.GRANT_UNKNOWN: ("No such grant", 404),
     FleetReason.ENROLMENT_CONFLICT: ("The name or key is enrolled otherwise", 409),
+    FleetReason.ENROLMENT_UNKNOWN: ("No such enrolment", 404),
     FleetReason.EVIDENCE_PROXY_UNKNOWN: ("The proxy is not enrolled", 403),
     FleetReason.EVIDENCE_SIGNATURE: ("The evidence is not this proxy's", 403),
     FleetReason.EVIDENCE_FOREIGN: ("The evidence names another proxy", 403),

@@ -1,16 +1,17 @@
-"""Composition helpers: a started FleetService served on its two listeners, and the files beside it.
+"""Composition helpers: a started FleetService served on its listeners, and the files beside it.
 
 `FleetServer.start` opens the Unix socket (0600, in a directory only its owner may enter) for
-workers and proxies and the loopback listener for operators, and closes both in order. The operator
-token is a 0600 file made at the first start; other principals stand in a file beside it, and only
-digests of tokens go into the server. Nothing here
-listens on an address other machines can reach.
+workers and proxies, the loopback listener for operators and, where asked for, the listener for
+workers and proxies on other machines (mutual TLS; see `api.remote_listener`), and closes them in
+order. The operator token is a 0600 file made at the first start; other principals stand in a file
+beside it, and only digests of tokens go into the server.
 """
 
 import asyncio
 import errno
 import ipaddress
 import os
+import resource
 import secrets
 import socket
 import stat
@@ -23,7 +24,14 @@ from typing import Final
 from aiohttp import web
 
 from palyra_fleet.api.application import ApiSettings, make_application
-from palyra_fleet.api.protocol import MAX_ADMIN_CONNECTIONS, FleetConnection
+from palyra_fleet.api.callers import ProofGate
+from palyra_fleet.api.devices import DeviceGate
+from palyra_fleet.api.protocol import (
+    MAX_ADMIN_CONNECTIONS,
+    MAX_SOCKET_CONNECTIONS,
+    FleetConnection,
+)
+from palyra_fleet.api.remote_listener import RemoteSettings, served_remotely
 from palyra_fleet.api.routes import Listener
 from palyra_fleet.clock import now_unix_ms
 from palyra_fleet.nodes.operations import NodeOperations
@@ -54,6 +62,7 @@ class FleetServer:
 
     socket_path: Path
     admin_url: str
+    remote_port: int | None = None
 
     @classmethod
     @asynccontextmanager
@@ -66,13 +75,15 @@ class FleetServer:
         principals: PrincipalBook,
         *,
         nodes: NodeOperations | None = None,
+        remote: RemoteSettings | None = None,
         clock: Callable[[], int] = now_unix_ms,
         body_within_ms: int = 10_000,
         view_write_within_ms: int = 5_000,
     ) -> AsyncIterator["FleetServer"]:
         """Serve `service` until the block ends; the service itself stays the caller's to close.
 
-        `admin_port` 0 takes a free port. Raises ServeError.
+        `admin_port` 0 takes a free port. Raises ServeError; with `remote` also ListenError and
+        TlsUnsound.
         """
         settings = ApiSettings(
             principals=principals,
@@ -87,14 +98,30 @@ class FleetServer:
             admin.close()
             raise
         sockets = {Listener.SOCKET: worker_side, Listener.ADMIN: admin}
+        most = {Listener.SOCKET: _socket_connections(), Listener.ADMIN: MAX_ADMIN_CONNECTIONS}
+        proofs = ProofGate(service.caller_by_key)
         try:
             async with AsyncExitStack() as serving:
+                remote_port = None
                 for listener, listening in sockets.items():
-                    application = make_application(listener, service, settings, clock, nodes)
-                    # only we can reach the socket file, and a fleet may have many workers
-                    most = MAX_ADMIN_CONNECTIONS if listener is Listener.ADMIN else None
-                    await serving.enter_async_context(_served(application, listening, most))
-                yield cls(socket_path, _url_of(admin))
+                    application = make_application(
+                        listener, service, settings, clock, nodes, proofs=proofs
+                    )
+                    serves = _served(application, listening, most[listener])
+                    await serving.enter_async_context(serves)
+                if remote is not None:
+                    application = make_application(
+                        Listener.REMOTE,
+                        service,
+                        settings,
+                        clock,
+                        devices=DeviceGate(remote.identity, remote.clock),
+                        proofs=proofs,
+                    )
+                    remote_port = await serving.enter_async_context(
+                        served_remotely(application, remote)
+                    )
+                yield cls(socket_path, _url_of(admin), remote_port)
         finally:
             for listening in sockets.values():
                 listening.close()
@@ -150,9 +177,15 @@ def _read_token(path: Path) -> str:
     return token
 
 
+def _socket_connections() -> int:
+    """How many connections the Unix socket may have: half of what the process can open."""
+    can_open, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_SOCKET_CONNECTIONS if can_open < 0 else min(MAX_SOCKET_CONNECTIONS, can_open // 2)
+
+
 @asynccontextmanager
 async def _served(
-    application: web.Application, listening: socket.socket, most: int | None
+    application: web.Application, listening: socket.socket, most: int
 ) -> AsyncIterator[None]:
     """Accept connections until the block ends; then end what is open, and clean up."""
     runner = web.AppRunner(application, handle_signals=False, shutdown_timeout=_CLOSE_WITHIN_S)

@@ -9,7 +9,7 @@ are minted here and leave in the one answer to the one worker. Times: Unix ms.
 import base64
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 from ulid import ULID
@@ -17,6 +17,7 @@ from ulid import ULID
 from palyra_fleet.attestation.evidence import WorkerAttestationExpectation
 from palyra_fleet.attestation.verifier import judge, open_evidence
 from palyra_fleet.clock import process_clock, timekeeper
+from palyra_fleet.enrolment_commands import EnrolmentCommands
 from palyra_fleet.fleet_core import FleetCore, open_store
 from palyra_fleet.leases.credential import EgressSecret
 from palyra_fleet.leases.records import LeaseOrder, WorkerLease
@@ -38,15 +39,16 @@ from palyra_fleet.wire.keys import thumbprint_sha256
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who a key belongs to."""
+    """Who a key belongs to. It is good only on connections of `device_id` (None: this machine)."""
 
     kind: Literal["worker", "proxy"]
     id: str
     public_key: bytes
     session_epoch: int = 0
+    device_id: str | None = None
 
 
-class FleetService(OperatorCommands, ProxyCommands, FleetCore):
+class FleetService(OperatorCommands, EnrolmentCommands, ProxyCommands, FleetCore):
     """The fleet. `start` it, `close` it. What operators and proxies may ask is mixed in."""
 
     @classmethod
@@ -78,7 +80,8 @@ class FleetService(OperatorCommands, ProxyCommands, FleetCore):
         """Enrolled proxies and registered workers, quarantined ones too: the commands refuse."""
         proxy = self._proxies.get(key_sha256)
         if proxy is not None:
-            return Caller("proxy", proxy[0], proxy[1])
+            enrolled = self._manager.state.enrolled["proxy", proxy[0]]
+            return Caller("proxy", proxy[0], proxy[1], device_id=enrolled.device_id)
         worker_id = self._manager.state.worker_by_key.get(key_sha256)
         if worker_id is None:
             return None
@@ -86,7 +89,7 @@ class FleetService(OperatorCommands, ProxyCommands, FleetCore):
         proof = worker.proof
         if worker.candidate is not None and worker.candidate.key_sha256 == key_sha256:
             proof = worker.candidate
-        return Caller("worker", worker_id, proof.public_key, worker.session_epoch)
+        return Caller("worker", worker_id, proof.public_key, worker.session_epoch, proof.device_id)
 
     def health(self) -> dict[str, str]:
         """Check name → "ok" or what is wrong."""
@@ -121,12 +124,17 @@ class FleetService(OperatorCommands, ProxyCommands, FleetCore):
 
         return await self._locked(act)
 
-    async def register(self, request: wire.RegisterRequest) -> wire.RegisterAnswer:
-        """The API has verified the request proof with `request.public_key`."""
-        return await self._locked(lambda now: self._register(request, now))
+    async def register(
+        self, request: wire.RegisterRequest, device_id: str | None = None
+    ) -> wire.RegisterAnswer:
+        """The API has verified the request proof with `request.public_key`, and that the call came
+        from `device_id` (None: this machine): from there on the worker's key is good only there."""
+        return await self._locked(lambda now: self._register(request, device_id, now))
 
-    async def _register(self, request: wire.RegisterRequest, now: int) -> wire.RegisterAnswer:
-        keys = self._trusted_keys()
+    async def _register(
+        self, request: wire.RegisterRequest, device_id: str | None, now: int
+    ) -> wire.RegisterAnswer:
+        keys = self._trusted_keys(device_id)
         evidence = open_evidence(request, keys)
         if isinstance(evidence, Refusal):
             raise FleetRefusal.of(evidence)
@@ -137,9 +145,13 @@ class FleetService(OperatorCommands, ProxyCommands, FleetCore):
         result = judge(evidence, request.receipt, keys, self._expectation(), now)
         if isinstance(result, Refusal):
             raise FleetRefusal.of(result)
-        if result.key_sha256 in self._proxies or result.key_sha256 in self._launchers:
+        if self._is_enrolled(result.public_key):
             text = "this key is enrolled as a proxy's or a launcher's"
             raise FleetRefusal(FleetReason.KEY_MISMATCH, text)
+        known = self.caller_by_key(result.key_sha256)
+        if known is not None and known.device_id != device_id:
+            raise FleetRefusal(FleetReason.KEY_MISMATCH, "this key belongs to another device")
+        result = replace(result, device_id=device_id)
         await self._settle(self._manager.register(result, now, request.continues_session))
         worker = self._manager.state.workers[result.worker_id]
         proof = worker.candidate or worker.proof

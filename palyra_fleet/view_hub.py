@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Collection
 
 from palyra_fleet.leases.records import WorkerLease
-from palyra_fleet.ledger.decision import EvictedWorker, Record
+from palyra_fleet.ledger.decision import EnrolledKey, EvictedWorker, Record
 from palyra_fleet.ledger.facts import Proof, WorkerRecord
 from palyra_fleet.wire.models import AttestedFacts, Binding, ViewMessage
 
@@ -60,7 +60,7 @@ class ViewHub:
         self._lease_of: dict[str, WorkerLease] = {}  # by worker: its live lease
         self._proofs: dict[str, Proof] = {}
         self._blocked: set[str] = set()
-        self._listeners: set[asyncio.Queue[ViewMessage]] = set()
+        self._listeners: dict[asyncio.Queue[ViewMessage | None], str] = {}
         self._closed = False
 
     def take(self, records: Collection[Record], highest_fence: int) -> None:
@@ -77,6 +77,8 @@ class ViewHub:
                 case EvictedWorker(worker_id):
                     self._proofs.pop(worker_id, None)
                     self._unblock(worker_id)
+                case EnrolledKey(kind="proxy", name=name) if record.revoked:
+                    self._end(name)
                 case _:
                     pass
         for worker in workers:  # what changed about the worker of a lease that did not
@@ -84,28 +86,36 @@ class ViewHub:
             if lease is not None:
                 self._bind(lease)
 
-    async def stream(self) -> AsyncIterator[ViewMessage]:
-        """One proxy's stream. Ends when the proxy is too slow or the fleet closes."""
+    async def stream(self, proxy_id: str) -> AsyncIterator[ViewMessage]:
+        """One proxy's stream. Ends when it is too slow or taken back, or the fleet closes."""
         if self._closed:
             return
-        queue = asyncio.Queue[ViewMessage](self._max_queued)
-        self._listeners.add(queue)
+        queue = asyncio.Queue[ViewMessage | None](self._max_queued)
+        self._listeners[queue] = proxy_id
         try:
             yield self._snapshot()
             while not self._closed:
                 message = await self._next(queue)
-                if queue not in self._listeners:
+                if message is None or queue not in self._listeners:
                     return
                 yield message
         finally:
-            self._listeners.discard(queue)
+            self._listeners.pop(queue, None)
 
     def close(self) -> None:
         """End every stream, at the latest with its next tick."""
         self._closed = True
         self._listeners.clear()
 
-    async def _next(self, queue: asyncio.Queue[ViewMessage]) -> ViewMessage:
+    def _end(self, proxy_id: str) -> None:
+        """End the streams of a proxy that is trusted no more, now."""
+        for queue in [queue for queue, listens in self._listeners.items() if listens == proxy_id]:
+            del self._listeners[queue]
+            if queue.full():
+                queue.get_nowait()
+            queue.put_nowait(None)
+
+    async def _next(self, queue: asyncio.Queue[ViewMessage | None]) -> ViewMessage | None:
         try:
             async with asyncio.timeout(TICK_EVERY_S):
                 return await queue.get()
@@ -156,7 +166,7 @@ class ViewHub:
             try:
                 queue.put_nowait(message)
             except asyncio.QueueFull:
-                self._listeners.discard(queue)
+                del self._listeners[queue]
 
     def _snapshot(self) -> ViewMessage:
         blocked = tuple(sorted(self._blocked))

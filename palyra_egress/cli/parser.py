@@ -99,11 +99,26 @@ def _add_run(commands: _Commands) -> None:
 def _add_proxy(commands: _Commands) -> None:
     proxy = commands.add_parser("proxy", help="the proxy as a process of its own")
     verbs = proxy.add_subparsers(required=True, metavar="VERB")
-    serve = verbs.add_parser("serve", help="serve workers beside a fleet on this machine")
+    serve = verbs.add_parser("serve", help="serve workers, with a fleet here or elsewhere")
     _add_proxy_arguments(serve)
     serve.add_argument("--state-dir", type=Path, required=True, help="keys, CA, audit log, spool")
-    serve.add_argument("--fleet-socket", type=Path, required=True, help="the fleet's Unix socket")
-    serve.add_argument("--name", required=True, help="the name this proxy is enrolled under")
+    where = serve.add_mutually_exclusive_group(required=True)
+    where.add_argument("--fleet-socket", type=Path, help="the fleet's Unix socket")
+    where.add_argument(
+        "--fleet",
+        metavar="https://HOST:PORT",
+        help="a fleet on another machine; this one must have paired as a proxy",
+    )
+    serve.add_argument(
+        "--name", help="the name this proxy is enrolled under (paired: default by its device)"
+    )
+    serve.add_argument(
+        "--device",
+        type=Path,
+        metavar="DIR",
+        help="with --fleet: where `node install --kind proxy` put the pairing"
+        " (default STATE_DIR/device)",
+    )
     serve.add_argument(
         "--forbid",
         type=_address,

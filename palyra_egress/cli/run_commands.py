@@ -47,7 +47,7 @@ async def _run(arguments: Namespace) -> int:
     await _approve(arguments, run_id, profile)
     settings = RunSettings(
         session=SessionSettings(
-            socket_path=Path(note.fleet_socket),
+            fleet=Path(note.fleet_socket),
             proxy_address=note.proxy,
             launcher=Launcher(SigningKey.load(Path(note.launcher_key))),
             identity=WorkerIdentity(worker_id, f"local:{worker_id}", tuple(arguments.capability)),

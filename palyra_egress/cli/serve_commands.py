@@ -6,6 +6,7 @@ import signal
 from argparse import Namespace
 from pathlib import Path
 
+from palyra_egress.cli.fleet_place import place_of
 from palyra_egress.cli.secret_arguments import secrets_of
 from palyra_egress.embedded import EmbeddedSettings, embedded
 from palyra_egress.installation import Installation, written
@@ -24,7 +25,7 @@ def up(arguments: Namespace) -> int:
 
 
 def serve_proxy(arguments: Namespace) -> int:
-    """The proxy as a process of its own, beside a fleet that is reached over its socket."""
+    """The proxy as a process of its own, beside a fleet on this machine or on another one."""
     return asyncio.run(_serve_proxy(arguments))
 
 
@@ -79,12 +80,16 @@ async def _up(arguments: Namespace) -> int:
 async def _serve_proxy(arguments: Namespace) -> int:
     host, port = arguments.listen
     ended = _until_told_to_end()
+    place = place_of(arguments)
     proxy = await EgressProxy.start(
         ProxySettings(
             state_dir=arguments.state_dir,
             policy_file=arguments.policy,
-            fleet_socket=arguments.fleet_socket,
-            proxy_id=arguments.name,
+            fleet=place.fleet,
+            key=place.key,
+            join=place.join,
+            keep=place.keep,
+            proxy_id=place.proxy_id,
             listen_host=host,
             listen_port=port,
             listen_socks=arguments.listen_socks,
@@ -93,7 +98,7 @@ async def _serve_proxy(arguments: Namespace) -> int:
             secret_sources=secrets_of(arguments),
             approvers_file=arguments.approvers,
             caps=_caps(arguments),
-            forbidden=frozenset(arguments.forbid),
+            forbidden=frozenset(arguments.forbid) | place.forbidden,
             audit_segment_bytes=arguments.audit_segment_bytes,
         )
     )

@@ -150,7 +150,7 @@ def _settings() -> ProxySettings:
     return ProxySettings(
         state_dir=Path(values["palyra_state_dir"]),
         policy_file=Path(values["palyra_policy"]),
-        fleet_socket=Path(values["palyra_fleet_socket"]),
+        fleet=Path(values["palyra_fleet_socket"]),
         proxy_id=values["palyra_proxy_id"],
         hosts_file=_path(values["palyra_hosts_file"]),
         extra_roots_file=_path(values["palyra_extra_roots"]),

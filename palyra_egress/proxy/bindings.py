@@ -108,6 +108,10 @@ class BindingView:
         is_same = binding is not None and binding.fence == requester.fence
         return _facts(binding) if binding is not None and is_same else UNATTESTED
 
+    def forget(self) -> None:
+        """Believe nothing until the fleet is heard again. Blocks, epoch and fence stay."""
+        self._heard_at_monotonic_ms = None
+
     def is_blocked(self, worker_id: str) -> bool:
         return worker_id in self._blocked_here or worker_id in self._blocked_by_fleet
 

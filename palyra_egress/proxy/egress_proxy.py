@@ -91,7 +91,7 @@ class Enforcement:
         refused. Secrets are those of the settings, unless a lookup is given."""
         check_environment()
         settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        key = SigningKey.load_or_create(settings.key_file)
+        key = settings.key or SigningKey.load_or_create(settings.key_file)
         authority = InterceptionAuthority.load_or_create(settings.ca_dir, now_utc())
         extra_roots = settings.extra_roots_file.read_bytes() if settings.extra_roots_file else b""
         authority.write_bundle(extra_roots)
@@ -127,7 +127,7 @@ class Enforcement:
             trusted_bundle=_write_upstream_roots(settings.ca_dir, extra_roots),
             receipts=ReceiptIssuer(key, settings.proxy_id),
         )
-        link = FleetLink(core, ProxyClient(settings.fleet_socket, key))
+        link = FleetLink(core, ProxyClient(settings.fleet, key), settings.join)
         return cls(settings, core, parts, authority, link, policy_file, sources)
 
     def begin(self, listening: frozenset[tuple[str, int]]) -> None:
@@ -135,6 +135,8 @@ class Enforcement:
         self.core.service.replace_forbidden(self.settings.forbidden | listening)
         self._spawn(self.link.follow_view(), "follow the fleet's view")
         self._spawn(self.link.deliver_evidence(), "deliver evidence")
+        if self.settings.keep is not None:
+            self._spawn(self.settings.keep(), "renew the certificate")
         self._spawn(self._keep_audit(), "keep the audit log")
         self._spawn(self._poll_policy(), "watch the policy file")
         if self.sources is not None:

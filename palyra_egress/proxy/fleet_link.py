@@ -1,23 +1,28 @@
 """The proxy's side of the fleet: keep the view fresh, hand in evidence, never stop trying.
 
 `follow_view` applies the fleet's stream to the binding view and cuts what must end; when the stream
-breaks, the view goes stale by itself and everything is refused until a new snapshot arrives.
+breaks, the view goes stale by itself and everything is refused until a new snapshot arrives; when
+the fleet says that it does not know this proxy, that happens at once.
 `deliver_evidence` sends spooled envelopes oldest first until each is acknowledged; one the fleet
 will never take (a 4xx answer) stays in the spool, its worker stays blocked, and it is reported.
 """
 
 import asyncio
 import logging
+import random
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from palyra_egress.proxy.core import EnforcementCore
+from palyra_egress.reasons import Reason
 from palyra_fleet.client.errors import FleetError, FleetProblem
 from palyra_fleet.client.proxy import ProxyClient
 
 RETRY_AFTER_S = 0.25
 RETRY_AT_MOST_S = 2.0
 SEQUENCE_GAP = "violation.seq_gap"
+_NOT_OURS = frozenset({401, 403})
 TAKEN_OVER = frozenset({"quarantined", "already_quarantined"})
 
 _log = logging.getLogger(__name__)
@@ -29,16 +34,19 @@ class FleetLink:
 
     core: EnforcementCore
     client: ProxyClient
+    join: Callable[[], Awaitable[None]] | None = None
     view_problem: str | None = "the fleet has not been heard yet"
     evidence_problem: str | None = None
     heard: asyncio.Event = field(default_factory=asyncio.Event)
     _chain_compared: bool = False
+    _joined: bool = False
 
     async def follow_view(self) -> None:
         """Follow the stream for ever."""
         wait_s = RETRY_AFTER_S
         while True:
             try:
+                await self._take_place()
                 async with aclosing(self.client.view()) as messages:
                     async for message in messages:
                         ended = self.core.view.apply(message, self.core.clocks.now_monotonic_ms())
@@ -53,8 +61,22 @@ class FleetLink:
                 if self.view_problem is None:
                     _log.warning("lost the fleet's view: %s", error)
                 self.view_problem = str(error)
-            await asyncio.sleep(wait_s)
+                if isinstance(error, FleetProblem) and error.status in _NOT_OURS:
+                    self._stand_down()
+            await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311 spread, no secret
             wait_s = min(wait_s * 2, RETRY_AT_MOST_S)
+
+    async def _take_place(self) -> None:
+        """On another machine: be enrolled with the key that was paired. Raises FleetError."""
+        if self.join is not None and not self._joined:
+            await self.join()
+            self._joined = True
+
+    def _stand_down(self) -> None:
+        """The fleet knows this proxy no more: what was believed is believed no longer, at once."""
+        self._joined = False
+        self.core.view.forget()
+        self.core.connections.cut_everything(Reason.VIEW_STALE)
 
     async def deliver_evidence(self) -> None:
         """Deliver for ever, woken by new evidence."""

@@ -1,18 +1,23 @@
 """What an egress proxy needs to be told. Paths, addresses and caps; no secret."""
 
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from palyra_egress.audit.segments import DEFAULT_SEGMENT_BYTES
 from palyra_egress.credentials.settings import VAULT_ONLY, SecretSettings
 from palyra_egress.proxy.caps import CAPS, Caps
+from palyra_fleet.client import FleetAddress
+from palyra_fleet.wire.keys import SigningKey
 
 
 @dataclass(frozen=True, slots=True)
 class ProxySettings:
     """Settings of one proxy process.
 
-    `state_dir` holds its key, CA, audit log and spool (0700). `hosts_file` has the form of
+    `state_dir` holds its key, CA, audit log and spool (0700). `key`, where given, is the one this
+    machine paired with, and no key file is used; `join` then takes the proxy's place in the fleet
+    before it is heard, and `keep` renews the machine's certificate. `hosts_file` has the form of
     /etc/hosts and is asked before the resolver. `extra_roots_file` (PEM) is trusted upstream beside
     the public roots. `approvers_file`, where given, says who must have signed a policy before it is
     put in force. `forbidden` are (address, port) pairs that no rule may reach: the fleet's
@@ -23,7 +28,7 @@ class ProxySettings:
 
     state_dir: Path
     policy_file: Path
-    fleet_socket: Path
+    fleet: FleetAddress
     proxy_id: str = "proxy-local"
     listen_host: str = "127.0.0.1"
     listen_port: int = 8080
@@ -37,6 +42,9 @@ class ProxySettings:
     audit_segment_bytes: int = DEFAULT_SEGMENT_BYTES
     secret_sources: SecretSettings = VAULT_ONLY
     caps: Caps = CAPS
+    key: SigningKey | None = None
+    join: Callable[[], Awaitable[None]] | None = field(default=None, repr=False)
+    keep: Callable[[], Coroutine[object, object, None]] | None = field(default=None, repr=False)
 
     @property
     def key_file(self) -> Path:

@@ -1,33 +1,31 @@
-"""Makes the two aiohttp applications, one per listener, out of the one table of routes.
+"""Makes the aiohttp applications, one per listener, out of the one table of routes.
 
 In the order a request meets it: errors become problems, the admin listener checks the Host header
-(a web page that rebinds its name to loopback does not know ours), then per row: query, caller,
-body, handler. Faults of our own become a 500 without detail; the log gets type and place, never
-values. Long calls (orders, views) are cancelled when the application shuts down.
+(a web page that rebinds its name to loopback does not know ours), then per row the `Gatekeeper`:
+device, query, caller, body, handler. Faults of our own become a 500 without detail; the log gets
+type and place, never values. Long calls (orders, views) end with the application.
 """
 
-import asyncio
 import logging
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Final, assert_never
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
 
 from aiohttp import web
 from aiohttp.typedefs import Handler as AiohttpHandler
 from aiohttp.typedefs import Middleware
-from pydantic import BaseModel
 from ulid import ULID
 
-from palyra_fleet.api.call import MAX_BODY_BYTES, Call, parse_body, read_body, read_query
-from palyra_fleet.api.callers import NOBODY, Identity, ProofGate, SignedRequest, TokenGate, Who
+from palyra_fleet.api.call import MAX_BODY_BYTES
+from palyra_fleet.api.callers import ProofGate, TokenGate
 from palyra_fleet.api.describe_calls import DOCUMENT
+from palyra_fleet.api.devices import DeviceGate
+from palyra_fleet.api.gatekeeper import REQUEST_ID, Gatekeeper, only
 from palyra_fleet.api.openapi import openapi_bytes
 from palyra_fleet.api.problems import (
     ApiReason,
     ApiRefusal,
-    Headers,
     problem_of_api,
     problem_of_fleet,
     problem_of_http,
@@ -35,25 +33,19 @@ from palyra_fleet.api.problems import (
 )
 from palyra_fleet.api.protocol import SECURITY_HEADERS
 from palyra_fleet.api.proxy_calls import STREAMING
-from palyra_fleet.api.routes import ROUTES, Listener, Row, refuse_strays, rows_of
+from palyra_fleet.api.routes import ROUTES, Listener, RouteTableError, refuse_strays, rows_of
 from palyra_fleet.clock import now_unix_ms
 from palyra_fleet.identity.refusals import NodeReason, NodeRefused, refuse
 from palyra_fleet.nodes.capability_refusals import CapabilityRefused
 from palyra_fleet.nodes.operations import NodeOperations
-from palyra_fleet.origin import ORIGIN, Origin
 from palyra_fleet.principals.book import PrincipalBook
 from palyra_fleet.principals.desk import PrincipalDesk
-from palyra_fleet.principals.roles import permits
 from palyra_fleet.refusals import FleetRefusal
 from palyra_fleet.service import FleetService
 from palyra_fleet.store.protocol import StoreFailed
-from palyra_fleet.wire.principal_models import Role
-from palyra_fleet.wire.request_proof import HEADER as PROOF_HEADER
 
 _log = logging.getLogger(__name__)
 
-MAX_LONG_CALLS_PER_CALLER: Final = 4
-REQUEST_ID: Final = web.RequestKey("palyra-request-id", str)
 REQUEST_ID_HEADER: Final = "Palyra-Request-Id"
 
 
@@ -67,109 +59,32 @@ class ApiSettings:
     view_write_within_ms: int = 5_000
 
 
-@dataclass(slots=True)
-class _Gatekeeper:
-    """Takes a request through query, caller and body to its row's handler."""
-
-    service: FleetService
-    settings: ApiSettings
-    clock: Callable[[], int]
-    tokens: TokenGate
-    proofs: ProofGate
-    nodes: NodeOperations | None
-    principals: PrincipalDesk
-    long_calls: dict[Identity, set[asyncio.Task[Any]]] = field(default_factory=dict)
-
-    def serve(self, row: Row) -> AiohttpHandler:
-        async def handler(request: web.Request) -> web.StreamResponse:
-            query = read_query(request, row.query)
-            identity, body = await self._admit(row, request)
-            call = Call(
-                service=self.service,
-                operations=self.nodes,
-                principals=self.principals,
-                identity=identity,
-                request=request,
-                query=query,
-                body=body,
-                write_timeout_ms=self.settings.view_write_within_ms,
-            )
-            if not row.streams:
-                return await row.handler(call)
-            with self._long_call(identity):
-                return await row.handler(call)
-
-        return handler
-
-    async def _admit(self, row: Row, request: web.Request) -> tuple[Identity, bytes]:
-        """Who calls, and the body. Operators are known before their body is read."""
-        match row.who:
-            case Who.ANYBODY | Who.STRANGER:
-                return NOBODY, await self._body(row, request)
-            case Who.OPERATOR:
-                operator = self.tokens.operator(
-                    _only(request, "Authorization"), request.remote or "", self.clock()
-                )
-                if isinstance(row.allowed, Role) and not permits(operator.roles, row.allowed):
-                    raise ApiRefusal(ApiReason.ROLE_REFUSED, f"it takes the role {row.allowed}")
-                ORIGIN.set(Origin(request.remote or "", request[REQUEST_ID]))
-                return operator, await self._body(row, request)
-            case Who.WORKER | Who.PROXY | Who.KEY_IN_BODY:
-                return await self._admit_by_proof(row, request)
-            case _:
-                assert_never(row.who)
-
-    async def _admit_by_proof(self, row: Row, request: web.Request) -> tuple[Identity, bytes]:
-        proof = self.proofs.well_formed(_only(request, PROOF_HEADER))
-        body = await self._body(row, request)
-        signed = SignedRequest(request.method, request.raw_path, body)
-        if row.who is not Who.KEY_IN_BODY:
-            return self.proofs.known_caller(proof, signed, row.who, self.clock()), body
-        key = getattr(parse_body(row.body or BaseModel, body), "public_key", "")
-        return self.proofs.holder_of(key, proof, signed, self.clock()), body
-
-    async def _body(self, row: Row, request: web.Request) -> bytes:
-        return await read_body(
-            request, wanted=row.body is not None, within_ms=self.settings.body_within_ms
-        )
-
-    @contextmanager
-    def _long_call(self, identity: Identity) -> Iterator[None]:
-        """One waiting call of a caller: bounded in number, and ended with the application."""
-        own = self.long_calls.setdefault(identity, set())
-        task = asyncio.current_task()
-        if task is None or len(own) >= MAX_LONG_CALLS_PER_CALLER:
-            raise ApiRefusal(ApiReason.TOO_MANY_CALLS, headers=Headers({"Retry-After": "1"}))
-        own.add(task)
-        try:
-            yield
-        finally:
-            own.discard(task)
-            if not own:
-                self.long_calls.pop(identity, None)
-
-    async def end_long_calls(self, application: web.Application) -> None:
-        del application
-        for task in [one for own in self.long_calls.values() for one in own]:
-            task.cancel()
-
-
 def make_application(
     listener: Listener,
     service: FleetService,
     settings: ApiSettings,
     clock: Callable[[], int] = now_unix_ms,
     nodes: NodeOperations | None = None,
+    devices: DeviceGate | None = None,
+    proofs: ProofGate | None = None,
 ) -> web.Application:
-    """The application of one listener. Raises RouteTableError if it is not exactly the table."""
-    keeper = _Gatekeeper(
-        service,
-        settings,
-        clock,
-        TokenGate(settings.principals),
-        ProofGate(service.caller_by_key),
-        nodes,
-        PrincipalDesk(settings.principals, service.record_event, clock),
+    """The application of one listener. Raises RouteTableError if it is not exactly the table.
+
+    `devices` belongs to the listener for other machines and must be there. `proofs` is shared by
+    the listeners, so that a proof is spent on all of them at once.
+    """
+    if (listener is Listener.REMOTE) != (devices is not None):
+        raise RouteTableError("the listener for other machines, and no other, asks for a device")
+    keeper = Gatekeeper(
+        service=service,
+        body_within_ms=settings.body_within_ms,
+        view_write_within_ms=settings.view_write_within_ms,
+        clock=clock,
+        tokens=TokenGate(settings.principals),
+        proofs=proofs or ProofGate(service.caller_by_key),
+        nodes=nodes,
+        principals=PrincipalDesk(settings.principals, service.record_event, clock),
+        devices=devices,
     )
     middlewares: list[Middleware] = [_number_requests, _answer_with_problems]
     if listener is Listener.ADMIN:
@@ -220,7 +135,7 @@ async def _answer_with_problems(
 def _check_host(allowed: frozenset[str]) -> Middleware:
     @web.middleware
     async def check_host(request: web.Request, handler: AiohttpHandler) -> web.StreamResponse:
-        if host_name(_only(request, "Host") or "") not in allowed:
+        if host_name(only(request, "Host") or "") not in allowed:
             raise ApiRefusal(ApiReason.HOST_REFUSED)
         return await handler(request)
 
@@ -239,12 +154,6 @@ def host_name(header: str) -> str:
     if name.startswith("[") and name.endswith("]"):
         return name[1:-1]
     return "" if ":" in name else name
-
-
-def _only(request: web.Request, header: str) -> str | None:
-    """A header that is there exactly once, else None."""
-    values = request.headers.getall(header, [])
-    return values[0] if len(values) == 1 else None
 
 
 async def _add_security_headers(request: web.Request, response: web.StreamResponse) -> None:

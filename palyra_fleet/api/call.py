@@ -14,7 +14,9 @@ from aiohttp import web
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from palyra_fleet.api.callers import Identity
+from palyra_fleet.api.devices import DeviceGate
 from palyra_fleet.api.problems import ApiReason, ApiRefusal, places_that_are_wrong
+from palyra_fleet.identity.messages import PairedDevice
 from palyra_fleet.nodes.operations import NodeOperations
 from palyra_fleet.principals.desk import PrincipalDesk
 from palyra_fleet.service import FleetService
@@ -28,7 +30,8 @@ _ULID: Final = TypeAdapter(Ulid)
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a handler gets. `write_timeout_ms` bounds each write of a streamed answer."""
+    """What a handler gets. `write_timeout_ms` bounds each write of a streamed answer; `device` is
+    the paired machine that calls, None for this one."""
 
     service: FleetService
     operations: NodeOperations | None
@@ -38,6 +41,12 @@ class Call:
     query: Mapping[str, str]
     body: bytes
     write_timeout_ms: int
+    device: PairedDevice | None = None
+    devices: DeviceGate | None = None
+
+    @property
+    def device_id(self) -> str | None:
+        return None if self.device is None else self.device.device_id
 
     @property
     def nodes(self) -> NodeOperations:

@@ -37,7 +37,7 @@ MAX_ADDRESSES: Final = 1024
 
 class Who(StrEnum):
     """Who may call a route. STRANGER: anybody, on the admin listener only. KEY_IN_BODY: anybody who
-    holds the key the body names."""
+    holds the key the body names. DEVICE: a paired machine, by its certificate alone."""
 
     ANYBODY = "anybody"
     STRANGER = "stranger"
@@ -45,6 +45,7 @@ class Who(StrEnum):
     WORKER = "worker"
     PROXY = "proxy"
     OPERATOR = "operator"
+    DEVICE = "device"
 
 
 _MOST_PER_KEY: Final = {
@@ -54,13 +55,15 @@ _MOST_PER_KEY: Final = {
     Who.WORKER: MAX_REMEMBERED_PER_KEY,
     Who.PROXY: 100_000,
     Who.OPERATOR: MAX_REMEMBERED_PER_KEY,
+    Who.DEVICE: MAX_REMEMBERED_PER_KEY,
 }
 """How many proofs of one key are remembered, by kind of caller."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A caller that was believed. `id` is a worker id, a proxy's name, or a principal's."""
+    """A caller that was believed. `id` is a worker id, a device's, or the name of a proxy or a
+    principal."""
 
     who: Who
     id: str
@@ -139,15 +142,23 @@ class ProofGate:
             raise _proof_refused() from refused
 
     def known_caller(
-        self, proof: ParsedProof, request: SignedRequest, who: Who, now_unix_ms: int
+        self,
+        proof: ParsedProof,
+        request: SignedRequest,
+        who: Who,
+        device_id: str | None,
+        now_unix_ms: int,
     ) -> Identity:
-        """The worker or proxy behind the proof, if it is of the kind that may call."""
+        """The worker or proxy behind the proof, if it is of the kind that may call, and its key
+        belongs to the device that the request came from (None: this machine)."""
         caller = self.caller_by_key(proof.key_thumbprint)
         if caller is None:
             raise _proof_refused()
         self._verify(Who(caller.kind), proof, caller.public_key, request, now_unix_ms)
         if caller.kind != who.value:
             raise ApiRefusal(ApiReason.CALLER_NOT_ALLOWED)
+        if caller.device_id != device_id:
+            raise ApiRefusal(ApiReason.OTHER_DEVICE)
         return Identity(who, caller.id)
 
     def holder_of(

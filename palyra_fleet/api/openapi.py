@@ -50,6 +50,10 @@ _SCHEMES: Final[Json] = {
         "name": "Palyra-Proof",
         "description": "A signature of a worker's, proxy's or new key over this very request.",
     },
+    "device": {
+        "type": "mutualTLS",
+        "description": "The certificate of a paired machine, on the listener for other machines.",
+    },
 }
 _ANYBODY: Final = frozenset({400, 404, 408, 413, 500, 503})
 _BY_WHO: Final[Mapping[Who, frozenset[int]]] = {
@@ -59,6 +63,7 @@ _BY_WHO: Final[Mapping[Who, frozenset[int]]] = {
     Who.WORKER: _ANYBODY | {401, 403, 409, 429},
     Who.PROXY: _ANYBODY | {401, 403, 409, 429},
     Who.KEY_IN_BODY: _ANYBODY | {401, 403, 409, 429},
+    Who.DEVICE: _ANYBODY | {401, 403, 409, 429},
 }
 
 
@@ -113,7 +118,8 @@ def _operation(row: Row) -> Json:
         operation["security"] = [{"token": []}]
         operation["x-palyra-role"] = row.allowed.value
     elif row.who not in {Who.ANYBODY, Who.STRANGER}:
-        operation["security"] = [{"proof": []}]
+        scheme = "device" if row.who is Who.DEVICE else "proof"
+        operation["security"] = [{scheme: []}]
         operation["x-palyra-caller"] = row.who.value
     if parameters := [*_path_parameters(row), *_query_parameters(row)]:
         operation["parameters"] = parameters
@@ -139,6 +145,8 @@ def problem_statuses(row: Row) -> frozenset[int]:
     known = {reason.http_status for table in (ApiReason, FleetReason) for reason in table}
     if row.body is not None:
         statuses |= {415}
+    if row.method == "POST" and row.who not in {Who.ANYBODY, Who.STRANGER}:
+        statuses |= {422}
     return statuses & (known | {404})
 
 

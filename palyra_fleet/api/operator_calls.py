@@ -22,12 +22,10 @@ from palyra_fleet.client.lists import (
 from palyra_fleet.service import FleetService
 from palyra_fleet.wire.models import (
     DrainRequest,
-    EnrolKeyRequest,
     GrantRequest,
     GrantView,
     LeaseState,
     ReasonRequest,
-    ReferenceValues,
     WorkerView,
 )
 
@@ -119,21 +117,3 @@ async def list_events(call: Call) -> web.StreamResponse:
 @answers.gives(EventsVerified)
 async def verify_events(call: Call) -> web.StreamResponse:
     return answers.model(EventsVerified(entries=await call.service.verify_events()))
-
-
-@answers.gives(answers.NOTHING)
-async def enrol_launcher(call: Call) -> web.StreamResponse:
-    await call.service.enrol_launcher(call.identity.id, call.read(EnrolKeyRequest))
-    return answers.nothing()
-
-
-@answers.gives(answers.NOTHING)
-async def enrol_proxy(call: Call) -> web.StreamResponse:
-    await call.service.enrol_proxy(call.identity.id, call.read(EnrolKeyRequest))
-    return answers.nothing()
-
-
-@answers.gives(answers.NOTHING)
-async def add_reference_values(call: Call) -> web.StreamResponse:
-    await call.service.add_reference_values(call.identity.id, call.read(ReferenceValues))
-    return answers.nothing()

@@ -31,6 +31,9 @@ class ApiReason(StrEnum):
     ROLE_REFUSED = "api.role_refused"
     PROOF_REFUSED = "api.proof_refused"
     CALLER_NOT_ALLOWED = "api.caller_not_allowed"
+    OTHER_DEVICE = "api.other_device"
+    TOO_FAST = "api.too_fast"
+    KEY_REUSED = "api.idempotency_key_reused"
     TOO_MANY_CALLS = "api.too_many_calls"
     NOT_FOUND = "api.not_found"
     METHOD_NOT_ALLOWED = "api.method_not_allowed"
@@ -59,6 +62,9 @@ _TABLE: Final[Mapping[ApiReason, tuple[str, int]]] = {
     ApiReason.ROLE_REFUSED: ("This principal's roles do not permit this", 403),
     ApiReason.PROOF_REFUSED: ("A valid proof of a known key is needed", 401),
     ApiReason.CALLER_NOT_ALLOWED: ("This caller may not do this", 403),
+    ApiReason.OTHER_DEVICE: ("This key does not belong to the device that calls", 403),
+    ApiReason.TOO_FAST: ("This caller calls too often", 429),
+    ApiReason.KEY_REUSED: ("The idempotency key was used for another request", 422),
     ApiReason.TOO_MANY_CALLS: ("This caller has too many calls waiting", 429),
     ApiReason.NOT_FOUND: ("No such resource", 404),
     ApiReason.METHOD_NOT_ALLOWED: ("The method does not apply here", 405),

@@ -12,6 +12,7 @@ from typing import Final
 from aiohttp import web
 
 from palyra_fleet.api.problems import ApiReason, ApiRefusal, problem_of_api
+from palyra_fleet.nodes.peer import Peer
 
 SECURITY_HEADERS: Final = {
     "Cache-Control": "no-store",
@@ -25,15 +26,17 @@ IDLE_WITHIN_S: Final = 30.0
 """How long a connection may be without a whole request head; longer than our clients keep one."""
 MAX_ADMIN_CONNECTIONS: Final = 256
 """How many connections the admin listener has at once. Any local program may open them."""
+MAX_SOCKET_CONNECTIONS: Final = 4096
+"""How many the Unix socket has at once, if the process may have as many descriptors and more."""
 _log = logging.getLogger(__name__)
 
 
 class FleetConnection(web.RequestHandler):
-    """A connection of either listener."""
+    """A connection of any listener. `peer` is who is at the other end of mutual TLS."""
 
-    __slots__ = ("_most",)
+    __slots__ = ("_most", "peer")
 
-    def __init__(self, runner: web.AppRunner, most: int | None) -> None:
+    def __init__(self, runner: web.AppRunner, most: int | None, peer: Peer | None = None) -> None:
         """Belongs to the listener of a runner that is set up, with at most `most` at once."""
         server = runner.server
         if server is None:
@@ -48,6 +51,7 @@ class FleetConnection(web.RequestHandler):
             keepalive_timeout=IDLE_WITHIN_S,
         )
         self._most = most
+        self.peer = peer
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Make room first: who only holds connections loses the oldest, so that no local program

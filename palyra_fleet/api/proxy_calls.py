@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 async def view(call: Call) -> web.StreamResponse:
     """Every change of the bindings, until either side goes away."""
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-    messages = call.service.view()
+    messages = call.service.view(call.identity.id)
     call.request[STREAMING] = True
     await response.prepare(call.request)
     try:

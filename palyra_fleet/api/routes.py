@@ -1,7 +1,8 @@
 """THE table of routes: method, path, who may call it, what handles it, what it takes.
 
 Nothing is reachable without a row here, and the listener a row is served on follows from who may
-call it: principals on the admin listener, workers and proxies on the Unix socket, health on both.
+call it: principals on the admin listener; workers and proxies on the Unix socket and, over mutual
+TLS, from other machines, which have routes of their own there as well; health everywhere.
 A row of principals names the role it takes. `refuse_strays` is asked at every start. Ids in paths
 are ULIDs by the pattern, so that a path is either exactly a known resource or not found.
 """
@@ -16,6 +17,8 @@ from pydantic import BaseModel
 
 from palyra_fleet.api import (
     describe_calls,
+    device_calls,
+    enrolment_calls,
     health_calls,
     node_calls,
     operator_calls,
@@ -26,10 +29,12 @@ from palyra_fleet.api import (
 from palyra_fleet.api.callers import Who
 from palyra_fleet.api.operator_calls import Handler
 from palyra_fleet.api.operator_calls import worker_change as _change
+from palyra_fleet.wire import device_models as device_wire
+from palyra_fleet.wire import enrolment_models as enrolment_wire
 from palyra_fleet.wire import models as wire
 from palyra_fleet.wire import node_models as node_wire
 from palyra_fleet.wire.dsse import DsseEnvelope
-from palyra_fleet.wire.ids import ULID_PATTERN
+from palyra_fleet.wire.ids import NAME_PATTERN, ULID_PATTERN
 from palyra_fleet.wire.principal_models import CreatePrincipal, Role
 
 
@@ -38,6 +43,7 @@ class Listener(StrEnum):
 
     SOCKET = "socket"
     ADMIN = "admin"
+    REMOTE = "remote"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +71,14 @@ class Row:
 
 _LISTENERS: Final = {
     Who.ANYBODY: frozenset(Listener),
-    Who.KEY_IN_BODY: frozenset({Listener.SOCKET}),
-    Who.WORKER: frozenset({Listener.SOCKET}),
-    Who.PROXY: frozenset({Listener.SOCKET}),
+    Who.KEY_IN_BODY: frozenset({Listener.SOCKET, Listener.REMOTE}),
+    Who.WORKER: frozenset({Listener.SOCKET, Listener.REMOTE}),
+    Who.PROXY: frozenset({Listener.SOCKET, Listener.REMOTE}),
+    Who.DEVICE: frozenset({Listener.REMOTE}),
     Who.STRANGER: frozenset({Listener.ADMIN}),
     Who.OPERATOR: frozenset({Listener.ADMIN}),
 }
 
-_NAME_PATTERN: Final = "[a-z0-9][a-z0-9._-]{0,63}"
 _LEASE: Final = f"/v1/leases/{{lease_id:{ULID_PATTERN}}}"
 _OWN_LEASE: Final = f"/v1/worker/leases/{{lease_id:{ULID_PATTERN}}}"
 _WORKER: Final = f"/v1/workers/{{worker_id:{ULID_PATTERN}}}"
@@ -81,14 +87,18 @@ _NODE: Final = f"/v1/nodes/{{device_id:{ULID_PATTERN}}}"
 _DEVICE: Final = f"/v1/devices/{{device_id:{ULID_PATTERN}}}"
 _PAIRING: Final = f"/v1/pairing/requests/{{approval_id:{ULID_PATTERN}}}"
 _ASKED: Final = f"/v1/capability-requests/{{request_id:{ULID_PATTERN}}}"
-_PRINCIPAL: Final = f"/v1/principals/{{name:{_NAME_PATTERN}}}"
+_NAME: Final = f"{{name:{NAME_PATTERN}}}"
+_PRINCIPAL: Final = f"/v1/principals/{_NAME}"
 _PAGE: Final = ("after_seq", "limit")
 
 _W, _P, _O, _N = worker_calls, proxy_calls, operator_calls, node_calls
-_PR: Final = principal_calls
-_KEY, _WORK, _PROXY = Who.KEY_IN_BODY, Who.WORKER, Who.PROXY
+_D, _E, _PR = device_calls, enrolment_calls, principal_calls
+_KEY, _WORK, _PROXY, _DEV = Who.KEY_IN_BODY, Who.WORKER, Who.PROXY, Who.DEVICE
 _LOOK, _STOP, _LET_IN, _TRUST = Role.VIEWER, Role.OPERATOR, Role.APPROVER, Role.ADMIN
 _REASON: Final = wire.ReasonRequest
+_CSR: Final = device_wire.RotateCertificateRequest
+_DEVICE_KEY: Final = enrolment_wire.EnrolDeviceKeyRequest
+_WITHDRAW: Final = enrolment_wire.WithdrawReferences
 
 ROUTES: Final = (
     Row("GET", "/livez", Who.ANYBODY, health_calls.live),
@@ -108,6 +118,9 @@ ROUTES: Final = (
     Row("GET", "/v1/proxy/view", _PROXY, _P.view, streams=True),
     Row("POST", "/v1/proxy/violations", _PROXY, _P.accept_violation, DsseEnvelope),
     Row("GET", "/v1/proxy/chain", _PROXY, _P.evidence_chain),
+    # paired machines
+    Row("POST", "/v1/device/certificate:rotate", _DEV, _D.rotate_certificate, _CSR),
+    Row("POST", "/v1/device/proxy", _DEV, _D.enrol_proxy, device_wire.EnrolDeviceRequest),
     # principals
     Row("GET", "/v1/grants", _LOOK, _O.list_grants),
     Row("POST", "/v1/grants", _LET_IN, _O.create_grant, wire.GrantRequest),
@@ -127,9 +140,18 @@ ROUTES: Final = (
     Row("GET", "/v1/violations", _LOOK, _O.list_violations, query=("worker_id", "limit")),
     Row("GET", "/v1/events", _LOOK, _O.list_events, query=_PAGE),
     Row("POST", "/v1/events:verify", _LOOK, _O.verify_events),
-    Row("POST", "/v1/launchers", _TRUST, _O.enrol_launcher, wire.EnrolKeyRequest),
-    Row("POST", "/v1/proxies", _TRUST, _O.enrol_proxy, wire.EnrolKeyRequest),
-    Row("POST", "/v1/reference-values", _TRUST, _O.add_reference_values, wire.ReferenceValues),
+    # principals, about what is trusted besides workers
+    Row("GET", "/v1/launchers", _LOOK, _E.listing("launcher")),
+    Row("POST", "/v1/launchers", _TRUST, _E.enrol_launcher, wire.EnrolKeyRequest),
+    Row("POST", "/v1/launchers:enrol-device", _TRUST, _E.enrol_device("launcher"), _DEVICE_KEY),
+    Row("POST", f"/v1/launchers/{_NAME}:revoke", _STOP, _E.take_back("launcher"), _REASON),
+    Row("GET", "/v1/proxies", _LOOK, _E.listing("proxy")),
+    Row("POST", "/v1/proxies", _TRUST, _E.enrol_proxy, wire.EnrolKeyRequest),
+    Row("POST", "/v1/proxies:enrol-device", _TRUST, _E.enrol_device("proxy"), _DEVICE_KEY),
+    Row("POST", f"/v1/proxies/{_NAME}:revoke", _STOP, _E.take_back("proxy"), _REASON),
+    Row("GET", "/v1/reference-values", _LOOK, _E.list_reference_values),
+    Row("POST", "/v1/reference-values", _TRUST, _E.add_reference_values, wire.ReferenceValues),
+    Row("POST", "/v1/reference-values:withdraw", _STOP, _E.withdraw_references, _WITHDRAW),
     # principals, about themselves and each other
     Row("GET", "/v1/whoami", _LOOK, _PR.who_am_i),
     Row("GET", "/v1/principals", _TRUST, _PR.list_principals),
@@ -178,4 +200,4 @@ def refuse_strays(application: web.Application, rows: Iterable[Row]) -> None:
 
 def _shape(path: str) -> str:
     """The path as aiohttp names it: variable parts without their pattern."""
-    return path.replace(f":{ULID_PATTERN}}}", "}").replace(f":{_NAME_PATTERN}}}", "}")
+    return path.replace(f":{ULID_PATTERN}}}", "}").replace(f":{NAME_PATTERN}}}", "}")

@@ -36,7 +36,7 @@ async def issue_nonce(call: Call) -> web.StreamResponse:
 
 @answers.gives(RegisterAnswer)
 async def register(call: Call) -> web.StreamResponse:
-    return answers.model(await call.service.register(call.read(RegisterRequest)))
+    return answers.model(await call.service.register(call.read(RegisterRequest), call.device_id))
 
 
 @answers.gives(HeartbeatAnswer)

@@ -19,7 +19,8 @@ class BindingLevel(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class AttestationResult:
-    """A verified worker: who it is, what it runs, with which key, through which proxy."""
+    """A verified worker: who it is, what it runs, with which key, through which proxy; who vouched,
+    and the paired device it came from (None: this machine)."""
 
     worker_id: str
     evidence_identity: str
@@ -34,3 +35,5 @@ class AttestationResult:
     binding_level: BindingLevel
     binding_proxy_id: str
     bound_at_unix_ms: int
+    launcher_sha256: str | None = None
+    device_id: str | None = None

@@ -48,12 +48,14 @@ class OpenedEvidence:
     attestation: WorkerAttestation
     public_key: bytes
     sha256: str
+    launcher_sha256: str
 
 
 def open_evidence(request: RegisterRequest, keys: TrustedKeys) -> OpenedEvidence | Refusal:
     """The evidence, if an enrolled launcher signed it for the key that asks."""
     public_key = base64.b64decode(request.public_key, validate=True)
-    launcher = keys.launchers.get(_signer(request.evidence))
+    signer = _signer(request.evidence)
+    launcher = keys.launchers.get(signer)
     if launcher is None:
         text = "the evidence is not signed by an enrolled launcher"
         return Refusal(FleetReason.EVIDENCE_REFUSED, text)
@@ -69,7 +71,7 @@ def open_evidence(request: RegisterRequest, keys: TrustedKeys) -> OpenedEvidence
         text = "the evidence speaks of another key than the one that asks"
         return Refusal(FleetReason.KEY_MISMATCH, text)
     digest = hashlib.sha256(verified).hexdigest()
-    return OpenedEvidence(WorkerAttestation.from_payload(payload), public_key, digest)
+    return OpenedEvidence(WorkerAttestation.from_payload(payload), public_key, digest, signer)
 
 
 def judge(
@@ -105,6 +107,7 @@ def judge(
         binding_level=_level(attestation),
         binding_proxy_id=binding.proxy_id,
         bound_at_unix_ms=min(binding.at_unix_ms, now_unix_ms),
+        launcher_sha256=evidence.launcher_sha256,
     )
 
 

@@ -9,15 +9,21 @@ import base64
 import importlib
 import signal
 from argparse import Namespace
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ulid import ULID
 
 from palyra_fleet.attestation.result import BindingLevel
 from palyra_fleet.cli.output import put, say
 from palyra_fleet.cli.place import Home
+from palyra_fleet.cli.remote_place import paired_device
 from palyra_fleet.cli.trouble import ExitCode, Trouble
+from palyra_fleet.client import FleetAddress, RemoteFleet
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
+from palyra_fleet.node_agent.keeper import DeviceKeeper
 from palyra_fleet.serve import (
     FleetServer,
     load_or_create_operator_token,
@@ -26,11 +32,15 @@ from palyra_fleet.serve import (
 )
 from palyra_fleet.service import FleetService
 from palyra_fleet.settings import FleetSettings
+from palyra_fleet.tasks import spawn
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.worker.isolation.sandbox import Isolation
 from palyra_fleet.worker.launcher import Launcher, WorkerIdentity
 from palyra_fleet.worker.runner import RunSettings, run_as_worker
 from palyra_fleet.worker.session import SessionSettings
+
+if TYPE_CHECKING:
+    from palyra_fleet.cli.serve_nodes import Machines
 
 
 def serve(arguments: Namespace) -> int:
@@ -49,21 +59,60 @@ def run_worker(arguments: Namespace) -> int:
     identity = WorkerIdentity(
         worker_id, arguments.identity or f"worker:{worker_id}", tuple(arguments.capability)
     )
-    launcher = Launcher(SigningKey.load(arguments.launcher_key))
+    place = _worker_place(arguments)
     settings = RunSettings(
-        session=SessionSettings(arguments.socket, arguments.proxy, launcher, identity),
+        session=SessionSettings(place.fleet, arguments.proxy, Launcher(place.key), identity),
         run_id=arguments.run_id,
         combined_bundle=arguments.ca_bundle.resolve(),
         palyra_ca=arguments.ca.resolve(),
         ttl_ms=arguments.ttl_s * 1000,
         isolation=_isolation(arguments) if arguments.isolate else None,
     )
-    return asyncio.run(run_as_worker(arguments.program, settings, say))
+    return asyncio.run(_run(arguments.program, settings, place))
+
+
+@dataclass(frozen=True, slots=True)
+class _WorkerPlace:
+    """Where the fleet is, the launcher's key, and who renews this machine's certificate."""
+
+    fleet: FleetAddress
+    key: SigningKey
+    keeper: DeviceKeeper | None = None
+
+
+def _worker_place(arguments: Namespace) -> _WorkerPlace:
+    named = arguments.launcher_key
+    if arguments.fleet is None:
+        if named is None:
+            raise Trouble(
+                ExitCode.YOURS,
+                "nobody vouches for this worker",
+                "no launcher's key was named",
+                "pass --launcher-key FILE; `palyra-fleet launcher key FILE` makes one",
+            )
+        return _WorkerPlace(arguments.socket, SigningKey.load(named))
+    device = paired_device(arguments.device, "node")
+    key = device.keeper.signing_key if named is None else SigningKey.load(named)
+    return _WorkerPlace(device.keeper.fleet(device.url(arguments.fleet)), key, device.keeper)
+
+
+async def _run(program: Sequence[str], settings: RunSettings, place: _WorkerPlace) -> int:
+    if place.keeper is None or not isinstance(place.fleet, RemoteFleet):
+        return await run_as_worker(program, settings, say)
+    renewing = spawn(place.keeper.keep(place.fleet.url), "this machine's certificate")
+    try:
+        return await run_as_worker(program, settings, say)
+    finally:
+        renewing.cancel()
 
 
 def _isolation(arguments: Namespace) -> Isolation:
     """The installation's own directories are hidden whatever else is."""
-    own = (Home.of().directory, arguments.launcher_key.parent, arguments.socket.parent)
+    own = [Home.of().directory, arguments.socket.parent]
+    if arguments.launcher_key is not None:
+        own.append(arguments.launcher_key.parent)
+    if arguments.fleet is not None:
+        own.append(arguments.device)
     return Isolation((*own, *arguments.hide))
 
 
@@ -76,6 +125,13 @@ def make_launcher_key(arguments: Namespace) -> int:
 
 async def _serve(arguments: Namespace) -> None:
     home = Home.of()
+    if arguments.listen is not None and not arguments.nodes:
+        raise Trouble(
+            ExitCode.YOURS,
+            "other machines cannot be served",
+            "--listen takes machines that have paired, and nothing pairs without --nodes",
+            "add --nodes; docs/remote-fleet.md has the whole command",
+        )
     principals = open_principals(home.directory, load_or_create_operator_token(home.token_file))
     host, port = arguments.admin
     ended = asyncio.Event()
@@ -93,16 +149,28 @@ async def _serve(arguments: Namespace) -> None:
     )
     try:
         async with AsyncExitStack() as serving:
-            nodes = None
+            machines: Machines | None = None
             if arguments.nodes:
                 # gRPC takes a while to load, which only this needs
                 command = importlib.import_module("palyra_fleet.cli.serve_nodes")
-                nodes = await serving.enter_async_context(command.served_nodes(arguments))
+                machines = await serving.enter_async_context(
+                    command.served_nodes(arguments, service)
+                )
             server = await serving.enter_async_context(
-                FleetServer.start(service, arguments.socket, host, port, principals, nodes=nodes)
+                FleetServer.start(
+                    service,
+                    arguments.socket,
+                    host,
+                    port,
+                    principals,
+                    nodes=None if machines is None else machines.operations,
+                    remote=None if machines is None else machines.remote,
+                )
             )
             write_admin_url(home.admin_url_file, server.admin_url)
             say(f"workers and proxies: {server.socket_path}")
+            if server.remote_port is not None:
+                say(f"other machines:      https://{arguments.listen[0]}:{server.remote_port}")
             say(f"operators:           {server.admin_url}")
             say(f"operator token:      {home.token_file}")
             await ended.wait()

@@ -12,10 +12,9 @@ from typing import Final
 
 from palyra_fleet.cli.output import put, say, show_many, show_one
 from palyra_fleet.cli.place import find_token, find_url
-from palyra_fleet.cli.trouble import ExitCode, Trouble
+from palyra_fleet.cli.trouble import ExitCode
 from palyra_fleet.client import OperatorClient, WorkerAction
-from palyra_fleet.wire.models import EnrolKeyRequest, EventView, GrantRequest, ReferenceValues
-from palyra_fleet.worker.launcher import measure
+from palyra_fleet.wire.models import EventView, GrantRequest
 
 Command = Callable[[Namespace, OperatorClient], Awaitable[ExitCode]]
 _PAGE: Final = 1000
@@ -114,47 +113,4 @@ async def tail_events(arguments: Namespace, client: OperatorClient) -> ExitCode:
 async def verify_events(arguments: Namespace, client: OperatorClient) -> ExitCode:
     entries = await client.verify_events()
     put(f'{{"entries": {entries}}}' if arguments.output == "json" else f"{entries} entries, whole")
-    return ExitCode.DONE
-
-
-async def enrol_proxy(arguments: Namespace, client: OperatorClient) -> ExitCode:
-    request = EnrolKeyRequest(name=arguments.name, public_key=arguments.public_key)
-    await client.enrol_proxy(request)
-    say(f"proxy {arguments.name} is enrolled")
-    return ExitCode.DONE
-
-
-async def enrol_launcher(arguments: Namespace, client: OperatorClient) -> ExitCode:
-    request = EnrolKeyRequest(name=arguments.name, public_key=arguments.public_key)
-    await client.enrol_launcher(request)
-    say(f"launcher {arguments.name} is enrolled")
-    return ExitCode.DONE
-
-
-async def add_reference(arguments: Namespace, client: OperatorClient) -> ExitCode:
-    """Digests as given, and those of a program measured here and now."""
-    values = ReferenceValues(
-        image_digests_sha256=tuple(arguments.image),
-        build_digests_sha256=tuple(arguments.build),
-        artifact_digests_sha256=tuple(arguments.artifact),
-    )
-    if arguments.measure is not None:
-        measured = measure(arguments.measure)
-        values = ReferenceValues(
-            image_digests_sha256=(*values.image_digests_sha256, measured.image_digest_sha256),
-            build_digests_sha256=(*values.build_digests_sha256, measured.build_digest_sha256),
-            artifact_digests_sha256=(
-                *values.artifact_digests_sha256,
-                measured.artifact.digest_sha256,
-            ),
-        )
-    if values == ReferenceValues():
-        raise Trouble(
-            ExitCode.YOURS,
-            "there is nothing to add",
-            "no digest was given",
-            "pass --image, --build, --artifact or --measure PROGRAM",
-        )
-    await client.add_reference_values(values)
-    show_one(values, arguments.output)
     return ExitCode.DONE

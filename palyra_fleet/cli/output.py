@@ -12,6 +12,7 @@ from typing import Final
 
 from pydantic import BaseModel
 
+from palyra_fleet.wire.enrolment_models import EnrolmentView, ReferenceValueView
 from palyra_fleet.wire.models import (
     EventView,
     GrantView,
@@ -33,6 +34,8 @@ COLUMNS: Final[dict[type[BaseModel], tuple[str, ...]]] = {
         "egress_profile",
         "expires_at_unix_ms",
     ),
+    EnrolmentView: ("name", "device_id", "workers", "evidence_seq", "revoked_at_unix_ms"),
+    ReferenceValueView: ("digest_field", "digest_sha256", "workers"),
     LeaseState: ("lease_id", "state", "expires_at_unix_ms"),
     EventView: ("seq", "at_unix_ms", "reason", "actor", "worker_id", "lease_id"),
     ViolationView: (

@@ -10,6 +10,7 @@ from typing import Final
 
 from palyra_fleet.cli import argument_types as types
 from palyra_fleet.cli import local_commands, operator_commands
+from palyra_fleet.cli.enrolment_parser import add_enrolment, add_launcher_key, add_references
 from palyra_fleet.cli.node_agent_parser import add_node_agent
 from palyra_fleet.cli.node_parser import add_node_operations, add_node_state
 from palyra_fleet.cli.place import Home
@@ -34,7 +35,12 @@ def make_parser() -> argparse.ArgumentParser:
     _lease(_noun(nouns, "lease", "live leases"))
     _violation(_noun(nouns, "violation", "what workers tried"))
     _event(_noun(nouns, "event", "the event log"))
-    _enrolment(nouns)
+    proxies = _noun(nouns, "proxy", "egress proxies")
+    add_enrolment(proxies, _operator_verb)
+    launchers = _noun(nouns, "launcher", "launchers that vouch for workers")
+    add_enrolment(launchers, _operator_verb)
+    add_launcher_key(launchers)
+    add_references(_noun(nouns, "reference", "digests the fleet accepts"), _operator_verb)
     node = _noun(nouns, "node", "nodes of this fleet, and this machine as a node of a fleet")
     add_node_operations(node, _operator_verb)
     add_node_agent(node)
@@ -93,6 +99,12 @@ def _serve(nouns: "_Verbs[argparse.ArgumentParser]") -> None:
         default=[],
         metavar="NAME",
         help="believe a launcher that says so of its worker (may be repeated; default none)",
+    )
+    verb.add_argument(
+        "--listen",
+        type=types.host_and_port,
+        metavar="ADDRESS:PORT",
+        help="serve workers and proxies on other machines, over mutual TLS (needs --nodes)",
     )
     _serve_nodes(verb)
     verb.set_defaults(run=local_commands.serve)
@@ -153,8 +165,22 @@ def _worker(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
 def _worker_run(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
     verb = verbs.add_parser("run", help="run a program as a worker")
     verb.add_argument("--socket", type=Path, default=Home.of().socket_path)
+    verb.add_argument(
+        "--fleet",
+        metavar="https://HOST:PORT",
+        help="a fleet on another machine; this one must have paired as a node",
+    )
+    verb.add_argument(
+        "--device",
+        type=Path,
+        default=Home.of().directory / "node-agent",
+        metavar="DIR",
+        help="with --fleet: where `node install` put the pairing (default PALYRA_HOME/node-agent)",
+    )
     verb.add_argument("--proxy", required=True, metavar="HOST:PORT")
-    verb.add_argument("--launcher-key", type=Path, required=True)
+    verb.add_argument(
+        "--launcher-key", type=Path, help="with --fleet: default the key this machine paired with"
+    )
     verb.add_argument("--run-id", type=types.principal, required=True)
     verb.add_argument("--worker-id", type=types.ulid, help="default: a new one for this run")
     verb.add_argument("--identity", type=types.principal, help="what the launcher vouches for")
@@ -219,29 +245,3 @@ def _event(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
     tail.add_argument("--after-seq", type=int, default=0)
     tail.add_argument("--follow", action="store_true")
     _operator_verb(verbs, "verify", "check the hash chain", operator_commands.verify_events)
-
-
-def _enrolment(nouns: "_Verbs[argparse.ArgumentParser]") -> None:
-    proxy = _noun(nouns, "proxy", "egress proxies")
-    launcher = _noun(nouns, "launcher", "launchers that vouch for workers")
-    for verbs, command in (
-        (proxy, operator_commands.enrol_proxy),
-        (launcher, operator_commands.enrol_launcher),
-    ):
-        enrol = _operator_verb(verbs, "enrol", "make a key known", command)
-        enrol.add_argument("name", type=types.name)
-        enrol.add_argument(
-            "public_key", type=types.public_key, help="base64 of the raw Ed25519 key"
-        )
-    key = launcher.add_parser("key", help="make a launcher's key file; prints the public key")
-    key.add_argument("file", type=Path)
-    key.set_defaults(run=local_commands.make_launcher_key)
-    add = _operator_verb(
-        _noun(nouns, "reference", "digests the fleet accepts"),
-        "add",
-        "accept these digests",
-        operator_commands.add_reference,
-    )
-    for field in ("image", "build", "artifact"):
-        add.add_argument(f"--{field}", type=types.digest, action="append", default=[])
-    add.add_argument("--measure", metavar="PROGRAM", help="measure this program here and now")

@@ -1,21 +1,34 @@
-"""What `serve --nodes` adds: the listeners for nodes beside the fleet's own."""
+"""What `serve --nodes` adds: listeners for nodes, and for whom `--listen` serves."""
 
 from argparse import Namespace
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
 
+from palyra_fleet.api.remote_listener import RemoteSettings
 from palyra_fleet.cli.output import say
 from palyra_fleet.identity.identity_core import ROOT_FILE
 from palyra_fleet.identity.manager import IdentitySettings
+from palyra_fleet.identity.messages import RevocationNotice
 from palyra_fleet.nodes.listeners import NodeListenerSettings
 from palyra_fleet.nodes.operations import NodeOperations
 from palyra_fleet.nodes.plane import NodePlane, NodePlaneSettings
+from palyra_fleet.service import FleetService
 from palyra_fleet.store.state_directory import AUTHORITY
+from palyra_fleet.tasks import spawn
+
+
+@dataclass(frozen=True, slots=True)
+class Machines:
+    """What operators may do about nodes, and how workers and proxies of theirs are served."""
+
+    operations: NodeOperations
+    remote: RemoteSettings | None
 
 
 @asynccontextmanager
-async def served_nodes(arguments: Namespace) -> AsyncIterator[NodeOperations]:
-    """Serve nodes until the block ends; what operators may do about them."""
+async def served_nodes(arguments: Namespace, fleet: FleetService) -> AsyncIterator[Machines]:
+    """Serve nodes until the block ends. What the fleet trusts of a device goes with the device."""
     settings = NodePlaneSettings(
         listeners=NodeListenerSettings(arguments.enrolment, arguments.node),
         identity=IdentitySettings(
@@ -29,4 +42,17 @@ async def served_nodes(arguments: Namespace) -> AsyncIterator[NodeOperations]:
         say(f"nodes that enrol:    {arguments.enrolment[0]}:{plane.listeners.enrolment_port}")
         say(f"nodes:               {arguments.node[0]}:{plane.listeners.node_port}")
         say(f"the nodes' root:     {arguments.state_dir / AUTHORITY / ROOT_FILE}")
-        yield NodeOperations(plane.service)
+        await fleet.keep_devices(
+            [one.device_id for one in plane.identity.devices() if not one.revoked]
+        )
+
+        def gone(notice: RevocationNotice) -> None:
+            if notice.device_gone:
+                _ = spawn(fleet.device_gone(notice.device_id, notice.reason), "a device is gone")
+
+        with ExitStack() as subscribed:
+            subscribed.callback(plane.identity.subscribe(gone))
+            remote = None
+            if arguments.listen is not None:
+                remote = RemoteSettings(arguments.listen, plane.identity, plane.identity.now)
+            yield Machines(NodeOperations(plane.service), remote)

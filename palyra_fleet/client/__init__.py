@@ -6,16 +6,18 @@ Import from here: the modules inside may move.
 from palyra_fleet.client.errors import FleetError, FleetProblem, FleetUnavailable
 from palyra_fleet.client.operator import OperatorClient, WorkerAction
 from palyra_fleet.client.proxy import ProxyClient
-from palyra_fleet.client.transport import FleetClient
+from palyra_fleet.client.transport import FleetAddress, FleetClient, RemoteFleet
 from palyra_fleet.client.worker import WorkerClient
 
 __all__ = [
+    "FleetAddress",
     "FleetClient",
     "FleetError",
     "FleetProblem",
     "FleetUnavailable",
     "OperatorClient",
     "ProxyClient",
+    "RemoteFleet",
     "WorkerAction",
     "WorkerClient",
 ]

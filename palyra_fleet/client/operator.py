@@ -7,6 +7,7 @@ ends up in the fleet's event log.
 from enum import StrEnum
 
 from palyra_fleet.client.credentials import TokenCredentials
+from palyra_fleet.client.enrolments import EnrolmentCalls
 from palyra_fleet.client.lists import (
     EventList,
     EventsVerified,
@@ -20,14 +21,12 @@ from palyra_fleet.client.principals import PrincipalCalls
 from palyra_fleet.client.transport import DEFAULT_TIMEOUT_MS, query_target
 from palyra_fleet.wire.models import (
     DrainRequest,
-    EnrolKeyRequest,
     EventView,
     GrantRequest,
     GrantView,
     LeaseState,
     LeaseView,
     ReasonRequest,
-    ReferenceValues,
     ViolationView,
     WorkerView,
 )
@@ -45,7 +44,7 @@ class WorkerAction(StrEnum):
     EVICT = "evict"
 
 
-class OperatorClient(NodeCalls, PrincipalCalls):
+class OperatorClient(EnrolmentCalls, NodeCalls, PrincipalCalls):
     """The operator's calls. `base_url` is the admin listener's, such as `http://127.0.0.1:7741`."""
 
     def __init__(self, base_url: str, token: str, *, timeout_ms: int = DEFAULT_TIMEOUT_MS) -> None:
@@ -95,12 +94,3 @@ class OperatorClient(NodeCalls, PrincipalCalls):
     async def verify_events(self) -> int:
         """How many entries the whole event chain has; FleetProblem if it is broken."""
         return (await self.call("POST", "/v1/events:verify", EventsVerified)).entries
-
-    async def enrol_launcher(self, request: EnrolKeyRequest) -> None:
-        await self.send("POST", "/v1/launchers", request)
-
-    async def enrol_proxy(self, request: EnrolKeyRequest) -> None:
-        await self.send("POST", "/v1/proxies", request)
-
-    async def add_reference_values(self, values: ReferenceValues) -> None:
-        await self.send("POST", "/v1/reference-values", values)

@@ -7,14 +7,12 @@ hears nothing must stop believing what it heard. Subscribe again for a new snaps
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from pathlib import Path
 
 from pydantic import ValidationError
 
 from palyra_fleet.client.credentials import ProofCredentials
 from palyra_fleet.client.errors import FleetUnavailable
-from palyra_fleet.client.transport import DEFAULT_TIMEOUT_MS, FleetClient
-from palyra_fleet.client.worker import SOCKET_URL
+from palyra_fleet.client.transport import DEFAULT_TIMEOUT_MS, FleetAddress, FleetClient
 from palyra_fleet.wire.dsse import DsseEnvelope
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.models import EvidenceChain, ViewMessage, ViolationAnswer
@@ -23,14 +21,12 @@ DEFAULT_SILENCE_MS = 10_000
 
 
 class ProxyClient(FleetClient):
-    """The proxy's calls over the fleet's Unix socket, signed with the proxy's enrolled key."""
+    """The proxy's calls, signed with the proxy's enrolled key."""
 
     def __init__(
-        self, socket_path: Path, key: SigningKey, *, timeout_ms: int = DEFAULT_TIMEOUT_MS
+        self, where: FleetAddress, key: SigningKey, *, timeout_ms: int = DEFAULT_TIMEOUT_MS
     ) -> None:
-        super().__init__(
-            SOCKET_URL, ProofCredentials(key), socket_path=socket_path, timeout_ms=timeout_ms
-        )
+        super().__init__(where, ProofCredentials(key), timeout_ms=timeout_ms)
 
     async def view(self, silence_ms: int = DEFAULT_SILENCE_MS) -> AsyncGenerator[ViewMessage]:
         """Every change of the bindings; never ends quietly (FleetUnavailable or FleetProblem).

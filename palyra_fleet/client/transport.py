@@ -7,8 +7,10 @@ refusal a FleetProblem. Nothing here follows redirects or reads proxy settings.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Protocol, Self
@@ -24,7 +26,23 @@ from palyra_fleet.wire.models import Problem
 DEFAULT_TIMEOUT_MS: Final = 10_000
 MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
 MAX_LINE_BYTES: Final = 64 * 1024 * 1024
+SOCKET_URL: Final = "http://fleet.palyra.internal"
+SERVER_NAME: Final = "palyrad-node-rpc"
+"""What the fleet's certificate must carry, whatever its address."""
 _FOREIGN: Final = (aiohttp.ClientError, OSError, asyncio.TimeoutError)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFleet:
+    """A fleet on another machine: `https://HOST:PORT`, and the TLS of this device. `tls` is asked
+    for every request, so that a renewed certificate is used from the next connection on."""
+
+    url: str
+    tls: Callable[[], ssl.SSLContext] = field(repr=False)
+
+
+type FleetAddress = Path | RemoteFleet
+"""Where workers and proxies find the fleet: a Unix socket of this machine, or another machine."""
 
 
 class Credentials(Protocol):
@@ -40,18 +58,21 @@ def query_target(path: str, **query: str | int | None) -> str:
 
 
 class FleetClient:
-    """A client of one fleet over a Unix socket or TCP. Use as `async with`, or `close()` it."""
+    """A client of one fleet. Use as `async with`, or `close()` it.
+
+    `where` is a Unix socket, another machine, or the URL of the admin listener on loopback.
+    """
 
     def __init__(
         self,
-        base_url: str,
+        where: FleetAddress | str,
         credentials: Credentials,
         *,
-        socket_path: Path | None = None,
         timeout_ms: int = DEFAULT_TIMEOUT_MS,
     ) -> None:
-        self._base_url = base_url.rstrip("/")
-        self._socket_path = socket_path
+        self._socket_path = where if isinstance(where, Path) else None
+        self._tls = where.tls if isinstance(where, RemoteFleet) else None
+        self._base_url = _url_of(where).rstrip("/")
         self._credentials = credentials
         self._timeout_ms = timeout_ms
         self._session: aiohttp.ClientSession | None = None
@@ -151,6 +172,8 @@ class FleetClient:
                 headers=headers,
                 timeout=waits,
                 allow_redirects=False,
+                ssl=True if self._tls is None else self._tls(),
+                server_hostname=None if self._tls is None else SERVER_NAME,
             ) as response:
                 yield response
         except TimeoutError as error:
@@ -203,8 +226,20 @@ def _problem(status: int, raw: bytes) -> FleetProblem | FleetUnavailable:
     return FleetProblem(status, problem.reason, problem.detail)
 
 
+def _url_of(where: FleetAddress | str) -> str:
+    match where:
+        case RemoteFleet(url=url):
+            return url
+        case str():
+            return where
+        case _:
+            return SOCKET_URL
+
+
 def _in_words(error: BaseException) -> str:
     """What the network said, without addresses of objects or repr of requests."""
+    if isinstance(error, aiohttp.ClientSSLError | aiohttp.ClientConnectorCertificateError):
+        return "the fleet's certificate is not the one we trust, or it did not take ours"
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"cannot connect ({error.os_error.strerror or type(error.os_error).__name__})"
     if isinstance(error, aiohttp.ServerDisconnectedError | ConnectionResetError):

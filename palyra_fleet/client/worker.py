@@ -5,11 +5,15 @@ when the fleet refuses and FleetUnavailable when it does not answer.
 """
 
 import base64
-from pathlib import Path
 
 from palyra_fleet.client.credentials import ProofCredentials
 from palyra_fleet.client.lists import OrderList
-from palyra_fleet.client.transport import DEFAULT_TIMEOUT_MS, FleetClient, query_target
+from palyra_fleet.client.transport import (
+    DEFAULT_TIMEOUT_MS,
+    FleetAddress,
+    FleetClient,
+    query_target,
+)
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.models import (
     CompleteRequest,
@@ -26,18 +30,14 @@ from palyra_fleet.wire.models import (
     WorkerOrder,
 )
 
-SOCKET_URL = "http://fleet.palyra.internal"
-
 
 class WorkerClient(FleetClient):
-    """The worker's calls over the fleet's Unix socket."""
+    """The worker's calls."""
 
     def __init__(
-        self, socket_path: Path, key: SigningKey, *, timeout_ms: int = DEFAULT_TIMEOUT_MS
+        self, where: FleetAddress, key: SigningKey, *, timeout_ms: int = DEFAULT_TIMEOUT_MS
     ) -> None:
-        super().__init__(
-            SOCKET_URL, ProofCredentials(key), socket_path=socket_path, timeout_ms=timeout_ms
-        )
+        super().__init__(where, ProofCredentials(key), timeout_ms=timeout_ms)
         self._public_key = base64.b64encode(key.public_key).decode()
 
     async def issue_nonce(self) -> NonceAnswer:

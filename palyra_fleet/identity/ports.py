@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from palyra_fleet.identity.authority import ServerIdentity
+from palyra_fleet.identity.device_records import DeviceRecord
 from palyra_fleet.identity.messages import (
     AskPairingStatus,
     BeginPairing,
@@ -83,6 +84,8 @@ class NodeIdentity(Protocol):
     ) -> PairedDevice | NodeRefusal: ...
 
     def check(self, fingerprint: str, now_unix_ms: int) -> PairedDevice | NodeRefusal: ...
+
+    def device(self, device_id: str) -> DeviceRecord | None: ...
 
     def replay(self, scope: str, replay: Replay) -> NodeRefusal | None: ...
 

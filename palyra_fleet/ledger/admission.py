@@ -82,6 +82,8 @@ def register(
         "binding_proxy_id": result.binding_proxy_id,
         "binding_level": result.binding_level.name.lower(),
     }
+    if result.device_id is not None:
+        detail = {**detail, "device_id": result.device_id}
     draft.event(reason, result.worker_id, None, detail)
     return draft.finish()
 
@@ -151,6 +153,8 @@ def _proof(
         image_digest_sha256=result.image_digest_sha256,
         build_digest_sha256=result.build_digest_sha256,
         binding_level=result.binding_level,
+        launcher_sha256=result.launcher_sha256,
+        device_id=result.device_id,
     )
 
 

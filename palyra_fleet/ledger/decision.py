@@ -29,6 +29,7 @@ class EventReason(StrEnum):
     CLEANUP_FAILED = "worker.cleanup_failed"
     TTL_EXPIRED = "worker.ttl_expired"
     LEASE_REVOKED = "worker.lease_revoked"
+    ATTESTATION_ENDED = "worker.attestation_ended"
     HEARTBEAT = "worker.heartbeat"
     HEARTBEAT_STALE = "worker.heartbeat_stale"
     QUARANTINED_BY_OPERATOR = "worker.quarantined_by_operator"
@@ -46,7 +47,10 @@ class EventReason(StrEnum):
     GRANT_WITHDRAWN = "grant.withdrawn"
     LAUNCHER_ENROLLED = "fleet.launcher_enrolled"
     PROXY_ENROLLED = "fleet.proxy_enrolled"
+    LAUNCHER_REVOKED = "fleet.launcher_revoked"
+    PROXY_REVOKED = "fleet.proxy_revoked"
     REFERENCES_ADDED = "fleet.reference_values_added"
+    REFERENCES_WITHDRAWN = "fleet.reference_values_withdrawn"
     PRINCIPAL_CREATED = "fleet.principal_created"
     PRINCIPAL_REVOKED = "fleet.principal_revoked"
     PRINCIPAL_ROTATED = "fleet.principal_token_replaced"
@@ -92,18 +96,34 @@ class EvictedWorker:
 
 @dataclass(frozen=True, slots=True)
 class EnrolledKey:
-    """A launcher or proxy operators trust. `seq` and `last_sha256` end a proxy's evidence chain."""
+    """A launcher or proxy operators trust. `seq` and `last_sha256` end a proxy's evidence chain.
+    The key is good only on connections of `device_id` (None: of this machine); one that was taken
+    back is kept, and trusted no more."""
 
     kind: Literal["launcher", "proxy"]
     name: str
     public_key: bytes
     seq: int = 0
     last_sha256: str = "0" * 64
+    device_id: str | None = None
+    revoked_at_unix_ms: int | None = None
+
+    @property
+    def revoked(self) -> bool:
+        return self.revoked_at_unix_ms is not None
 
 
 @dataclass(frozen=True, slots=True)
 class ReferenceValue:
     """One digest that evidence may carry in one field."""
+
+    digest_field: Literal["image", "build", "artifact"]
+    digest_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawnReference:
+    """This digest is accepted no more."""
 
     digest_field: Literal["image", "build", "artifact"]
     digest_sha256: str
@@ -131,6 +151,7 @@ type Record = (
     | Tombstone
     | EnrolledKey
     | ReferenceValue
+    | WithdrawnReference
     | EvidenceRecord
 )
 

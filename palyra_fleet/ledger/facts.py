@@ -66,7 +66,9 @@ class WorkerLifecycleState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """The evidence a worker stands on: key, digests, capabilities, proxy binding and its end.
+    """The evidence a worker stands on: key, digests, capabilities, proxy binding and its end; the
+    key of the launcher that vouched; the paired device it came from (None: this machine), on whose
+    connections alone the worker's key is good.
 
     What a stored record does not hold, because an older release wrote it, is not known: it
     satisfies nothing until the worker proves itself again.
@@ -83,6 +85,8 @@ class Proof:
     image_digest_sha256: str | None = None
     build_digest_sha256: str | None = None
     binding_level: BindingLevel = BindingLevel.NONE
+    launcher_sha256: str | None = None
+    device_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from palyra_fleet.ledger.decision import (
     Record,
     ReferenceValue,
     Tombstone,
+    WithdrawnReference,
 )
 from palyra_fleet.ledger.facts import Eligibility, Liveness, WorkerRecord
 
@@ -125,6 +126,8 @@ class LedgerState:
                 self.enrolled[kind, name] = record
             case ReferenceValue():
                 self.references.add(record)
+            case WithdrawnReference(field_name, digest):
+                self.references.discard(ReferenceValue(field_name, digest))
             case EvidenceRecord():
                 pass  # kept by the store only
             case _:

@@ -5,7 +5,10 @@ secrets nor their digests pass here. Pure. Times: Unix ms.
 """
 
 from palyra_fleet.leases.records import WorkerApprovalGrant, WorkerLease
+from palyra_fleet.ledger.decision import EnrolledKey
 from palyra_fleet.ledger.facts import WorkerRecord, lifecycle_state
+from palyra_fleet.wire.enrolment_models import EnrolmentView
+from palyra_fleet.wire.keys import thumbprint_sha256
 from palyra_fleet.wire.models import GrantView, LeaseState, LeaseView, WorkerView
 
 
@@ -30,6 +33,18 @@ def worker_view(worker: WorkerRecord, lease: WorkerLease | None, now_unix_ms: in
         quarantine_reason=None if confined is None else confined.reason,
         quarantined_at_unix_ms=None if confined is None else confined.at_unix_ms,
         quarantine_evidence_sha256=None if confined is None else confined.evidence_sha256,
+    )
+
+
+def enrolment_view(key: EnrolledKey, workers: int) -> EnrolmentView:
+    return EnrolmentView(
+        kind=key.kind,
+        name=key.name,
+        key_sha256=thumbprint_sha256(key.public_key),
+        device_id=key.device_id,
+        workers=workers,
+        evidence_seq=key.seq,
+        revoked_at_unix_ms=key.revoked_at_unix_ms,
     )
 
 

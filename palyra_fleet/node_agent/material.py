@@ -82,6 +82,10 @@ class NodeMaterial:
             trusted_roots_pem=roots_pem or self.trusted_roots_pem,
         )
 
+    def without_next(self) -> Self:
+        """The fleet knows nothing of the new certificate: go on with the one in use."""
+        return replace(self, next_certificate=None)
+
     def settled(self) -> Self:
         """The second phase: the fleet has answered to the new certificate."""
         return replace(self, certificate=self.newest, next_certificate=None)

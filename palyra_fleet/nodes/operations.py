@@ -8,7 +8,8 @@ import json
 
 from pydantic import JsonValue
 
-from palyra_fleet.identity.records import CodeMethod, DevicePairingRequestRecord
+from palyra_fleet.identity.records import ClientKind, CodeMethod, DevicePairingRequestRecord
+from palyra_fleet.identity.refusals import NodeReason, NodeRefused, refuse
 from palyra_fleet.nodes.capabilities import CapabilityAsk
 from palyra_fleet.nodes.capability_refusals import (
     CapabilityReason,
@@ -55,6 +56,17 @@ class NodeOperations:
             replace_identity=replace,
         )
         return _request_view(decided)
+
+    def signing_key(self, device_id: str, enrolled_as: str) -> bytes:
+        """The key a device paired with, if it may be enrolled so: a node as a launcher, a proxy as
+        a proxy. Raises NodeRefused."""
+        device = self._service.identity.device(device_id)
+        wanted = ClientKind.PROXY if enrolled_as == "proxy" else ClientKind.NODE
+        if device is None or device.client_kind is not wanted:
+            raise NodeRefused(refuse(NodeReason.GATE_UNKNOWN))
+        if device.revoked:
+            raise NodeRefused(refuse(NodeReason.DEVICE_REVOKED))
+        return bytes.fromhex(device.signing_public_key_hex)
 
     async def revoke_device(self, actor: str, device_id: str, reason: str) -> None:
         """Its certificates end now, and its id may not pair again."""

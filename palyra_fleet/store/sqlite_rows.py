@@ -18,6 +18,7 @@ from palyra_fleet.ledger.decision import (
     ReferenceValue,
     Tombstone,
     TombstoneKind,
+    WithdrawnReference,
 )
 from palyra_fleet.ledger.facts import WorkerRecord
 from palyra_fleet.store import codec
@@ -78,7 +79,9 @@ def _rank(record: Record) -> int:
             return 1
         case WorkerRecord() | EvictedWorker():
             return 2
-        case Tombstone() | EnrolledKey() | ReferenceValue() | EvidenceRecord():
+        case (
+            Tombstone() | EnrolledKey() | ReferenceValue() | WithdrawnReference() | EvidenceRecord()
+        ):
             return 3
         case _:
             assert_never(record)
@@ -108,6 +111,11 @@ def _write(connection: sqlite3.Connection, record: Record) -> None:
         case ReferenceValue(digest_field, digest):
             connection.execute(
                 "INSERT OR IGNORE INTO reference_values VALUES (?, ?)", (digest_field, digest)
+            )
+        case WithdrawnReference(digest_field, digest):
+            connection.execute(
+                "DELETE FROM reference_values WHERE digest_field = ? AND digest_sha256 = ?",
+                (digest_field, digest),
             )
         case EvidenceRecord():
             _write_evidence(connection, record)
@@ -177,10 +185,21 @@ def _write_grant(connection: sqlite3.Connection, grant: WorkerApprovalGrant) -> 
 
 def _write_enrolled(connection: sqlite3.Connection, key: EnrolledKey) -> None:
     written = connection.execute(
-        "INSERT INTO enrolled VALUES (?, ?, ?, ?, ?) ON CONFLICT (kind, name) DO UPDATE SET"
-        " seq = excluded.seq, last_sha256 = excluded.last_sha256"
-        " WHERE public_key = excluded.public_key AND excluded.seq >= seq",
-        (key.kind, key.name, key.public_key, key.seq, key.last_sha256),
+        "INSERT INTO enrolled (kind, name, public_key, seq, last_sha256, device_id,"
+        " revoked_at_unix_ms) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (kind, name) DO UPDATE SET"
+        " seq = excluded.seq, last_sha256 = excluded.last_sha256,"
+        " revoked_at_unix_ms = coalesce(revoked_at_unix_ms, excluded.revoked_at_unix_ms)"
+        " WHERE public_key = excluded.public_key AND device_id IS excluded.device_id"
+        " AND excluded.seq >= seq",
+        (
+            key.kind,
+            key.name,
+            key.public_key,
+            key.seq,
+            key.last_sha256,
+            key.device_id,
+            key.revoked_at_unix_ms,
+        ),
     )
     if written.rowcount == 0:
         raise StoreConflict(f"{key.kind} '{key.name}' is enrolled with another key")
@@ -235,7 +254,8 @@ def load_records(connection: sqlite3.Connection, now_unix_ms: int) -> tuple[Reco
     records += (
         EnrolledKey(*row)
         for row in connection.execute(
-            "SELECT kind, name, public_key, seq, last_sha256 FROM enrolled"
+            "SELECT kind, name, public_key, seq, last_sha256, device_id, revoked_at_unix_ms"
+            " FROM enrolled"
         )
     )
     records += (

@@ -167,5 +167,16 @@ CREATE INDEX leases_of_grant ON leases (grant_id);
 CREATE INDEX grants_by_end ON grants (expires_at_unix_ms);
 """
 
-FLEET_MIGRATIONS = (_RETENTION,)
-"""1 to 2: finished records can be forgotten and old events archived."""
+_ENROLMENTS = """
+ALTER TABLE enrolled ADD COLUMN device_id TEXT;
+ALTER TABLE enrolled ADD COLUMN revoked_at_unix_ms INTEGER;
+CREATE TRIGGER enrolments_are_kept BEFORE DELETE ON enrolled
+BEGIN SELECT RAISE(ABORT, 'what was enrolled is kept, also when it is taken back'); END;
+CREATE TRIGGER what_was_taken_back_stays_so BEFORE UPDATE ON enrolled
+WHEN OLD.revoked_at_unix_ms IS NOT NULL AND (NEW.revoked_at_unix_ms IS NULL OR NEW.seq <> OLD.seq)
+BEGIN SELECT RAISE(ABORT, 'an enrolment that was taken back does not come again'); END;
+"""
+
+FLEET_MIGRATIONS = (_RETENTION, _ENROLMENTS)
+"""1 to 2: finished records can be forgotten and old events archived. 2 to 3: enrolments belong to a
+device, and can be taken back."""

@@ -1,4 +1,4 @@
-"""The one spelling of an id: a ULID of 26 characters of upper-case Crockford base 32.
+"""The one spelling of an id (a ULID: 26 characters of upper-case Crockford base 32) and of a name.
 
 The first character is at most `7` (128 bits fit no more). Anything else is another id, or none.
 """
@@ -7,6 +7,7 @@ import re
 from typing import Final
 
 ULID_PATTERN: Final = "[0-7][0-9A-HJKMNP-TV-Z]{25}"
+NAME_PATTERN: Final = "[a-z0-9][a-z0-9._-]{0,63}"
 _ULID: Final = re.compile(ULID_PATTERN)
 
 

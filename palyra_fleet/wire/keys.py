@@ -70,6 +70,11 @@ class SigningKey:
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
+    def of_seed(cls, seed: bytes) -> "SigningKey":
+        """The key of a 32-byte seed (RFC 8032)."""
+        return cls(Ed25519PrivateKey.from_private_bytes(seed))
+
+    @classmethod
     def load(cls, path: Path) -> "SigningKey":
         """Read a key file. Raises KeyFileError if it is missing, too open or not Ed25519."""
         try:

@@ -12,11 +12,11 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from palyra_fleet.wire.dsse import DsseEnvelope
-from palyra_fleet.wire.ids import ULID_PATTERN
+from palyra_fleet.wire.ids import NAME_PATTERN, ULID_PATTERN
 
 Ulid = Annotated[str, StringConstraints(pattern=f"^{ULID_PATTERN}$")]
 DigestSha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Name = Annotated[str, StringConstraints(pattern=f"^{NAME_PATTERN}$")]
 Principal = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@:-]{0,127}$")]
 ShortText = Annotated[str, StringConstraints(min_length=1, max_length=500)]
 Base64Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/]{43}=$")]

@@ -13,11 +13,16 @@ import logging
 import zlib
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from palyra_fleet.client import FleetError, FleetProblem, FleetUnavailable, WorkerClient
+from palyra_fleet.client import (
+    FleetAddress,
+    FleetError,
+    FleetProblem,
+    FleetUnavailable,
+    WorkerClient,
+)
 from palyra_fleet.tasks import spawn
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.models import (
@@ -55,7 +60,7 @@ class LeaseNotHeld(Exception):
 class SessionSettings:
     """Where the fleet and the proxy are, who vouches for the worker, and whose time it is."""
 
-    socket_path: Path
+    fleet: FleetAddress
     proxy_address: str
     launcher: Launcher
     identity: WorkerIdentity
@@ -92,7 +97,7 @@ class WorkerSession:
     async def open(cls, settings: SessionSettings, measured: Measurement) -> Self:
         """Attest and register. Raises FleetUnavailable, FleetProblem or ReceiptRefused."""
         key = SigningKey.generate()
-        client = WorkerClient(settings.socket_path, key, timeout_ms=settings.timeout_ms)
+        client = WorkerClient(settings.fleet, key, timeout_ms=settings.timeout_ms)
         attester = Attester(
             client,
             key,

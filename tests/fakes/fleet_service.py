@@ -130,7 +130,10 @@ class FakeFleetService(FleetService):
         nonce = secrets.token_urlsafe(32)
         return wire.NonceAnswer(nonce=nonce, expires_at_unix_ms=self.clock() + 60_000)
 
-    async def register(self, request: wire.RegisterRequest) -> wire.RegisterAnswer:
+    async def register(
+        self, request: wire.RegisterRequest, device_id: str | None = None
+    ) -> wire.RegisterAnswer:
+        del device_id
         self._enter("register")
         key = base64.b64decode(request.public_key)
         launcher = next(iter(self.launchers.values()))
@@ -260,7 +263,8 @@ class FakeFleetService(FleetService):
         self.evidence.append((proxy_id, envelope))
         return wire.ViolationAnswer(accepted_seq=1, outcome="recorded", duplicate=duplicate)
 
-    async def view(self) -> AsyncIterator[wire.ViewMessage]:
+    async def view(self, proxy_id: str) -> AsyncIterator[wire.ViewMessage]:
+        del proxy_id
         self._enter("view")
         try:
             while (message := await self.view_messages.get()) is not None:

@@ -19,6 +19,7 @@ from palyra_fleet.ledger.decision import (
     Record,
     ReferenceValue,
     Tombstone,
+    WithdrawnReference,
 )
 from palyra_fleet.ledger.facts import Admission, WorkerRecord
 from palyra_fleet.store.event_chain import ChainHead, follow, link_all
@@ -200,6 +201,8 @@ def _write(disk: Disk, record: Record) -> None:
             disk.grants[record.grant_id] = record
         case Tombstone() | ReferenceValue():
             disk.others[record] = record
+        case WithdrawnReference(digest_field, digest):
+            disk.others.pop(ReferenceValue(digest_field, digest), None)
         case EnrolledKey(kind, name, public_key):
             enrolled = [e for e in disk.others.values() if isinstance(e, EnrolledKey)]
             for other in enrolled:

@@ -232,7 +232,7 @@ async def proxy_harness(
         ProxySettings(
             state_dir=directory / "state",
             policy_file=policy_file,
-            fleet_socket=directory / "no-fleet.sock",
+            fleet=directory / "no-fleet.sock",
             hosts_file=hosts_file,
             extra_roots_file=extra_roots,
             listen_port=0,

@@ -39,7 +39,7 @@ class RealFleet:
     def session(self, worker_id: str | None = None) -> SessionSettings:
         made = worker_id or str(ULID())
         return SessionSettings(
-            socket_path=self.server.socket_path,
+            fleet=self.server.socket_path,
             proxy_address=self.proxy.address,
             launcher=Launcher(self.launcher_key),
             identity=WorkerIdentity(made, f"worker:{made}"),

@@ -91,7 +91,7 @@ async def bench(time: Timekeeper | None = None) -> AsyncIterator[Bench]:
             await fleet.service.create_grant("operator", GRANT)
             worker_id = str(ULID())
             session = SessionSettings(
-                socket_path=fleet.socket_path,
+                fleet=fleet.socket_path,
                 proxy_address=proxy.address,
                 launcher=Launcher(launcher_key),
                 identity=WorkerIdentity(worker_id, f"worker:{worker_id}"),

@@ -122,7 +122,7 @@ async def test_the_secret_is_shown_once_and_kept_as_a_digest() -> None:
         (worker,) = await _workers(world, 1)
         lease = await world.lease(worker, "run-1")
         secret = lease.egress_secret
-        view = world.service.view()
+        view = world.service.view("proxy-1")
         snapshot = await anext(view)
         assert snapshot.bindings[0].egress_secret_sha256 == secret_sha256(secret)
         assert secret not in repr(lease)
@@ -184,7 +184,7 @@ async def test_renewal_counts_from_now_is_capped_and_never_shortens() -> None:
 async def test_the_view_is_a_snapshot_then_changes_in_order() -> None:
     async with fleet_world() as world:
         (worker,) = await _workers(world, 1)
-        view = world.service.view()
+        view = world.service.view("proxy-1")
         first = await anext(view)
         assert (first.kind, first.bindings) == ("snapshot", ())
         lease = await world.lease(worker, "run-1")
@@ -193,7 +193,7 @@ async def test_the_view_is_a_snapshot_then_changes_in_order() -> None:
         assert bound.highest_fence == lease.fence
         await world.service.quarantine("alice", W1, "suspicion")
         assert [(await anext(view)).kind for _ in range(2)] == ["block", "unbind"]
-        again = world.service.view()
+        again = world.service.view("proxy-1")
         snapshot = await anext(again)
         assert (snapshot.bindings, snapshot.blocked_workers) == ((), (W1,))
         assert snapshot.seq == bound.seq + 2
@@ -203,7 +203,7 @@ async def test_the_view_is_a_snapshot_then_changes_in_order() -> None:
 
 async def test_a_quiet_view_ticks() -> None:
     async with fleet_world() as world:
-        view = world.service.view()
+        view = world.service.view("proxy-1")
         assert [(await anext(view)).kind for _ in range(2)] == ["snapshot", "tick"]
         await view.aclose()  # type: ignore[attr-defined]
 
@@ -212,7 +212,7 @@ async def test_a_slow_reader_is_dropped() -> None:
     async with fleet_world() as world:
         world.service._hub._max_queued = 2
         (worker,) = await _workers(world, 1)
-        slow = world.service.view()
+        slow = world.service.view("proxy-1")
         await anext(slow)
         for number in range(3):
             lease = await world.lease(worker, f"run-{number}")
@@ -224,7 +224,7 @@ async def test_a_slow_reader_is_dropped() -> None:
 async def test_closing_ends_streams_and_polls_and_refuses_commands() -> None:
     async with fleet_world() as world:
         (worker,) = await _workers(world, 1)
-        view: AsyncIterator[wire.ViewMessage] = world.service.view()
+        view: AsyncIterator[wire.ViewMessage] = world.service.view("proxy-1")
         await anext(view)
         poll = asyncio.gather(world.service.orders(W1, 0, 60_000))
         await asyncio.sleep(0)
@@ -253,7 +253,7 @@ async def test_what_the_store_could_not_write_did_not_happen() -> None:
 async def test_a_commit_of_unknown_outcome_ends_the_proxies_view() -> None:
     store = MemoryFleetStore()
     async with fleet_world(store) as world:
-        view = world.service.view()
+        view = world.service.view("proxy-1")
         await anext(view)
         store.fail_next = StoreFailed("cannot commit", ambiguous=True)
         assert await _refused(world.grant("run-1")) is FleetReason.STORE_UNAVAILABLE

@@ -206,7 +206,7 @@ async def test_a_restart_loses_nothing_and_grows_epoch_and_fence(tmp_path: Path)
     assert world.service.epoch == before[2] + 1
     again = await world.service.accept_violation("proxy-1", envelope)
     assert (again.outcome, again.duplicate) == ("quarantined", True)
-    view = world.service.view()
+    view = world.service.view("proxy-1")
     snapshot = await anext(view)
     assert [b.lease_id for b in snapshot.bindings] == [lease.lease_id]
     assert snapshot.blocked_workers == (W2,)

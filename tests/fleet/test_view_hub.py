@@ -30,7 +30,7 @@ async def test_changes_at_the_very_moment_of_a_tick_come_in_order(
         for decision in world.decisions:
             hub.take(decision.records, 0)
 
-    stream = cast(AsyncGenerator[ViewMessage], hub.stream())
+    stream = cast(AsyncGenerator[ViewMessage], hub.stream("proxy-1"))
     async with aclosing(stream):
         heard = [await anext(stream)]
         waiting = spawn(anext(stream), "next message")
@@ -55,7 +55,7 @@ async def test_a_lease_is_told_with_its_workers_facts_and_again_when_they_change
     first = attested(worker, capabilities=("gpu", "net", "not-trusted"))
     world.do(world.manager.register(first, 2_000))
     lease = world.lease(worker, "run-1", 3_000)
-    stream = cast(AsyncGenerator[ViewMessage], hub.stream())
+    stream = cast(AsyncGenerator[ViewMessage], hub.stream("proxy-1"))
     async with aclosing(stream):
         assert (await anext(stream)).kind == "snapshot"
         for decision in world.decisions:
@@ -86,7 +86,7 @@ async def test_evidence_that_says_the_same_again_is_not_told_again() -> None:
     world.lease(worker, "run-1", 3_000)
     for decision in world.decisions:
         hub.take(decision.records, 1)
-    stream = cast(AsyncGenerator[ViewMessage], hub.stream())
+    stream = cast(AsyncGenerator[ViewMessage], hub.stream("proxy-1"))
     async with aclosing(stream):
         before = await anext(stream)
         hub.take(world.register(worker, 4_000).records, 1)
@@ -99,7 +99,7 @@ async def test_a_lease_whose_worker_the_hub_does_not_know_is_bound_with_nothing_
     world.register(ulid(101))
     lease = world.lease(ulid(101), "run-1", 3_000)
     hub.take((lease,), 1)
-    stream = cast(AsyncGenerator[ViewMessage], hub.stream())
+    stream = cast(AsyncGenerator[ViewMessage], hub.stream("proxy-1"))
     async with aclosing(stream):
         (bound,) = (await anext(stream)).bindings
     assert bound.facts == view_hub.UNKNOWN and bound.facts.binding_level == "none"
@@ -115,7 +115,7 @@ async def test_evidence_of_a_quarantined_worker_changes_no_facts() -> None:
     better = attested(worker, "new key", now_unix_ms=5_000, binding_level=BindingLevel.ENFORCED)
     hub.take(world.do(world.manager.register(better, 5_000)).records, 1)
     hub.take((lease,), 1)  # as if a late word came
-    stream = cast(AsyncGenerator[ViewMessage], hub.stream())
+    stream = cast(AsyncGenerator[ViewMessage], hub.stream("proxy-1"))
     async with aclosing(stream):
         (bound,) = (await anext(stream)).bindings
     assert bound.facts.binding_level == "observed"

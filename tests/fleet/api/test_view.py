@@ -6,7 +6,7 @@ from contextlib import aclosing
 import pytest
 from ulid import ULID
 
-from palyra_fleet.api.application import MAX_LONG_CALLS_PER_CALLER
+from palyra_fleet.api.gatekeeper import MAX_LONG_CALLS_PER_CALLER
 from palyra_fleet.client import FleetProblem, FleetUnavailable
 from palyra_fleet.clock import now_unix_ms
 from palyra_fleet.refusals import FleetReason, FleetRefusal

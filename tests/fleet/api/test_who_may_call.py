@@ -12,6 +12,7 @@ from ulid import ULID
 from palyra_fleet.api.callers import Who
 from palyra_fleet.api.routes import ROUTES, Listener, Row
 from palyra_fleet.clock import now_unix_ms
+from palyra_fleet.wire import enrolment_models as enrolment_wire
 from palyra_fleet.wire import models as wire
 from palyra_fleet.wire import node_models as node_wire
 from palyra_fleet.wire.dsse import ATTESTATION_TYPE, DsseEnvelope, seal
@@ -52,7 +53,7 @@ PRINCIPALS = {*Role, "first principal"}
 ROWS = tuple(
     pytest.param(row, listener, id=f"{listener} {row.method} {row.path}")
     for row in ROUTES
-    for listener in sorted(row.listeners)
+    for listener in sorted(row.listeners - {Listener.REMOTE})
 )
 
 
@@ -94,6 +95,12 @@ def body_of(row: Row, key: SigningKey) -> bytes:
         wire.DrainRequest: wire.DrainRequest(reason="because", deadline_ms=1000),
         wire.EnrolKeyRequest: wire.EnrolKeyRequest(name="new", public_key=public_key),
         wire.ReferenceValues: wire.ReferenceValues(),
+        enrolment_wire.EnrolDeviceKeyRequest: enrolment_wire.EnrolDeviceKeyRequest(
+            name="new", device_id=str(ULID())
+        ),
+        enrolment_wire.WithdrawReferences: enrolment_wire.WithdrawReferences(
+            values=wire.ReferenceValues(), reason="because"
+        ),
         DsseEnvelope: envelope,
         CreatePrincipal: CreatePrincipal(name="new", roles=(Role.VIEWER,), reason="because"),
         node_wire.PairingCodeRequest: node_wire.PairingCodeRequest(),

@@ -51,7 +51,7 @@ async def opened(place: Embedded) -> WorkerSession:
     await place.fleet.create_grant("ops", GRANT)
     worker_id = str(ULID())
     settings = SessionSettings(
-        socket_path=Path(place.note.fleet_socket),
+        fleet=Path(place.note.fleet_socket),
         proxy_address=place.note.proxy,
         launcher=Launcher(launcher),
         identity=WorkerIdentity(worker_id, f"worker:{worker_id}"),

@@ -1,0 +1,229 @@
+"""Takes a request of any listener through device, query, caller and body to its row's handler.
+
+In this order: on the listener for other machines the certificate's device, asked of the identity
+for every request, must be paired, of a kind that may call this route, and within its rate; then the
+query, the caller, the body. A worker's or proxy's key is good only on connections of the device it
+belongs to. When all of it has been read, the certificate is looked at once more: nothing is done
+for a device that was revoked meanwhile. Long calls are bounded per caller and end with the
+application.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, assert_never
+
+from aiohttp import web
+from aiohttp.typedefs import Handler as AiohttpHandler
+from pydantic import BaseModel
+
+from palyra_fleet.api.call import Call, parse_body, read_body, read_query
+from palyra_fleet.api.call_rates import CallRates, Rate
+from palyra_fleet.api.callers import NOBODY, Identity, ProofGate, SignedRequest, TokenGate, Who
+from palyra_fleet.api.devices import DeviceGate
+from palyra_fleet.api.once import HEADER as ONCE_HEADER
+from palyra_fleet.api.once import OnceOnly
+from palyra_fleet.api.problems import ApiReason, ApiRefusal, Headers
+from palyra_fleet.api.protocol import FleetConnection
+from palyra_fleet.api.routes import Row
+from palyra_fleet.identity.messages import PairedDevice
+from palyra_fleet.identity.records import ClientKind
+from palyra_fleet.identity.refusals import NodeReason, NodeRefused, refuse
+from palyra_fleet.nodes.operations import NodeOperations
+from palyra_fleet.nodes.peer import Peer
+from palyra_fleet.origin import ORIGIN, Origin
+from palyra_fleet.principals.desk import PrincipalDesk
+from palyra_fleet.principals.roles import permits
+from palyra_fleet.service import FleetService
+from palyra_fleet.wire.principal_models import Role
+from palyra_fleet.wire.request_proof import HEADER as PROOF_HEADER
+
+MAX_LONG_CALLS_PER_CALLER: Final = 4
+REQUEST_ID: Final = web.RequestKey("palyra-request-id", str)
+DEVICE_RATE: Final = Rate(per_s=500, burst=2_000)
+"""Of everything one machine asks: a host with some hundred workers, or a proxy under attack."""
+CALLER_RATES: Final = {
+    Who.ANYBODY: None,
+    Who.STRANGER: None,
+    Who.OPERATOR: None,
+    Who.DEVICE: Rate(per_s=1, burst=20),
+    Who.KEY_IN_BODY: Rate(per_s=50, burst=500),
+    Who.WORKER: Rate(per_s=30, burst=200),
+    Who.PROXY: Rate(per_s=500, burst=2_000),
+}
+"""Of one caller by kind. KEY_IN_BODY is one machine: a key costs nothing to make."""
+_KINDS: Final = {
+    Who.ANYBODY: frozenset(ClientKind),
+    Who.STRANGER: frozenset[ClientKind](),
+    Who.KEY_IN_BODY: frozenset({ClientKind.NODE}),
+    Who.WORKER: frozenset({ClientKind.NODE}),
+    Who.PROXY: frozenset({ClientKind.PROXY}),
+    Who.DEVICE: frozenset({ClientKind.NODE, ClientKind.PROXY}),
+    Who.OPERATOR: frozenset[ClientKind](),
+}
+"""What a machine must have paired as, to call a route of this kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Admitted:
+    """Who calls, from which device, with what body."""
+
+    identity: Identity
+    body: bytes
+    device: PairedDevice | None
+
+
+@dataclass(slots=True)
+class Gatekeeper:
+    """One per application. `devices` is there on the listener for other machines, and only there
+    does a request need a device."""
+
+    service: FleetService
+    body_within_ms: int
+    view_write_within_ms: int
+    clock: Callable[[], int]
+    tokens: TokenGate
+    proofs: ProofGate
+    nodes: NodeOperations | None
+    principals: PrincipalDesk
+    devices: DeviceGate | None = None
+    rates: CallRates = field(default_factory=CallRates)
+    once: OnceOnly = field(default_factory=OnceOnly)
+    long_calls: dict[Identity, set[asyncio.Task[Any]]] = field(default_factory=dict)
+
+    def serve(self, row: Row) -> AiohttpHandler:
+        async def handler(request: web.Request) -> web.StreamResponse:
+            device = await self._device(row, request)
+            query = read_query(request, row.query)
+            admitted = await self._admit(row, request, device)
+            if self.devices is not None:
+                self.devices.still(_peer(request))
+            call = Call(
+                service=self.service,
+                operations=self.nodes,
+                principals=self.principals,
+                identity=admitted.identity,
+                request=request,
+                query=query,
+                body=admitted.body,
+                write_timeout_ms=self.view_write_within_ms,
+                device=device,
+                devices=self.devices,
+            )
+            if row.streams:
+                with self._long_call(admitted.identity):
+                    return await row.handler(call)
+            return await self._answer(row, call)
+
+        return handler
+
+    async def _answer(self, row: Row, call: Call) -> web.StreamResponse:
+        given = only(call.request, ONCE_HEADER)
+        if given is None or row.method != "POST" or row.who is Who.ANYBODY:
+            return await row.handler(call)
+        request = SignedRequest(row.method, call.request.raw_path, call.body)
+        return await self.once.answer(
+            call.identity, given, request, lambda: row.handler(call), self.clock()
+        )
+
+    async def _device(self, row: Row, request: web.Request) -> PairedDevice | None:
+        """The paired machine behind the connection, if it may call this route."""
+        if self.devices is None:
+            return None
+        device = await self.devices.device(_peer(request))
+        if device.client_kind not in _KINDS[row.who]:
+            raise ApiRefusal(ApiReason.CALLER_NOT_ALLOWED)
+        self._spend(f"machine {device.device_id}", DEVICE_RATE)
+        return device
+
+    async def _admit(
+        self, row: Row, request: web.Request, device: PairedDevice | None
+    ) -> _Admitted:
+        """Who calls, and the body. Operators are known before their body is read."""
+        match row.who:
+            case Who.ANYBODY | Who.STRANGER:
+                return _Admitted(NOBODY, await self._body(row, request), device)
+            case Who.OPERATOR:
+                operator = self.tokens.operator(
+                    only(request, "Authorization"), request.remote or "", self.clock()
+                )
+                if isinstance(row.allowed, Role) and not permits(operator.roles, row.allowed):
+                    raise ApiRefusal(ApiReason.ROLE_REFUSED, f"it takes the role {row.allowed}")
+                ORIGIN.set(Origin(request.remote or "", request[REQUEST_ID]))
+                return _Admitted(operator, await self._body(row, request), device)
+            case Who.DEVICE:
+                if device is None:
+                    raise ApiRefusal(ApiReason.CALLER_NOT_ALLOWED)
+                identity = Identity(Who.DEVICE, device.device_id)
+                self._spend_as(identity)
+                return _Admitted(identity, await self._body(row, request), device)
+            case Who.WORKER | Who.PROXY | Who.KEY_IN_BODY:
+                return await self._admit_by_proof(row, request, device)
+            case _:
+                assert_never(row.who)
+
+    async def _admit_by_proof(
+        self, row: Row, request: web.Request, device: PairedDevice | None
+    ) -> _Admitted:
+        proof = self.proofs.well_formed(only(request, PROOF_HEADER))
+        if row.who is Who.KEY_IN_BODY and device is not None:
+            self._spend_as(Identity(row.who, device.device_id))
+        body = await self._body(row, request)
+        signed = SignedRequest(request.method, request.raw_path, body)
+        if row.who is not Who.KEY_IN_BODY:
+            device_id = None if device is None else device.device_id
+            identity = self.proofs.known_caller(proof, signed, row.who, device_id, self.clock())
+            self._spend_as(identity)
+            return _Admitted(identity, body, device)
+        key = getattr(parse_body(row.body or BaseModel, body), "public_key", "")
+        identity = self.proofs.holder_of(key, proof, signed, self.clock())
+        return _Admitted(identity, body, device)
+
+    def _spend_as(self, identity: Identity) -> None:
+        rate = CALLER_RATES[identity.who]
+        if rate is not None:
+            self._spend(f"{identity.who} {identity.id}", rate)
+
+    def _spend(self, caller: str, rate: Rate) -> None:
+        wait_s = self.rates.take(caller, rate, self.clock())
+        if wait_s is not None:
+            raise ApiRefusal(ApiReason.TOO_FAST, headers=Headers({"Retry-After": str(wait_s)}))
+
+    async def _body(self, row: Row, request: web.Request) -> bytes:
+        return await read_body(request, wanted=row.body is not None, within_ms=self.body_within_ms)
+
+    @contextmanager
+    def _long_call(self, identity: Identity) -> Iterator[None]:
+        """One waiting call of a caller: bounded in number, and ended with the application."""
+        own = self.long_calls.setdefault(identity, set())
+        task = asyncio.current_task()
+        if task is None or len(own) >= MAX_LONG_CALLS_PER_CALLER:
+            raise ApiRefusal(ApiReason.TOO_MANY_CALLS, headers=Headers({"Retry-After": "1"}))
+        own.add(task)
+        try:
+            yield
+        finally:
+            own.discard(task)
+            if not own:
+                self.long_calls.pop(identity, None)
+
+    async def end_long_calls(self, application: web.Application) -> None:
+        del application
+        for task in [one for own in self.long_calls.values() for one in own]:
+            task.cancel()
+
+
+def only(request: web.BaseRequest, header: str) -> str | None:
+    """A header that is there exactly once, else None."""
+    values = request.headers.getall(header, [])
+    return values[0] if len(values) == 1 else None
+
+
+def _peer(request: web.BaseRequest) -> Peer:
+    """Who is at the other end of mutual TLS. Raises NodeRefused where nobody is."""
+    connection = request.protocol
+    peer = connection.peer if isinstance(connection, FleetConnection) else None
+    if peer is None:
+        raise NodeRefused(refuse(NodeReason.GATE_NO_CERTIFICATE))
+    return peer
