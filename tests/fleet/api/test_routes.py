@@ -1,15 +1,18 @@
 """The table of routes is what is served: a stray, a missing or a double route stops the start."""
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 from aiohttp import web
 
 from palyra_fleet.api.application import ApiSettings, make_application
 from palyra_fleet.api.callers import Who
+from palyra_fleet.api.devices import DeviceGate
 from palyra_fleet.api.health_calls import live
 from palyra_fleet.api.problems import ApiReason
 from palyra_fleet.api.routes import ROUTES, Listener, RouteTableError, Row, refuse_strays, rows_of
+from palyra_fleet.identity.ports import NodeIdentity
 from palyra_fleet.principals.book import PrincipalBook, token_sha256
 from palyra_fleet.wire.principal_models import Role
 from tests.fakes.fleet_service import FakeFleetService
@@ -23,7 +26,8 @@ async def stray(request: web.Request) -> web.Response:
 
 @pytest.mark.parametrize("listener", Listener)
 def test_each_application_serves_exactly_its_rows(listener: Listener) -> None:
-    application = make_application(listener, FakeFleetService(), SETTINGS)
+    gate = DeviceGate(cast(NodeIdentity, None), lambda: 0) if listener is Listener.REMOTE else None
+    application = make_application(listener, FakeFleetService(), SETTINGS, devices=gate)
     assert len(list(application.router.routes())) == len(rows_of(listener))
 
 

@@ -1,0 +1,141 @@
+"""Launchers, proxies, reference values: given once, taken back for good, with who rests on them."""
+
+from dataclasses import replace
+
+import pytest
+
+from palyra_fleet.ledger import enrolment
+from palyra_fleet.ledger.decision import Decision, EnrolledKey, ReferenceValue
+from palyra_fleet.ledger.facts import Work
+from palyra_fleet.refusals import FleetReason, Refusal
+from palyra_fleet.wire.keys import thumbprint_sha256
+from tests.fakes.ledger_world import LedgerWorld, attested, key_of, ulid
+
+A, B = ulid(101), ulid(102)
+DEVICE = ulid(9)
+LAUNCHER = EnrolledKey("launcher", "launcher-1", key_of("launcher"))
+PROXY = EnrolledKey("proxy", "proxy-1", key_of("proxy"), device_id=DEVICE)
+
+
+def world_with(*keys: EnrolledKey) -> LedgerWorld:
+    world = LedgerWorld()
+    for key in keys:
+        world.do(enrolment.enrol(world.manager.state, key, "alice", 1_000))
+    return world
+
+
+def reason_of(outcome: Decision | Refusal) -> FleetReason:
+    assert isinstance(outcome, Refusal), outcome
+    return outcome.reason
+
+
+def test_enrolling_the_same_again_changes_nothing() -> None:
+    world = world_with(LAUNCHER, PROXY)
+    for key in (LAUNCHER, PROXY):
+        again = enrolment.enrol(world.manager.state, key, "alice", 2_000)
+        assert isinstance(again, Decision) and not again.durable
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(LAUNCHER, public_key=key_of("another")),
+        replace(LAUNCHER, name="launcher-2"),
+        replace(LAUNCHER, kind="proxy", name="proxy-2"),
+        replace(LAUNCHER, device_id=DEVICE),
+        replace(PROXY, name="proxy-2", public_key=key_of("another")),
+    ],
+    ids=["name taken", "key taken", "key of another kind", "moved to a device", "device taken"],
+)
+def test_a_name_a_key_and_a_device_are_enrolled_once(other: EnrolledKey) -> None:
+    world = world_with(LAUNCHER, PROXY)
+    outcome = enrolment.enrol(world.manager.state, other, "alice", 2_000)
+    assert reason_of(outcome) is FleetReason.ENROLMENT_CONFLICT
+
+
+def test_what_was_taken_back_never_comes_again_and_is_taken_back_once() -> None:
+    world = world_with(LAUNCHER)
+    state = world.manager.state
+    world.do(enrolment.take_back(state, "launcher", "launcher-1", "alice", "lost", 2_000))
+    for key in (LAUNCHER, replace(LAUNCHER, name="launcher-2")):
+        outcome = enrolment.enrol(state, key, "alice", 3_000)
+        assert reason_of(outcome) is FleetReason.ENROLMENT_CONFLICT
+    again = enrolment.take_back(state, "launcher", "launcher-1", "alice", "lost", 3_000)
+    assert reason_of(again) is FleetReason.ENROLMENT_UNKNOWN
+    unknown = enrolment.take_back(state, "proxy", "launcher-1", "alice", "lost", 3_000)
+    assert reason_of(unknown) is FleetReason.ENROLMENT_UNKNOWN
+
+
+def two_workers(world: LedgerWorld, **of_a: str | None) -> None:
+    """`A` with these fields of its evidence, `B` with everything else; both hold a lease."""
+    other = {
+        "launcher_sha256": "f" * 64,
+        "binding_proxy_id": "proxy-9",
+        "device_id": ulid(8),
+        "artifact_digest_sha256": "9" * 64,
+    }
+    for worker_id, changes in ((A, of_a), (B, other)):
+        result = replace(attested(worker_id), **changes)  # type: ignore[arg-type]
+        world.do(world.manager.register(result, 2_000))
+        world.lease(worker_id, f"run-{worker_id}", 3_000)
+
+
+def assert_only_a_must_attest_anew(world: LedgerWorld, at_unix_ms: int) -> None:
+    state = world.manager.state
+    assert state.live_lease_of(A) is None and state.live_lease_of(B) is not None
+    assert state.workers[A].proof.attested_until_unix_ms == at_unix_ms
+    assert state.workers[A].work is Work.ORPHANED
+    assert state.workers[B].proof.attested_until_unix_ms > at_unix_ms
+
+
+@pytest.mark.parametrize("told", [thumbprint_sha256(LAUNCHER.public_key), None])
+def test_a_launchers_workers_go_with_it_and_so_do_those_whose_launcher_is_not_known(
+    told: str | None,
+) -> None:
+    world = world_with(LAUNCHER)
+    two_workers(world, launcher_sha256=told)
+    state = world.manager.state
+    decision = world.do(enrolment.take_back(state, "launcher", LAUNCHER.name, "al", "lost", 4_000))
+    assert_only_a_must_attest_anew(world, 4_000)
+    reasons = [event.reason.value for event in decision.events]
+    assert reasons == [
+        "fleet.launcher_revoked",
+        "worker.lease_revoked",
+        "worker.attestation_ended",
+    ]
+    assert [(one.worker_id, one.kind.value) for one in decision.notices] == [(A, "stop_lease")]
+
+
+def test_a_proxys_workers_go_with_it() -> None:
+    world = world_with(PROXY)
+    two_workers(world, binding_proxy_id="proxy-1")
+    state = world.manager.state
+    world.do(enrolment.take_back(state, "proxy", "proxy-1", "alice", "lost", 4_000))
+    assert_only_a_must_attest_anew(world, 4_000)
+    assert state.enrolled["proxy", "proxy-1"].revoked_at_unix_ms == 4_000
+
+
+def test_a_device_takes_its_enrolments_and_its_workers_with_it() -> None:
+    world = world_with(LAUNCHER, PROXY)
+    two_workers(world, device_id=DEVICE, launcher_sha256="e" * 64, binding_proxy_id="proxy-2")
+    assert enrolment.devices_named(world.manager.state) == {DEVICE, ulid(8)}
+    world.do(enrolment.device_gone(world.manager.state, DEVICE, "device:x", "stolen", 4_000))
+    assert_only_a_must_attest_anew(world, 4_000)
+    state = world.manager.state
+    assert state.enrolled["proxy", "proxy-1"].revoked
+    assert not state.enrolled["launcher", "launcher-1"].revoked
+
+
+def test_a_withdrawn_digest_is_accepted_no_more_nor_who_runs_it() -> None:
+    world = LedgerWorld()
+    state = world.manager.state
+    value, stays = ReferenceValue("artifact", "c" * 64), ReferenceValue("image", "a" * 64)
+    world.do(Decision(1_000, records=(value, stays)))
+    two_workers(world)
+    unknown = ReferenceValue("artifact", "d" * 64)
+    refused = enrolment.withdraw_references(state, (value, unknown), "alice", "bad", 4_000)
+    assert reason_of(refused) is FleetReason.ENROLMENT_UNKNOWN
+    assert value in state.references
+    world.do(enrolment.withdraw_references(state, (value,), "alice", "bad", 4_000))
+    assert state.references == {stays}
+    assert_only_a_must_attest_anew(world, 4_000)
