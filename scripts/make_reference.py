@@ -3,15 +3,66 @@
 tests/project/test_reference.py makes the same pages and compares, so that none goes out of step.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
+from palyra_egress.policy.language_page import language_page, table
+from palyra_egress.reasons import REASONS, ReasonClass
 from palyra_fleet.api.openapi import openapi_bytes
+from palyra_fleet.api.problems import ApiReason
+from palyra_fleet.identity.refusals import NodeReason
+from palyra_fleet.nodes.capability_refusals import CapabilityReason
+from palyra_fleet.refusals import FleetReason
 
+REASONS_HEAD: Final = """\
+# Reasons
+
+Made from the code by `make reference`; not to be edited. A released spelling never changes.
+
+A refusal of the egress proxy carries its reason in the status phrase (`403 Palyra: egress.…`), as
+`error` and `details` of `Proxy-Status` (RFC 9209), in a problem+json body, in the audit log and in
+`policy explain` and `policy judge`. Policy files name the part after the dot. Only reasons of the
+classes policy and threat may cost a worker a strike or its freedom, and only if the policy says so.
+"""
+CLASSES: Final[Mapping[ReasonClass, str]] = {
+    ReasonClass.ALLOWED: "Allowed",
+    ReasonClass.POLICY: "The policy does not give this (class policy)",
+    ReasonClass.THREAT: "What looks like an attack (class threat)",
+    ReasonClass.CLIENT: "The request itself is wrong (class client)",
+    ReasonClass.INFRA: "Our side, or the way there (class infra)",
+}
 FOLDER: Final = Path(__file__).parent.parent / "docs" / "reference"
+
+
+def _fleet_rows(reasons: Iterable[FleetReason | ApiReason]) -> Iterable[tuple[str, ...]]:
+    return ((f"`{one}`", str(one.http_status), one.heading) for one in reasons)
+
+
+def reasons_page() -> bytes:
+    """Every reason of proxy and fleet, from their tables."""
+    lines = [REASONS_HEAD.rstrip("\n")]
+    for reason_class, title in CLASSES.items():
+        lines.append(f"\n## {title}\n")
+        rows = [
+            (f"`{reason}`", str(row.http_status), row.proxy_status_error or "", row.title, row.hint)
+            for reason, row in REASONS.items()
+            if row.reason_class is reason_class
+        ]
+        lines += table(("reason", "HTTP", "Proxy-Status error", "meaning", "told to people"), rows)
+    lines.append("\n## The fleet\n")
+    lines += table(("reason", "HTTP", "meaning"), _fleet_rows([*FleetReason, *ApiReason]))
+    lines.append("\n## Nodes\n")
+    nodes = [(f"`{one}`", one.status.value, one.template) for one in NodeReason]
+    nodes += [(f"`{one}`", one.status, one.text) for one in CapabilityReason]
+    lines += table(("reason", "gRPC", "text"), nodes)
+    return ("\n".join(lines) + "\n").encode()
+
+
 PAGES: Final[Mapping[str, Callable[[], bytes]]] = {
     "openapi.json": openapi_bytes,
+    "policy-language.md": language_page,
+    "reasons.md": reasons_page,
 }
 """What each page holds."""
 
