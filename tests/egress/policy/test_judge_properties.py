@@ -27,6 +27,7 @@ _FIELDS = st.fixed_dictionaries(
         "private": st.sampled_from(["[10.0.0.0/8]", "[127.0.0.0/8]"]),
         "until": st.sampled_from(["1970-01-01T00:00:01Z", "2999-01-01T00:00:00Z"]),
         "observe": st.sampled_from(["true", "false"]),
+        "encoded_slash": st.sampled_from(["true", "false"]),
         "limits": st.sampled_from(["{max_response_bytes: 0}", "{max_response_bytes: 9}"]),
     },
 )
@@ -44,7 +45,7 @@ REQUESTS = st.builds(
     st.sampled_from(["http", "https"]),
     st.sampled_from(HOSTS),
     st.sampled_from([80, 443, 8443]),
-    st.sampled_from(["/", "/a", "/a/b", "/a/%2e"]),
+    st.sampled_from(["/", "/a", "/a/b", "/a%2Fb", "/a/%2e"]),
 )
 ANSWERS = st.lists(
     st.sampled_from(["203.0.114.1", "10.0.0.1", "127.0.0.1", "169.254.169.254", "x"]), max_size=3
