@@ -165,7 +165,7 @@ REASONS: Final = MappingProxyType(
             "Send it without Content-Encoding, or whole and plain in gzip or deflate.",
         ),
         _R.PROTOCOL_NOT_SUPPORTED: ReasonRow(
-            _P, 403, _DENIED, "this protocol is not carried", "Use HTTP/1.1 over TLS."
+            _P, 403, _DENIED, "this protocol is not carried", "Use HTTP/1.1 or HTTP/2 over TLS."
         ),
         _R.UPGRADE_NOT_ALLOWED: ReasonRow(
             _P, 403, _DENIED, "protocol upgrades are not carried", "Use plain HTTP requests."

@@ -84,7 +84,7 @@ _REQUEST: Final = {
     "consequence": _text("what it costs the worker: none, strike, quarantine", needed=False),
     "found": _text("the canary or secret that was leaving", optional=True, needed=False),
     "found_as": _text("how it was written", optional=True, needed=False),
-    "found_in": _text("where in the request: target, headers or body", needed=False),
+    "found_in": _text("where in the request: target, headers, body or trailers", needed=False),
     "judged_in_ms": _number("from the request's head to the verdict", needed=False),
 }
 _FACTS: Final = {

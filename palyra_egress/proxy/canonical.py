@@ -104,6 +104,20 @@ def tunnelled_target(
     return Target(_method(head), scheme, host, port, *_path(head.target))
 
 
+def stream_target(
+    head: RequestHead, authority: str, hosts: Sequence[str], host: CanonicalHost, port: int
+) -> Target:
+    """The target of an HTTP/2 stream inside the tunnel to `host:port`: its `:authority`, and its
+    Host where there is one, must name that too (RFC 9113 section 8.3.1)."""
+    target = tunnelled_target(head, [authority], host, port)
+    if len(hosts) > 1:
+        raise TargetRefused(Reason.REQUEST_MALFORMED)
+    for named in hosts:
+        if _authority(named, 443) != (host, port):
+            raise TargetRefused(Reason.AUTHORITY_MISMATCH)
+    return target
+
+
 def egress_request(kind: RequestKind, target: Target, requester: Requester) -> EgressRequest:
     """The request as the judge takes it."""
     return EgressRequest(

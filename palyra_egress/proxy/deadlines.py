@@ -1,5 +1,5 @@
-"""How long a client or a tunnel may take for what, in seconds. Constants of the product; tests
-shorten them."""
+"""How long a client, a tunnel or a stream may take for what, in seconds. Constants of the product;
+tests shorten them."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -9,12 +9,18 @@ from typing import Final
 class Deadlines:
     """`target_s` from a new connection to its whole SOCKS request; `hello_s` from the allowed
     tunnel to a whole ClientHello or request head; `idle_s` without a byte either way in a tunnel
-    that is passed on, `half_open_s` once one side has ended; `tunnel_s` at all."""
+    that is passed on, `half_open_s` once one side has ended; `tunnel_s` at all.
+    `last_answer_s` is for reading the answer that ends a connection; in HTTP/2 `upstream_s` from a
+    stream's grant until its head leaves, `stall_s` without a byte taken of what waits for one side
+    of a stream."""
 
     target_s: float = 10.0
     hello_s: float = 10.0
     idle_s: float = 600.0
     half_open_s: float = 60.0
+    last_answer_s: float = 2.0
+    upstream_s: float = 30.0
+    stall_s: float = 60.0
     tunnel_s: float = 12 * 3600.0
 
 

@@ -6,8 +6,8 @@ it is compared again before the request leaves, so nothing can be changed after 
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, replace
+from typing import Final, Self
 
 from mitmproxy import http
 
@@ -21,6 +21,8 @@ from palyra_egress.proxy.denial import PROXY_NAME
 from palyra_egress.reasons import Reason
 
 VIA = f"1.1 {PROXY_NAME}"
+VIA_HTTP2 = f"2 {PROXY_NAME}"
+MAX_INTERIM: Final = 16  # 1xx responses of one exchange
 _FIELD_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 
 type _Fields = tuple[tuple[bytes, bytes], ...]
@@ -40,7 +42,7 @@ class Seal:
     http_version: bytes
     headers: _Fields
     buffered: bytes
-    has_trailers: bool
+    trailers: _Fields
 
     @classmethod
     def of(cls, request: http.Request) -> Self:
@@ -55,7 +57,7 @@ class Seal:
             data.http_version,
             tuple(field for field in data.headers.fields if field[0].lower() != b"expect"),
             data.content or b"",
-            bool(data.trailers),
+            data.trailers.fields if data.trailers else (),
         )
 
 
@@ -64,10 +66,10 @@ class Exchange:
     """An allowed request and its response, from the grant to the end.
 
     `spend` counts bytes against the hours that hold and says whether they have room; `cut` ends the
-    exchange and its connection; `injected` are the credentials it leaves with; `look_through` says
-    what of its body may leave, or why it must end. The meters are the
-    stream callbacks of request and response: they pass data on, or give `[]` (nothing now; `b""`
-    would end a chunked body) once it is over.
+    exchange; `injected` are the credentials it leaves with; `look_through` says what of its body
+    may leave, or why it must end; `wants_trailers` that its worker reads trailers (`te: trailers`).
+    The meters are the stream callbacks of request and response: they pass data on, or give `[]`
+    (nothing now; `b""` would end a chunked body) once it is over.
     """
 
     flow_id: str
@@ -79,8 +81,10 @@ class Exchange:
     cut: Callable[[Reason], None]
     injected: tuple[Injected, ...] = ()
     look_through: Callable[[bytes], bytes | Reason] | None = None
+    wants_trailers: bool = False
     has_left: bool = False
     ended: bool = False
+    interim_count: int = 0
     request_bytes: int = 0
     response_bytes: int = 0
 
@@ -125,12 +129,27 @@ class Exchange:
         """Whether this is still the granted request, with its meter."""
         return Seal.of(request) == self.seal and request.stream == self.meter_request
 
+    def take_trailers(self, trailers: http.Headers) -> None:
+        """These trailers came from the worker and were looked at: they belong to the seal."""
+        self.seal = replace(self.seal, trailers=trailers.fields)
+
     def leaving(self, request: http.Request, server: object) -> http.Request | None:
         """What is written to `server` for the granted request: itself, or a copy that holds its
         credentials; None if that server may not see them."""
         if not self.injected:
             return request
         return with_injected(request, self.injected) if is_verified(server, self.target) else None
+
+    def admit_interim(self, response: http.Response) -> bool:
+        """Make an interim response what the worker may see, or say that it sees none of it."""
+        self.interim_count += 1
+        if self.interim_count > MAX_INTERIM or not is_well_formed(response, interim=True):
+            return False
+        only_hints = [field for field in response.headers.fields if field[0].lower() == b"link"]
+        response.headers.fields = tuple(only_hints)
+        if self.injected:
+            redact_echo(response, self.injected)
+        return bool(response.headers.fields)
 
     def admit(self, request: http.Request, response: http.Response) -> Reason | None:
         """Make a response's head what the worker may see, or say why it may see none of it."""
@@ -146,11 +165,12 @@ class Exchange:
         return None
 
 
-def is_as_read(request: http.Request, target: Target) -> bool:
-    """Whether the parsed request says what the checked head said, which is what is judged."""
+def is_as_read(request: http.Request, target: Target, version: bytes = b"HTTP/1.") -> bool:
+    """Whether the parsed request says what the checked head said, which is what is judged, in the
+    version (or how it begins) that the connection speaks."""
     data = request.data
     path, _, query = data.path.partition(b"?")
-    return (data.method, path, query, data.http_version.startswith(b"HTTP/1.")) == (
+    return (data.method, path, query, data.http_version.startswith(version)) == (
         target.method.encode(),
         target.path.encode(),
         target.query.encode(),
@@ -171,7 +191,7 @@ def forwardable(request: http.Request, target: Target) -> None:
     if "transfer-encoding" in headers:
         headers["Transfer-Encoding"] = "chunked"  # the one spelling that every server reads alike
     headers["Host"] = target.host_header
-    vias = [*headers.get_all("via"), VIA]
+    vias = [*headers.get_all("via"), VIA_HTTP2 if request.is_http2 else VIA]
     headers["Via"] = ", ".join(vias)
     data = request.data
     data.host, data.port = target.host, target.port
@@ -190,14 +210,14 @@ def body_length(request: http.Request, response: http.Response) -> int:
     return int(response.headers.get("content-length", "0"))
 
 
-def is_well_formed(response: http.Response) -> bool:
-    """Whether every client reads this head as we do: a final HTTP/1 status, no control character
-    (a bare CR ends a line for some), no fold, and no transfer coding but chunked."""
+def is_well_formed(response: http.Response, *, interim: bool = False) -> bool:
+    """Whether every client reads this head as we do: a final status (or an interim one), no control
+    character (a bare CR ends a line for some), no fold, and no transfer coding but chunked."""
     data = response.data
     codings = response.headers.get_all("transfer-encoding")
     return (
-        data.http_version in (b"HTTP/1.0", b"HTTP/1.1")
-        and 200 <= data.status_code <= 599
+        data.http_version in (b"HTTP/1.0", b"HTTP/1.1", b"HTTP/2.0")
+        and (100 <= data.status_code <= 199 if interim else 200 <= data.status_code <= 599)
         and _FIELD_VALUE.fullmatch(data.reason) is not None
         and all(_FIELD_VALUE.fullmatch(value) for _, value in data.headers.fields)
         and all(coding.lower() == "chunked" for coding in codings)

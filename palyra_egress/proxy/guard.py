@@ -2,8 +2,9 @@
 
 The handler calls the guard itself, after any addon chain and outside the code that swallows addon
 exceptions; whatever the guard raises makes the handler abort the connection. One connection carries
-one identity and at most one tunnel, and one request at a time. Nothing is dialled without the
-grant of the current exchange, and only at addresses that were pinned for it.
+one identity and at most one tunnel; requests come one at a time in HTTP/1 and side by side in
+HTTP/2, each with a turn of its own. Nothing is dialled without the grant of an open exchange, and
+only at addresses that were pinned for it.
 Invariants: no grant, no byte upstream; a change after the verdict breaks the seal; the identity is
 asked for again on every request.
 """
@@ -12,18 +13,19 @@ from functools import partial
 from typing import Final
 
 from mitmproxy import http
-from mitmproxy.connection import Client, Server
+from mitmproxy.connection import Client
+from mitmproxy.connection import Connection as NetworkConnection
 from mitmproxy.proxy import layer, layers
 from mitmproxy.proxy.layers import modes
 from mitmproxy.proxy.layers.http import HTTPMode
 
-from palyra_egress.proxy.answers import answer_to
 from palyra_egress.proxy.canonical import (
     Target,
     TargetRefused,
     connect_target,
     egress_request,
     plain_target,
+    stream_target,
     tunnelled_target,
 )
 from palyra_egress.proxy.core import Judgement
@@ -38,27 +40,24 @@ from palyra_egress.proxy.exchange import (
     is_as_read,
     never_forwarded,
 )
-from palyra_egress.proxy.guard_doors import DoorGuard
-from palyra_egress.proxy.guard_parts import Connection, GuardParts, Pinned, Refused
-from palyra_egress.proxy.layers import BoundedClientTls, JudgedHttpLayer, RefusedLayer
+from palyra_egress.proxy.guard_parts import Refused
+from palyra_egress.proxy.guard_upstream import UpstreamGuard
+from palyra_egress.proxy.http_layer import JudgedHttpLayer
+from palyra_egress.proxy.layers import BoundedClientTls, RefusedLayer
+from palyra_egress.proxy.leak_guard import BodyTaker
 from palyra_egress.proxy.own_name import answer_own
 from palyra_egress.proxy.receipt import is_own_target
 from palyra_egress.proxy.request_head import RequestHead
-from palyra_egress.proxy.review import judge_again
 from palyra_egress.proxy.tunnel_layer import PassedOnLayer
+from palyra_egress.proxy.turn import Turn, answer_to
 from palyra_egress.reasons import Reason
 from palyra_egress.request import RequestKind
 
 _TLS_HANDSHAKE: Final = b"\x16\x03"
 
 
-class ConnectionGuard(DoorGuard):
+class ConnectionGuard(UpstreamGuard):
     """The guard of one client connection. Method names are those of mitmproxy's hooks."""
-
-    def __init__(self, parts: GuardParts, connection: Connection) -> None:
-        super().__init__(parts, connection)
-        self._decision_id = ""
-        self._finished_flow_id = ""
 
     # --- the connection -------------------------------------------------------------------------
 
@@ -69,13 +68,13 @@ class ConnectionGuard(DoorGuard):
             raise Refused(Reason.TOO_MANY_CONNECTIONS)
 
     async def client_disconnected(self, _client: Client) -> None:
-        self._finish("client_closed")
+        self._finish_all("client_closed")
         self.tunnel_over("client_closed")
         self.core.connections.forget(self._connection)
 
     async def next_layer(self, next_layer: layer.NextLayer) -> None:
-        """Choose the protocol layer; anything but HTTP/1.1, plain or inside inspected TLS, and TLS
-        in a tunnel that is passed on, is refused. Overrides whatever an addon chose."""
+        """Choose the protocol layer; anything but HTTP, plain or inside inspected TLS, and TLS in a
+        tunnel that is passed on, is refused. Overrides whatever an addon chose."""
         next_layer.layer = None
         context = next_layer.context
         data: bytes = next_layer.data_client()  # type: ignore[no-untyped-call]
@@ -105,14 +104,15 @@ class ConnectionGuard(DoorGuard):
     # --- CONNECT --------------------------------------------------------------------------------
 
     async def http_connect(self, flow: http.HTTPFlow) -> None:
-        judgement = await self._judge_connect(flow)
+        turn = self._turn_of(flow)
+        judgement = await self._judge_connect(flow, turn)
         if not judgement.allowed:
-            self._answers.give(flow, answer_to(judgement, close=judgement.close))
+            turn.give(flow, answer_to(judgement, close=judgement.close))
             return
         flow.response = None
 
-    async def _judge_connect(self, flow: http.HTTPFlow) -> Judgement:
-        head = self._take_head()
+    async def _judge_connect(self, flow: http.HTTPFlow, turn: Turn) -> Judgement:
+        head = self._take_head(turn)
         hosts = flow.request.headers.get_all("host")
         if (reason := self._identify(flow.request.headers)) is not None:
             return self._refuse_caller(reason, RequestKind.CONNECT, head, hosts)
@@ -125,7 +125,7 @@ class ConnectionGuard(DoorGuard):
         except TargetRefused as refused:
             return self._refuse_target(refused, RequestKind.CONNECT)
         request = egress_request(RequestKind.CONNECT, target, self.requester)
-        if (leak := self._leaks.refusal(request, None)) is not None:
+        if (leak := self._leaks.look(request, None, has_body=False).refusal) is not None:
             return leak
         judgement = await self.core.judge(request, None, None, self._connection)
         if judgement.allowed:
@@ -135,32 +135,35 @@ class ConnectionGuard(DoorGuard):
 
     # --- requests -------------------------------------------------------------------------------
 
+    def begin(self, turn: Turn) -> None:
+        """A request head was read, and is about to be asked about."""
+        self._turns.begin(turn)
+
     async def requestheaders(self, flow: http.HTTPFlow) -> None:
-        self._exchange = None
-        self._answers.begin()
-        self._decision_id = ""
+        turn = self._turn_of(flow)
         if flow.error is not None:  # mitmproxy refused it already; audit that and answer
-            self.head = None
-            self._answers.hold(self.refuse_head(Reason.REQUEST_MALFORMED))
+            turn.head = None
+            turn.hold(self.refuse_head(Reason.REQUEST_MALFORMED))
             return
         try:
-            judged = await self._judge_request(flow)
+            judged = await self._judge_request(flow, turn)
         except TargetRefused as refused:
             judged = self._refuse_target(refused, RequestKind.REQUEST)
         if isinstance(judged, Answer):
-            self._answers.give(flow, judged)
+            turn.give(flow, judged)
         elif not judged.allowed:
-            has_body = body_may_follow(flow.request)
-            self._answers.give(flow, answer_to(judged, close=judged.close or has_body))
+            if judged.close and self.is_multiplexed:
+                self._end_all_but(turn, judged.reason)
+            turn.give(flow, answer_to(judged, close=judged.close or turn.has_body))
 
-    async def _judge_request(self, flow: http.HTTPFlow) -> Judgement | Answer:
-        head = self._take_head()
+    async def _judge_request(self, flow: http.HTTPFlow, turn: Turn) -> Judgement | Answer:
+        head = self._take_head(turn)
         headers = flow.request.headers
         hosts = headers.get_all("host")
         if self._tunnel is not None:
             self._tunnel.has_hello = True  # in plain HTTP a whole head is what was waited for
             tunnel = self._tunnel.request
-            target = tunnelled_target(head, hosts, tunnel.host, tunnel.port, tunnel.scheme)
+            target = self._target_inside(head, hosts, turn)
             requester = tunnel.requester
             known: tuple[str, ...] | None = self._tunnel.judgement.addresses
         else:
@@ -175,11 +178,13 @@ class ConnectionGuard(DoorGuard):
                 raise Refused(Reason.INTERNAL)
             target = plain_target(head, hosts)
             requester, known = self.requester, self._open_peer(target)
-        if not is_as_read(flow.request, target):
+        version = b"HTTP/1." if turn.authority is None else b"HTTP/2.0"
+        if not is_as_read(flow.request, target, version):
             raise Refused(Reason.INTERNAL)
         request = egress_request(RequestKind.REQUEST, target, requester)
-        if (leak := self._leaks.refusal(request, flow.request)) is not None:
-            return leak
+        looked = self._leaks.look(request, flow.request, turn.has_body)
+        if looked.refusal is not None:
+            return looked.refusal
         if (reason := never_forwarded(headers)) is not None:
             return self.core.refuse(request, reason, self._connection)
         body_bytes = int(headers.get("content-length", "0"))
@@ -187,11 +192,28 @@ class ConnectionGuard(DoorGuard):
             request, known, body_bytes, self._connection, headers.get_all
         )
         if judgement.allowed:
-            self._grant(flow, target, judgement)
+            self._grant(flow, turn, target, judgement, looked.body)
         return judgement
 
-    def _grant(self, flow: http.HTTPFlow, target: Target, judgement: Judgement) -> None:
+    def _target_inside(self, head: RequestHead, hosts: list[str], turn: Turn) -> Target:
+        """The target of a request inside the tunnel."""
+        if self._tunnel is None:
+            raise Refused(Reason.INTERNAL)
+        tunnel = self._tunnel.request
+        if turn.authority is None:
+            return tunnelled_target(head, hosts, tunnel.host, tunnel.port, tunnel.scheme)
+        return stream_target(head, turn.authority, hosts, tunnel.host, tunnel.port)
+
+    def _grant(
+        self,
+        flow: http.HTTPFlow,
+        turn: Turn,
+        target: Target,
+        judgement: Judgement,
+        look_through: BodyTaker | None,
+    ) -> None:
         """Seal the request in the form in which it will leave, and meter both bodies."""
+        wants_trailers = "trailers" in flow.request.headers.get("te", "").lower()
         forwardable(flow.request, target)
         drop_bound(flow.request.headers, judgement.injected)
         exchange = Exchange(
@@ -201,134 +223,134 @@ class ConnectionGuard(DoorGuard):
             seal=Seal.of(flow.request),
             started_monotonic_ms=self.core.clocks.now_monotonic_ms(),
             spend=partial(self.core.spend, judgement),
-            cut=self._cut,
+            cut=partial(self._break_off, turn),
             injected=judgement.injected,
-            look_through=self._leaks.body,
+            look_through=look_through,
+            wants_trailers=wants_trailers,
         )
-        self._exchange = exchange
-        self._decision_id = judgement.decision_id
+        turn.exchange = exchange
+        turn.decision_id = judgement.decision_id
         flow.response = None
         flow.request.stream = exchange.meter_request
 
     async def request(self, flow: http.HTTPFlow) -> None:
         """The body is complete (or was streamed): what leaves must still be what was granted."""
-        if self._answers.has_answered(flow):
+        turn = self._turn_of(flow)
+        if turn.is_answered:
             return
-        exchange = self._exchange
-        if exchange is None and flow.id == self._finished_flow_id:
-            raise Refused(Reason.UPSTREAM_PROTOCOL, audited=True)  # answered before it was asked
-        if exchange is None or exchange.flow_id != flow.id:
+        exchange = turn.exchange
+        if turn.is_finished:
+            self._is_over(flow)
+            return
+        if exchange is None or exchange.ended:
             raise Refused(Reason.INTERNAL)
         if not exchange.holds(flow.request) or flow.server_conn.via is not None:
             raise Refused(Reason.INTERNAL)
 
-    def leaving(self, request: http.Request, server: object) -> http.Request:
-        """Asked by the HTTP layer when a head is about to be written to `server`: what is written,
-        which is the granted request with its credentials. Raises Refused."""
-        exchange = self._exchange
-        if exchange is None or not exchange.holds(request):
-            raise Refused(Reason.INTERNAL)
-        leaves = exchange.leaving(request, server)
-        if leaves is None:
-            raise Refused(Reason.UPSTREAM_TLS)
-        exchange.has_left = True
-        self._connection.progressed()
-        return leaves
+    def _is_over(self, flow: http.HTTPFlow) -> None:
+        """A hook of a turn that is over: its stream ends, in HTTP/1 (where a server answered before
+        it was asked) the connection."""
+        if not self.is_multiplexed:
+            raise Refused(Reason.UPSTREAM_PROTOCOL, audited=True)
+        flow.kill()  # type: ignore[no-untyped-call]
 
     @property
     def awaits_upstream(self) -> bool:
         """Whether a granted request waits for its upstream: what the worker sends meanwhile would
-        pile up in memory, so nothing more is read of it."""
-        return self._exchange is not None and not self._exchange.has_left
+        pile up in memory, so nothing more is read of it. In HTTP/2 its window bounds that."""
+        return not self.is_multiplexed and any(
+            not exchange.has_left for _, exchange in self._turns.open()
+        )
 
     def upstream_overdue(self) -> None:
         """The upstream was not ready in time."""
-        self._finish(Reason.UPSTREAM_TIMEOUT.value)
+        self._finish_all(Reason.UPSTREAM_TIMEOUT.value)
         self._connection.abort(Reason.UPSTREAM_TIMEOUT)
 
     def flooded(self, *, by_worker: bool) -> None:
         reason = Reason.REQUEST_MALFORMED if by_worker else Reason.UPSTREAM_PROTOCOL
         if by_worker:
             self._refuse_unjudged(reason)
-        self._finish(reason.value)
+        self._finish_all(reason.value)
         self._connection.abort(reason)
 
     async def responseheaders(self, flow: http.HTTPFlow) -> None:
-        if self._answers.has_answered(flow):
+        turn = self._turn_of(flow)
+        if turn.is_answered:
             return
-        exchange = self._exchange
-        if exchange is None or exchange.flow_id != flow.id or flow.response is None:
+        if turn.is_finished:
+            self._is_over(flow)
+            return
+        exchange = turn.exchange
+        if exchange is None or exchange.ended or flow.response is None:
             raise Refused(Reason.INTERNAL)
         if (problem := exchange.admit(flow.request, flow.response)) is not None:
-            self._answers.fail(flow, problem, exchange.judgement.decision_id)
+            turn.fail(flow, problem)
 
     async def response(self, flow: http.HTTPFlow) -> None:
-        if not self._answers.has_answered(flow):
-            self._finish("complete")
-
-    async def error(self, _flow: http.HTTPFlow) -> None:
-        failure = self._answers.upstream_failure
-        self._finish(failure.value if failure is not None else "aborted")
-
-    # --- judged again ---------------------------------------------------------------------------
-
-    def review(self) -> None:
-        """The policy has changed: what is open here is judged again, and cut if it must not be."""
-        if not self._review_tunnel():
+        turn = self._turn_of(flow)
+        if turn.is_answered or turn.exchange is None or flow.response is None:
             return
-        exchange = self._exchange
-        if exchange is None or self.requester is None:
-            return
-        request = egress_request(RequestKind.REQUEST, exchange.target, self.requester)
-        held = judge_again(self.core, request, exchange.judgement)
-        if held.allowed:
-            exchange.judgement = held
-            exchange.spend = partial(self.core.spend, held)
-        else:
-            self._cut(held.reason)
+        self._return_trailers(turn.exchange, flow.response)
+        self._finish(turn, "complete")
 
-    # --- dialling -------------------------------------------------------------------------------
+    async def error(self, flow: http.HTTPFlow) -> None:
+        turn = self._turns.of_flow(flow)
+        if turn is not None:
+            failure = turn.upstream_failure
+            self._finish(turn, failure.value if failure is not None else "aborted")
 
-    def pinned_for(self, server: Server) -> Pinned:
-        """The only places that this upstream connection may go to. Raises Refused."""
-        exchange = self._exchange
-        if exchange is None or server.via is not None or server.transport_protocol != "tcp":
-            raise Refused(Reason.NOT_PINNED)
-        target = exchange.target
-        if server.address != (target.host, target.port):
-            raise Refused(Reason.NOT_PINNED)
-        if server.tls != (target.scheme == "https") or not exchange.judgement.pinned:
-            raise Refused(Reason.NOT_PINNED)
-        if (reason := self._still_allowed()) is not None:
-            raise Refused(reason)
-        return Pinned(exchange.judgement.pinned, target.port)
-
-    def upstream_failed(self, reason: Reason) -> None:
-        """The dial did not work; the answer will say so."""
-        self._answers.upstream_failure = reason
-
-    # --- answers (called by the strict HTTP/1 server) ---------------------------------------------
+    # --- answers (called by the strict servers) ---------------------------------------------------
 
     def refuse_head(self, reason: Reason) -> Answer:
         return answer_to(self._refuse_unjudged(reason))
 
-    def answer_for(self, reason: Reason | None) -> Answer | None:
-        if reason is not None and self.head is not None:  # refused before any hook saw it
-            self.head = None
+    def answer_for(self, stream_id: int, reason: Reason | None) -> Answer | None:
+        turn = self._turns.of_stream(stream_id)
+        if turn is None:
+            return None
+        if reason is not None and turn.head is not None:  # refused before any hook saw it
+            turn.head = None
             return self.refuse_head(reason)
-        return self._answers.take(reason, self._decision_id)
+        return turn.take(reason)
+
+    def ends_connection(self, stream_id: int) -> bool:
+        """Whether nothing goes on behind the answer on this stream."""
+        turn = self._turns.of_stream(stream_id)
+        return turn is None or turn.ends_connection
+
+    def keep_turns(self, stream_ids: set[int]) -> None:
+        """The streams that are open; what went on in others is over."""
+        for turn in self._turns.keep(stream_ids):
+            self._finish(turn, "aborted")
+
+    def unsent_bytes(self, connection: NetworkConnection) -> int:
+        return self._connection.unsent_bytes(connection)
+
+    def _end_all_but(self, turn: Turn, reason: Reason) -> None:
+        """A threat: every other stream of this connection ends now, and the servers behind it with
+        them; the answer is the last thing that is sent."""
+        turn.ends_connection = True
+        for other, _ in self._turns.open():
+            self._finish(other, reason.value)
+        self._connection.reset_upstreams()
+        self._connection.after(
+            self._parts.deadlines.last_answer_s, partial(self._connection.abort, reason)
+        )
 
     # --- helpers --------------------------------------------------------------------------------
 
-    def _take_head(self) -> RequestHead:
-        head, self.head = self.head, None
+    def _turn_of(self, flow: http.HTTPFlow) -> Turn:
+        turn = self._turns.of_flow(flow)
+        if turn is None:
+            raise Refused(Reason.INTERNAL)
+        return turn
+
+    def _take_head(self, turn: Turn) -> RequestHead:
+        head = turn.take_head()
         if head is None:
             raise Refused(Reason.INTERNAL)
         return head
-
-    def _still_allowed(self) -> Reason | None:
-        who = self._tunnel.request.requester if self._tunnel is not None else self.requester
-        return self.core.may_speak(who) if who is not None else Reason.NO_IDENTITY
 
     def _refuse_caller(
         self, reason: Reason, kind: RequestKind, head: RequestHead, hosts: list[str]
@@ -353,29 +375,3 @@ class ConnectionGuard(DoorGuard):
             return self._refuse_unjudged(refused.reason)
         request = self._leaks.redacted(egress_request(kind, refused.target, self.requester))
         return self.core.refuse(request, refused.reason, self._connection)
-
-    def _open_peer(self, target: Target) -> tuple[str, ...] | None:
-        """The peer of an upstream connection that this request would reuse."""
-        for server in self._connection.open_upstreams():
-            if server.address == (target.host, target.port) and server.peername:
-                return (str(server.peername[0]),)
-        return None
-
-    def _cut(self, reason: Reason) -> None:
-        """End the exchange and reset the connection: a budget was crossed."""
-        self._finish(reason.value)
-        self._connection.abort(reason)
-
-    def _finish(self, outcome: str) -> None:
-        exchange, self._exchange = self._exchange, None
-        if exchange is None:
-            return
-        exchange.ended = True
-        self._finished_flow_id = exchange.flow_id
-        self.core.transferred(
-            exchange.judgement.decision_id,
-            outcome,
-            exchange.request_bytes,
-            exchange.response_bytes,
-            self.core.clocks.now_monotonic_ms() - exchange.started_monotonic_ms,
-        )

@@ -64,7 +64,7 @@ class DoorGuard(TunnelGuard):
     async def _judge_tunnel(
         self, request: EgressRequest, known: tuple[str, ...] | None
     ) -> Judgement:
-        if (leak := self._leaks.refusal(request, None)) is not None:
+        if (leak := self._leaks.look(request, None, has_body=False).refusal) is not None:
             return leak
         judgement = await self.core.judge(request, known, None, self._connection)
         if judgement.allowed:

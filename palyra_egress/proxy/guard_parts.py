@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from mitmproxy.connection import Connection as NetworkConnection
 from mitmproxy.connection import Server
 
 from palyra_egress.proxy.core import EnforcementCore, Judgement
@@ -44,6 +45,18 @@ class Connection(Protocol):
     def open_upstreams(self) -> list[Server]: ...
 
     def review(self) -> None: ...
+
+    def unsent_bytes(self, connection: NetworkConnection) -> int:
+        """How much that was written to one side still waits in memory."""
+        ...
+
+    def reset_upstreams(self) -> None:
+        """Reset every server behind this connection; the worker's side stays."""
+        ...
+
+    def wake_layer(self) -> None:
+        """The HTTP layer is to look at what was broken off."""
+        ...
 
     def after(self, delay_s: float, callback: Callable[[], None]) -> None:
         """Call back after a while, unless the connection has ended by then."""

@@ -7,19 +7,14 @@ host, and the tunnel is judged again whenever the policy changes.
 """
 
 from mitmproxy import http, tls
-from mitmproxy.connection import Server
 
 from palyra_egress.clock import now_utc
-from palyra_egress.proxy.answers import Answers
 from palyra_egress.proxy.client_hello import hello_problem
 from palyra_egress.proxy.core import Judgement
 from palyra_egress.proxy.deadlines import Deadlines
-from palyra_egress.proxy.exchange import Exchange
 from palyra_egress.proxy.guard_identity import IdentityGuard
 from palyra_egress.proxy.guard_parts import Connection, GuardParts, Pinned, Refused, Tunnel
-from palyra_egress.proxy.interception import upstream_connection
 from palyra_egress.proxy.relay import Relay
-from palyra_egress.proxy.request_head import RequestHead
 from palyra_egress.proxy.review import judge_again
 from palyra_egress.reasons import Reason
 from palyra_egress.request import EgressRequest
@@ -31,10 +26,7 @@ class TunnelGuard(IdentityGuard):
 
     def __init__(self, parts: GuardParts, connection: Connection) -> None:
         super().__init__(parts, connection)
-        self.head: RequestHead | None = None
         self._tunnel: Tunnel | None = None
-        self._exchange: Exchange | None = None
-        self._answers = Answers()
 
     # --- which protocol ---------------------------------------------------------------------------
 
@@ -82,19 +74,6 @@ class TunnelGuard(IdentityGuard):
             raise Refused(Reason.PROTOCOL_NOT_SUPPORTED)
         host = self._tunnel.request.host
         data.ssl_conn = self._parts.authority.server_connection(host, now_utc())
-
-    async def tls_start_server(self, data: tls.TlsData) -> None:
-        exchange = self._exchange
-        server = data.conn
-        if exchange is None or data.is_dtls or not isinstance(server, Server):
-            raise Refused(Reason.INTERNAL)
-        if server.address != (exchange.target.host, exchange.target.port):
-            raise Refused(Reason.NOT_PINNED)
-        server.sni = exchange.target.host
-        data.ssl_conn = upstream_connection(exchange.target.host, self._parts.trusted_bundle)
-
-    async def tls_failed_server(self, _data: tls.TlsData) -> None:
-        self._answers.upstream_failure = Reason.UPSTREAM_TLS
 
     # --- tunnels that are passed on ---------------------------------------------------------------
 

@@ -7,16 +7,13 @@ the connection are reset. It owns `open_connection`: only what the guard has pin
 """
 
 import asyncio
-import contextlib
 import logging
-import socket
-import struct
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import Any, Final, Literal
 
 from mitmproxy import flow as mitmproxy_flow
-from mitmproxy.connection import ConnectionState, Server
+from mitmproxy.connection import Connection, ConnectionState, Server
 from mitmproxy.master import Master
 from mitmproxy.options import Options
 from mitmproxy.proxy import commands, events, mode_specs, server_hooks
@@ -25,65 +22,18 @@ from mitmproxy.proxy.server import ConnectionIO
 
 from palyra_egress.proxy.guard import ConnectionGuard
 from palyra_egress.proxy.guard_parts import Pinned, Refused
+from palyra_egress.proxy.hooks import DECIDED, OURS_ALONE, TOLD
+from palyra_egress.proxy.http_layer import AwaitRoom, AwaitWord
 from palyra_egress.proxy.pinned_dial import DialRefused, dial_pinned
 from palyra_egress.proxy.relay import Relay
 from palyra_egress.proxy.relaying import COMPLETE, Side, TunnelCarrier
+from palyra_egress.proxy.resets import reset
 from palyra_egress.reasons import Reason
 from palyra_egress.request import Requester
 
 HOOK_DEADLINE_S: Final = 15.0
 IDENTITY_DEADLINE_S: Final = 20.0
 UPSTREAM_READY_DEADLINE_S: Final = 30.0
-RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # SO_LINGER: on, zero seconds
-
-# Hooks the guard decides at. The value is the guard's method of the same name.
-DECIDED: Final = frozenset(
-    {
-        "client_connected",
-        "client_disconnected",
-        "next_layer",
-        "http_connect",
-        "http_connected",
-        "http_connect_error",
-        "tls_clienthello",
-        "tls_start_client",
-        "tls_start_server",
-        "tls_failed_server",
-        "requestheaders",
-        "request",
-        "responseheaders",
-        "response",
-        "error",
-        "socks_shown",
-        "tunnel_asked",
-    }
-)
-# Hooks that only tell; nothing is decided there and nothing can be changed.
-TOLD: Final = frozenset(
-    {
-        "server_connect",
-        "server_connected",
-        "server_connect_error",
-        "server_disconnected",
-        "tls_established_client",
-        "tls_established_server",
-        "tls_failed_client",
-    }
-)
-
-# Hooks that no foreign addon gets to see: which protocol is spoken, and with which TLS, is ours
-# alone; mitmproxy's own addons would change the layer stack while they merely propose. Nor are the
-# credentials of a SOCKS client anybody else's.
-OURS_ALONE: Final = frozenset(
-    {
-        "next_layer",
-        "tls_clienthello",
-        "tls_start_client",
-        "tls_start_server",
-        "socks_shown",
-        "tunnel_asked",
-    }
-)
 
 _log = logging.getLogger(__name__)
 
@@ -114,6 +64,7 @@ class EnforcingHandler(ProxyConnectionHandler):
         self._aborted: Reason | None = None
         self._running_hooks = 0
         self._progress = asyncio.Event()
+        self._word = asyncio.Event()
         self._timers: list[asyncio.TimerHandle] = []
         self._passed_on: asyncio.StreamWriter | None = None
         self.guard = make_guard(self)
@@ -140,7 +91,7 @@ class EnforcingHandler(ProxyConnectionHandler):
             return
         self._aborted = reason
         for writer in self._writers():
-            _reset(writer)
+            reset(writer)
         asyncio.get_running_loop().call_soon(self._unwind)
 
     def _writers(self) -> list[asyncio.StreamWriter]:
@@ -151,10 +102,25 @@ class EnforcingHandler(ProxyConnectionHandler):
         """End what still runs for an aborted connection, and whatever it opened in between."""
         for writer in self._writers():
             if not writer.is_closing():
-                _reset(writer)
+                reset(writer)
         for io in list(self.transports.values()):
             if io.handler is not None:
                 io.handler.cancel("aborted")
+
+    def reset_upstreams(self) -> None:
+        """Reset every server behind this connection; the worker's side stays."""
+        for side, io in list(self.transports.items()):
+            if side is not self.client and isinstance(io.writer, asyncio.StreamWriter):
+                reset(io.writer)
+
+    def unsent_bytes(self, connection: Connection) -> int:
+        io = self.transports.get(connection)
+        if io is None or not isinstance(io.writer, asyncio.StreamWriter):
+            return 0
+        return io.writer.transport.get_write_buffer_size()
+
+    def wake_layer(self) -> None:
+        self._word.set()
 
     async def handle_client(self) -> None:
         """Run the connection to its end; however it ends, it is not counted any longer. One that
@@ -191,21 +157,29 @@ class EnforcingHandler(ProxyConnectionHandler):
         self._progress.set()
 
     def _is_pending(self) -> bool:
-        """Whether what the worker sends now would have to wait."""
-        return self._aborted is None and (self._running_hooks > 0 or self.guard.awaits_upstream)
+        """Whether what an HTTP/1 worker sends now would have to wait. In HTTP/2 every stream has a
+        window, which is not opened again meanwhile."""
+        if self._aborted is not None or self.guard.is_multiplexed:
+            return False
+        return self._running_hooks > 0 or self.guard.awaits_upstream
 
     async def drain_writers(self) -> None:
-        """Called between two reads of either side. The worker is not read from while a decision is
-        pending or its upstream is not ready: mitmproxy would keep all it sends in memory."""
-        await super().drain_writers()  # type: ignore[no-untyped-call]
+        """Called between two reads of either side, which then waits for the other one to take what
+        it was sent: an HTTP/2 worker, whose streams have windows, only for itself to read answers,
+        a server never for itself, since it may not read before it was read from. An HTTP/1 worker
+        is not read from while a decision is pending or its upstream is not ready either: mitmproxy
+        would keep all it sends in memory."""
         client = self.transports.get(self.client)
         if client is None or client.handler is not asyncio.current_task():
+            await self._drain([self.client])
+            await self._wait_while(self._is_backed_up)
             return
+        sides = [self.client] if self.guard.is_multiplexed else list(self.transports)
+        await self._drain(sides)
+        await self._wait_while(self._is_backed_up)
         try:
             async with asyncio.timeout(UPSTREAM_READY_DEADLINE_S):
-                while self._is_pending():
-                    self._progress.clear()
-                    await self._progress.wait()
+                await self._wait_while(self._is_pending)
         except TimeoutError:
             self.guard.upstream_overdue()
         if (relay := self.guard.take_relay()) is not None:
@@ -216,6 +190,7 @@ class EnforcingHandler(ProxyConnectionHandler):
         left to do for it waits for its turn: many that are cut at once must not stop the others."""
         if self._aborted is None:
             await super().server_event(event)
+            self._progress.set()
             return
         if isinstance(event, events.DataReceived):
             return
@@ -225,8 +200,50 @@ class EnforcingHandler(ProxyConnectionHandler):
         except asyncio.CancelledError as error:
             cancelled = error
         await super().server_event(event)
+        self._progress.set()
         if cancelled is not None:
             raise cancelled
+
+    async def _wait_while(self, waits: Callable[[], bool]) -> None:
+        while waits():
+            self._progress.clear()
+            await self._progress.wait()
+
+    def _is_backed_up(self) -> bool:
+        """Whether the other side's windows have no room for what the side of this task sends."""
+        task = asyncio.current_task()
+        return self._aborted is None and any(
+            self.guard.is_backed_up(side)
+            for side, io in self.transports.items()
+            if io.handler is task
+        )
+
+    async def _drain(self, sides: Sequence[Connection]) -> None:
+        """Wait until these sides have taken what was written to them."""
+        for side in sides:
+            io = self.transports.get(side)
+            if io is None or io.writer is None:
+                continue
+            try:
+                await io.writer.drain()
+            except OSError as error:
+                if io.handler is not None:
+                    io.handler.cancel(f"Error sending data: {error}")
+
+    async def wakeup(self, request: commands.RequestWakeup) -> None:
+        """Wake a layer: after a while, when one side has room again, or when its guard has a word
+        for it."""
+        match request:
+            case AwaitRoom():
+                await self._drain([request.connection])
+            case AwaitWord():
+                await self._word.wait()
+                self._word.clear()
+            case _:
+                await super().wakeup(request)
+                return
+        self.wakeup_timer -= {asyncio.current_task()}
+        await self.server_event(events.Wakeup(request))
 
     # --- hooks ----------------------------------------------------------------------------------
 
@@ -313,7 +330,7 @@ class EnforcingHandler(ProxyConnectionHandler):
             await self._dial_failed(command, Reason.INTERNAL)
             return
         if (aborted := self._aborted) is not None:
-            _reset(writer)
+            reset(writer)
             await self._dial_failed(command, aborted)
             return
         await self._carry(command, hook_data, reader, writer)
@@ -323,7 +340,7 @@ class EnforcingHandler(ProxyConnectionHandler):
         return await dial_pinned(pinned.addresses, pinned.port, own_ports=own_ports)
 
     async def _dial_failed(self, command: commands.OpenConnection, reason: Reason) -> None:
-        self.guard.upstream_failed(reason)
+        self.guard.upstream_failed(command.connection, reason)
         command.connection.error = reason.value
         await self.server_event(events.OpenConnectionCompleted(command, reason.value))
 
@@ -369,7 +386,7 @@ class EnforcingHandler(ProxyConnectionHandler):
                 if outcome == COMPLETE:
                     self._passed_on.close()
                 else:
-                    _reset(self._passed_on)
+                    reset(self._passed_on)
             self.guard.tunnel_over(outcome)
 
     async def _pass_on(self, relay: Relay) -> str:
@@ -413,12 +430,3 @@ class EnforcingHandler(ProxyConnectionHandler):
         if self._aborted is None:
             self.abort(Reason.INTERNAL)
             self.guard.core.refuse_early(Reason.INTERNAL, self.guard.requester)
-
-
-def _reset(writer: asyncio.StreamWriter) -> None:
-    """Close with RST, so that nothing more that is buffered goes out."""
-    sock = writer.get_extra_info("socket")
-    if sock is not None:
-        with contextlib.suppress(OSError):  # closed already
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-    writer.transport.abort()

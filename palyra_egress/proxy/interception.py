@@ -11,6 +11,7 @@ Sources: RFC 5280, RFC 9525.
 import ipaddress
 import os
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,6 +33,7 @@ LEAF_LIFE = timedelta(days=1)
 CLOCK_SKEW = timedelta(minutes=5)
 MAX_LEAVES = 2048
 HTTP1_ALPN = b"http/1.1"
+HTTP2_ALPN = b"h2"
 X509_CHECK_FLAG_NEVER_CHECK_SUBJECT = 0x20  # openssl/x509v3.h; a common name names no host
 
 
@@ -155,8 +157,11 @@ class InterceptionAuthority:
         return self._intermediate
 
 
-def upstream_connection(host: CanonicalHost, trusted_bundle: Path) -> SSL.Connection:
-    """The TLS client side towards the judged host: verified name, TLS 1.2 or newer, HTTP/1.1."""
+def upstream_connection(
+    host: CanonicalHost, trusted_bundle: Path, protocols: Sequence[bytes] = (HTTP1_ALPN,)
+) -> SSL.Connection:
+    """The TLS client side towards the judged host: verified name, TLS 1.2 or newer, one of these
+    protocols (RFC 7301), the first rather than the others."""
     connection = SSL.Connection(_upstream_context(trusted_bundle))
     parameters = SSL._lib.SSL_get0_param(connection._ssl)  # type: ignore[attr-defined]
     SSL._lib.X509_VERIFY_PARAM_set_hostflags(  # type: ignore[attr-defined]
@@ -178,7 +183,7 @@ def upstream_connection(host: CanonicalHost, trusted_bundle: Path) -> SSL.Connec
         )
     if done != 1:
         raise AuthorityError("the name to verify could not be set")
-    connection.set_alpn_protos([HTTP1_ALPN])
+    connection.set_alpn_protos(list(protocols))
     connection.set_connect_state()
     return connection
 
@@ -203,7 +208,10 @@ def _upstream_context(trusted_bundle: Path) -> SSL.Context:
 
 
 def _choose_alpn(_connection: SSL.Connection, offered: list[bytes]) -> Any:
-    return HTTP1_ALPN if HTTP1_ALPN in offered else SSL.NO_OVERLAPPING_PROTOCOLS
+    for ours in (HTTP2_ALPN, HTTP1_ALPN):
+        if ours in offered:
+            return ours
+    return SSL.NO_OVERLAPPING_PROTOCOLS
 
 
 CA_KEY_USAGE = x509.KeyUsage(

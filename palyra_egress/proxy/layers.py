@@ -1,31 +1,34 @@
 """The protocol layers we put between a worker's bytes and mitmproxy's HTTP streams.
 
 `StrictHttp1Server` checks every request head before it is parsed, caps it, and writes every refusal
-and every upstream failure in our words. `JudgedHttpLayer` is mitmproxy's HTTP layer with that
-server in front, and with a bound on what either side may send that nothing can be made of yet.
-`BoundedClientTls` bounds the ClientHello. `RefusedLayer` is what every other protocol meets: it
-closes and forwards nothing.
+and every upstream failure in our words. `BoundedClientTls` bounds the ClientHello. `RefusedLayer`
+is what every other protocol meets: it closes and forwards nothing.
 """
 
 from dataclasses import replace
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from mitmproxy import http
 from mitmproxy.net.http import http1
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import ClientTLSLayer
-from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode, HttpStream
+from mitmproxy.proxy.layers.http import HTTPMode
 from mitmproxy.proxy.layers.http._base import HttpEvent, ReceiveHttp
 from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
     RequestHeaders,
     RequestProtocolError,
+    ResponseEndOfMessage,
+    ResponseHeaders,
     ResponseProtocolError,
+    ResponseTrailers,
 )
-from mitmproxy.proxy.layers.http._http1 import Http1Connection, Http1Server, make_body_reader
+from mitmproxy.proxy.layers.http._http1 import Http1Server, make_body_reader
 
-from palyra_egress.proxy.denial import Answer
+from palyra_egress.proxy.exchange import body_may_follow
+from palyra_egress.proxy.http1_body import ChunkedBody
+from palyra_egress.proxy.http_guard import HttpGuard
 from palyra_egress.proxy.request_head import (
     MAX_HEAD_BYTES,
     RequestHead,
@@ -33,19 +36,20 @@ from palyra_egress.proxy.request_head import (
     head_end,
     leading_empty_lines,
 )
+from palyra_egress.proxy.turn import Turn
+from palyra_egress.proxy.versions import as_http1_response
 from palyra_egress.reasons import Reason
 
 MAX_DISCARDED_BYTES: Final = 1 << 20
 DISCARD_FOR_S: Final = 2.0
 MAX_BLANK_BYTES: Final = 64  # empty lines before a request, which RFC 9112 section 2.2 lets pass
-MAX_UNPARSED_BYTES: Final = 256 * 1024  # heads, chunk lines, trailers, pipelined requests
 MAX_HELLO_BYTES: Final = 32 * 1024
 MAX_HELLO_RECORDS: Final = 16
 _RECORD_HEAD_BYTES: Final = 5
 
 type Commands = layer.CommandGenerator[Any]
 
-_REASON_OF_CODE = {
+REASON_OF_CODE: Final = {
     ErrorCode.CONNECT_FAILED: Reason.UPSTREAM_UNREACHABLE,
     ErrorCode.GENERIC_SERVER_ERROR: Reason.UPSTREAM_PROTOCOL,
     ErrorCode.RESPONSE_VALIDATION_FAILED: Reason.UPSTREAM_PROTOCOL,
@@ -57,34 +61,10 @@ _REASON_OF_CODE = {
 }
 
 
-class Answerer(Protocol):
-    """What the strict server needs of its connection's guard."""
-
-    head: RequestHead | None
-
-    def refuse_head(self, reason: Reason) -> Answer:
-        """Audit a refusal before there is a request, and give its answer."""
-        ...
-
-    def answer_for(self, reason: Reason | None) -> Answer | None:
-        """The answer that was prepared for the current request, or the generic one for a failure
-        (`reason`); None when nothing may be said any more."""
-        ...
-
-    def leaving(self, request: http.Request, server: object) -> http.Request:
-        """What is written to `server` for this head. Raises unless the head is, to the letter, the
-        one that was granted, and the server one that may see it."""
-        ...
-
-    def flooded(self, *, by_worker: bool) -> None:
-        """One side sends without end what is no message: audit it and reset both sides."""
-        ...
-
-
-class StrictHttp1Server(Http1Server):
+class StrictHttp1Server(ChunkedBody, Http1Server):
     """The worker's side of HTTP/1: strict heads in, our answers out."""
 
-    def __init__(self, context: Context, mode: HTTPMode, guard: Answerer) -> None:
+    def __init__(self, context: Context, mode: HTTPMode, guard: HttpGuard) -> None:
         super().__init__(context)
         self._mode = mode
         self._guard = guard
@@ -109,8 +89,7 @@ class StrictHttp1Server(Http1Server):
         if isinstance(head, Reason):
             yield from self._refuse_head(head)
             return
-        self._guard.head = head
-        yield from self._read_request(event)
+        yield from self._read_request(event, head)
 
     def _without_blank_lines(self) -> bytes:
         """What is buffered, without the empty lines that some clients send before a request."""
@@ -130,7 +109,7 @@ class StrictHttp1Server(Http1Server):
             return True
         return "://" in head.target
 
-    def _read_request(self, event: events.Event) -> Commands:
+    def _read_request(self, event: events.Event, head: RequestHead) -> Commands:
         """Parse the checked head and hand the request to its stream."""
         lines = self.buf.maybe_extract_lines()
         try:
@@ -139,30 +118,57 @@ class StrictHttp1Server(Http1Server):
         except ValueError:
             yield from self._refuse_head(Reason.REQUEST_MALFORMED)
             return
-        yield ReceiveHttp(RequestHeaders(self.stream_id, self.request, body_size == 0))
+        self.response = None
+        flow = http.HTTPFlow(self.context.client, self.context.server)
+        has_body = body_may_follow(self.request)
+        self._guard.begin(Turn(self.stream_id, flow.id, head, has_body=has_body))
+        yield ReceiveHttp(RequestHeaders(self.stream_id, self.request, body_size == 0, flow))
         self.body_reader = make_body_reader(body_size)
         self.state = self.read_body
         yield from self.state(event)
 
-    def read_body(self, event: events.Event) -> Commands:
-        try:
-            yield from super().read_body(event)
-        except NotImplementedError:  # trailers: mitmproxy's HTTP/1 does not carry them
+    def body_is_broken(self) -> Commands:
+        """A body that is no body: the exchange ends, and is answered if nothing was said yet."""
+        message, code = "the body is malformed", ErrorCode.GENERIC_CLIENT_ERROR
+        yield ReceiveHttp(RequestProtocolError(self.stream_id, message, code))
+        if self._has_begun_to_answer:
             yield commands.CloseConnection(self.conn)
-            message, code = "trailers are not carried", ErrorCode.GENERIC_CLIENT_ERROR
-            yield ReceiveHttp(RequestProtocolError(self.stream_id, message, code))
+        elif self.state == self.read_body:  # nobody has answered it meanwhile
+            yield from self._refuse_head(Reason.REQUEST_MALFORMED)
+
+    @property
+    def _has_begun_to_answer(self) -> bool:
+        return self.response is not None and self.response.status_code >= 200
 
     def _refuse_head(self, reason: Reason) -> Commands:
         yield commands.SendData(self.conn, self._guard.refuse_head(reason).to_bytes())
         yield from self._discard_then_close()
 
     def send(self, event: HttpEvent) -> Commands:
-        if not isinstance(event, ResponseProtocolError):
-            yield from super().send(event)
+        match event:
+            case ResponseProtocolError():
+                yield from self._fail(event)
+            case ResponseHeaders():
+                yield from self._send_head(event)
+            case ResponseTrailers():
+                self.trailers = event.trailers
+            case ResponseEndOfMessage():
+                yield from self.with_trailers(super().send(event))
+            case _:
+                yield from super().send(event)
+
+    def _send_head(self, event: ResponseHeaders) -> Commands:
+        if self.request is None:
             return
+        if event.response.status_code < 200 and not self.request.is_http11:
+            return  # HTTP/1.0 knows no interim responses
+        made = as_http1_response(self.request, event.response)
+        yield from super().send(replace(event, response=made))
+
+    def _fail(self, event: ResponseProtocolError) -> Commands:
         answer = None
-        if self.response is None or self.response.status_code == 100:
-            answer = self._guard.answer_for(_REASON_OF_CODE.get(event.code))
+        if not self._has_begun_to_answer:
+            answer = self._guard.answer_for(event.stream_id, REASON_OF_CODE.get(event.code))
         if answer is None:
             yield commands.CloseConnection(self.conn)
             return
@@ -182,41 +188,6 @@ class StrictHttp1Server(Http1Server):
             if self._discarded <= MAX_DISCARDED_BYTES:
                 return
         yield commands.CloseConnection(self.conn)
-
-
-class JudgedHttpLayer(HttpLayer):
-    """mitmproxy's HTTP layer with the strict server towards the worker."""
-
-    def __init__(self, context: Context, mode: HTTPMode, guard: Answerer) -> None:
-        super().__init__(context, mode)
-        self._guard = guard
-
-    def _handle_event(self, event: events.Event) -> Commands:
-        if isinstance(event, events.Start):
-            strict = StrictHttp1Server(self.context.fork(), self.mode, self._guard)
-            self.connections.setdefault(self.context.client, strict)
-        yield from super()._handle_event(event)
-        if isinstance(event, events.DataReceived):
-            self._bound(event)
-
-    def _bound(self, event: events.DataReceived) -> None:
-        """Give up on a side that has sent too much of what nothing can be made of yet."""
-        if self._unparsed_bytes(event) > MAX_UNPARSED_BYTES:
-            self._guard.flooded(by_worker=event.connection == self.context.client)
-
-    def _unparsed_bytes(self, event: events.DataReceived) -> int:
-        handler = self.connections.get(event.connection)
-        http1_connection = handler.context.layers[-1] if handler is not None else None
-        return len(http1_connection.buf) if isinstance(http1_connection, Http1Connection) else 0
-
-    def event_to_child(self, child: layer.Layer | HttpStream, event: events.Event) -> Commands:
-        """The last place before a head is written upstream, behind every hook: what is not the
-        granted request raises here, and the handler resets both sides. What is written from here on
-        may hold credentials; no hook and no flow sees it."""
-        if isinstance(event, RequestHeaders) and not isinstance(child, HttpStream):
-            server = next((conn for conn, its in self.connections.items() if its is child), None)
-            event = replace(event, request=self._guard.leaving(event.request, server))
-        yield from super().event_to_child(child, event)
 
 
 class BoundedClientTls(ClientTLSLayer):
@@ -247,17 +218,3 @@ class RefusedLayer(layer.Layer):
     def _handle_event(self, event: events.Event) -> Commands:
         if isinstance(event, events.Start):
             yield commands.CloseConnection(self.context.client)
-
-
-def response_of(answer: Answer) -> http.Response:
-    """An answer as mitmproxy's response object, for flows that are answered without an upstream."""
-    return http.Response(
-        http_version=b"HTTP/1.1",
-        status_code=answer.status,
-        reason=answer.phrase.encode(),
-        headers=http.Headers([(n.encode(), v.encode()) for n, v in answer.headers]),
-        content=answer.body,
-        trailers=None,
-        timestamp_start=0.0,
-        timestamp_end=0.0,
-    )

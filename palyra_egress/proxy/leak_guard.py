@@ -1,6 +1,6 @@
 """One connection's part in leak detection: what its requests may not hold, and who is told.
 
-`refusal` looks through a request before it is judged, so nothing of it leaves, is resolved or is
+`look` looks through a request before it is judged, so nothing of it leaves, is resolved or is
 written down in clear. `BodyLook` looks through a body while it passes. What the proxy itself adds
 is put on after that, so a bound secret in its own header is no leak; the worker's sending the same
 secret, to the same host or another, is one. Of the lease's own credential only the beginning is
@@ -25,9 +25,18 @@ from palyra_egress.credentials.request_scan import (
 from palyra_egress.credentials.stream_scan import StreamScanner
 from palyra_egress.proxy.connections import LiveConnection
 from palyra_egress.proxy.core import EnforcementCore, Judgement
-from palyra_egress.proxy.exchange import body_may_follow
 from palyra_egress.reasons import Reason
 from palyra_egress.request import EgressRequest
+
+type BodyTaker = Callable[[bytes], bytes | Reason]
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What came of looking through a request: its refusal, or what looks through its body."""
+
+    refusal: Judgement | None
+    body: BodyTaker | None = None
 
 
 @dataclass(slots=True)
@@ -54,28 +63,30 @@ class LeakGuard:
         self._core = core
         self._speaker = speaker
         self._lease_beginning = ""
-        self._body: Callable[[bytes], bytes | Reason] | None = None
 
     def remember(self, egress_secret: str) -> None:
         """The beginning of the credential that this connection's worker has shown."""
         self._lease_beginning = egress_secret[:LEASE_BEGINNING]
 
-    def refusal(self, request: EgressRequest, sent: http.Request | None) -> Judgement | None:
-        """Refuse a request with something in it that may not leave, or None. `sent` is the request
-        as it came, None for CONNECT, whose headers end at the proxy."""
-        self._body = None
+    def look(self, request: EgressRequest, sent: http.Request | None, has_body: bool) -> Looked:
+        """Look through a request for what may not leave. `sent` is the request as it came, None for
+        CONNECT, whose headers end at the proxy."""
         if not self._core.leaks.watch(self._core.service.policy).is_complete:
-            return self._core.refuse(
-                self.redacted(request), Reason.CREDENTIAL_UNAVAILABLE, self._speaker
-            )
-        leak = self._leak(request, sent)
-        return None if leak is None else self._report(request, leak)
+            reason = Reason.CREDENTIAL_UNAVAILABLE
+            return Looked(self._core.refuse(self.redacted(request), reason, self._speaker))
+        found = self._found(request, sent, has_body)
+        return (
+            Looked(self._report(request, found)) if isinstance(found, Leak) else Looked(None, found)
+        )
 
-    @property
-    def body(self) -> Callable[[bytes], bytes | Reason] | None:
-        """What looks through the body of the request that was looked at last; None where there is
-        nothing to look for."""
-        return self._body
+    def look_at_trailers(self, request: EgressRequest, trailers: http.Headers) -> Judgement | None:
+        """Refuse trailers with something in them that may not leave, or None."""
+        finding = find_in_headers(self._sets(), trailers.fields)
+        return (
+            None
+            if finding is None
+            else self._report(request, Leak(finding.reason, "trailers", finding))
+        )
 
     def redacted(self, request: EgressRequest) -> EgressRequest:
         """The request as it may be written down."""
@@ -90,7 +101,10 @@ class LeakGuard:
             return watch.sets
         return (*watch.sets, lease_patterns(self._lease_beginning))
 
-    def _leak(self, request: EgressRequest, sent: http.Request | None) -> Leak | None:
+    def _found(
+        self, request: EgressRequest, sent: http.Request | None, has_body: bool
+    ) -> Leak | BodyTaker | None:
+        """A leak, or what looks through the body; None where there is nothing to look for."""
         sets = self._sets()
         if not sets:
             return None
@@ -100,10 +114,9 @@ class LeakGuard:
             return None
         if (finding := find_in_headers(sets, sent.headers.fields)) is not None:
             return Leak(finding.reason, "headers", finding)
-        if body_may_follow(sent):
-            coding = coding_of(sent.headers.get_all("content-encoding"))
-            if coding is None:
-                return Leak(Reason.BODY_UNREADABLE, "body")
-            look = BodyLook(StreamScanner(sets, coding), partial(self._report, request))
-            self._body = look.take
-        return None
+        if not has_body:
+            return None
+        coding = coding_of(sent.headers.get_all("content-encoding"))
+        if coding is None:
+            return Leak(Reason.BODY_UNREADABLE, "body")
+        return BodyLook(StreamScanner(sets, coding), partial(self._report, request)).take

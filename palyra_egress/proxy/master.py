@@ -29,7 +29,8 @@ from palyra_egress.proxy.socks_layer import SocksLayer
 LOCKED_OPTIONS: Final[Mapping[str, object]] = MappingProxyType(
     {
         "connection_strategy": "lazy",  # nothing is dialled before a request was granted
-        "http2": False,  # refused until it is carried without h2-to-h1 smuggling
+        "http2": True,  # in our own layers, which offer it inside inspected TLS only
+        "http2_ping_keepalive": 0,
         "http3": False,
         "websocket": False,
         "rawtcp": False,

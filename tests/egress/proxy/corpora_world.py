@@ -68,6 +68,9 @@ OWN_STATUS: Final = {
     "dv-raw-040": None,
 }
 
+# Streams of HTTP/2 that name another host than their tunnel, or two.
+AUTHORITY_DIFFERS: Final = frozenset({"dv-h2-002", "dv-h2-003", "mp-22"})
+
 POLICY: Final = """\
 version: 1
 name: corpora

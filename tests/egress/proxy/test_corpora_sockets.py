@@ -12,12 +12,12 @@ import re
 import ssl
 from collections.abc import AsyncIterator
 
-import hpack
 import pytest
 
 from tests.conformance.cases import ALL, CORPORA
 from tests.egress.proxy import credential_cases
 from tests.egress.proxy.corpora_world import (
+    AUTHORITY_DIFFERS,
     NOT_OURS,
     OWN_STATUS,
     RUN_KINDS,
@@ -31,6 +31,7 @@ from tests.egress.proxy.corpora_world import (
     runs,
     through_tls,
 )
+from tests.fakes.h2_worker import h2_worker
 from tests.fakes.proxy_harness import (
     Reply,
     basic,
@@ -358,28 +359,22 @@ async def test_a_host_inside_the_tunnel_that_is_not_the_tunnels(world, case):
     world.nothing_arrived()
 
 
-def _h2_request(headers: dict[str, str]) -> bytes:
-    """The preface, an empty SETTINGS frame, and one HEADERS frame that ends its stream."""
-    fields = {":method": "GET", ":scheme": "https", ":path": "/", **headers}
-    fields.pop("upstream", None)
-    block = hpack.Encoder().encode(sorted(fields.items()))  # pseudo-headers sort first
-    settings = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
-    frame = len(block).to_bytes(3) + b"\x01\x05" + (1).to_bytes(4) + block
-    return b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings + frame
-
-
 @runs("h2_stream", "h2_host_vs_authority")
-async def test_http2_is_not_carried(world, case):
-    """Whatever a stream says: HTTP/2 is not offered, and its preface is refused."""
+async def test_a_stream_of_http2(world, case):
+    """Each after a stream that is carried on the same connection: only the attack differs."""
     assert case["expected"] == "deny"
-    streams = await through_tls(world, "allowed.com:443", sni="allowed.com", alpn=["h2"])
-    assert streams is not None
-    reader, writer = streams
-    assert writer.get_extra_info("ssl_object").selected_alpn_protocol() is None
-    writer.write(_h2_request(case["input"].get("headers", case["input"])))
-    got = await read_to_end(reader)
-    assert got == b"" or got.startswith(b"HTTP/1.1 400 ")
-    world.nothing_arrived()
+    given = dict(case["input"].get("headers", case["input"]))
+    given.pop("upstream", None)
+    async with h2_worker(world.harness, "allowed.com:443") as worker:
+        worker.authority = "allowed.com"
+        assert (await worker.get("/")).status == 200
+        fields = {":method": "GET", ":scheme": "https", ":path": "/", **given}
+        pseudo_first = sorted(fields.items())
+        answer = await worker.answer(worker.ask(pseudo_first))
+        refused_with = 421 if case["id"] in AUTHORITY_DIFFERS else 400
+        assert answer.status == refused_with
+    assert world.was_refused_in_the_audit()
+    assert len(world.inner_requests()) == 1
 
 
 # --- upgrades -------------------------------------------------------------------------------------

@@ -159,7 +159,8 @@ async def test_what_a_judgement_and_an_exchange_show_holds_no_secret(world):
     assert not [secret for secret in REAL if secret.decode() in "".join(shown)]
 
 
-INTERIM = b"HTTP/1.1 103 Early Hints\r\nLink: " + TOKEN.encode() + b"\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+INTERIM = b"HTTP/1.1 103 Early Hints\r\nLink: " + TOKEN.encode() + b"\r\n\r\n" + OK
 TRAILERS = (
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n"
     b"2\r\nok\r\n0\r\nX: " + TOKEN.encode() + b"\r\n\r\n"
@@ -171,9 +172,11 @@ UPGRADE = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: " + TOKEN.encode() + b"
 async def test_an_echo_outside_of_a_final_head_does_not_reach_the_worker(world, answer):
     world.replies = [answer]
     talk = await world.open("api.example")
-    talk.writer.write(b"GET / HTTP/1.1\r\nHost: api.example\r\n\r\n")
+    talk.writer.write(b"GET / HTTP/1.1\r\nHost: api.example\r\nConnection: close\r\n\r\n")
 
-    assert TOKEN.encode() not in await read_to_end(talk.reader)
+    got = await read_to_end(talk.reader)
+    assert TOKEN.encode() not in got
+    assert got.startswith(b"HTTP/1.1 ")
     assert len(world.heads) == 1
 
 

@@ -15,7 +15,7 @@ from mitmproxy.proxy import commands
 from mitmproxy.proxy.layers import TCPLayer
 from OpenSSL import SSL
 
-from palyra_egress.proxy.handler import DECIDED, OURS_ALONE, TOLD
+from palyra_egress.proxy.hooks import DECIDED, OURS_ALONE, TOLD
 from tests.egress.proxy.lanes import (
     CARRYING,
     Chaos,

@@ -1,0 +1,407 @@
+"""mitmproxy's HTTP layer with our own sides: strict towards workers, judged towards servers.
+
+It opens upstream connections, one HTTP/2 or a bounded number of HTTP/1 ones, and shares them only
+as the guard allows; it bounds what either side may send that nothing can be made of yet; and it
+hands back the credit of HTTP/2 streams when their bytes have gone on, so that what one side does
+not take stops the other, stream by stream.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+from mitmproxy.connection import Connection, ConnectionState, Server
+from mitmproxy.proxy import commands, events, layer, tunnel
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layers import ServerTLSLayer
+from mitmproxy.proxy.layers.http import (
+    GetHttpConnection,
+    GetHttpConnectionCompleted,
+    HttpLayer,
+    HTTPMode,
+    HttpStream,
+    RegisterHttpConnection,
+    SendHttp,
+)
+from mitmproxy.proxy.layers.http._events import (
+    ErrorCode,
+    RequestProtocolError,
+    RequestTrailers,
+    ResponseEndOfMessage,
+    ResponseProtocolError,
+)
+from mitmproxy.proxy.layers.http._http1 import Http1Connection
+
+from palyra_egress.proxy.h2_connection import Commands, ReleaseCredit
+from palyra_egress.proxy.h2_server import StrictHttp2Server
+from palyra_egress.proxy.http_guard import HttpGuard
+from palyra_egress.proxy.layers import StrictHttp1Server
+from palyra_egress.proxy.upstream_layers import (
+    JudgedHttp2Client,
+    JudgedUpstream,
+    StrictHttp1Client,
+)
+
+MAX_UNPARSED_BYTES: Final = 256 * 1024  # heads, chunk lines, trailers, pipelined requests
+MAX_WAITING_BYTES: Final = (
+    64 * 1024
+)  # of a stream, or of a connection, before its source is stopped
+MAX_UPSTREAMS: Final = 16  # of one worker's connection, where the server speaks HTTP/1
+MAX_TURNS: Final = 300  # streams that are not over here; a worker may have reset them
+LOOK_EVERY_S: Final = 5.0
+
+
+class OwnWakeup(commands.RequestWakeup):
+    """A wakeup that `owner`, and no layer around it, waits for."""
+
+    def __init__(self, owner: layer.Layer, delay_s: float = 0) -> None:
+        super().__init__(delay_s)
+        self.owner = owner
+
+
+class AwaitRoom(OwnWakeup):
+    """Wake the layer when what was written to `connection` has gone on."""
+
+    def __init__(self, owner: layer.Layer, connection: Connection) -> None:
+        super().__init__(owner)
+        self.connection = connection
+
+
+class AwaitWord(OwnWakeup):
+    """Wake the layer when its guard has broken something off."""
+
+
+class JudgedStream(HttpStream):
+    """One exchange. An HTTP/2 server may answer before the request is complete: the worker gets the
+    whole answer then, and its request ends. Trailers are looked at when their turn comes, which is
+    not before the request was granted."""
+
+    def __init__(self, context: Context, stream_id: int, guard: HttpGuard) -> None:
+        super().__init__(context, stream_id)
+        self._guard = guard
+
+    def _handle_event(self, event: events.Event) -> Commands:
+        if isinstance(event, RequestTrailers) and not self._may_take(event):
+            self.client_state = self.server_state = self.state_errored
+            client, code = self.context.client, ErrorCode.KILL
+            yield SendHttp(ResponseProtocolError(self.stream_id, "refused", code), client)
+            return
+        yield from super()._handle_event(event)
+
+    def _may_take(self, event: RequestTrailers) -> bool:
+        return self._guard.take_trailers(self.stream_id, event.trailers)
+
+    def send_response(self, already_streamed: bool = False) -> Commands:
+        yield from super().send_response(already_streamed)
+        is_early = (
+            self.server_state == self.state_done
+            and self.client_state == self.state_stream_request_body
+        )
+        if is_early and self.context.client.alpn == b"h2":
+            client = self.context.client
+            yield SendHttp(ResponseEndOfMessage(self.stream_id), client)
+            self.client_state = self.state_errored
+            code = ErrorCode.PASSTHROUGH_CLOSE
+            yield SendHttp(ResponseProtocolError(self.stream_id, "answered", code), client)
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for an answer, and keeps what comes meanwhile."""
+        return self._paused is not None
+
+
+class JudgedHttpLayer(HttpLayer):
+    """The HTTP of one worker's connection."""
+
+    streams: dict[int, JudgedStream]  # type: ignore[assignment]
+
+    def __init__(self, context: Context, mode: HTTPMode, guard: HttpGuard) -> None:
+        super().__init__(context, mode)
+        self._guard = guard
+        self._worker: StrictHttp1Server | StrictHttp2Server | None = None
+        self._upstreams: dict[Connection, JudgedUpstream] = {}
+        self._queue: list[GetHttpConnection] = []
+        self._awaited: set[Connection] = set()
+        self._has_http2 = False
+        self._looks = False
+        self._progress: dict[int, tuple[int, int]] = {}
+
+    # --- events ---------------------------------------------------------------------------------
+
+    def _handle_event(self, event: events.Event) -> Commands:
+        if isinstance(event, events.Start):
+            yield from self._start()
+        elif isinstance(event, events.ConnectionEvent) and event.connection not in self.connections:
+            return  # of an upstream that was closed and forgotten
+        command = event.command if isinstance(event, events.Wakeup) else None
+        if isinstance(command, OwnWakeup) and command.owner is self:
+            yield from self._woken(command)
+        else:
+            yield from super()._handle_event(event)
+        if isinstance(event, events.DataReceived):
+            self._bound(event)
+        if self._has_http2:
+            yield from self._settle()
+
+    def _start(self) -> Commands:
+        client = self.context.client
+        if client.alpn == b"h2":
+            self._worker = StrictHttp2Server(self.context.fork(), self._guard)
+            self._has_http2 = self._guard.is_multiplexed = True
+            yield AwaitWord(self)
+        else:
+            self._worker = StrictHttp1Server(self.context.fork(), self.mode, self._guard)
+        self._guard.carried_by(self)
+        self.connections.setdefault(client, self._worker)
+
+    def _woken(self, command: OwnWakeup) -> Commands:
+        match command:
+            case AwaitWord():
+                yield AwaitWord(self)
+            case AwaitRoom():
+                self._awaited.discard(command.connection)
+            case _:
+                self._looks = False
+                self._guard.overdue(self._stalled())
+
+    def _bound(self, event: events.DataReceived) -> None:
+        """Give up on a side that has sent too much of what nothing can be made of yet."""
+        side = self._worker
+        if event.connection != self.context.client:
+            upstream = self._upstreams.get(event.connection)
+            side = upstream.http if upstream is not None else None  # type: ignore[assignment]
+        unparsed = len(side.buf) if isinstance(side, Http1Connection) else 0
+        if unparsed > MAX_UNPARSED_BYTES or len(self.streams) > MAX_TURNS:
+            self._guard.flooded(by_worker=event.connection == self.context.client)
+
+    # --- between the sides ----------------------------------------------------------------------
+
+    def make_stream(self, stream_id: int) -> Commands:
+        self.streams[stream_id] = JudgedStream(self.context.fork(), stream_id, self._guard)
+        yield from self.event_to_child(self.streams[stream_id], events.Start())
+
+    def event_to_child(self, child: layer.Layer, event: events.Event) -> Commands:
+        yield from super().event_to_child(child, event)
+        if isinstance(event, ResponseProtocolError) and child is self._worker:
+            yield from self._drop(event.stream_id)
+
+    def _drop(self, stream_id: int) -> Commands:
+        """A stream is over for the worker: so it is for its server."""
+        stream = self.streams.pop(stream_id, None)
+        conn = None if stream is None else self.connections.get(stream.context.server)
+        if conn is not None:
+            code = ErrorCode.CANCEL
+            yield from self.event_to_child(conn, RequestProtocolError(stream_id, "over", code))
+
+    def _end(self, stream_id: int, code: ErrorCode) -> Commands:
+        """End a stream from outside."""
+        if stream_id in self.streams and self._worker is not None:
+            ended = ResponseProtocolError(stream_id, "broken off", code)
+            yield from self.event_to_child(self._worker, ended)
+
+    def _settle(self) -> Commands:
+        """After every event of a connection with HTTP/2: end what the guard broke off, hand credit
+        back, let waiting streams have a connection, and forget what is over."""
+        for turn in self._guard.take_broken():
+            yield from self._end(turn.stream_id, ErrorCode.KILL)
+        if isinstance(self._worker, StrictHttp2Server):
+            yield from self._release(self.context.client, self._worker.held_streams)
+        for connection, upstream in list(self._upstreams.items()):
+            if isinstance(upstream.http, JudgedHttp2Client):
+                yield from self._release(connection, upstream.http.held_streams)
+        if self._queue:
+            waiting, self._queue = self._queue, []
+            for command in waiting:
+                yield from self._get_again(command)
+        if self._guard.is_multiplexed:
+            self._forget_ended()
+            if self.streams and not self._looks:
+                self._looks = True
+                yield OwnWakeup(self, LOOK_EVERY_S)
+
+    # --- credit ---------------------------------------------------------------------------------
+
+    def _release(self, connection: Connection, held: list[int]) -> Commands:
+        """Hand back the credit of streams whose bytes have gone on."""
+        if not held:
+            return
+        released = []
+        for own_id in held:
+            blocked_by = self._blocked_by(connection, own_id)
+            if blocked_by is None:
+                released.append(own_id)
+            elif self._guard.unsent_bytes(blocked_by) and blocked_by not in self._awaited:
+                self._awaited.add(blocked_by)
+                yield AwaitRoom(self, blocked_by)
+        if released:
+            event = ReleaseCredit(0, tuple(released))
+            yield from self.event_to_child(self.connections[connection], event)
+
+    def _blocked_by(self, connection: Connection, own_id: int) -> Connection | None:
+        """The side that does not take what came in on a stream of `connection`, or None."""
+        stream_id = own_id
+        if connection != self.context.client:
+            http = self._upstreams[connection].http
+            known = http.their_stream_id if isinstance(http, JudgedHttp2Client) else {}
+            stream_id = known.get(own_id, 0)
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            return None
+        if stream.waits:
+            return connection
+        to = stream.context.server if connection == self.context.client else self.context.client
+        if self.waiting_bytes(to, stream_id) + self._guard.unsent_bytes(to) > MAX_WAITING_BYTES:
+            return to
+        return None
+
+    def waiting_bytes(self, to: Connection, stream_id: int) -> int:
+        """What of a stream waits for the window of one side."""
+        if to == self.context.client:
+            worker = self._worker
+            if not isinstance(worker, StrictHttp2Server):
+                return 0
+            return worker.h2_conn.waiting_bytes(stream_id)
+        upstream = self._upstreams.get(to)
+        http = upstream.http if upstream is not None else None
+        return http.waiting_bytes(stream_id) if isinstance(http, JudgedHttp2Client) else 0
+
+    def is_backed_up(self, source: Connection) -> bool:
+        """Whether one side, which speaks HTTP/1, is to wait, because the window of the other one
+        has no room for what it sends."""
+        if not self._has_http2:
+            return False
+        return any(
+            self.waiting_bytes(to, stream.stream_id) > MAX_WAITING_BYTES
+            for stream, to in self._fed_by(source)
+        )
+
+    def _fed_by(self, source: Connection) -> Iterator[tuple[JudgedStream, Connection]]:
+        """The streams that an HTTP/1 side feeds, and where to."""
+        for stream in self.streams.values():
+            if source == self.context.client:
+                if isinstance(self._worker, StrictHttp1Server):
+                    yield stream, stream.context.server
+            elif stream.context.server == source:
+                upstream = self._upstreams.get(source)
+                if upstream is not None and isinstance(upstream.http, StrictHttp1Client):
+                    yield stream, self.context.client
+
+    def _stalled(self) -> set[int]:
+        """The streams of which something waits, and of which nothing was taken since long."""
+        now, stalled, seen = self._guard.now_monotonic_ms(), set(), {}
+        for stream_id, stream in self.streams.items():
+            waiting = sum(
+                self.waiting_bytes(to, stream_id)
+                for to in (self.context.client, stream.context.server)
+            )
+            before = self._progress.get(stream_id)
+            since = before[1] if before is not None and before[0] == waiting else now
+            if waiting:
+                seen[stream_id] = (waiting, since)
+                if now - since >= self._guard.stall_ms:
+                    stalled.add(stream_id)
+        self._progress = seen
+        return stalled
+
+    # --- upstream connections -------------------------------------------------------------------
+
+    def get_connection(self, event: GetHttpConnection, *, reuse: bool = True) -> Commands:
+        stream_id = self._asks(event).stream_id
+        if event.via is not None or event.transport_protocol != "tcp":
+            yield from self._reply(event, (None, "not carried"))
+            return
+        opening = open_now = 0
+        for connection in list(self._upstreams):
+            if not event.connection_spec_matches(connection):
+                continue
+            if connection in self.waiting_for_establishment:
+                if self._guard.may_share(stream_id, connection):
+                    self.waiting_for_establishment[connection].append(event)
+                    return
+                opening += 1
+            elif self._is_free(connection) and self._guard.may_share(stream_id, connection):
+                yield from self._reply(event, (connection, None))
+                return
+            open_now += connection.connected
+        if opening + open_now >= MAX_UPSTREAMS:
+            self._queue.append(event)
+            return
+        yield from self._open(event, stream_id)
+
+    def _is_free(self, connection: Connection) -> bool:
+        http = self._upstreams[connection].http
+        if isinstance(http, JudgedHttp2Client):
+            return http.takes_streams
+        return isinstance(http, StrictHttp1Client) and http.is_idle
+
+    def _open(self, event: GetHttpConnection, stream_id: int) -> Commands:
+        """Open one more connection for this stream."""
+        self._forget_closed()
+        context = self.context.fork()
+        context.server = Server(address=event.address, transport_protocol="tcp")
+        stack = tunnel.LayerStack()
+        if event.tls:
+            context.server.sni = event.address[0]
+            stack /= ServerTLSLayer(context)
+        upstream = JudgedUpstream(context, self._guard)
+        stack /= upstream
+        self._guard.opens(stream_id, context.server)
+        self._upstreams[context.server] = upstream
+        self.connections[context.server] = stack[0]
+        self.waiting_for_establishment[context.server].append(event)
+        yield from self.event_to_child(stack[0], events.Start())
+
+    def register_connection(self, command: RegisterHttpConnection) -> Commands:
+        connection = command.connection
+        waiting = self.waiting_for_establishment.pop(connection)
+        if command.err and self._guard.speaks_only_http2(connection):
+            for event in waiting:
+                yield from self._get_again(event)
+            return
+        if command.err:
+            for event in waiting:
+                yield from self._reply(event, (None, command.err))
+            return
+        if connection.alpn == b"h2":
+            self._has_http2 = True
+        yield from self._reply(waiting[0], (connection, None))
+        for event in waiting[1:]:
+            yield from self._get_again(event)
+
+    def _get_again(self, event: GetHttpConnection) -> Commands:
+        """A stream that waited asks again, if it is still there."""
+        stream = self._asks(event)
+        if self.streams.get(stream.stream_id) is stream:
+            yield from self.get_connection(event)
+        else:
+            del self.command_sources[event]
+
+    def _asks(self, event: GetHttpConnection) -> JudgedStream:
+        """The stream that asked for a connection."""
+        stream = self.command_sources[event]
+        if not isinstance(stream, JudgedStream):
+            raise TypeError("only a stream asks for a connection")
+        return stream
+
+    def _reply(
+        self, event: GetHttpConnection, reply: tuple[Connection, None] | tuple[None, str]
+    ) -> Commands:
+        stream = self.command_sources.pop(event)
+        yield from self.event_to_child(stream, GetHttpConnectionCompleted(event, reply))
+
+    def _forget_ended(self) -> None:
+        open_streams = set(self.streams)
+        self._guard.keep_turns(open_streams)
+        if isinstance(self._worker, StrictHttp2Server):
+            self._worker.keep(open_streams)
+
+    def _forget_closed(self) -> None:
+        """Forget upstream connections that are closed and that no stream uses."""
+        in_use = {stream.context.server for stream in self.streams.values()}
+        for connection in list(self._upstreams):
+            is_waited_for = connection in self.waiting_for_establishment
+            if is_waited_for or connection in in_use:
+                continue
+            if connection.state is ConnectionState.CLOSED:
+                del self._upstreams[connection]
+                self.connections.pop(connection, None)
+                self._guard.forget_upstream(connection)
