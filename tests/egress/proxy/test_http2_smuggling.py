@@ -211,7 +211,7 @@ async def test_fields_that_stand_where_they_must_not(world, row):
 @pytest.mark.parametrize("name", [":authority", "host"])
 async def test_each_stream_must_name_the_tunnels_host(world, name):
     async with world.worker(speaks=1) as worker:
-        for other in ("evil.example", "api.example:1", f"{worker.authority}.evil.example:443"):
+        for other in ("evil.example", "api.example:1", "www.api.example"):
             fields = [(n, v) for n, v in worker.fields() if n != name]
             answer = await worker.answer(worker.ask([*fields[:4], (name, other), *fields[4:]]))
             assert answer.status == 421, bytes(answer.body)
