@@ -317,7 +317,7 @@ class ConnectionGuard(UpstreamGuard):
     def ends_connection(self, stream_id: int) -> bool:
         """Whether nothing goes on behind the answer on this stream."""
         turn = self._turns.of_stream(stream_id)
-        return turn is None or turn.ends_connection
+        return turn is not None and turn.ends_connection
 
     def keep_turns(self, stream_ids: set[int]) -> None:
         """The streams that are open; what went on in others is over."""

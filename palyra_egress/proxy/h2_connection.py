@@ -41,6 +41,7 @@ from palyra_egress.proxy.frame_budget import (
 
 MAX_STREAMS: Final = 100
 MAX_FRAME_BYTES: Final = 16 * 1024
+_LENGTH_BYTES: Final = 3
 MAX_ENCODER_TABLE_BYTES: Final = 16 * 1024
 STREAM_WINDOW: Final = 512 * 1024
 CONNECTION_WINDOW: Final = 2 * 1024 * 1024
@@ -83,10 +84,17 @@ class BoundedH2Connection(BufferedH2Connection):
 
     def receive_data(self, data: bytes) -> list[h2.events.Event]:
         events: list[h2.events.Event] = super().receive_data(data)
+        self._refuse_overlong_frame()
         self.encoder.header_table_size = min(
             self.encoder.header_table_size, MAX_ENCODER_TABLE_BYTES
         )
         return events
+
+    def _refuse_overlong_frame(self) -> None:
+        """The library looks at a frame's length only when it has it all, up to 16 MiB."""
+        begun = self.incoming_buffer._data[:_LENGTH_BYTES]
+        if len(begun) == _LENGTH_BYTES and int.from_bytes(begun) > MAX_FRAME_BYTES:
+            raise h2.exceptions.FrameTooLargeError("a frame of more than its size")
 
     def _receive_frame(self, frame: Frame) -> list[h2.events.Event]:
         """Every frame passes here, before anything is done with it."""

@@ -62,6 +62,8 @@ class StrictHttp2Server(CreditedHttp2, Http2Server):
             case ResponseEndOfMessage():
                 yield from super()._handle_event(event)
                 self.h2_conn.answered()
+                if self._guard.ends_connection(event.stream_id):
+                    yield from self._hang_up()
             case _:
                 yield from super()._handle_event(event)
                 yield from self._end_refused()
