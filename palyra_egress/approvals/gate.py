@@ -31,6 +31,8 @@ class ApprovalsUnreadable(Exception):
 def read_approvals_of(policy_file: Path) -> tuple[Line, ...]:
     """The lines beside a policy; none where there is no such file. Raises ApprovalsUnreadable."""
     path = approvals_path(policy_file)
+    if path.exists() and not path.is_file():
+        raise ApprovalsUnreadable(f"{path}: no regular file")
     try:
         with path.open("rb") as file:
             return read_lines(file.read(MAX_APPROVALS_BYTES + 1))

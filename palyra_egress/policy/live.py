@@ -63,6 +63,10 @@ class PolicyFile:
             self._looks = {}
             self.problem = f"{self.path}: the policy file is gone or cannot be read"
             return None
+        if not self.path.is_file():  # a pipe would hold us until somebody writes, perhaps for ever
+            self._looks = {}
+            self.problem = f"{self.path}: the policy file is no regular file"
+            return None
         if self._looks and is_at_rest(self._looks):
             return None
         watched = () if self.gate is None else self.gate.watched

@@ -5,11 +5,13 @@ restarted proxy. Policies are called by the numbers of the hosts that they allow
 """
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from palyra_egress.approvals.accepted import FILE_NAME, Accepted, remember
+from palyra_egress.approvals.envelope import approvals_path
 from palyra_egress.policy.live import PolicyFile
 from palyra_fleet.wire.dsse import seal
 from palyra_fleet.wire.keys import SigningKey
@@ -365,3 +367,9 @@ def test_a_memory_that_this_version_cannot_read_as_a_policy_makes_everything_a_w
     team.save(1)
     team.approve(2, "ada")
     refused(team.started(), "so all of it widens", "1 of 2 approvals")
+
+
+def test_a_pipe_in_place_of_the_approvals_holds_nobody_up(team: Team) -> None:
+    team.save(1)
+    os.mkfifo(approvals_path(team.policy))
+    refused(team.started(), "no regular file")

@@ -82,3 +82,17 @@ def test_a_rewrite_of_the_same_size_and_time_is_noticed_by_its_inode(tmp_path: P
     other.replace(path)
     policy = live.poll()
     assert policy is not None and policy.observes
+
+
+def test_a_pipe_in_place_of_the_file_holds_nobody_up(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(GOOD)
+    live = PolicyFile(path)
+    good = live.poll()
+    path.unlink()
+    os.mkfifo(path)
+    assert live.poll() is None and live.policy is good
+    assert live.problem is not None and "no regular file" in live.problem
+    path.unlink()
+    path.write_text(GOOD)
+    assert live.poll() is None and live.problem is None
