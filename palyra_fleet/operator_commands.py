@@ -170,6 +170,13 @@ class OperatorCommands(FleetCore):
         except StoreFailed as error:
             raise _unreadable(error) from error
 
+    async def recent_events(self, worker_id: str | None, limit: int) -> tuple[wire.EventView, ...]:
+        """The newest entries, newest first, about one worker or all."""
+        try:
+            return await self._store.recent_events(worker_id, _bounded(limit))
+        except StoreFailed as error:
+            raise _unreadable(error) from error
+
     async def verify_events(self) -> int:
         """Walk the whole hash chain; the number of entries. Refuses on a break."""
         try:

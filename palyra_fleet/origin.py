@@ -11,7 +11,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Final
 
+from aiohttp import web
+
 from palyra_fleet.ledger.decision import Decision
+
+REQUEST_ID: Final = web.RequestKey("palyra-request-id", str)
+"""Where the HTTP layer keeps the id of a request."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from palyra_fleet.api.call import MAX_BODY_BYTES
 from palyra_fleet.api.callers import ProofGate, TokenGate
 from palyra_fleet.api.describe_calls import DOCUMENT
 from palyra_fleet.api.devices import DeviceGate
-from palyra_fleet.api.gatekeeper import REQUEST_ID, Gatekeeper, only
+from palyra_fleet.api.gatekeeper import Gatekeeper, only
 from palyra_fleet.api.openapi import openapi_bytes
 from palyra_fleet.api.problems import (
     ApiReason,
@@ -35,9 +35,12 @@ from palyra_fleet.api.protocol import SECURITY_HEADERS
 from palyra_fleet.api.proxy_calls import STREAMING
 from palyra_fleet.api.routes import ROUTES, Listener, RouteTableError, refuse_strays, rows_of
 from palyra_fleet.clock import now_unix_ms
+from palyra_fleet.console.application import PREFIX as CONSOLE_PREFIX
+from palyra_fleet.console.application import make_console
 from palyra_fleet.identity.refusals import NodeReason, NodeRefused, refuse
 from palyra_fleet.nodes.capability_refusals import CapabilityRefused
 from palyra_fleet.nodes.operations import NodeOperations
+from palyra_fleet.origin import REQUEST_ID
 from palyra_fleet.principals.book import PrincipalBook
 from palyra_fleet.principals.desk import PrincipalDesk
 from palyra_fleet.refusals import FleetRefusal
@@ -47,6 +50,7 @@ from palyra_fleet.store.protocol import StoreFailed
 _log = logging.getLogger(__name__)
 
 REQUEST_ID_HEADER: Final = "Palyra-Request-Id"
+_PAGES_OWN: Final = ("Content-Security-Policy", "Cache-Control")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,9 @@ def make_application(
     application.on_response_prepare.append(_add_security_headers)
     application.on_shutdown.append(keeper.end_long_calls)
     refuse_strays(application, rows)
+    if listener is Listener.ADMIN:
+        console = make_console(service, nodes, settings.principals, keeper.tokens, clock)
+        application.add_subapp(CONSOLE_PREFIX, console)
     return application
 
 
@@ -157,7 +164,8 @@ def host_name(header: str) -> str:
 
 
 async def _add_security_headers(request: web.Request, response: web.StreamResponse) -> None:
-    response.headers.update(SECURITY_HEADERS)
+    own = {name: response.headers[name] for name in _PAGES_OWN if name in response.headers}
+    response.headers.update(SECURITY_HEADERS | own)
     response.headers[REQUEST_ID_HEADER] = request[REQUEST_ID]
 
 

@@ -17,7 +17,7 @@ from enum import StrEnum
 from typing import Final
 
 from palyra_fleet.api.problems import ApiReason, ApiRefusal, Headers
-from palyra_fleet.principals.book import PrincipalBook
+from palyra_fleet.principals.book import Principal, PrincipalBook
 from palyra_fleet.principals.roles import Roles
 from palyra_fleet.service import Caller
 from palyra_fleet.wire.request_proof import (
@@ -107,10 +107,16 @@ class TokenGate:
     _failed: FailedAttempts = field(default_factory=FailedAttempts)
 
     def operator(self, authorization: str | None, address: str, now_unix_ms: int) -> Identity:
+        """The caller that a token stands for."""
+        principal = self.principal(authorization, address, now_unix_ms)
+        return Identity(Who.OPERATOR, principal.name, principal.roles)
+
+    def principal(self, authorization: str | None, address: str, now_unix_ms: int) -> Principal:
+        """Whose token this is. Raises ApiRefusal, the same for every way to be wrong."""
         scheme, _, token = (authorization or "").partition(" ")
         principal = self.book.by_token(token.strip(), now_unix_ms)
         if principal is not None and scheme.lower() == "bearer":
-            return Identity(Who.OPERATOR, principal.name, principal.roles)
+            return principal
         if self._failed.note(address, now_unix_ms):
             challenge = Headers({"WWW-Authenticate": 'Bearer realm="palyra-fleet"'})
             raise ApiRefusal(ApiReason.TOKEN_REFUSED, headers=challenge)

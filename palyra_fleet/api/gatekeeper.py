@@ -32,7 +32,7 @@ from palyra_fleet.identity.records import ClientKind
 from palyra_fleet.identity.refusals import NodeReason, NodeRefused, refuse
 from palyra_fleet.nodes.operations import NodeOperations
 from palyra_fleet.nodes.peer import Peer
-from palyra_fleet.origin import ORIGIN, Origin
+from palyra_fleet.origin import ORIGIN, REQUEST_ID, Origin
 from palyra_fleet.principals.desk import PrincipalDesk
 from palyra_fleet.principals.roles import permits
 from palyra_fleet.service import FleetService
@@ -40,7 +40,6 @@ from palyra_fleet.wire.principal_models import Role
 from palyra_fleet.wire.request_proof import HEADER as PROOF_HEADER
 
 MAX_LONG_CALLS_PER_CALLER: Final = 4
-REQUEST_ID: Final = web.RequestKey("palyra-request-id", str)
 DEVICE_RATE: Final = Rate(per_s=500, burst=2_000)
 """Of everything one machine asks: a host with some hundred workers, or a proxy under attack."""
 CALLER_RATES: Final = {

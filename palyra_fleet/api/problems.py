@@ -29,6 +29,8 @@ class ApiReason(StrEnum):
     TOKEN_REFUSED = "api.token_refused"  # noqa: S105 (a reason code)
     TOO_MANY_ATTEMPTS = "api.too_many_attempts"
     ROLE_REFUSED = "api.role_refused"
+    SESSION_NEEDED = "console.session_needed"
+    CSRF_REFUSED = "console.csrf_refused"
     PROOF_REFUSED = "api.proof_refused"
     CALLER_NOT_ALLOWED = "api.caller_not_allowed"
     OTHER_DEVICE = "api.other_device"
@@ -60,6 +62,8 @@ _TABLE: Final[Mapping[ApiReason, tuple[str, int]]] = {
     ApiReason.TOKEN_REFUSED: ("A valid operator token is needed", 401),
     ApiReason.TOO_MANY_ATTEMPTS: ("Too many wrong tokens", 429),
     ApiReason.ROLE_REFUSED: ("This principal's roles do not permit this", 403),
+    ApiReason.SESSION_NEEDED: ("Nobody is signed in, or no longer", 401),
+    ApiReason.CSRF_REFUSED: ("The change does not come from a page of this console", 403),
     ApiReason.PROOF_REFUSED: ("A valid proof of a known key is needed", 401),
     ApiReason.CALLER_NOT_ALLOWED: ("This caller may not do this", 403),
     ApiReason.OTHER_DEVICE: ("This key does not belong to the device that calls", 403),

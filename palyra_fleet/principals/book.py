@@ -111,6 +111,10 @@ class PrincipalBook:
             return None
         return found if found.holds_at(now_unix_ms) else None
 
+    def still_holds(self, principal: Principal, now_unix_ms: int) -> bool:
+        """Whether somebody is known exactly as before: same roles, same token, not over."""
+        return self._by_name.get(principal.name) == principal and principal.holds_at(now_unix_ms)
+
     def all(self) -> tuple[Principal, ...]:
         """Everybody, by name."""
         return tuple(self._by_name[name] for name in sorted(self._by_name))

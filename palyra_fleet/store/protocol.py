@@ -118,5 +118,8 @@ class FleetStore(Protocol):
     async def events(self, after_seq: int, limit: int) -> tuple[EventView, ...]:
         """Entries after `after_seq`, oldest first."""
 
+    async def recent_events(self, worker_id: str | None, limit: int) -> tuple[EventView, ...]:
+        """The newest entries, newest first, about one worker or all."""
+
     async def verify_events(self) -> int:
         """Walk the whole chain; the number of entries. Raises ChainBroken."""

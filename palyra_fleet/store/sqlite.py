@@ -24,7 +24,13 @@ from palyra_fleet.store.protocol import (
 )
 from palyra_fleet.store.sqlite_connection import FLEET_DATABASE, transaction, write_meta
 from palyra_fleet.store.sqlite_database import SqliteDatabase, Write
-from palyra_fleet.store.sqlite_rows import EVIDENCE_COLUMNS, load_records, write_records
+from palyra_fleet.store.sqlite_rows import (
+    EVENT_COLUMNS,
+    EVIDENCE_COLUMNS,
+    event_of,
+    load_records,
+    write_records,
+)
 from palyra_fleet.wire.models import EventView
 
 
@@ -107,6 +113,12 @@ class SqliteFleetStore:
     async def events(self, after_seq: int, limit: int) -> tuple[EventView, ...]:
         await self._group.flush()
         return await self._database.events(after_seq, limit)
+
+    async def recent_events(self, worker_id: str | None, limit: int) -> tuple[EventView, ...]:
+        where = "" if worker_id is None else "WHERE worker_id = ?"
+        query = f"SELECT {EVENT_COLUMNS} FROM events {where} ORDER BY seq DESC LIMIT ?"  # noqa: S608 (constants)
+        values = (limit,) if worker_id is None else (worker_id, limit)
+        return tuple(event_of(row) for row in await self._rows(query, *values))
 
     async def verify_events(self) -> int:
         await self._group.flush()

@@ -177,6 +177,11 @@ WHEN OLD.revoked_at_unix_ms IS NOT NULL AND (NEW.revoked_at_unix_ms IS NULL OR N
 BEGIN SELECT RAISE(ABORT, 'an enrolment that was taken back does not come again'); END;
 """
 
-FLEET_MIGRATIONS = (_RETENTION, _ENROLMENTS)
+_EVENTS_OF_WORKER = """
+CREATE INDEX events_of_worker ON events (worker_id, seq) WHERE worker_id IS NOT NULL;
+"""
+
+FLEET_MIGRATIONS = (_RETENTION, _ENROLMENTS, _EVENTS_OF_WORKER)
 """1 to 2: finished records can be forgotten and old events archived. 2 to 3: enrolments belong to a
-device, and can be taken back."""
+device, and can be taken back. 3 to 4: what happened to one worker is found without reading it
+all."""

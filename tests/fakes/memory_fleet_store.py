@@ -167,6 +167,11 @@ class MemoryFleetStore:
         self._check()
         return tuple(e for e in self.disk.events if e.seq > after_seq)[:limit]
 
+    async def recent_events(self, worker_id: str | None, limit: int) -> tuple[EventView, ...]:
+        self._check()
+        newest = [e for e in reversed(self.disk.events) if worker_id in {None, e.worker_id}]
+        return tuple(newest[:limit])
+
     async def verify_events(self) -> int:
         self._check()
         return follow(ChainHead(), self.disk.events).seq

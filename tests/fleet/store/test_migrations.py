@@ -79,7 +79,7 @@ async def test_the_older_database_is_kept_beside_and_never_overwritten(tmp_path:
     assert kept.read_bytes() == before
 
 
-@pytest.mark.parametrize("version", ["3", "99", "0", "-1", "two", ""])
+@pytest.mark.parametrize("version", ["5", "99", "0", "-1", "two", ""])
 async def test_a_version_that_is_not_known_here_is_refused(tmp_path: Path, version: str) -> None:
     path = _old_state(tmp_path / "old")
     connection = sqlite3.connect(path)
@@ -87,10 +87,10 @@ async def test_a_version_that_is_not_known_here_is_refused(tmp_path: Path, versi
     connection.commit()
     connection.close()
     before = _schema(path)
-    with pytest.raises(StateUnusable, match=f"schema version {version}, expected 2"):
+    with pytest.raises(StateUnusable, match=f"schema version {version}, expected 4"):
         await SqliteFleetStore(tmp_path / "old").open(0)
     assert _schema(path) == before
 
 
 def test_every_version_has_its_step() -> None:
-    assert FLEET_DATABASE.current_version == 2
+    assert FLEET_DATABASE.current_version == 4

@@ -219,3 +219,14 @@ async def test_events_come_in_pages(store: FleetStore) -> None:
     events = tuple(LedgerEvent(EventReason.HEARTBEAT, "fleet", W1) for _ in range(5))
     await store.commit(Decision(2_000, events=events))
     assert [e.seq for e in await store.events(2, 2)] == [3, 4]
+
+
+async def test_the_newest_events_come_first_of_one_worker_or_of_all(store: FleetStore) -> None:
+    about = (W1, W2, None, W1, W2)
+    events = tuple(LedgerEvent(EventReason.HEARTBEAT, "fleet", one) for one in about)
+    await store.commit(Decision(2_000, events=events))
+    assert [e.worker_id for e in await store.recent_events(None, 3)] == [W2, W1, None]
+    first, second = await store.recent_events(W1, 10)
+    assert (first.worker_id, second.worker_id) == (W1, W1)
+    assert first.seq > second.seq
+    assert await store.recent_events(W1, 1) == (first,)

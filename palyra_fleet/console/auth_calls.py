@@ -1,0 +1,57 @@
+"""Signing in and out. The token is in the one request that signs in; afterwards the browser holds
+the session's cookie, which no script can read."""
+
+from aiohttp import web
+from pydantic import Field
+
+from palyra_fleet.console.envelopes import envelope
+from palyra_fleet.console.gate import COOKIE, ConsoleCall
+from palyra_fleet.console.sessions import LONGEST_MS, ConsoleSession
+from palyra_fleet.wire.models import WireModel
+
+
+class SignIn(WireModel):
+    """A principal's token."""
+
+    token: str = Field(repr=False, min_length=1, max_length=512)
+
+
+async def sign_in(call: ConsoleCall) -> web.StreamResponse:
+    """Wrong tokens are rate limited per address, with the same answer each time."""
+    desk, now = call.desk, call.desk.clock()
+    token = call.read(SignIn).token
+    address = call.request.remote or ""
+    principal = desk.tokens.principal(f"Bearer {token}", address, now)
+    desk.sessions.end(call.request.cookies.get(COOKIE))
+    secret, session = desk.sessions.begin(principal, now)
+    response = _about(session)
+    response.set_cookie(
+        COOKIE,
+        secret,
+        max_age=LONGEST_MS // 1000,
+        path="/console",
+        httponly=True,
+        samesite="Strict",
+        secure=call.request.secure,
+    )
+    return response
+
+
+async def who_is_signed_in(call: ConsoleCall) -> web.StreamResponse:
+    return _about(call.signed_in)
+
+
+async def sign_out(call: ConsoleCall) -> web.StreamResponse:
+    call.desk.sessions.end(call.request.cookies.get(COOKIE))
+    response = envelope(signed_out=True)
+    response.del_cookie(COOKIE, path="/console", httponly=True, samesite="Strict")
+    return response
+
+
+def _about(session: ConsoleSession) -> web.Response:
+    return envelope(
+        principal=session.principal.name,
+        roles=sorted(session.principal.roles),
+        csrf_token=session.csrf_token,
+        expires_at_unix_ms=session.ends_at_unix_ms(),
+    )

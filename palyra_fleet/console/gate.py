@@ -1,0 +1,144 @@
+"""Takes a request of the console to its handler: session, role, CSRF token, body, in this order.
+
+`ConsoleRow` is one line of the console's table. A page without a session leads to the sign-in page;
+everything else without one is refused. A change takes the session's token in a header and, where
+the browser says where it comes from, our own origin. Roles are those of the principal who signed
+in, looked up again for every request.
+"""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import quote, urlsplit
+
+from aiohttp import web
+from aiohttp.typedefs import Handler as AiohttpHandler
+from pydantic import BaseModel
+
+from palyra_fleet.api.call import parse_body, read_body, read_query
+from palyra_fleet.api.callers import TokenGate
+from palyra_fleet.api.problems import ApiReason, ApiRefusal
+from palyra_fleet.console.sessions import ConsoleSession, ConsoleSessions
+from palyra_fleet.nodes.operations import NodeOperations
+from palyra_fleet.origin import ORIGIN, REQUEST_ID, Origin
+from palyra_fleet.principals.roles import permits
+from palyra_fleet.service import FleetService
+from palyra_fleet.wire.principal_models import Role
+
+COOKIE: Final = "palyra_console_session"
+CSRF_HEADER: Final = "x-palyra-csrf-token"
+PREFIX: Final = "/console"
+LOGIN_PATH: Final = f"{PREFIX}/login"
+_BODY_WITHIN_MS: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class ConsoleDesk:
+    """What the console's handlers work with. `operations` is None where no nodes are served."""
+
+    service: FleetService
+    operations: NodeOperations | None
+    sessions: ConsoleSessions
+    tokens: TokenGate
+    clock: Callable[[], int]
+    streams: Counter[str] = field(default_factory=Counter)
+    """How many live streams each principal has open."""
+
+    @property
+    def nodes(self) -> NodeOperations:
+        if self.operations is None:
+            raise ApiRefusal(ApiReason.NODES_OFF)
+        return self.operations
+
+
+@dataclass(frozen=True, slots=True)
+class ConsoleCall:
+    """One request that was let in. `session` is None only on rows without a role."""
+
+    desk: ConsoleDesk
+    request: web.Request
+    query: Mapping[str, str]
+    body: bytes
+    session: ConsoleSession | None
+
+    @property
+    def signed_in(self) -> ConsoleSession:
+        if self.session is None:
+            raise ApiRefusal(ApiReason.SESSION_NEEDED)
+        return self.session
+
+    @property
+    def actor(self) -> str:
+        """The name that events carry."""
+        return self.signed_in.principal.name
+
+    def part(self, name: str) -> str:
+        return self.request.match_info[name]
+
+    def read[Model: BaseModel](self, model: type[Model]) -> Model:
+        return parse_body(model, self.body)
+
+    def may(self, role: Role) -> bool:
+        return self.session is not None and permits(self.session.principal.roles, role)
+
+
+type ConsoleHandler = Callable[[ConsoleCall], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class ConsoleRow:
+    """One route of the console, below `/console`. `role` None: no session is needed."""
+
+    method: str
+    path: str
+    role: Role | None
+    handler: ConsoleHandler
+    body: type[BaseModel] | None = None
+    query: tuple[str, ...] = ()
+    page: bool = False
+
+
+def serve(desk: ConsoleDesk, row: ConsoleRow) -> AiohttpHandler:
+    """The aiohttp handler of a row."""
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        query = read_query(request, row.query)
+        session = desk.sessions.find(request.cookies.get(COOKIE), desk.clock())
+        if row.role is not None:
+            if session is None and row.page:
+                return _to_login(request)
+            _admit(row, request, session, row.role)
+        elif row.method != "GET":
+            _check_origin(request)
+        body = await read_body(request, wanted=row.body is not None, within_ms=_BODY_WITHIN_MS)
+        return await row.handler(ConsoleCall(desk, request, query, body, session))
+
+    return handler
+
+
+def _to_login(request: web.Request) -> web.Response:
+    wanted = quote(request.path_qs, safe="")
+    return web.Response(status=303, headers={"Location": f"{LOGIN_PATH}?next={wanted}"})
+
+
+def _admit(
+    row: ConsoleRow, request: web.Request, session: ConsoleSession | None, role: Role
+) -> None:
+    if session is None:
+        raise ApiRefusal(ApiReason.SESSION_NEEDED)
+    if not permits(session.principal.roles, role):
+        raise ApiRefusal(ApiReason.ROLE_REFUSED, f"it takes the role {role}")
+    if row.method != "GET":
+        _check_origin(request)
+        given = request.headers.getall(CSRF_HEADER, [])
+        if len(given) != 1 or not session.allows(given[0]):
+            raise ApiRefusal(ApiReason.CSRF_REFUSED)
+    ORIGIN.set(Origin(request.remote or "", request[REQUEST_ID]))
+
+
+def _check_origin(request: web.Request) -> None:
+    """A browser says where a change comes from; it must be this listener."""
+    origin = request.headers.get("Origin")
+    if origin is not None and urlsplit(origin).netloc.lower() != request.host.lower():
+        raise ApiRefusal(ApiReason.CSRF_REFUSED)

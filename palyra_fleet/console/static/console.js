@@ -1,0 +1,172 @@
+// What the pages cannot do by themselves: sign in, act with a reason, and stay up to date.
+// No page holds a token: the session is in a cookie that scripts cannot read, and changes carry the
+// page's CSRF token in a header.
+"use strict";
+
+const find = (selector) => document.querySelector(selector);
+const csrf = find('meta[name="csrf-token"]').content;
+
+async function post(url, body) {
+  const headers = { "x-palyra-csrf-token": csrf };
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  const answer = await fetch(url, {
+    method: "POST", headers, credentials: "same-origin",
+    body: body === undefined ? undefined : JSON.stringify(body),
+  });
+  if (answer.status === 401 && !url.endsWith("/login")) location.assign("/console/login");
+  if (!answer.ok) {
+    const problem = await answer.json().catch(() => ({}));
+    throw new Error(problem.detail || `The fleet answered ${answer.status}.`);
+  }
+  return answer;
+}
+
+function tell(place, text) {
+  place.textContent = text;
+  place.hidden = text === "";
+}
+
+// --- signing in and out -----------------------------------------------------------------------
+
+find("#sign-in")?.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const wrong = find("#sign-in-wrong");
+  tell(wrong, "");
+  try {
+    await post("/console/v1/auth/login", { token: find("#token").value });
+    location.assign(event.target.dataset.next);
+  } catch (error) {
+    tell(wrong, error.message);
+    find("#token").select();
+  }
+});
+
+find("#sign-out")?.addEventListener("click", async () => {
+  await post("/console/v1/auth/logout").catch(() => undefined);
+  location.assign("/console/login");
+});
+
+// --- changes, each with its reason ------------------------------------------------------------
+
+const ask = find("#ask");
+let asked = null;
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("button");
+  if (button?.dataset.post) openAsk(button);
+  if (button?.dataset.invoke) invoke(button);
+  if (button?.id === "ask-cancel") ask.close();
+  if (button?.id === "verify") verify();
+});
+
+function openAsk(button) {
+  asked = { url: button.dataset.post, from: button };
+  find("#ask-title").textContent = button.dataset.title;
+  find("#ask-what").textContent = button.dataset.what;
+  find("#ask-do").textContent = button.dataset.title;
+  find("#ask-reason").value = "";
+  tell(find("#ask-wrong"), "");
+  ask.showModal();
+  find("#ask-reason").focus();
+}
+
+ask.querySelector("form").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const act = find("#ask-do");
+  act.disabled = true;
+  try {
+    await post(asked.url, { reason: find("#ask-reason").value });
+    ask.close();
+    await refresh();
+    find("#main").focus();
+  } catch (error) {
+    tell(find("#ask-wrong"), error.message);
+  } finally {
+    act.disabled = false;
+  }
+});
+
+async function invoke(button) {
+  button.disabled = true;
+  const place = find("#answer");
+  try {
+    const answer = await post(button.dataset.invoke, { capability: "system.health" });
+    find("#answer-text").textContent = JSON.stringify((await answer.json()).result, null, 2);
+  } catch (error) {
+    find("#answer-text").textContent = error.message;
+  }
+  place.hidden = false;
+  button.disabled = false;
+}
+
+async function verify() {
+  tell(find("#verified"), "verifying…");
+  try {
+    const answer = await post("/console/v1/events/verify");
+    tell(find("#verified"), `${(await answer.json()).entries} entries, whole`);
+  } catch (error) {
+    tell(find("#verified"), error.message);
+  }
+}
+
+document.addEventListener("submit", async (event) => {
+  if (event.target.id !== "mint") return;
+  event.preventDefault();
+  const answer = await post("/console/v1/pairing/requests/code", { method: find("#mint-method").value });
+  const minted = (await answer.json()).pairing_code;
+  const drawn = await post("/console/v1/pairing/qr", { text: minted.code });
+  find("#minted-qr").src = "data:image/svg+xml;base64," + btoa(await drawn.text());
+  find("#minted-code").textContent = minted.code;
+  find("#minted-until").textContent = new Date(minted.expires_at_unix_ms).toLocaleTimeString();
+  find("#minted").hidden = false;
+});
+
+// --- up to date -------------------------------------------------------------------------------
+
+// The page is fetched again and its parts put in place, but for what somebody is working in.
+async function refresh() {
+  const answer = await fetch(location.href, { credentials: "same-origin" });
+  if (answer.redirected && new URL(answer.url).pathname === "/console/login") {
+    location.assign(answer.url);
+    return;
+  }
+  if (!answer.ok) return;
+  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+  const kept = new Map([...document.querySelectorAll("main [data-live=keep]")].map((one) => [one.id || one.className, one]));
+  const main = fresh.querySelector("main");
+  main.querySelectorAll("[data-live=keep]").forEach((one) => {
+    const mine = kept.get(one.id || one.className);
+    if (mine) one.replaceWith(mine);
+  });
+  find("main").replaceChildren(...main.childNodes);
+  sayAgo();
+}
+
+function sayAgo() {
+  const now = Date.now();
+  document.querySelectorAll("main time[datetime]").forEach((one) => {
+    const seconds = (now - Date.parse(one.dateTime)) / 1000;
+    if (seconds < 0 || seconds > 86400) return;
+    const words = seconds < 60 ? `${Math.round(seconds)} s ago`
+      : seconds < 3600 ? `${Math.round(seconds / 60)} min ago` : `${Math.round(seconds / 3600)} h ago`;
+    one.textContent = words;
+  });
+}
+
+function live() {
+  const badge = find("#live");
+  if (!badge) return;
+  let waiting = null;
+  const say = (tone, text) => { badge.className = `chip ${tone}`; badge.textContent = text; };
+  const source = new EventSource("/console/events");
+  source.addEventListener("here", () => say("good", "live"));
+  source.addEventListener("entry", () => {
+    if (waiting === null) waiting = setTimeout(() => { waiting = null; refresh(); }, 150);
+  });
+  source.addEventListener("over", () => location.assign("/console/login"));
+  source.addEventListener("error", () => say("warn", "not live"));
+  setInterval(sayAgo, 10000);
+}
+
+sayAgo();
+live();

@@ -1,0 +1,87 @@
+"""How the console says things: times, states, reasons and lengths in plain words. Pure.
+
+A tone is one of `good`, `calm`, `warn`, `bad`: what a colour says is always said by a word as well.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Final
+
+TONES: Final[Mapping[str, str]] = {
+    "available": "good",
+    "assigned": "good",
+    "busy": "good",
+    "registered": "calm",
+    "draining": "calm",
+    "offline": "warn",
+    "orphaned": "warn",
+    "failed": "bad",
+    "quarantined": "bad",
+    "pending_approval": "warn",
+    "approved": "good",
+    "completed": "good",
+    "rejected": "bad",
+    "expired": "calm",
+    "struck": "warn",
+    "already_quarantined": "bad",
+    "recorded": "calm",
+    "ok": "good",
+}
+"""By state of a worker, of a pairing request, outcome of evidence, or check of health."""
+
+EVENT_TONES: Final[Mapping[str, str]] = {
+    "worker.quarantined_by_egress": "bad",
+    "worker.quarantined_by_operator": "bad",
+    "worker.banned_by_operator": "bad",
+    "worker.cleanup_failed": "bad",
+    "worker.struck_by_egress": "warn",
+    "worker.heartbeat_stale": "warn",
+    "worker.ttl_expired": "warn",
+    "worker.lease_revoked": "warn",
+    "worker.released_by_operator": "good",
+    "worker.completed": "good",
+    "worker.registered": "good",
+}
+
+
+def tone_of(state: str) -> str:
+    return TONES.get(state, "calm")
+
+
+def tone_of_event(reason: str) -> str:
+    return EVENT_TONES.get(reason, "calm")
+
+
+def iso(unix_ms: int) -> str:
+    """RFC 3339 in UTC, to the second."""
+    return datetime.fromtimestamp(unix_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def clock_time(unix_ms: int) -> str:
+    """For people: date and time in UTC."""
+    return datetime.fromtimestamp(unix_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def state_word(state: str) -> str:
+    return state.replace("_", " ")
+
+
+def event_word(reason: str) -> str:
+    """`worker.quarantined_by_egress` is "quarantined by egress"; others keep their first word."""
+    return reason.removeprefix("worker.").replace(".", " ").replace("_", " ")
+
+
+def duration(milliseconds: int) -> str:
+    """A length of time, rounded to what matters."""
+    if milliseconds < 1000:
+        return f"{milliseconds} ms"
+    seconds = milliseconds / 1000
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def short(identifier: str) -> str:
+    """The part of an id or a digest that a person compares first."""
+    return identifier if len(identifier) <= 14 else f"{identifier[:6]}…{identifier[-6:]}"
