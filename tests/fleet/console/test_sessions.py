@@ -82,11 +82,11 @@ def test_every_sign_in_has_secrets_of_its_own() -> None:
 def test_the_number_of_sessions_is_bounded_and_the_oldest_makes_room() -> None:
     kept = sessions()
     own = [kept.begin(somebody(), n)[0] for n in range(MAX_OF_ONE + 1)]
-    assert kept.find(own[0], 100) is None
-    assert all(kept.find(secret, 100) for secret in own[1:])
+    assert kept.find(own[0], MAX_SESSIONS) is None
+    assert all(kept.find(secret, MAX_SESSIONS) for secret in own[1:])
     many = [kept.begin(somebody(f"p{n}"), n)[0] for n in range(MAX_SESSIONS)]
-    assert kept.find(own[1], 100) is None
-    assert kept.find(many[-1], 100) is not None
+    assert kept.find(own[1], MAX_SESSIONS) is None
+    assert kept.find(many[-1], MAX_SESSIONS) is not None
 
 
 def test_only_the_sessions_own_token_allows_a_change() -> None:
