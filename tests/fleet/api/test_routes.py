@@ -13,6 +13,7 @@ from palyra_fleet.api.health_calls import live
 from palyra_fleet.api.problems import ApiReason
 from palyra_fleet.api.routes import ROUTES, Listener, RouteTableError, Row, refuse_strays, rows_of
 from palyra_fleet.identity.ports import NodeIdentity
+from palyra_fleet.console.routes import CONSOLE_ROUTES
 from palyra_fleet.principals.book import PrincipalBook, token_sha256
 from palyra_fleet.wire.principal_models import Role
 from tests.fakes.fleet_service import FakeFleetService
@@ -28,7 +29,8 @@ async def stray(request: web.Request) -> web.Response:
 def test_each_application_serves_exactly_its_rows(listener: Listener) -> None:
     gate = DeviceGate(cast(NodeIdentity, None), lambda: 0) if listener is Listener.REMOTE else None
     application = make_application(listener, FakeFleetService(), SETTINGS, devices=gate)
-    assert len(list(application.router.routes())) == len(rows_of(listener))
+    console = len(CONSOLE_ROUTES) if listener is Listener.ADMIN else 0
+    assert len(list(application.router.routes())) == len(rows_of(listener)) + console
 
 
 def test_a_route_without_a_row_stops_the_start() -> None:
