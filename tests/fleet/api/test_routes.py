@@ -12,8 +12,8 @@ from palyra_fleet.api.devices import DeviceGate
 from palyra_fleet.api.health_calls import live
 from palyra_fleet.api.problems import ApiReason
 from palyra_fleet.api.routes import ROUTES, Listener, RouteTableError, Row, refuse_strays, rows_of
-from palyra_fleet.identity.ports import NodeIdentity
 from palyra_fleet.console.routes import CONSOLE_ROUTES
+from palyra_fleet.identity.ports import NodeIdentity
 from palyra_fleet.principals.book import PrincipalBook, token_sha256
 from palyra_fleet.wire.principal_models import Role
 from tests.fakes.fleet_service import FakeFleetService
