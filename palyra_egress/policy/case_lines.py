@@ -37,7 +37,8 @@ _KEYS: Final = frozenset(
     {"id", "method", "url", "profile", "connect", "sni", "host_header", "authority"}
     | {"http_version", "resolved", "facts", "ech"}
 )
-_VERSIONS: Final = frozenset({"HTTP/1.0", "HTTP/1.1", "HTTP/2", "HTTP/2.0", "1.0", "1.1", "2"})
+_HTTP_2: Final = frozenset({"HTTP/2", "HTTP/2.0", "2"})
+_VERSIONS: Final = frozenset({"HTTP/1.0", "HTTP/1.1", "1.0", "1.1"}) | _HTTP_2
 MAX_LINE: Final = 1 << 20
 MAX_TOLD: Final = 80
 MAX_ID_PARTS: Final = 100
@@ -121,10 +122,16 @@ def _read_request(case: Mapping[str, object], requester: Requester) -> EgressReq
     return judge_request_from_url(method, url, requester)
 
 
-def _check_version(case: Mapping[str, object]) -> None:
+def _check_version(case: Mapping[str, object], request: EgressRequest) -> None:
+    """HTTP/2 is carried inside an inspected tunnel, so neither as plain http nor for a CONNECT."""
     version = _text(case, "http_version")
-    if version is not None and version not in _VERSIONS:
+    if version is None:
+        return
+    if version not in _VERSIONS:
         raise CaseRefused(Reason.PROTOCOL_NOT_SUPPORTED, "the HTTP version is not carried")
+    is_inside_tls = request.scheme == "https" and request.kind is RequestKind.REQUEST
+    if version in _HTTP_2 and not is_inside_tls:
+        raise CaseRefused(Reason.PROTOCOL_NOT_SUPPORTED, "HTTP/2 is carried inside TLS alone")
 
 
 def _facts(case: Mapping[str, object]) -> AttestedFacts:
@@ -218,7 +225,7 @@ def judge_case(
             raise _malformed(f"unknown key {unknown[0][:MAX_TOLD]!r}")
         request = _read_request(case, _requester(case, default_profile))
         addresses = _addresses(case)
-        _check_version(case)
+        _check_version(case, request)
         _check_agreement(case, request)
         carriage = INSPECTED
         if request.scheme == "https":

@@ -138,6 +138,8 @@ AGREEMENT: list[tuple[dict[str, Any], str]] = [
     ({"authority": "a.test@b.test"}, "url_credentials"),
     ({"http_version": "HTTP/3"}, "protocol_not_supported"),
     ({"http_version": ""}, "protocol_not_supported"),
+    ({"url": "http://a.test/", "http_version": "HTTP/2"}, "protocol_not_supported"),
+    ({**DEEP, "http_version": "2"}, "protocol_not_supported"),
     # plain http: no tunnel and no handshake
     ({"url": "http://a.test/", "sni": None}, "allowed"),
     ({"url": "http://a.test/", "sni": "b.test"}, "authority_mismatch"),
