@@ -12,6 +12,7 @@ from palyra_fleet.api.call import Call
 from palyra_fleet.wire.models import ReasonRequest
 from palyra_fleet.wire.node_models import (
     ApproveDevice,
+    AuthorityList,
     CapabilityRequestList,
     CapabilityRequestView,
     InvokeAnswer,
@@ -104,6 +105,18 @@ async def approve_capability(call: Call) -> web.StreamResponse:
 @answers.gives(CapabilityRequestView)
 async def reject_capability(call: Call) -> web.StreamResponse:
     return _decided(call, approve=False)
+
+
+@answers.gives(AuthorityList)
+async def list_authorities(call: Call) -> web.StreamResponse:
+    return answers.model(AuthorityList(items=call.nodes.authorities()))
+
+
+@answers.gives(AuthorityList)
+async def rotate_authority(call: Call) -> web.StreamResponse:
+    reason = call.read(ReasonRequest).reason
+    found = await call.nodes.rotate_authority(call.identity.id, reason)
+    return answers.model(AuthorityList(items=found))
 
 
 def _decided(call: Call, *, approve: bool) -> web.StreamResponse:

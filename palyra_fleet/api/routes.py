@@ -165,6 +165,8 @@ ROUTES: Final = (
     Row("POST", f"{_PAIRING}:reject", _LET_IN, _N.reject_device, _REASON),
     Row("POST", f"{_DEVICE}:revoke", _STOP, _N.revoke_device, _REASON),
     Row("POST", f"{_DEVICE}:remove", _TRUST, _N.remove_device, _REASON),
+    Row("GET", "/v1/authorities", _LOOK, _N.list_authorities),
+    Row("POST", "/v1/authorities:rotate", _TRUST, _N.rotate_authority, _REASON),
     Row("GET", "/v1/nodes", _LOOK, _N.list_nodes, query=("limit",)),
     Row("GET", _NODE, _LOOK, _N.show_node),
     Row("POST", f"{_NODE}:invoke", _STOP, _N.invoke, node_wire.InvokeRequest),

@@ -17,6 +17,14 @@ _REQUEST_COLUMNS = (
     "identity_fingerprint",
     "transcript_hash",
 )
+_AUTHORITY_COLUMNS = (
+    "authority_id",
+    "signs_devices",
+    "signs_servers",
+    "good_certificates",
+    "last_ends_at_unix_ms",
+    "expires_at_unix_ms",
+)
 _ASKED_COLUMNS = (
     "request_id",
     "state",
@@ -65,6 +73,18 @@ async def approve(arguments: Namespace, client: OperatorClient) -> ExitCode:
 async def reject(arguments: Namespace, client: OperatorClient) -> ExitCode:
     found = await client.reject_device(arguments.approval_id, arguments.reason)
     show_one(found, arguments.output)
+    return ExitCode.DONE
+
+
+async def show_authorities(arguments: Namespace, client: OperatorClient) -> ExitCode:
+    show_many(await client.authorities(), arguments.output, _AUTHORITY_COLUMNS)
+    return ExitCode.DONE
+
+
+async def rotate_authority(arguments: Namespace, client: OperatorClient) -> ExitCode:
+    found = await client.rotate_authority(arguments.reason)
+    show_many(found, arguments.output, _AUTHORITY_COLUMNS)
+    say("both are trusted until the last certificate of the old one has ended; see `ca show`")
     return ExitCode.DONE
 
 

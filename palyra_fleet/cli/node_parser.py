@@ -1,4 +1,4 @@
-"""The grammar of the operator's `palyra-fleet node …`, and of `palyra-fleet node-state …`."""
+"""The grammar of the operator's `palyra-fleet node …`, of `ca …` and of `node-state …`."""
 
 import argparse
 from collections.abc import Callable
@@ -63,6 +63,18 @@ def add_node_operations(verbs: _Verbs, make: _MakeVerb) -> None:
         verb = make(verbs, name, text, node_commands.decide_asked)
         _on(verb, "request_id")
         _why(verb)
+
+
+def add_authorities(verbs: _Verbs, make: _MakeVerb) -> None:
+    """`palyra-fleet ca …`."""
+    make(verbs, "show", "trusted authorities, oldest first", node_commands.show_authorities)
+    rotate = make(
+        verbs,
+        "rotate",
+        "a new authority signs devices; the old one stays trusted until its last certificate ends",
+        node_commands.rotate_authority,
+    )
+    _why(rotate)
 
 
 def add_node_state(verbs: _Verbs) -> None:

@@ -12,7 +12,7 @@ from palyra_fleet.cli import argument_types as types
 from palyra_fleet.cli import local_commands, operator_commands
 from palyra_fleet.cli.enrolment_parser import add_enrolment, add_launcher_key, add_references
 from palyra_fleet.cli.node_agent_parser import add_node_agent
-from palyra_fleet.cli.node_parser import add_node_operations, add_node_state
+from palyra_fleet.cli.node_parser import add_authorities, add_node_operations, add_node_state
 from palyra_fleet.cli.place import Home
 from palyra_fleet.cli.principal_parser import add_principals
 from palyra_fleet.client import WorkerAction
@@ -44,6 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
     node = _noun(nouns, "node", "nodes of this fleet, and this machine as a node of a fleet")
     add_node_operations(node, _operator_verb)
     add_node_agent(node)
+    add_authorities(_noun(nouns, "ca", "the authority that signs nodes"), _operator_verb)
     add_node_state(_noun(nouns, "node-state", "the file with codes, requests and nodes"))
     add_principals(
         _noun(nouns, "principal", "who operates the fleet, in which roles"), _operator_verb

@@ -6,6 +6,8 @@ from palyra_fleet.client.transport import FleetClient, query_target
 from palyra_fleet.wire.models import ReasonRequest
 from palyra_fleet.wire.node_models import (
     ApproveDevice,
+    AuthorityList,
+    AuthorityView,
     CapabilityRequestList,
     CapabilityRequestView,
     InvokeAnswer,
@@ -43,6 +45,13 @@ class NodeCalls(FleetClient):
     async def end_device(self, device_id: str, reason: str, *, forget: bool) -> None:
         verb = "remove" if forget else "revoke"
         await self.send("POST", f"/v1/devices/{device_id}:{verb}", ReasonRequest(reason=reason))
+
+    async def authorities(self) -> tuple[AuthorityView, ...]:
+        return (await self.call("GET", "/v1/authorities", AuthorityList)).items
+
+    async def rotate_authority(self, reason: str) -> tuple[AuthorityView, ...]:
+        asked = ReasonRequest(reason=reason)
+        return (await self.call("POST", "/v1/authorities:rotate", AuthorityList, asked)).items
 
     async def nodes(self, limit: int = 100) -> tuple[NodeView, ...]:
         return (await self.call("GET", query_target("/v1/nodes", limit=limit), NodeList)).items

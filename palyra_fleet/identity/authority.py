@@ -38,6 +38,23 @@ class AuthorityRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class AuthorityStanding:
+    """A trusted authority, what it signs, and how many good device certificates still need it.
+
+    `last_ends_at_unix_ms`: when the last of those ends by itself; None if there are none.
+    """
+
+    authority_id: str
+    certificate_sha256: str
+    created_at_unix_ms: int
+    expires_at_unix_ms: int
+    signs_devices: bool
+    signs_servers: bool
+    good_certificates: int
+    last_ends_at_unix_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class IssuedLeaf:
     """A new device certificate and what the ledger must know of it."""
 

@@ -46,6 +46,7 @@ class IdentityLedger:
     _of_device: dict[str, dict[str, None]] = field(default_factory=dict)
     _of_origin: dict[str, str] = field(default_factory=dict)
     _retiring: dict[str, int] = field(default_factory=dict)
+    _signs_devices: str = ""
 
     def load(self, snapshot: IdentitySnapshot) -> None:
         self.apply(
@@ -69,6 +70,8 @@ class IdentityLedger:
             self._forget(fingerprint)
         for authority in decision.authorities:
             self.authorities[authority.authority_id] = authority
+        if decision.authorities:
+            self._signs_devices = self.trusted_authorities()[-1].authority_id
 
     def check(self, fingerprint: str, now: int) -> PairedDevice | NodeRefusal:
         """The device that may speak with this certificate, or the row of the gate."""
@@ -89,8 +92,14 @@ class IdentityLedger:
             signing_public_key=bytes.fromhex(device.signing_public_key_hex),
             fingerprint=fingerprint,
             cert_expires_at_unix_ms=certificate.not_after_unix_ms,
-            rotate_from_unix_ms=certificate.rotate_from_unix_ms,
+            rotate_from_unix_ms=self._rotate_from(certificate),
         )
+
+    def _rotate_from(self, certificate: CertificateRecord) -> int:
+        """Half of its life; at once if another authority signs devices by now."""
+        if certificate.authority_id != self._signs_devices:
+            return certificate.issued_at_unix_ms
+        return certificate.rotate_from_unix_ms
 
     @staticmethod
     def has_lapsed(certificate: CertificateRecord, now: int) -> bool:
@@ -266,12 +275,30 @@ class IdentityLedger:
             return IdentityDecision(now)
         return self._decision(now, ended, (), (), (), actor=actor)
 
-    def add_authority(self, now: int, authority: AuthorityRecord, actor: str) -> IdentityDecision:
+    def add_authority(
+        self, now: int, authority: AuthorityRecord, actor: str, reason: str
+    ) -> IdentityDecision:
         """Devices are signed by this one from now on; the one before stays trusted for a while."""
-        event = IdentityEvent(
-            IdentityEventReason.AUTHORITY_MADE, actor, {"authority_id": authority.authority_id}
-        )
+        detail = {"authority_id": authority.authority_id, "why": reason}
+        event = IdentityEvent(IdentityEventReason.AUTHORITY_MADE, actor, detail)
         return IdentityDecision(now, authorities=(authority,), events=(event,))
+
+    def may_rotate_authority(self) -> NodeRefusal | None:
+        """One change at a time, so that a bundle holds two roots at most."""
+        older = self.trusted_authorities()[:-1]
+        if not older:
+            return None
+        return refuse(NodeReason.AUTHORITY_OVERLAP, authority_id=older[0].authority_id)
+
+    def good_leaves(self, now: int, authority_id: str) -> tuple[CertificateRecord, ...]:
+        """What an authority is still needed for."""
+        return tuple(
+            certificate
+            for certificate in self.certificates.values()
+            if certificate.authority_id == authority_id
+            and not certificate.revoked
+            and now < certificate.not_after_unix_ms
+        )
 
     def trusted_authorities(self) -> tuple[AuthorityRecord, ...]:
         """Oldest first."""
@@ -280,14 +307,7 @@ class IdentityLedger:
 
     def _useless_authorities(self, now: int) -> tuple[AuthorityRecord, ...]:
         older = self.trusted_authorities()[:-1]
-        if not older:
-            return ()
-        needed = {
-            c.authority_id
-            for c in self.certificates.values()
-            if not c.revoked and now < c.not_after_unix_ms
-        }
-        return tuple(retired(a, now) for a in older if a.authority_id not in needed)
+        return tuple(retired(a, now) for a in older if not self.good_leaves(now, a.authority_id))
 
     def _alive(self, device_id: str) -> list[CertificateRecord]:
         return [c for c in self.history(device_id) if not c.revoked]

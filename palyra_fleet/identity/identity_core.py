@@ -79,7 +79,7 @@ class IdentityCore:
         self._clock = clock
         self._high_water = state.high_water_unix_ms
         self._lock = asyncio.Lock()
-        self._replays = ReplayWindow()
+        self._replays = ReplayWindow(after_unix_ms=0 if state.is_new else state.high_water_unix_ms)
         self._listeners: list[Callable[[RevocationNotice], None]] = []
         self._suspended: set[str] = set()
         self._unusable = False

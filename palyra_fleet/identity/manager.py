@@ -12,13 +12,16 @@ import logging
 from collections.abc import Callable, Sequence
 
 from palyra_fleet.identity.authority import (
+    AuthorityStanding,
     FleetCertificateAuthority,
     IssuedLeaf,
     ServerIdentity,
     make_authority,
 )
+from palyra_fleet.identity.certificate_profiles import unix_ms
 from palyra_fleet.identity.client_certificate import (
     CertificateFlaw,
+    fingerprint_of,
     verify_client_certificate,
 )
 from palyra_fleet.identity.device_ledger import Outcome
@@ -154,15 +157,38 @@ class IdentityManager(IdentityCore):
             lambda now: self._ledger.revoke_fingerprint(now, fingerprint, reason, actor),
         )
 
-    async def rotate_authority(self, actor: str) -> str:
-        """A new authority signs devices; the old one is trusted until its last leaf has gone."""
+    async def rotate_authority(self, reason: str, actor: str) -> str:
+        """A new authority signs devices; the old one is trusted until its last leaf has gone.
+
+        Raises NodeRefused while an earlier change is under way.
+        """
 
         async def rotate(now: int) -> str:
+            self._raise_if(self._ledger.may_rotate_authority())
             record = make_authority(self._master, now)
-            await self._settle(self._ledger.add_authority(now, record, actor))
+            await self._settle(self._ledger.add_authority(now, record, actor, reason))
             return record.authority_id
 
         return await self._locked(rotate)
+
+    def authorities(self) -> tuple[AuthorityStanding, ...]:
+        """Those trusted now, oldest first."""
+        now, trusted = self.now(), self.authority.trusted
+        standings = []
+        for record, certificate in zip(self._ledger.trusted_authorities(), trusted, strict=True):
+            good = self._ledger.good_leaves(now, record.authority_id)
+            standing = AuthorityStanding(
+                authority_id=record.authority_id,
+                certificate_sha256=fingerprint_of(record.certificate_der),
+                created_at_unix_ms=record.created_at_unix_ms,
+                expires_at_unix_ms=unix_ms(certificate.not_valid_after_utc),
+                signs_devices=certificate is trusted[-1],
+                signs_servers=certificate is trusted[0],
+                good_certificates=len(good),
+                last_ends_at_unix_ms=max((c.not_after_unix_ms for c in good), default=None),
+            )
+            standings.append(standing)
+        return tuple(standings)
 
     def server_identity(self) -> ServerIdentity:
         """What our listeners present now; a new one when due, so ask at every handshake."""

@@ -7,7 +7,7 @@ Every change is durable before the call returns. Times: Unix ms.
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from palyra_fleet.identity.authority import ServerIdentity
+from palyra_fleet.identity.authority import AuthorityStanding, ServerIdentity
 from palyra_fleet.identity.device_records import DeviceRecord
 from palyra_fleet.identity.messages import (
     AskPairingStatus,
@@ -96,6 +96,10 @@ class NodeIdentity(Protocol):
     async def revoke_fingerprint(self, fingerprint: str, reason: str, actor: str) -> None: ...
 
     async def remove_device(self, device_id: str, reason: str, actor: str) -> None: ...
+
+    async def rotate_authority(self, reason: str, actor: str) -> str: ...
+
+    def authorities(self) -> tuple[AuthorityStanding, ...]: ...
 
     def server_identity(self) -> ServerIdentity: ...
 

@@ -72,6 +72,7 @@ class NodeReason(StrEnum):
     DEVICE_REVOKED = "identity.device_revoked"
     CERTIFICATE_UNKNOWN = "identity.certificate_unknown"
     ROTATIONS_FULL = "identity.rotations_full"
+    AUTHORITY_OVERLAP = "identity.authority_overlap"
     STORE_UNAVAILABLE = "identity.store_unavailable"
 
     @property
@@ -140,6 +141,11 @@ _TABLE: Final[dict[NodeReason, tuple[NodeStatus, str]]] = {
     NodeReason.DEVICE_REVOKED: (_DENIED, "device is revoked"),
     NodeReason.CERTIFICATE_UNKNOWN: (_MISSING, "certificate was not found"),
     NodeReason.ROTATIONS_FULL: (_FULL, "too many certificates were issued to this device"),
+    NodeReason.AUTHORITY_OVERLAP: (
+        _FAILED,
+        "the authority is changing already: authority {authority_id} is trusted until its last"
+        " certificate has ended; wait for that, or revoke the devices that hold one",
+    ),
     NodeReason.STORE_UNAVAILABLE: (
         NodeStatus.UNAVAILABLE,
         "the change cannot be made durable; try again later",

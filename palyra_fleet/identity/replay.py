@@ -2,9 +2,11 @@
 
 What is checked where a caller sends `ReplayProtection`: a timestamp at most five minutes away on
 either side, and a nonce this scope did not use inside that window. A scope is the authenticated
-device, or the source address before there is one, so that nobody fills another's window. Memory
-only: TLS already keeps strangers from replaying; this stops a client's own accidents and a recorded
-call of a client whose key leaked. Bounded: a full window refuses. Times: Unix ms. Pure.
+device, or the source address before there is one, so that nobody fills another's window. TLS
+already keeps strangers from replaying; this stops a client's own accidents and a recorded call of a
+client whose key leaked. Nonces are in memory only, so a window that follows an earlier one takes no
+timestamp up to its own beginning: the nonces of that time are forgotten. Bounded: a full window
+refuses. Times: Unix ms. Pure.
 """
 
 import hashlib
@@ -22,8 +24,10 @@ MAX_IN_ALL: Final = 1_000_000
 
 @dataclass(slots=True)
 class ReplayWindow:
-    """Nonces used lately, per scope."""
+    """Nonces used lately, per scope. `after_unix_ms`: when this window began, if there was one
+    before it; timestamps up to then are stale."""
 
+    after_unix_ms: int = 0
     max_per_scope: int = MAX_PER_SCOPE
     max_in_all: int = MAX_IN_ALL
     _seen: set[bytes] = field(default_factory=set)
@@ -38,7 +42,7 @@ class ReplayWindow:
         if not 1 <= len(nonce) <= MAX_NONCE_CHARACTERS:
             return refuse(NodeReason.REPLAY_MALFORMED)
         now = self._advance(now_unix_ms)
-        if abs(timestamp_unix_ms - now) > WINDOW_MS:
+        if abs(timestamp_unix_ms - now) > WINDOW_MS or timestamp_unix_ms <= self.after_unix_ms:
             return refuse(NodeReason.REPLAY_STALE)
         digest = _digest(scope, nonce)
         if digest in self._seen:

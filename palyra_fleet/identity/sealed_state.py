@@ -28,6 +28,7 @@ class OpenedState:
     master: MasterKey
     pepper: bytes = field(repr=False)
     high_water_unix_ms: int
+    is_new: bool
 
 
 async def open_or_make(
@@ -35,7 +36,8 @@ async def open_or_make(
 ) -> OpenedState:
     """Raises StateUnusable or SealBroken with what to do."""
     now = max(now_unix_ms, snapshot.high_water_unix_ms)
-    if not (snapshot.authorities or snapshot.devices or snapshot.sealed):
+    is_new = not (snapshot.authorities or snapshot.devices or snapshot.sealed)
+    if is_new:
         snapshot = await _make(store, snapshot, master, now)
     if PEPPER not in snapshot.sealed or all(a.retired_at_unix_ms for a in snapshot.authorities):
         raise StateUnusable(
@@ -43,7 +45,7 @@ async def open_or_make(
         )
     snapshot = await _sealed_by_first_key(store, snapshot, master, now)
     pepper = master.open(PEPPER, snapshot.sealed[PEPPER])
-    return OpenedState(snapshot, master, pepper, now)
+    return OpenedState(snapshot, master, pepper, now, is_new)
 
 
 async def _make(
@@ -51,7 +53,9 @@ async def _make(
 ) -> IdentitySnapshot:
     authority = make_authority(master, now)
     sealed = {PEPPER: master.seal(PEPPER, os.urandom(PEPPER_BYTES))}
-    await store.commit(IdentityLedger().add_authority(now, authority, "fleet"), sealed)
+    await store.commit(
+        IdentityLedger().add_authority(now, authority, "fleet", "first start"), sealed
+    )
     return replace(snapshot, authorities=(authority,), sealed=sealed, high_water_unix_ms=now)
 
 

@@ -5,6 +5,7 @@ have an HTTP status and a stable reason.
 """
 
 import json
+from dataclasses import asdict
 
 from pydantic import JsonValue
 
@@ -77,6 +78,18 @@ class NodeOperations:
         """Its certificates end now, and its id may pair again."""
         await self._service.identity.remove_device(device_id, reason, actor)
         await self._service.state.remove_node(device_id)
+
+    def authorities(self) -> tuple[wire.AuthorityView, ...]:
+        """Those trusted now, the oldest first."""
+        return tuple(
+            wire.AuthorityView(**asdict(standing))
+            for standing in self._service.identity.authorities()
+        )
+
+    async def rotate_authority(self, actor: str, reason: str) -> tuple[wire.AuthorityView, ...]:
+        """Sign devices with a new one; the old one is trusted until its last leaf has gone."""
+        await self._service.identity.rotate_authority(reason, actor)
+        return self.authorities()
 
     def nodes(self, limit: int) -> tuple[wire.NodeView, ...]:
         """Who was heard last stands first."""

@@ -69,6 +69,7 @@ class ServerCertificate:
     def context(self, *, with_clients: bool) -> ssl.SSLContext:
         """For one handshake: our certificate and, on the node listener, the roots of clients. With
         clients, a certificate of theirs is required; no switch."""
+        self.renew_if_due()  # at once when another authority signs servers
         present = self._present
         roots = self._source.authority.trust_bundle_pem if with_clients else ""
         made = self._contexts.get(with_clients)

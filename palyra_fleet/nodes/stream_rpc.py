@@ -102,13 +102,13 @@ class _Conversation:
         )
 
     def _tell_to_rotate(self, caller: PairedDevice) -> None:
-        """Once a stream, from half of the certificate's life on."""
+        """Once a stream, from when a rotation is due."""
         due = self._service.clock() >= caller.rotate_from_unix_ms
         if due and not self._stream.rotation_told:
             self._stream.rotation_told = True
             self._stream.put(
                 self._service.notice(
-                    NoticeKind.ROTATE_CERTIFICATE, caller.fingerprint, "half of its life is over"
+                    NoticeKind.ROTATE_CERTIFICATE, caller.fingerprint, "a rotation is due"
                 )
             )
 

@@ -45,12 +45,17 @@ class SelfTestAuthority:
         self._now = now_unix_ms
         self._signer = profiles.Signer(certificate, key)
         self.trust_bundle_pem = _pem(certificate)
+        self._server = self._make_server_identity()
 
     @property
     def authority(self) -> "SelfTestAuthority":
         return self
 
     def server_identity(self) -> ServerIdentity:
+        """One and the same: what resumes must meet the context it came from."""
+        return self._server
+
+    def _make_server_identity(self) -> ServerIdentity:
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = profiles.server_certificate(
             self._signer,

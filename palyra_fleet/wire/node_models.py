@@ -104,6 +104,26 @@ class CapabilityRequestView(WireModel):
     input: JsonValue = None
 
 
+class AuthorityView(WireModel):
+    """A trusted authority. `good_certificates`: how many devices still need it;
+    `last_ends_at_unix_ms`: when the last of their certificates ends by itself."""
+
+    authority_id: str
+    certificate_sha256: str
+    created_at_unix_ms: int
+    expires_at_unix_ms: int
+    signs_devices: bool
+    signs_servers: bool
+    good_certificates: int
+    last_ends_at_unix_ms: int | None
+
+
+class AuthorityList(WireModel):
+    """Oldest first."""
+
+    items: tuple[AuthorityView, ...]
+
+
 class PairingRequestList(WireModel):
     items: tuple[PairingRequestView, ...]
 

@@ -222,8 +222,14 @@ class IdentityMachine(RuleBasedStateMachine):
 
     @rule()
     def new_authority(self) -> None:
-        if len(self.world.identity.authority.trusted) < 3:
-            self.run(self.world.identity.rotate_authority("anna"))
+        overlapping = len(self.world.identity.authority.trusted) > 1
+        try:
+            self.run(self.world.identity.rotate_authority("test", "anna"))
+        except NodeRefused as refused:
+            assert overlapping
+            assert refused.refusal.reason is NodeReason.AUTHORITY_OVERLAP
+        else:
+            assert not overlapping
 
     def bury(self, device_id: str) -> None:
         self.dead |= {pem for pem, owner in self.owner.items() if owner == device_id}

@@ -227,11 +227,11 @@ async def test_a_certificate_keeps_its_device(bench: _Bench) -> None:
 async def test_a_retired_authority_does_not_come_back(bench: _Bench) -> None:
     made = make_authority(MASTER, NOW)
     ledger = IdentityLedger()
-    await bench.store.commit(ledger.add_authority(NOW, made, "test"))
+    await bench.store.commit(ledger.add_authority(NOW, made, "test", "test"))
     gone = replace(made, sealed_key=b"", retired_at_unix_ms=NOW)
-    await bench.store.commit(ledger.add_authority(NOW, gone, "test"))
+    await bench.store.commit(ledger.add_authority(NOW, gone, "test", "test"))
     with pytest.raises(StoreConflict, match="stays retired"):
-        await bench.store.commit(ledger.add_authority(NOW, made, "test"))
+        await bench.store.commit(ledger.add_authority(NOW, made, "test", "test"))
 
 
 async def test_the_event_chain_is_walked_whole(tmp_path: Path) -> None:

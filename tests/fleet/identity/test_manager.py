@@ -15,6 +15,7 @@ from palyra_fleet.identity.messages import (
     IssuedCertificate,
     PairedDevice,
     PairingStatus,
+    Replay,
 )
 from palyra_fleet.identity.refusals import NodeReason, NodeRefusal, NodeRefused
 from tests.fakes.fleet_world import Clock
@@ -263,6 +264,19 @@ async def test_sixty_four_rotations_at_once_leave_one_good_next_certificate(
     states = [c.state for c in world.identity.history(DEVICE.device_id)]
     assert states.count(CertificateState.PENDING) == 1
     assert states.count(CertificateState.CURRENT) == 1
+
+
+async def test_a_call_recorded_before_a_restart_is_stale_after_it(tmp_path: Path) -> None:
+    store, clock = MemoryPairingStore(), Clock()
+    async with identity_world(tmp_path / "state", store=store, clock=clock) as world:
+        recorded = Replay("nonce", clock())
+        assert world.identity.replay(DEVICE.device_id, recorded) is None
+    async with identity_world(tmp_path / "state", store=store, clock=clock) as world:
+        refusal = world.identity.replay(DEVICE.device_id, recorded)
+        assert refusal is not None
+        assert refusal.reason is NodeReason.REPLAY_STALE
+        clock.forward(1)
+        assert world.identity.replay(DEVICE.device_id, Replay("another", clock())) is None
 
 
 async def test_everything_survives_a_restart(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ async def test_an_authority_is_rotated_by_overlap(world: IdentityWorld) -> None:
     served = world.identity.server_identity()
     assert world.identity.server_identity() is served
     world.clock.forward(HOUR)
-    fresh = await world.identity.rotate_authority("anna")
+    fresh = await world.identity.rotate_authority("test", "anna")
     assert await _reason(world, first) is None
     second = await _rotate(world, first)
     assert second.gateway_ca_certificate_pem.count("BEGIN CERTIFICATE") == 2
@@ -138,6 +138,29 @@ async def test_an_authority_is_rotated_by_overlap(world: IdentityWorld) -> None:
     assert world.identity.server_identity().authority_id == fresh
     assert await _reason(world, second.certificate_pem) is None
     assert await _reason(world, first) is NodeReason.GATE_NO_CERTIFICATE
+
+
+async def test_one_change_of_the_authority_at_a_time(world: IdentityWorld) -> None:
+    await world.pair(DEVICE)
+    old = world.identity.authorities()
+    assert [(a.signs_devices, a.signs_servers, a.good_certificates) for a in old] == [
+        (True, True, 1)
+    ]
+    fresh = await world.identity.rotate_authority("test", "anna")
+    both = world.identity.authorities()
+    assert [(a.signs_devices, a.signs_servers, a.good_certificates) for a in both] == [
+        (False, True, 1),
+        (True, False, 0),
+    ]
+    assert both[1].authority_id == fresh
+    with pytest.raises(NodeRefused) as refused:
+        await world.identity.rotate_authority("again", "anna")
+    assert refused.value.refusal.reason is NodeReason.AUTHORITY_OVERLAP
+    assert old[0].authority_id in str(refused.value)
+    await world.identity.revoke_device(DEVICE.device_id, "stolen", "anna")
+    await world.identity.tidy()
+    assert [a.authority_id for a in world.identity.authorities()] == [fresh]
+    await world.identity.rotate_authority("again", "anna")
 
 
 async def test_the_servers_certificate_is_renewed_at_two_thirds_of_its_life(

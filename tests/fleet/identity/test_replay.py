@@ -31,6 +31,15 @@ def test_a_timestamp_outside_the_window_is_stale(timestamp: int) -> None:
     assert refusal.reason is NodeReason.REPLAY_STALE
 
 
+def test_a_window_after_another_takes_nothing_that_the_other_may_have_taken() -> None:
+    window = ReplayWindow(after_unix_ms=NOW)
+    for timestamp in (NOW - 1, NOW):
+        refusal = window.check("a", "n", timestamp, NOW + 1)
+        assert refusal is not None
+        assert refusal.reason is NodeReason.REPLAY_STALE
+    assert window.check("a", "n", NOW + 1, NOW + 1) is None
+
+
 @pytest.mark.parametrize("nonce", ["", "n" * 129])
 def test_a_nonce_without_use_is_malformed(nonce: str) -> None:
     refusal = ReplayWindow().check("a", nonce, NOW, NOW)

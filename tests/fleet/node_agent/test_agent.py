@@ -29,6 +29,7 @@ from palyra_fleet.node_agent.keys import CertificateKey, CertificateRefused, mer
 from palyra_fleet.node_agent.material import AgentHome, MaterialUnusable, NodeMaterial, NotPaired
 from palyra_fleet.nodes.capabilities import CapabilityAsk
 from palyra_fleet.tasks import spawn
+from palyra_fleet.wire.grpc_runtime import grpc
 from tests.fakes.identity_world import QUIET
 from tests.fakes.node_world import NodeWorld, node_world
 from tests.fakes.pairing_device import PairingDevice
@@ -254,6 +255,29 @@ async def test_it_renews_at_half_life_and_the_old_certificate_ends_with_the_firs
     assert after.private_key_pem != before.private_key_pem
     refusal = world.identity.check(before.fingerprint, world.clock())
     assert "revoked" in str(refusal)
+
+
+async def test_it_follows_a_change_of_the_authority_without_being_paired_again(
+    world: NodeWorld, home: AgentHome
+) -> None:
+    material = await paired(world, home)
+    old_root = material.trusted_roots_pem
+    async with running(home, heartbeat_every_s=0.05) as agent:
+        fresh = await world.identity.rotate_authority("it is time", "anna")
+        await until(lambda: agent.rotations == 1)
+        await until(lambda: home.load().next_certificate is None)
+        await world.identity.settle()
+        await world.identity.tidy()
+    assert home.load().trusted_roots_pem.count("BEGIN CERTIFICATE") == 2
+    assert [a.authority_id for a in world.identity.authorities()] == [fresh]
+    assert world.identity.server_identity().authority_id == fresh
+    async with running(home, heartbeat_every_s=0.05) as agent:
+        assert agent.connected.is_set()
+    # who missed it all knows only a root that is trusted no more
+    home.save(replace(home.load(), trusted_roots_pem=old_root))
+    late = NodeAgent(home, AgentSettings())
+    with pytest.raises(grpc.aio.AioRpcError, match="CERTIFICATE_VERIFY_FAILED"):
+        await late._connection(home.load())
 
 
 async def test_it_comes_back_when_the_fleet_does(tmp_path: Path, home: AgentHome) -> None:

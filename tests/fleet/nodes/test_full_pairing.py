@@ -284,6 +284,12 @@ async def test_a_second_start_finds_its_devices_and_a_damaged_state_stops_it(
     async with program(home) as fleet:
         assert fleet.root == root
         await fleet("node", "code")
+        code, table, _ = await fleet("ca", "rotate", "--reason", "yearly")
+        assert (code, len(table.splitlines())) == (0, 3)
+        old, new = await fleet.json("ca", "show")
+        assert (old["signs_servers"], new["signs_devices"]) == (True, True)
+        code, _, err = await fleet("ca", "rotate", "--reason", "again")
+        assert (code, "wait for that" in err, old["authority_id"] in err) == (1, True, True)
     state = home / "fleet" / "node-runtime.v1.json"
     state.write_bytes(state.read_bytes()[:-20])
     process = await asyncio.create_subprocess_exec(

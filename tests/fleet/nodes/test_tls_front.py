@@ -156,7 +156,7 @@ def _presented(world: NodeWorld, context: ssl.SSLContext) -> str:
 
 
 async def test_a_new_authority_is_trusted_by_open_listeners(world: NodeWorld, node: Node) -> None:
-    await world.identity.rotate_authority("anna")
+    await world.identity.rotate_authority("test", "anna")
     newer = await world.pair(PairingDevice(ulid(7)))
     for one in (newer, node):
         async with one.calls() as calls:
