@@ -101,6 +101,7 @@ class Reason(StrEnum):
     TOO_MANY_CONNECTIONS = "egress.too_many_connections"
     VIEW_STALE = "fleet.view_stale"
     EPOCH_ROLLBACK = "fleet.epoch_rollback"
+    EGRESS_SUSPENDED = "fleet.egress_suspended"
 
     @property
     def short(self) -> str:
@@ -257,6 +258,9 @@ REASONS: Final = MappingProxyType(
         ),
         _R.VIEW_STALE: ReasonRow(_I, 503, _INTERNAL, "the fleet's view is stale", _LATER),
         _R.EPOCH_ROLLBACK: ReasonRow(_I, 503, _INTERNAL, "the fleet went back in time", _LATER),
+        _R.EGRESS_SUSPENDED: ReasonRow(
+            _I, 503, _INTERNAL, "the fleet does not hear this worker's proxy", _LATER
+        ),
     }
 )
 

@@ -57,10 +57,16 @@ class EnrolmentCommands(FleetCore):
         )
         return tuple(
             enrolment_view(
-                key, rests[key.name if kind == "proxy" else thumbprint_sha256(key.public_key)]
+                key,
+                rests[key.name if kind == "proxy" else thumbprint_sha256(key.public_key)],
+                self._trust_in(key),
             )
             for key in found
         )
+
+    def _trust_in(self, key: EnrolledKey) -> str:
+        trouble = self._watch.trouble(key, self._now()) if key.kind == "proxy" else None
+        return "trusted" if trouble is None else trouble.value
 
     async def take_back(self, actor: str, kind: Kind, name: str, reason: str) -> None:
         """Trust this launcher or proxy no more, nor the workers that rest on it."""

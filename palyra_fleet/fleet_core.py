@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 
 from palyra_fleet.attestation.nonces import NonceBook
 from palyra_fleet.clock import ForwardClock
+from palyra_fleet.ledger import storm
 from palyra_fleet.ledger.decision import (
     Decision,
     EnrolledKey,
@@ -41,6 +42,7 @@ from palyra_fleet.store.protocol import (
 from palyra_fleet.tasks import spawn
 from palyra_fleet.view_hub import ViewHub
 from palyra_fleet.violations.alarm import UnboundEvidence
+from palyra_fleet.violations.silence import ProxyWatch
 from palyra_fleet.wire.keys import thumbprint_sha256
 
 _log = logging.getLogger(__name__)
@@ -86,6 +88,7 @@ class FleetCore:
         self._hub = ViewHub(snapshot.epoch, snapshot.highest_fence)
         self._desk = OrderDesk(snapshot.epoch)
         self._unbound_evidence = UnboundEvidence()
+        self._watch = ProxyWatch(settings.policy.proxy_silence_ms, snapshot.high_water_unix_ms)
         self._launchers: dict[str, bytes] = {}
         self._proxies: dict[str, tuple[str, bytes]] = {}
         self._manager.state.load(
@@ -182,7 +185,7 @@ class FleetCore:
         """
         if isinstance(outcome, Refusal):
             raise FleetRefusal.of(outcome)
-        decision = with_origin(outcome)
+        decision = with_origin(storm.trip(self._manager.state, self._settings.policy, outcome))
         reached("core.decided")
         if decision.durable and self._one_by_one:
             await self._commit_alone(decision)
@@ -229,6 +232,14 @@ class FleetCore:
         self._learn_keys(snapshot.records)
         self._memory_ahead, self._undurable = False, None
 
+    async def _settle_suspensions(self, now_unix_ms: int) -> None:
+        """Suspend and resume egress by what is heard of proxies; proxies are told at once."""
+        wanted = self._watch.wanted(self._manager.state, now_unix_ms)
+        changed = self._watch.change(wanted, now_unix_ms)
+        self._hub.suspend(frozenset(wanted))
+        if changed is not None:
+            await self._settle(changed)
+
     def _store_refusal(self, failure: StoreFailed) -> FleetRefusal:
         self._store_problem = str(failure)
         if failure.ambiguous:
@@ -272,7 +283,7 @@ class FleetCore:
         while True:
             await asyncio.sleep(self._settings.reap_every_ms / 1000)
             try:
-                await self.reap()
+                await self._locked(self._settle_suspensions)
                 if self._now() >= prune_at:
                     prune_at = self._now() + self._settings.prune_every_ms
                     await self.prune()

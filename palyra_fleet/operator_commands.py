@@ -11,6 +11,7 @@ from ulid import ULID
 
 from palyra_fleet.fleet_core import FleetCore
 from palyra_fleet.leases.records import WorkerApprovalGrant, WorkerLease
+from palyra_fleet.ledger import storm
 from palyra_fleet.ledger.decision import Decision, Detail, EventReason, LedgerEvent
 from palyra_fleet.ledger.manager import Outcome
 from palyra_fleet.ledger.wire_views import grant_view, lease_state, lease_view, worker_view
@@ -147,6 +148,14 @@ class OperatorCommands(FleetCore):
             return lease_state(ended)
 
         return await self._locked(act)
+
+    async def unfreeze_leases(self, actor: str, reason: str) -> None:
+        """After a storm of quarantines: give new leases again."""
+
+        async def act(now: int) -> None:
+            await self._settle(storm.unfreeze(self._manager.state, actor, reason, now))
+
+        await self._locked(act)
 
     async def violations(self, worker_id: str | None, limit: int) -> tuple[wire.ViolationView, ...]:
         """The newest evidence first."""

@@ -36,6 +36,17 @@ class ProxyCommands(FleetCore):
         proxy = self._enrolled_proxy(proxy_id)
         return wire.EvidenceChain(seq=proxy.seq, last_sha256=proxy.last_sha256)
 
+    async def proxy_beat(self, proxy_id: str, beat: wire.ProxyBeat) -> wire.EvidenceChain:
+        """The proxy is there. How far its chain is held tells it what to hand in again."""
+
+        async def act(now: int) -> wire.EvidenceChain:
+            proxy = self._enrolled_proxy(proxy_id)
+            self._watch.beat(proxy, beat.spooled_seq, now)
+            await self._settle_suspensions(now)
+            return wire.EvidenceChain(seq=proxy.seq, last_sha256=proxy.last_sha256)
+
+        return await self._locked(act)
+
     async def accept_violation(self, proxy_id: str, envelope: DsseEnvelope) -> wire.ViolationAnswer:
         """Evidence of an enrolled proxy; the same twice answers the same."""
         return await self._locked(lambda now: self._accept_violation(proxy_id, envelope, now))

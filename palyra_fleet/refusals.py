@@ -41,6 +41,7 @@ class FleetReason(StrEnum):
     FLEET_FULL = "fleet.capacity_workers"
     LEASES_FULL = "fleet.capacity_leases"
     STORM = "fleet.storm_breaker"
+    NOT_FROZEN = "fleet.not_frozen"
     LEASE_INVALID = "lease.invalid"
     NO_WORKER = "lease.no_worker_available"
     DRAINING = "lease.worker_draining"
@@ -105,6 +106,7 @@ _TABLE: dict[FleetReason, tuple[str, int]] = {
     FleetReason.FLEET_FULL: ("The fleet holds as many workers as it may", 429),
     FleetReason.LEASES_FULL: ("As many leases are live as may be", 429),
     FleetReason.STORM: ("New leases are frozen: too many quarantines", 503),
+    FleetReason.NOT_FROZEN: ("New leases are not frozen", 409),
     FleetReason.LEASE_INVALID: ("The lease request is invalid", 400),
     FleetReason.NO_WORKER: ("The worker may not take this lease", 409),
     FleetReason.DRAINING: ("The worker takes no new leases", 409),

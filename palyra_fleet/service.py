@@ -22,6 +22,7 @@ from palyra_fleet.fleet_core import FleetCore, open_store
 from palyra_fleet.leases.credential import EgressSecret
 from palyra_fleet.leases.records import LeaseOrder, WorkerLease
 from palyra_fleet.leases.workspace import WorkerWorkspaceScope
+from palyra_fleet.ledger import storm
 from palyra_fleet.ledger.decision import Decision
 from palyra_fleet.ledger.facts import lifecycle_state
 from palyra_fleet.ledger.liveness import heartbeat_within_ms, leases_to_stop
@@ -93,20 +94,24 @@ class FleetService(OperatorCommands, EnrolmentCommands, ProxyCommands, FleetCore
 
     def health(self) -> dict[str, str]:
         """Check name → "ok" or what is wrong."""
-        storm = len(self._manager.state.recent_quarantines)
-        frozen = storm > self._settings.policy.storm_quarantines_per_minute
+        frozen = storm.refusal(self._manager.state, self._settings.policy)
         reaping = self._reaper is not None and not self._reaper.done()
         return {
             "service": "closed" if self._closed else "ok",
             "store": self._store_problem or "ok",
             "reaper": "ok" if reaping else "stopped",
-            "storm_breaker": f"{storm} quarantines in a minute" if frozen else "ok",
+            "storm_breaker": "ok" if frozen is None else frozen.text,
         }
 
     def alarms(self) -> dict[str, str]:
         """What an operator should look at although the fleet works. Empty is good."""
-        unbound = self._unbound_evidence.alarm(self._now())
-        found = {} if unbound is None else {"evidence": unbound}
+        frozen = storm.refusal(self._manager.state, self._settings.policy)
+        raised = {
+            "evidence": self._unbound_evidence.alarm(self._now()),
+            "proxies": self._watch.alarm(),
+            "storm": None if frozen is None else frozen.text,
+        }
+        found = {name: text for name, text in raised.items() if text is not None}
         behind_s = self._keeper.behind_ms() // 1000
         if behind_s:
             found["clock"] = f"the machine's clock is {behind_s} s behind the fleet's time"

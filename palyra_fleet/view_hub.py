@@ -60,6 +60,7 @@ class ViewHub:
         self._lease_of: dict[str, WorkerLease] = {}  # by worker: its live lease
         self._proofs: dict[str, Proof] = {}
         self._blocked: set[str] = set()
+        self._suspended: frozenset[str] = frozenset()
         self._listeners: dict[asyncio.Queue[ViewMessage | None], str] = {}
         self._closed = False
 
@@ -101,6 +102,14 @@ class ViewHub:
                 yield message
         finally:
             self._listeners.pop(queue, None)
+
+    def suspend(self, worker_ids: frozenset[str]) -> None:
+        """Whose egress is suspended now; the listeners hear what changed."""
+        before, self._suspended = self._suspended, worker_ids
+        for worker_id in sorted(worker_ids - before):
+            self._tell("suspend", worker_id=worker_id)
+        for worker_id in sorted(before - worker_ids):
+            self._tell("resume", worker_id=worker_id)
 
     def close(self) -> None:
         """End every stream, at the latest with its next tick."""
@@ -171,7 +180,10 @@ class ViewHub:
     def _snapshot(self) -> ViewMessage:
         blocked = tuple(sorted(self._blocked))
         message = self._message("snapshot", bindings=tuple(self._bindings.values()))
-        return message.model_copy(update={"blocked_workers": blocked})
+        suspended = tuple(sorted(self._suspended))
+        return message.model_copy(
+            update={"blocked_workers": blocked, "suspended_workers": suspended}
+        )
 
     def _message(
         self,

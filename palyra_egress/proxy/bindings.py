@@ -44,6 +44,7 @@ class BindingView:
     _bindings: dict[str, Binding] = field(default_factory=dict, repr=False)
     _ended: dict[str, Binding] = field(default_factory=dict, repr=False)
     _blocked_by_fleet: set[str] = field(default_factory=set)
+    _suspended: set[str] = field(default_factory=set)
     _blocked_here: set[str] = field(default_factory=set)
     _acknowledged: set[str] = field(default_factory=set)
     _epoch: int = 0
@@ -92,6 +93,8 @@ class BindingView:
             return reason
         if self.is_blocked(requester.worker_id):
             return Reason.QUARANTINED
+        if requester.worker_id in self._suspended:
+            return Reason.EGRESS_SUSPENDED
         binding = self._bindings.get(requester.lease_id)
         if binding is None or binding.fence != requester.fence:
             return Reason.NO_LEASE
@@ -176,6 +179,13 @@ class BindingView:
                 if message.worker_id is not None:
                     self._blocked_by_fleet.discard(message.worker_id)
                 return Ended()
+            case "suspend":
+                workers = frozenset({message.worker_id} if message.worker_id else ())
+                self._suspended |= workers
+                return Ended(worker_ids=workers)
+            case "resume":
+                self._suspended.discard(message.worker_id or "")
+                return Ended()
             case "tick":
                 return Ended()
 
@@ -204,8 +214,9 @@ class BindingView:
             self._end(lease_id)
         self._bindings = new
         self._blocked_by_fleet = set(message.blocked_workers)
+        self._suspended = set(message.suspended_workers)
         self._hand_over()
-        return Ended(frozenset(gone | lost), frozenset(message.blocked_workers))
+        return Ended(frozenset(gone | lost), frozenset(self._blocked_by_fleet | self._suspended))
 
     def _end(self, lease_id: str) -> None:
         """Forget a binding, remembering a bounded number so that refusals can say why."""

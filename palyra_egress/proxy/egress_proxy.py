@@ -135,6 +135,7 @@ class Enforcement:
         self.core.service.replace_forbidden(self.settings.forbidden | listening)
         self._spawn(self.link.follow_view(), "follow the fleet's view")
         self._spawn(self.link.deliver_evidence(), "deliver evidence")
+        self._spawn(self.link.report(), "report to the fleet")
         if self.settings.keep is not None:
             self._spawn(self.settings.keep(), "renew the certificate")
         self._spawn(self._keep_audit(), "keep the audit log")

@@ -97,6 +97,11 @@ class EvidenceSpool:
         return tuple(self._pending)
 
     @property
+    def head_seq(self) -> int:
+        """The number of the newest evidence; 0 if there is none."""
+        return self._seq
+
+    @property
     def broken(self) -> bool:
         return self._broken
 

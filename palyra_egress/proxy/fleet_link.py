@@ -8,6 +8,7 @@ will never take (a 4xx answer) stays in the spool, its worker stays blocked, and
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Awaitable, Callable
@@ -21,6 +22,7 @@ from palyra_fleet.client.proxy import ProxyClient
 
 RETRY_AFTER_S = 0.25
 RETRY_AT_MOST_S = 2.0
+REPORT_EVERY_S = 3.0
 SEQUENCE_GAP = "violation.seq_gap"
 _NOT_OURS = frozenset({401, 403})
 TAKEN_OVER = frozenset({"quarantined", "already_quarantined"})
@@ -77,6 +79,15 @@ class FleetLink:
         self._joined = False
         self.core.view.forget()
         self.core.connections.cut_everything(Reason.VIEW_STALE)
+
+    async def report(self) -> None:
+        """Say for ever that this proxy is there, and how far its evidence goes: a proxy that the
+        fleet does not hear costs its workers their egress everywhere."""
+        while True:
+            if self.view_problem is None:
+                with contextlib.suppress(FleetError):  # the view tells of it, and goes stale
+                    await self.client.beat(self.core.spool.head_seq)
+            await asyncio.sleep(REPORT_EVERY_S)
 
     async def deliver_evidence(self) -> None:
         """Deliver for ever, woken by new evidence."""

@@ -100,6 +100,12 @@ async def revoke_lease(call: Call) -> web.StreamResponse:
     return answers.model(await call.service.revoke_lease(call.identity.id, lease_id, reason))
 
 
+@answers.gives(answers.NOTHING)
+async def unfreeze_leases(call: Call) -> web.StreamResponse:
+    await call.service.unfreeze_leases(call.identity.id, call.read(ReasonRequest).reason)
+    return answers.nothing()
+
+
 @answers.gives(ViolationList)
 async def list_violations(call: Call) -> web.StreamResponse:
     limit = call.number("limit", default=DEFAULT_ROWS, least=1, most=MAX_ROWS)

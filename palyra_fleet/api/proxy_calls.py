@@ -15,7 +15,7 @@ from palyra_fleet.api import answers
 from palyra_fleet.api.call import Call
 from palyra_fleet.refusals import FleetRefusal
 from palyra_fleet.wire.dsse import DsseEnvelope
-from palyra_fleet.wire.models import EvidenceChain, ViewMessage, ViolationAnswer
+from palyra_fleet.wire.models import EvidenceChain, ProxyBeat, ViewMessage, ViolationAnswer
 
 STREAMING: Final = web.RequestKey("streaming", bool)
 _log = logging.getLogger(__name__)
@@ -43,6 +43,11 @@ async def view(call: Call) -> web.StreamResponse:
         if isinstance(messages, AsyncGenerator):
             await messages.aclose()
     return response
+
+
+@answers.gives(EvidenceChain)
+async def beat(call: Call) -> web.StreamResponse:
+    return answers.model(await call.service.proxy_beat(call.identity.id, call.read(ProxyBeat)))
 
 
 @answers.gives(ViolationAnswer)

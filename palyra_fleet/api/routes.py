@@ -116,6 +116,7 @@ ROUTES: Final = (
     Row("GET", "/v1/worker/orders", _WORK, _W.orders, query=("after_seq", "wait_ms"), streams=True),
     # proxies
     Row("GET", "/v1/proxy/view", _PROXY, _P.view, streams=True),
+    Row("POST", "/v1/proxy/heartbeat", _PROXY, _P.beat, wire.ProxyBeat),
     Row("POST", "/v1/proxy/violations", _PROXY, _P.accept_violation, DsseEnvelope),
     Row("GET", "/v1/proxy/chain", _PROXY, _P.evidence_chain),
     # paired machines
@@ -137,6 +138,7 @@ ROUTES: Final = (
     Row("POST", f"{_WORKER}:drain", _STOP, _O.drain, wire.DrainRequest),
     Row("GET", "/v1/leases", _LOOK, _O.list_leases, query=("limit",)),
     Row("POST", f"{_LEASE}:revoke", _STOP, _O.revoke_lease, _REASON),
+    Row("POST", "/v1/leases:unfreeze", _LET_IN, _O.unfreeze_leases, _REASON),
     Row("GET", "/v1/violations", _LOOK, _O.list_violations, query=("worker_id", "limit")),
     Row("GET", "/v1/events", _LOOK, _O.list_events, query=_PAGE),
     Row("POST", "/v1/events:verify", _LOOK, _O.verify_events),

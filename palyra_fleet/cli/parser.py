@@ -232,6 +232,10 @@ def _lease(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
     revoke = _operator_verb(verbs, "revoke", "end a lease now", operator_commands.revoke_lease)
     revoke.add_argument("lease_id", type=types.ulid)
     revoke.add_argument("--reason", type=types.reason, required=True)
+    unfreeze = _operator_verb(
+        verbs, "unfreeze", "give new leases again, after a storm", operator_commands.unfreeze
+    )
+    unfreeze.add_argument("--reason", type=types.reason, required=True)
 
 
 def _violation(verbs: "_Verbs[argparse.ArgumentParser]") -> None:

@@ -81,6 +81,9 @@ class OperatorClient(EnrolmentCalls, NodeCalls, PrincipalCalls):
         target = f"/v1/leases/{lease_id}:revoke"
         return await self.call("POST", target, LeaseState, ReasonRequest(reason=reason))
 
+    async def unfreeze_leases(self, reason: str) -> None:
+        await self.send("POST", "/v1/leases:unfreeze", ReasonRequest(reason=reason))
+
     async def violations(
         self, worker_id: str | None = None, limit: int = 100
     ) -> tuple[ViolationView, ...]:

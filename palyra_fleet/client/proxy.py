@@ -15,7 +15,7 @@ from palyra_fleet.client.errors import FleetUnavailable
 from palyra_fleet.client.transport import DEFAULT_TIMEOUT_MS, FleetAddress, FleetClient
 from palyra_fleet.wire.dsse import DsseEnvelope
 from palyra_fleet.wire.keys import SigningKey
-from palyra_fleet.wire.models import EvidenceChain, ViewMessage, ViolationAnswer
+from palyra_fleet.wire.models import EvidenceChain, ProxyBeat, ViewMessage, ViolationAnswer
 
 DEFAULT_SILENCE_MS = 10_000
 
@@ -44,6 +44,11 @@ class ProxyClient(FleetClient):
     async def send_violation(self, envelope: DsseEnvelope) -> ViolationAnswer:
         """Hand in signed evidence. The same evidence twice gets the same answer."""
         return await self.call("POST", "/v1/proxy/violations", ViolationAnswer, envelope)
+
+    async def beat(self, spooled_seq: int) -> EvidenceChain:
+        """Say that this proxy is there; a proxy that is silent costs its workers their egress."""
+        request = ProxyBeat(spooled_seq=spooled_seq)
+        return await self.call("POST", "/v1/proxy/heartbeat", EvidenceChain, request)
 
     async def evidence_chain(self) -> EvidenceChain:
         """How far the fleet holds this proxy's evidence. Less than was acknowledged before: its

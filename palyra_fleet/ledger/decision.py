@@ -29,6 +29,8 @@ class EventReason(StrEnum):
     CLEANUP_FAILED = "worker.cleanup_failed"
     TTL_EXPIRED = "worker.ttl_expired"
     LEASE_REVOKED = "worker.lease_revoked"
+    EGRESS_SUSPENDED = "worker.egress_suspended"
+    EGRESS_RESUMED = "worker.egress_resumed"
     ATTESTATION_ENDED = "worker.attestation_ended"
     HEARTBEAT = "worker.heartbeat"
     HEARTBEAT_STALE = "worker.heartbeat_stale"
@@ -54,6 +56,8 @@ class EventReason(StrEnum):
     PRINCIPAL_CREATED = "fleet.principal_created"
     PRINCIPAL_REVOKED = "fleet.principal_revoked"
     PRINCIPAL_ROTATED = "fleet.principal_token_replaced"
+    LEASES_FROZEN = "fleet.leases_frozen"
+    LEASES_UNFROZEN = "fleet.leases_unfrozen"
     STARTED_FLEET = "fleet.started"
     CLOCK_SET_BACK = "fleet.clock_set_back"
     RESTORED = "fleet.restored"
@@ -130,6 +134,14 @@ class WithdrawnReference:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseFreeze:
+    """Whether new leases are frozen, and when that was decided. There is one."""
+
+    frozen: bool
+    at_unix_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class EvidenceRecord:
     """A violation as received: the verified payload, its digest and what was done about it."""
 
@@ -152,6 +164,7 @@ type Record = (
     | EnrolledKey
     | ReferenceValue
     | WithdrawnReference
+    | LeaseFreeze
     | EvidenceRecord
 )
 

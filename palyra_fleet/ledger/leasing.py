@@ -16,6 +16,7 @@ from palyra_fleet.leases.records import (
     WorkerApprovalGrant,
     WorkerLease,
 )
+from palyra_fleet.ledger import storm
 from palyra_fleet.ledger.decision import Decision, Detail, EventReason
 from palyra_fleet.ledger.draft import Draft
 from palyra_fleet.ledger.facts import Eligibility, Work, WorkerRecord, assignable
@@ -152,9 +153,8 @@ def _capacity_refusal(
 ) -> Refusal | None:
     if run_id in state.lease_by_run:
         return Refusal(FleetReason.RUN_LEASED, f"run '{run_id}' has a live lease")
-    if len(state.recent_quarantines) > policy.storm_quarantines_per_minute:
-        text = "new leases are frozen: too many workers were quarantined in the last minute"
-        return Refusal(FleetReason.STORM, text)
+    if (frozen := storm.refusal(state, policy)) is not None:
+        return frozen
     if len(state.leases) >= policy.max_leases:
         return Refusal(FleetReason.LEASES_FULL, f"{policy.max_leases} leases are live")
     if state.leases_per_principal[grant.principal] >= policy.leases_per_principal:

@@ -38,6 +38,7 @@ class WorkerFleetPolicy:
     required_capability_authority_sha256: str | None = None
     workspace_root: str = "/"
     storm_quarantines_per_minute: int = 20
+    proxy_silence_ms: int = 15_000
 
     def __post_init__(self) -> None:
         if self.leases_per_worker != 1:
@@ -54,6 +55,7 @@ class WorkerFleetPolicy:
             self.binding_max_age_ms,
             self.nonce_ttl_ms,
             self.storm_quarantines_per_minute,
+            self.proxy_silence_ms,
         )
         if min(amounts) < 1:
             raise ValueError("every limit of the fleet policy must be at least 1")

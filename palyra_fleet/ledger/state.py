@@ -18,6 +18,7 @@ from palyra_fleet.ledger.decision import (
     EnrolledKey,
     EvictedWorker,
     EvidenceRecord,
+    LeaseFreeze,
     Record,
     ReferenceValue,
     Tombstone,
@@ -49,6 +50,7 @@ class LedgerState:
     beats: dict[str, Beat] = field(default_factory=dict)
     deadlines: DeadlineHeap = field(default_factory=DeadlineHeap)
     recent_quarantines: deque[int] = field(default_factory=deque)
+    freeze: LeaseFreeze = field(default_factory=lambda: LeaseFreeze(False, 0))
     highest_fence: int = 0
     high_water_unix_ms: int = 0
 
@@ -65,7 +67,8 @@ class LedgerState:
             if worker.liveness is Liveness.LIVE:
                 self._beat(Beat(worker.worker_id, 0, now_unix_ms + heartbeat_ms))
         quarantined_at = (w.quarantine.at_unix_ms for w in self.workers.values() if w.quarantine)
-        recent = (at for at in quarantined_at if at + STORM_WINDOW_MS > now_unix_ms)
+        since = 0 if self.freeze.frozen else self.freeze.at_unix_ms
+        recent = (at for at in quarantined_at if at > max(since, now_unix_ms - STORM_WINDOW_MS))
         self.recent_quarantines.extend(sorted(recent))
 
     def keep_beats(self, beats: Mapping[str, Beat]) -> None:
@@ -128,6 +131,10 @@ class LedgerState:
                 self.references.add(record)
             case WithdrawnReference(field_name, digest):
                 self.references.discard(ReferenceValue(field_name, digest))
+            case LeaseFreeze(frozen):
+                self.freeze = record
+                if not frozen:
+                    self.recent_quarantines.clear()
             case EvidenceRecord():
                 pass  # kept by the store only
             case _:

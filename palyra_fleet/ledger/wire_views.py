@@ -36,11 +36,12 @@ def worker_view(worker: WorkerRecord, lease: WorkerLease | None, now_unix_ms: in
     )
 
 
-def enrolment_view(key: EnrolledKey, workers: int) -> EnrolmentView:
+def enrolment_view(key: EnrolledKey, workers: int, standing: str) -> EnrolmentView:
     return EnrolmentView(
         kind=key.kind,
         name=key.name,
         key_sha256=thumbprint_sha256(key.public_key),
+        standing="revoked" if key.revoked else standing,
         device_id=key.device_id,
         workers=workers,
         evidence_seq=key.seq,

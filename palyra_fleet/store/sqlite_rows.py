@@ -14,6 +14,7 @@ from palyra_fleet.ledger.decision import (
     EnrolledKey,
     EvictedWorker,
     EvidenceRecord,
+    LeaseFreeze,
     Record,
     ReferenceValue,
     Tombstone,
@@ -80,7 +81,12 @@ def _rank(record: Record) -> int:
         case WorkerRecord() | EvictedWorker():
             return 2
         case (
-            Tombstone() | EnrolledKey() | ReferenceValue() | WithdrawnReference() | EvidenceRecord()
+            Tombstone()
+            | EnrolledKey()
+            | ReferenceValue()
+            | WithdrawnReference()
+            | LeaseFreeze()
+            | EvidenceRecord()
         ):
             return 3
         case _:
@@ -116,6 +122,12 @@ def _write(connection: sqlite3.Connection, record: Record) -> None:
             connection.execute(
                 "DELETE FROM reference_values WHERE digest_field = ? AND digest_sha256 = ?",
                 (digest_field, digest),
+            )
+        case LeaseFreeze(frozen, at_unix_ms):
+            connection.execute(
+                "INSERT INTO lease_freeze VALUES (1, ?, ?) ON CONFLICT (one) DO UPDATE SET"
+                " frozen = excluded.frozen, at_unix_ms = excluded.at_unix_ms",
+                (int(frozen), at_unix_ms),
             )
         case EvidenceRecord():
             _write_evidence(connection, record)
@@ -261,5 +273,9 @@ def load_records(connection: sqlite3.Connection, now_unix_ms: int) -> tuple[Reco
     records += (
         ReferenceValue(*row)
         for row in connection.execute("SELECT digest_field, digest_sha256 FROM reference_values")
+    )
+    records += (
+        LeaseFreeze(bool(frozen), at_unix_ms)
+        for frozen, at_unix_ms in connection.execute("SELECT frozen, at_unix_ms FROM lease_freeze")
     )
     return tuple(records)

@@ -181,7 +181,15 @@ _EVENTS_OF_WORKER = """
 CREATE INDEX events_of_worker ON events (worker_id, seq) WHERE worker_id IS NOT NULL;
 """
 
-FLEET_MIGRATIONS = (_RETENTION, _ENROLMENTS, _EVENTS_OF_WORKER)
+_LEASE_FREEZE = """
+CREATE TABLE lease_freeze (
+  one INTEGER PRIMARY KEY CHECK (one = 1),
+  frozen INTEGER NOT NULL CHECK (frozen IN (0, 1)),
+  at_unix_ms INTEGER NOT NULL
+) STRICT;
+"""
+
+FLEET_MIGRATIONS = (_RETENTION, _ENROLMENTS, _EVENTS_OF_WORKER, _LEASE_FREEZE)
 """1 to 2: finished records can be forgotten and old events archived. 2 to 3: enrolments belong to a
 device, and can be taken back. 3 to 4: what happened to one worker is found without reading it
-all."""
+all. 4 to 5: a storm freezes new leases until an operator looks."""

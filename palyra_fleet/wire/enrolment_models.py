@@ -23,11 +23,13 @@ class EnrolDeviceKeyRequest(WireModel):
 
 
 class EnrolmentView(WireModel):
-    """A launcher or proxy. `workers` rest on it; `evidence_seq` is how far a proxy's chain is."""
+    """A launcher or proxy. `standing` is `trusted` or `revoked`, of a proxy also `silent` or
+    `gapped`; `workers` rest on it; `evidence_seq` is how far a proxy's chain is."""
 
     kind: Literal["launcher", "proxy"]
     name: Name
     key_sha256: DigestSha256
+    standing: str
     device_id: Ulid | None
     workers: int
     evidence_seq: int

@@ -181,6 +181,8 @@ class OrderKind(StrEnum):
 
     STOP_LEASE = "stop_lease"
     QUARANTINED = "quarantined"
+    EGRESS_SUSPENDED = "egress_suspended"
+    EGRESS_RESUMED = "egress_resumed"
 
 
 class WorkerOrder(WireModel):
@@ -220,16 +222,17 @@ class Binding(WireModel):
 class ViewMessage(WireModel):
     """One line of a proxy's bindings stream.
 
-    `snapshot` replaces everything; `bind`, `unbind` and `block` change one thing; `tick` only says
-    that the view is fresh. `epoch` grows at every start of the fleet's store, `seq` with every
-    change; a proxy refuses a message with less of either than it has seen.
+    `snapshot` replaces everything; `bind`, `unbind`, `block`, `suspend` and what undoes them change
+    one thing; `tick` only says that the view is fresh. `epoch` grows at every start of the fleet's
+    store, `seq` with every change; a proxy refuses a message with less of either than it has seen.
     """
 
-    kind: Literal["snapshot", "bind", "unbind", "block", "unblock", "tick"]
+    kind: Literal["snapshot", "bind", "unbind", "block", "unblock", "suspend", "resume", "tick"]
     epoch: int
     seq: int
     bindings: tuple[Binding, ...] = ()
     blocked_workers: tuple[Ulid, ...] = ()
+    suspended_workers: tuple[Ulid, ...] = ()
     lease_id: Ulid | None = None
     worker_id: Ulid | None = None
     highest_fence: int = 0
@@ -268,6 +271,12 @@ class ViolationAnswer(WireModel):
     accepted_seq: int
     outcome: Literal["quarantined", "already_quarantined", "struck", "recorded"]
     duplicate: bool
+
+
+class ProxyBeat(WireModel):
+    """A proxy says that it is there, and how far its spool of evidence goes."""
+
+    spooled_seq: Annotated[int, Field(ge=0)]
 
 
 class EvidenceChain(WireModel):

@@ -295,6 +295,10 @@ class WorkerSession:
             case OrderKind.STOP_LEASE:
                 ended = () if order.lease_id is None else (order.lease_id,)
                 self._stop_if_held(ended, order.reason)
+            case OrderKind.EGRESS_SUSPENDED:
+                _log.warning("no network for now: the fleet does not hear this worker's proxy")
+            case OrderKind.EGRESS_RESUMED:
+                _log.warning("the network is back: the fleet hears this worker's proxy again")
 
     async def _keep_renewing(self, ttl_ms: int | None) -> None:
         while (held := self._held) is not None and not self.stopped.done():

@@ -16,6 +16,7 @@ from palyra_fleet.ledger.decision import (
     EnrolledKey,
     EvictedWorker,
     EvidenceRecord,
+    LeaseFreeze,
     Record,
     ReferenceValue,
     Tombstone,
@@ -206,6 +207,8 @@ def _write(disk: Disk, record: Record) -> None:
             disk.grants[record.grant_id] = record
         case Tombstone() | ReferenceValue():
             disk.others[record] = record
+        case LeaseFreeze():
+            disk.others[LeaseFreeze] = record
         case WithdrawnReference(digest_field, digest):
             disk.others.pop(ReferenceValue(digest_field, digest), None)
         case EnrolledKey(kind, name, public_key):

@@ -103,3 +103,23 @@ def test_the_requester_has_the_facts_of_its_binding_and_only_while_it_lives():
     assert view.facts_of(who) == UNATTESTED
     view.apply(message("unbind", 4, lease_id=LEASE), 0)
     assert view.facts_of(who) == UNATTESTED
+
+
+def test_a_suspended_worker_is_cut_and_refused_until_it_is_resumed(view):
+    ended = view.apply(message("suspend", 6, worker_id=WORKER), 0)
+    assert ended.worker_ids == {WORKER}
+    assert refusal(view) is Reason.EGRESS_SUSPENDED
+    view.apply(message("resume", 7, worker_id=WORKER), 0)
+    assert refusal(view) is None
+    snapshot = message("snapshot", 8, bindings=(binding(),), suspended_workers=(WORKER,))
+    assert WORKER in view.apply(snapshot, 0).worker_ids
+    assert refusal(view) is Reason.EGRESS_SUSPENDED
+    view.apply(message("snapshot", 9, bindings=(binding(),)), 0)
+    assert refusal(view) is None
+
+
+def test_a_view_that_is_forgotten_believes_nothing_until_it_hears_again(view):
+    view.forget()
+    assert refusal(view) is Reason.VIEW_STALE
+    view.apply(message("tick", 5), 0)
+    assert refusal(view) is None

@@ -1,5 +1,6 @@
 """Handing evidence to a real fleet: what it takes over, and what a restored fleet gets again."""
 
+import asyncio
 import base64
 import tempfile
 from collections.abc import AsyncIterator
@@ -8,18 +9,27 @@ from pathlib import Path
 
 import pytest
 
+from palyra_egress.clock import now_monotonic_ms
+from palyra_egress.proxy.bindings import BindingView
 from palyra_egress.proxy.fleet_link import FleetLink
+from palyra_egress.reasons import Reason
 from palyra_fleet.client.errors import FleetProblem
+from palyra_fleet.client.operator import OperatorClient
 from palyra_fleet.client.proxy import ProxyClient
 from palyra_fleet.serve import FleetServer, open_principals
 from palyra_fleet.service import FleetService
 from palyra_fleet.settings import FleetSettings
+from palyra_fleet.tasks import spawn
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.models import EnrolKeyRequest
 from tests.egress.proxy.test_spool_and_log import VIOLATION
 from tests.fakes.proxy_harness import WORKER, Harness, proxy_harness
 
 POLICY = "version: 1\nname: test\nprofiles: {test: []}\n"
+
+
+link_admin: dict[ProxyClient, str] = {}
+"""Where the operator of each link's fleet is."""
 
 
 @asynccontextmanager
@@ -35,8 +45,11 @@ async def fleet_for(harness: Harness, state: Path) -> AsyncIterator[FleetLink]:
         with tempfile.TemporaryDirectory(prefix="link-") as directory:
             socket_path = Path(directory) / "run" / "fleet.sock"
             principals = open_principals(Path(directory), "t" * 43)
-            async with FleetServer.start(service, socket_path, "127.0.0.1", 0, principals):
+            async with FleetServer.start(
+                service, socket_path, "127.0.0.1", 0, principals
+            ) as server:
                 client = ProxyClient(socket_path, key)
+                link_admin[client] = server.admin_url
                 try:
                     yield FleetLink(harness.core, client)
                 finally:
@@ -102,3 +115,32 @@ async def test_a_restored_fleet_is_told_without_a_new_violation(harness: Harness
         assert (await link.client.evidence_chain()).seq == 1
     assert harness.core.view.is_blocked(WORKER)
     assert harness.core.spool.pending == ()
+
+
+async def take_back(harness: Harness, link: FleetLink) -> None:
+    name = harness.proxy.enforcement.settings.proxy_id
+    async with OperatorClient(link_admin[link.client], "t" * 43) as operator:
+        await operator.take_back("proxy", name, "stolen")
+
+
+async def until_stale(harness: Harness) -> None:
+    while harness.core.view.refusal(now_monotonic_ms()) is not Reason.VIEW_STALE:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+
+
+async def test_a_proxy_that_was_taken_back_believes_nothing_any_more_at_once(
+    harness: Harness, tmp_path: Path
+):
+    """It does not wait until its view is too old."""
+    async with fleet_for(harness, tmp_path / "fleet") as link:
+        harness.core.view = BindingView()  # the harness has told it of another fleet
+        following = spawn(link.follow_view(), "view")
+        reporting = spawn(link.report(), "report")
+        try:
+            async with asyncio.timeout(20):
+                await link.heard.wait()
+                await take_back(harness, link)
+                await until_stale(harness)
+        finally:
+            for task in (following, reporting):
+                task.cancel()

@@ -267,3 +267,20 @@ async def test_evidence_the_store_did_not_take_can_be_sent_again() -> None:
         assert await _refused(world, envelope) is FleetReason.STORE_UNAVAILABLE
         answer = await world.service.accept_violation("proxy-1", envelope)
         assert (answer.outcome, answer.duplicate) == ("quarantined", False)
+
+
+async def test_evidence_of_a_proxy_that_was_taken_back_is_refused_from_then_on() -> None:
+    async with fleet_world() as world:
+        worker = WorkerPen(ulid(101))
+        await world.register(worker)
+        lease = await world.lease(worker, "run-1")
+        evidence = world.proxy.violation(lease, world.clock())
+        await world.service.take_back("alice", "proxy", world.proxy.name, "stolen")
+        with pytest.raises(FleetRefusal) as caught:
+            await world.service.accept_violation(world.proxy.name, evidence)
+        assert caught.value.reason is FleetReason.EVIDENCE_PROXY_UNKNOWN
+        (shown,) = await world.service.workers()
+        assert (shown.admission, shown.lease_id) == ("active", None)
+        with pytest.raises(FleetRefusal) as caught:
+            world.service.view(world.proxy.name)
+        assert caught.value.reason is FleetReason.EVIDENCE_PROXY_UNKNOWN
