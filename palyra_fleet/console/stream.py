@@ -1,4 +1,5 @@
-"""The console's live stream (server-sent events): each entry of the event log, as it comes.
+"""The console's live stream (server-sent events): each entry of the event log, as it comes, and a
+word when devices or nodes change, which have no entries there.
 
 A browser that was away names the last entry it saw (`Last-Event-ID`) and gets what followed, up to
 a bound. The stream ends with the session, without making it last longer; streams are few per
@@ -23,6 +24,8 @@ MAX_STREAMS: Final = 8
 MAX_IN_ALL: Final = 64
 _LOOK_EVERY_S: Final = 0.25
 _KEEP_ALIVE_EVERY: Final = 40
+_NODES_EVERY: Final = 2
+_NODES_LOOKED_AT: Final = 200
 _MOST_AT_ONCE: Final = 200
 _WRITE_WITHIN_S: Final = 5.0
 
@@ -47,7 +50,7 @@ async def _tell(call: ConsoleCall, session: ConsoleSession) -> web.StreamRespons
     call.request[STREAMING] = True
     await response.prepare(call.request)
     await _write(response, f"retry: 1000\nid: {seen}\nevent: here\ndata: {{}}\n\n")
-    quiet = 0
+    quiet, nodes = 0, _nodes_mark(call)
     secret = call.request.cookies.get(COOKIE)
     while _is_there(call) and _holds(call, secret, session):
         fresh = await call.desk.service.events(seen, _MOST_AT_ONCE)
@@ -57,6 +60,8 @@ async def _tell(call: ConsoleCall, session: ConsoleSession) -> web.StreamRespons
             await _write(response, "".join(map(_message, fresh)))
         elif quiet % _KEEP_ALIVE_EVERY == 0:
             await _write(response, ": still here\n\n")
+        elif quiet % _NODES_EVERY == 0 and nodes != (nodes := _nodes_mark(call)):
+            await _write(response, "event: entry\ndata: {}\n\n")
         await asyncio.sleep(_LOOK_EVERY_S)
     if _is_there(call):
         await _write(response, "event: over\ndata: {}\n\n")
@@ -81,6 +86,19 @@ async def _start(call: ConsoleCall) -> int:
     if asked.isascii() and asked.isdigit() and len(asked) < 16:
         return max(head - _MOST_AT_ONCE, min(int(asked), head))
     return head
+
+
+def _nodes_mark(call: ConsoleCall) -> object:
+    """What changes when a device asks to pair or is decided on, or a node comes or goes."""
+    operations = call.desk.operations
+    if operations is None:
+        return None
+    pairing = operations.pairing_requests(_NODES_LOOKED_AT)
+    nodes = operations.nodes(_NODES_LOOKED_AT)
+    return (
+        tuple((one.approval_id, one.state) for one in pairing),
+        tuple((one.device_id, one.connected) for one in nodes),
+    )
 
 
 def _message(event: EventView) -> str:
