@@ -140,5 +140,16 @@ def _trouble_of_problem(problem: FleetProblem) -> Trouble:
         return Trouble(
             ExitCode.OURS, "the fleet could not answer", why, "look at the fleet's log and retry"
         )
-    remedy = "`palyra-fleet worker show` and `event tail` show how it came to this"
-    return Trouble(ExitCode.NO, "the fleet refused", why, remedy)
+    return Trouble(ExitCode.NO, "the fleet refused", why, _where_to_look(problem.reason))
+
+
+def _where_to_look(reason: str) -> str:
+    match reason.partition(".")[0]:
+        case "capability" | "node":
+            return "`palyra-fleet node show DEVICE` and `node asked` show how it came to this"
+        case "pairing":
+            return "`palyra-fleet node requests` shows how it came to this"
+        case "identity":
+            return "`palyra-fleet node list` and `ca show` show how it came to this"
+        case _:
+            return "`palyra-fleet worker show` and `event tail` show how it came to this"

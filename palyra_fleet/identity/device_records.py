@@ -31,6 +31,7 @@ class IdentityEventReason(StrEnum):
     CERTIFICATE_ISSUED = "identity.certificate_issued"
     CERTIFICATE_USED = "identity.certificate_first_used"
     CERTIFICATE_REVOKED = "identity.certificate_revoked"
+    CERTIFICATE_FORGOTTEN = "identity.certificate_not_remembered"
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,7 @@ class IdentityCore:
         self._replays = ReplayWindow(after_unix_ms=0 if state.is_new else state.high_water_unix_ms)
         self._listeners: list[Callable[[RevocationNotice], None]] = []
         self._suspended: set[str] = set()
+        self._forgotten: set[str] = set()
         self._unusable = False
         self._server: ServerIdentity | None = None
         self._reaper: asyncio.Task[None] | None = None

@@ -10,6 +10,7 @@ refused, and its device is suspended in memory all the same.
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from palyra_fleet.identity.authority import (
     AuthorityStanding,
@@ -30,6 +31,8 @@ from palyra_fleet.identity.device_records import (
     CertificateState,
     DeviceRecord,
     IdentityDecision,
+    IdentityEvent,
+    IdentityEventReason,
 )
 from palyra_fleet.identity.identity_core import IdentityCore, IdentitySettings
 from palyra_fleet.identity.identity_store import IdentityStore
@@ -39,6 +42,7 @@ from palyra_fleet.identity.records import ClientKind, VerifiedPairing
 from palyra_fleet.identity.refusals import NodeReason, NodeRefusal, NodeRefused, refuse
 
 __all__ = ["IdentityManager", "IdentitySettings"]
+MAX_FORGOTTEN_NOTED: Final = 64
 _log = logging.getLogger(__name__)
 
 
@@ -89,8 +93,10 @@ class IdentityManager(IdentityCore):
         found = self.check(leaf.fingerprint, now)
         certificate = self._ledger.certificates.get(leaf.fingerprint)
         if isinstance(found, NodeRefusal):
-            if certificate is not None and self._unwritten_end(certificate, now):
-                with contextlib.suppress(NodeRefused):  # refused either way
+            with contextlib.suppress(NodeRefused):  # refused either way
+                if certificate is None:
+                    await self._note_forgotten(leaf)
+                elif self._unwritten_end(certificate, now):
                     await self.settle()
             return found
         in_time = leaf.not_before_unix_ms <= now < leaf.not_after_unix_ms
@@ -225,6 +231,25 @@ class IdentityManager(IdentityCore):
             return await self._locked(use)
         except NodeRefused as refused:
             return refused.refusal
+
+    async def _note_forgotten(self, leaf: VerifiedLeaf) -> None:
+        """Our authority signed it, and we do not know of it: an older database was put back, or
+        the authority's key is in other hands. Written down once for each device named."""
+        if leaf.device_id in self._forgotten or len(self._forgotten) >= MAX_FORGOTTEN_NOTED:
+            return
+        self._forgotten.add(leaf.device_id)
+        _log.error(
+            "a certificate of our authority is not remembered (device %s): identity.sqlite3 is"
+            " older than it should be, or the authority's key was stolen",
+            leaf.device_id,
+        )
+
+        async def note(now: int) -> None:
+            detail = {"device_id": leaf.device_id, "fingerprint": leaf.fingerprint}
+            event = IdentityEvent(IdentityEventReason.CERTIFICATE_FORGOTTEN, "fleet", detail)
+            await self._settle(IdentityDecision(now, events=(event,)))
+
+        await self._locked(note)
 
     async def _end(self, device_id: str | None, act: Callable[[int], Outcome]) -> None:
         async def end(now: int) -> None:

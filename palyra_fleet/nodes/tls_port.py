@@ -19,25 +19,29 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from palyra_fleet.identity.guess_limits import source_of
 from palyra_fleet.nodes.peer import Peer
 from palyra_fleet.tasks import spawn
 
 HANDSHAKE_WITHIN_S: Final = 10.0
 MAX_CONNECTIONS: Final = 20_000
 MAX_PER_SOURCE: Final = 10_000
-MAX_HANDSHAKES: Final = 512
+MAX_HANDSHAKES: Final = 1024
+MAX_HANDSHAKES_PER_SOURCE: Final = 512
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class FrontLimits:
-    """Connections at once, in all, from one address and of one certificate, and handshakes that are
-    not finished. `per_certificate` None: no bound of its own."""
+    """Connections at once, in all, from one source (an address; of IPv6 the /64) and of one
+    certificate, and handshakes that are not finished, in all and from one source.
+    `per_certificate` None: no bound of its own."""
 
     in_all: int = MAX_CONNECTIONS
     per_source: int = MAX_PER_SOURCE
     handshakes: int = MAX_HANDSHAKES
+    handshakes_per_source: int = MAX_HANDSHAKES_PER_SOURCE
     handshake_within_s: float = HANDSHAKE_WITHIN_S
     per_certificate: int | None = None
 
@@ -56,7 +60,7 @@ class TlsPort(ABC):
         self._open: set[SecuredSide] = set()
         self._per_source: Counter[str] = Counter()
         self._per_certificate: Counter[str] = Counter()
-        self._handshakes = 0
+        self._handshakes: Counter[str] = Counter()
 
     @abstractmethod
     def side(self, source: str) -> "SecuredSide":
@@ -70,7 +74,7 @@ class TlsPort(ABC):
     @property
     def handshakes(self) -> int:
         """How many are not finished."""
-        return self._handshakes
+        return self._handshakes.total()
 
     async def open(self, host: str, port: int) -> int:
         """Listen; answers the port. Raises OSError."""
@@ -104,14 +108,15 @@ class TlsPort(ABC):
         """One connection, from its first byte to whoever serves it."""
         limits = self.limits
         if (
-            len(self._open) + self._handshakes >= limits.in_all
+            len(self._open) + self.handshakes >= limits.in_all
             or self._per_source[source] >= limits.per_source
-            or self._handshakes >= limits.handshakes
+            or self.handshakes >= limits.handshakes
+            or self._handshakes[source] >= limits.handshakes_per_source
         ):
             transport.abort()
             return
         self._per_source[source] += 1
-        self._handshakes += 1
+        self._handshakes[source] += 1
         side = self.side(source)
         try:
             secured = await asyncio.get_running_loop().start_tls(
@@ -128,7 +133,7 @@ class TlsPort(ABC):
             transport.abort()
             return
         finally:
-            self._handshakes -= 1
+            self._handshakes -= Counter((source,))  # and forgets those that have none left
         if secured is None:  # it ended while it was being secured
             self._forget_source(source)
             return
@@ -175,8 +180,9 @@ class _Accepted(asyncio.Protocol):
             transport.abort()
             return
         address = _grpc_spelling(name[0], name[1])
-        source = _plain(name[0])
-        self._securing = spawn(self._port.accept(transport, source, address), "TLS handshake")
+        self._securing = spawn(
+            self._port.accept(transport, source_of(address), address), "TLS handshake"
+        )
 
 
 class SecuredSide(asyncio.Protocol, ABC):

@@ -9,7 +9,7 @@ import pytest
 
 from palyra_fleet.identity.certificate_request import checked_public_key
 from palyra_fleet.identity.device_ledger import ROTATIONS_PER_HOUR
-from palyra_fleet.identity.device_records import CertificateState
+from palyra_fleet.identity.device_records import CertificateState, IdentityEventReason
 from palyra_fleet.identity.manager import IdentitySettings
 from palyra_fleet.identity.messages import (
     IssuedCertificate,
@@ -277,6 +277,25 @@ async def test_a_call_recorded_before_a_restart_is_stale_after_it(tmp_path: Path
         assert refusal.reason is NodeReason.REPLAY_STALE
         clock.forward(1)
         assert world.identity.replay(DEVICE.device_id, Replay("another", clock())) is None
+
+
+async def test_an_older_database_is_noticed_when_a_later_certificate_comes(tmp_path: Path) -> None:
+    store, clock, file = MemoryPairingStore(), Clock(), tmp_path / "state" / "identity.sqlite3"
+    async with identity_world(tmp_path / "state", store=store, clock=clock) as world:
+        await world.pair(DEVICE)
+    older = file.read_bytes()
+    async with identity_world(tmp_path / "state", store=store, clock=clock) as world:
+        later = _pem(await world.pair(OTHER))
+    file.write_bytes(older)
+    async with identity_world(tmp_path / "state", store=store, clock=clock) as world:
+        assert await _reason(world, later) is NodeReason.GATE_UNKNOWN
+        assert await _reason(world, later) is NodeReason.GATE_UNKNOWN
+        noted = [
+            event.detail["device_id"]
+            for event in await world.identity.store.events(0, 100)
+            if event.reason == IdentityEventReason.CERTIFICATE_FORGOTTEN
+        ]
+    assert noted == [OTHER.device_id]
 
 
 async def test_everything_survives_a_restart(tmp_path: Path) -> None:

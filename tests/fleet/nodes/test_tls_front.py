@@ -244,6 +244,27 @@ async def test_a_handshake_that_does_not_end_is_given_up_and_holds_no_place(
     assert front.handshakes == 0
 
 
+async def test_one_address_cannot_hold_every_place_for_handshakes(
+    world: NodeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    front = world.listeners.fronts[0]
+    limits = FrontLimits(handshakes=4, handshakes_per_source=2, handshake_within_s=20)
+    monkeypatch.setattr(front, "limits", limits)
+    port = world.port("enrolment")
+    silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(5)]
+    async with asyncio.timeout(20):
+        for reader, _ in silent[2:]:
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read(1) == b""
+    assert front.handshakes == 2
+    _, elsewhere = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0))
+    async with asyncio.timeout(20):
+        while front.handshakes < 3:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    for writer in (elsewhere, *(writer for _, writer in silent)):
+        writer.close()
+
+
 async def test_connections_of_one_address_are_bounded(
     world: NodeWorld, node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
