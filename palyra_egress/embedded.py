@@ -19,6 +19,7 @@ from palyra_egress.credentials.settings import VAULT_ONLY, SecretSettings
 from palyra_egress.errors import OperatorMustAct
 from palyra_egress.installation import EgressNote, Installation, written
 from palyra_egress.proxy.caps import CAPS, Caps
+from palyra_egress.proxy.channels.settings import NO_CHANNELS, ChannelSettings
 from palyra_egress.proxy.egress_proxy import EgressProxy
 from palyra_egress.proxy.settings import ProxySettings
 from palyra_fleet.serve import (
@@ -59,6 +60,7 @@ class EmbeddedSettings:
     trusted_capabilities: frozenset[str] = frozenset()
     approvers_file: Path | None = None
     caps: Caps = CAPS
+    channels: ChannelSettings = NO_CHANNELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,7 @@ def _proxy_settings(
         audit_segment_bytes=settings.audit_segment_bytes,
         approvers_file=settings.approvers_file,
         caps=settings.caps,
+        channels=settings.channels,
         forbidden=frozenset({(admin.hostname or "", admin.port or 0)}),
     )
 

@@ -81,6 +81,7 @@ class Reason(StrEnum):
     LEASE_EXPIRED = "egress.lease_expired"
     QUARANTINED = "egress.quarantined"
     IDENTITY_CHANGED = "egress.identity_changed"
+    CERTIFICATE_NOT_BOUND = "egress.certificate_not_bound"
     # our own side, or the way there
     RESOLUTION_FAILED = "egress.resolution_failed"
     RESOLUTION_EMPTY = "egress.resolution_empty"
@@ -222,6 +223,13 @@ REASONS: Final = MappingProxyType(
         ),
         _R.IDENTITY_CHANGED: ReasonRow(
             _C, 403, _DENIED, "one connection carries one identity", "Open a new connection."
+        ),
+        _R.CERTIFICATE_NOT_BOUND: ReasonRow(
+            _C,
+            403,
+            _DENIED,
+            "the client certificate is not one of this lease",
+            "Use the certificate that the fleet knows for this worker.",
         ),
         _R.RESOLUTION_FAILED: ReasonRow(_I, 502, "dns_error", "the name did not resolve", _LATER),
         _R.RESOLUTION_EMPTY: ReasonRow(_I, 502, "dns_error", "the name has no address", _LATER),

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from palyra_egress.audit.segments import DEFAULT_SEGMENT_BYTES
+from palyra_egress.cli.channel_arguments import add_channel_arguments, address
 from palyra_egress.cli.policy_commands import add_policy_commands
 from palyra_egress.cli.secret_arguments import add_secret_arguments
 from palyra_egress.cli.vault_parser import add_vault
@@ -46,7 +47,7 @@ def _add_up(commands: _Commands) -> None:
     _add_proxy_arguments(up)
     up.add_argument(
         "--admin",
-        type=_address,
+        type=address,
         default=("127.0.0.1", 8081),
         metavar="HOST:PORT",
         help="where the admin API listens (default 127.0.0.1:8081; loopback only)",
@@ -121,7 +122,7 @@ def _add_proxy(commands: _Commands) -> None:
     )
     serve.add_argument(
         "--forbid",
-        type=_address,
+        type=address,
         action="append",
         default=[],
         metavar="IP:PORT",
@@ -143,14 +144,14 @@ def _add_proxy_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--listen",
-        type=_address,
+        type=address,
         default=("127.0.0.1", 8080),
         metavar="HOST:PORT",
         help="where workers connect (default 127.0.0.1:8080)",
     )
     parser.add_argument(
         "--listen-socks",
-        type=_address,
+        type=address,
         metavar="HOST:PORT",
         help="where workers speak SOCKS5 (default: nowhere); user and password are the lease's",
     )
@@ -175,6 +176,7 @@ def _add_proxy_arguments(parser: argparse.ArgumentParser) -> None:
         "--extra-roots", type=Path, metavar="PEM", help="CAs to trust upstream beside the public"
     )
     _add_caps(parser)
+    add_channel_arguments(parser)
     add_secret_arguments(parser)
 
 
@@ -253,10 +255,3 @@ def _hours(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 168:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 168")
     return int(text)
-
-
-def _address(text: str) -> tuple[str, int]:
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
-    return host.removeprefix("[").removesuffix("]"), int(port)

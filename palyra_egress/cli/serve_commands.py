@@ -7,6 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from palyra_egress.cli.fleet_place import place_of
+from palyra_egress.cli.channel_arguments import channels_of
 from palyra_egress.cli.secret_arguments import secrets_of
 from palyra_egress.embedded import EmbeddedSettings, embedded
 from palyra_egress.installation import Installation, written
@@ -54,6 +55,7 @@ async def _up(arguments: Namespace) -> int:
         trusted_capabilities=frozenset(arguments.trust_capability),
         approvers_file=arguments.approvers,
         caps=_caps(arguments),
+        channels=channels_of(arguments),
     )
     profiles = " | ".join(sorted(load_policy_file(arguments.policy).profiles))
     ended = _until_told_to_end()
@@ -98,6 +100,7 @@ async def _serve_proxy(arguments: Namespace) -> int:
             secret_sources=secrets_of(arguments),
             approvers_file=arguments.approvers,
             caps=_caps(arguments),
+            channels=channels_of(arguments),
             forbidden=frozenset(arguments.forbid) | place.forbidden,
             audit_segment_bytes=arguments.audit_segment_bytes,
         )

@@ -12,6 +12,7 @@ import hmac
 from dataclasses import dataclass, field
 
 from palyra_egress.facts import BINDING_LEVELS, UNATTESTED, AttestedFacts
+from palyra_egress.proxy.channels.channel import Channel
 from palyra_egress.reasons import Reason
 from palyra_egress.request import Requester
 from palyra_fleet.wire.models import Binding, ViewMessage
@@ -21,11 +22,12 @@ DEFAULT_MAX_AGE_MS = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Egress that must stop now: leases that lost their binding or a fact about their worker, and
-    workers that are blocked."""
+    """Egress that must stop now: leases that lost their binding or a fact about their worker,
+    workers that are blocked, and connections that came with a certificate no lease has any more."""
 
     lease_ids: frozenset[str] = frozenset()
     worker_ids: frozenset[str] = frozenset()
+    certificates: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,8 @@ class Authentication:
 
 @dataclass(slots=True)
 class BindingView:
-    """All bindings by lease id, the blocked workers, and how fresh they are."""
+    """All bindings by lease id, the blocked workers, and how fresh they are. `version` grows with
+    every change of what is bound."""
 
     max_age_ms: int = DEFAULT_MAX_AGE_MS
     _bindings: dict[str, Binding] = field(default_factory=dict, repr=False)
@@ -52,6 +55,7 @@ class BindingView:
     _highest_fence: int = 0
     _heard_at_monotonic_ms: int | None = None
     _rolled_back: bool = False
+    version: int = 0
 
     def refusal(self, now_monotonic_ms: int) -> Reason | None:
         """Why nobody at all may speak, or None."""
@@ -75,15 +79,51 @@ class BindingView:
         digest = hashlib.sha256(secret.encode()).hexdigest()
         if not hmac.compare_digest(digest, binding.egress_secret_sha256):
             return Authentication(None, Reason.BAD_CREDENTIALS)
-        requester = Requester(
-            worker_id=binding.worker_id,
-            lease_id=binding.lease_id,
-            profile=binding.egress_profile,
-            run_id=binding.run_id,
-            fence=binding.fence,
-            facts=_facts(binding),
-        )
+        requester = _requester(binding)
         return Authentication(requester, self.may_speak(requester, now_unix_ms, now_monotonic_ms))
+
+    def recognise(
+        self, channel: Channel, now_unix_ms: int, now_monotonic_ms: int
+    ) -> Authentication:
+        """Who speaks on a channel: the worker that it names, under the lease that lives. It names
+        the worker also where that may not speak, so that the refusal stands under its name."""
+        if (reason := self.refusal(now_monotonic_ms)) is not None:
+            return Authentication(None, reason)
+        binding = self._binding_on(channel)
+        if binding is None:
+            return Authentication(None, Reason.NO_LEASE)
+        who = _requester(binding)
+        reason = self.may_speak(who, now_unix_ms, now_monotonic_ms)
+        return Authentication(who, reason or self.channel_refusal(channel, who, now_unix_ms))
+
+    def channel_refusal(
+        self, channel: Channel, requester: Requester, now_unix_ms: int
+    ) -> Reason | None:
+        """Why a channel does not speak for this requester any more, or None. Asked on every
+        request."""
+        if channel.worker_id != requester.worker_id:
+            return Reason.FOREIGN_CREDENTIALS
+        if channel.lease_id not in (None, requester.lease_id):
+            return Reason.IDENTITY_CHANGED
+        binding = self._bindings.get(requester.lease_id)
+        bound = () if binding is None else binding.client_certificates_sha256
+        if channel.certificate is not None and channel.certificate not in bound:
+            return Reason.CERTIFICATE_NOT_BOUND
+        return channel.refusal(now_unix_ms)
+
+    def _binding_on(self, channel: Channel) -> Binding | None:
+        """The lease that a channel may speak under. A worker has one lease at most; were there
+        more, a channel that names none of them speaks for none."""
+        if channel.lease_id is not None:
+            return self._bindings.get(channel.lease_id) or self._ended.get(channel.lease_id)
+        found = [b for b in self._bindings.values() if b.worker_id == channel.worker_id]
+        if not found:
+            found = [b for b in self._ended.values() if b.worker_id == channel.worker_id][-1:]
+        return found[0] if len(found) == 1 else None
+
+    def live_leases(self) -> dict[str, str]:
+        """Worker id by lease id, of every lease that is bound now."""
+        return {lease_id: binding.worker_id for lease_id, binding in self._bindings.items()}
 
     def may_speak(
         self, requester: Requester, now_unix_ms: int, now_monotonic_ms: int
@@ -191,12 +231,16 @@ class BindingView:
 
     def _bind(self, bindings: tuple[Binding, ...]) -> Ended:
         """A worker that is known for less than before loses what is open: it was judged on more."""
-        replaced = set()
+        self.version += 1
+        replaced: set[str] = set()
+        unbound: set[str] = set()
         for binding in bindings:
-            if not _carries_on(self._bindings.get(binding.lease_id), binding):
+            before = self._bindings.get(binding.lease_id)
+            if not _carries_on(before, binding):
                 replaced.add(binding.lease_id)
+            unbound |= _unbound(before, binding)
             self._bindings[binding.lease_id] = binding
-        return Ended(lease_ids=frozenset(replaced))
+        return Ended(frozenset(replaced), certificates=frozenset(unbound))
 
     def _replace(self, message: ViewMessage) -> Ended:
         new = {binding.lease_id: binding for binding in message.bindings}
@@ -210,22 +254,47 @@ class BindingView:
             for lease_id, binding in new.items()
             if not _carries_on(self._bindings.get(lease_id), binding)
         }
+        unbound = {
+            certificate
+            for lease_id, binding in new.items()
+            for certificate in _unbound(self._bindings.get(lease_id), binding)
+        }
         for lease_id in gone:
             self._end(lease_id)
+        self.version += 1
         self._bindings = new
         self._blocked_by_fleet = set(message.blocked_workers)
         self._suspended = set(message.suspended_workers)
         self._hand_over()
-        return Ended(frozenset(gone | lost), frozenset(self._blocked_by_fleet | self._suspended))
+        blocked = frozenset(self._blocked_by_fleet | self._suspended)
+        return Ended(frozenset(gone | lost), blocked, frozenset(unbound))
 
     def _end(self, lease_id: str) -> None:
         """Forget a binding, remembering a bounded number so that refusals can say why."""
         binding = self._bindings.pop(lease_id, None)
         if binding is None:
             return
+        self.version += 1
         self._ended[lease_id] = binding
         while len(self._ended) > 10_000:
             del self._ended[next(iter(self._ended))]
+
+
+def _requester(binding: Binding) -> Requester:
+    return Requester(
+        worker_id=binding.worker_id,
+        lease_id=binding.lease_id,
+        profile=binding.egress_profile,
+        run_id=binding.run_id,
+        fence=binding.fence,
+        facts=_facts(binding),
+    )
+
+
+def _unbound(before: Binding | None, after: Binding) -> set[str]:
+    """The certificates that a lease had and has no more."""
+    had = () if before is None else before.client_certificates_sha256
+    return set(had) - set(after.client_certificates_sha256)
 
 
 def _facts(binding: Binding) -> AttestedFacts:

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from palyra_egress.proxy.bindings import Ended
 from palyra_egress.proxy.caps import CAPS
+from palyra_egress.proxy.channels.channel import Channel
 from palyra_egress.reasons import Reason
 from palyra_egress.request import Requester
 
@@ -20,6 +21,9 @@ class LiveConnection(Protocol):
 
     @property
     def requester(self) -> Requester | None: ...
+
+    @property
+    def channel(self) -> Channel | None: ...
 
     def abort(self, reason: Reason) -> None: ...
 
@@ -84,7 +88,7 @@ class ConnectionTable:
                 del self._by_worker[who.worker_id]
 
     def cut(self, ended: Ended, spare: LiveConnection | None = None) -> int:
-        """Abort every connection of these workers and leases; how many were cut."""
+        """Abort every connection of these workers, leases and certificates; how many were cut."""
         hit = {c for worker in ended.worker_ids for c in self._by_worker.get(worker, ())}
         if ended.lease_ids:
             hit |= {
@@ -92,6 +96,13 @@ class ConnectionTable:
                 for held in self._by_worker.values()
                 for connection in held
                 if (who := connection.requester) is not None and who.lease_id in ended.lease_ids
+            }
+        if ended.certificates:
+            hit |= {
+                connection
+                for connection in self._all
+                if connection.channel is not None
+                and connection.channel.certificate in ended.certificates
             }
         hit -= {spare}
         for connection in hit:

@@ -38,6 +38,7 @@ from palyra_egress.destination.resolver import ResolutionRefused, Resolver
 from palyra_egress.policy.compile import rule_account
 from palyra_egress.proxy.bindings import Authentication, BindingView, Ended
 from palyra_egress.proxy.budgets import ByteBudgets, Direction, account_key
+from palyra_egress.proxy.channels.channel import Channel
 from palyra_egress.proxy.connections import ConnectionTable, LiveConnection
 from palyra_egress.proxy.evidence import EvidenceSpool, SpoolUnavailable, Violation
 from palyra_egress.proxy.rates import RequestRates
@@ -139,12 +140,26 @@ class EnforcementCore:
             requester, self.clocks.now_unix_ms(), self.clocks.now_monotonic_ms()
         )
 
+    def _may_speak_on(self, speaker: LiveConnection, requester: Requester) -> Reason | None:
+        """The same, of a requester on the connection where it asks: its channel must hold too."""
+        if (reason := self.may_speak(requester)) is not None or speaker.channel is None:
+            return reason
+        return self.view.channel_refusal(speaker.channel, requester, self.clocks.now_unix_ms())
+
     def authenticate(self, lease_id: str, secret: str) -> Authentication:
         """Verify proxy credentials against the live view."""
         if (reason := self.admission()) is not None:
             return Authentication(None, reason)
         return self.view.authenticate(
             lease_id, secret, self.clocks.now_unix_ms(), self.clocks.now_monotonic_ms()
+        )
+
+    def recognise(self, channel: Channel) -> Authentication:
+        """Who speaks on a channel, against the live view."""
+        if (reason := self.admission()) is not None:
+            return Authentication(None, reason)
+        return self.view.recognise(
+            channel, self.clocks.now_unix_ms(), self.clocks.now_monotonic_ms()
         )
 
     # --- the decision ---------------------------------------------------------------------------
@@ -167,7 +182,7 @@ class EnforcementCore:
         addresses: tuple[str, ...] = ()
         try:
             async with asyncio.timeout(self.judge_deadline_s):
-                verdict, addresses, request = await self._decide(request, known)
+                verdict, addresses, request = await self._decide(request, known, speaker)
         except TimeoutError:
             verdict = self.service.refusal(request, Reason.DEADLINE)
         except ResolutionRefused as refused:
@@ -234,10 +249,10 @@ class EnforcementCore:
         return self._release(verdict, request, (), started, speaker, leak=leak)
 
     async def _decide(
-        self, request: EgressRequest, known: tuple[str, ...] | None
+        self, request: EgressRequest, known: tuple[str, ...] | None, speaker: LiveConnection
     ) -> tuple[Verdict, tuple[str, ...], EgressRequest]:
         """The verdict, the addresses and the request with the facts that it was judged on."""
-        if (reason := self.may_speak(request.requester)) is not None:
+        if (reason := self._may_speak_on(speaker, request.requester)) is not None:
             return self.service.refusal(request, reason), (), request
         if not self._has_rate(request.requester):
             return self.service.refusal(request, Reason.RATE_LIMITED), (), request
@@ -246,7 +261,7 @@ class EnforcementCore:
         if not isinstance(first, NeedsResolution):
             return first, (), request
         addresses = known or await self.resolver.resolve(first.host, first.port)
-        if (reason := self.may_speak(request.requester)) is not None:
+        if (reason := self._may_speak_on(speaker, request.requester)) is not None:
             return self.service.refusal(request, reason), (), request
         request, now_unix_ms = self.with_facts(request), self.clocks.now_unix_ms()
         return self.service.decide(request, addresses, now_unix_ms, first), addresses, request

@@ -35,6 +35,7 @@ from palyra_egress.policy.compile import CompiledPolicy
 from palyra_egress.policy.live import EveryGate, PolicyFile, PolicyGate
 from palyra_egress.policy.policy_diff import policy_change
 from palyra_egress.proxy.bindings import BindingView
+from palyra_egress.proxy.channels.channels import Channels
 from palyra_egress.proxy.core import Clocks, EnforcementCore, Phase
 from palyra_egress.proxy.evidence import EvidenceSpool, SpoolUnavailable
 from palyra_egress.proxy.fleet_link import FleetLink
@@ -83,6 +84,7 @@ class Enforcement:
     link: FleetLink
     policy_file: PolicyFile
     sources: SecretSources | None = None
+    channels: Channels | None = None
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     @classmethod
@@ -126,12 +128,16 @@ class Enforcement:
             authority=authority,
             trusted_bundle=_write_upstream_roots(settings.ca_dir, extra_roots),
             receipts=ReceiptIssuer(key, settings.proxy_id),
+            deadlines=settings.deadlines,
         )
         link = FleetLink(core, ProxyClient(settings.fleet, key), settings.join)
         return cls(settings, core, parts, authority, link, policy_file, sources)
 
-    def begin(self, listening: frozenset[tuple[str, int]]) -> None:
-        """Start the background tasks and become READY. `listening` joins the forbidden targets."""
+    def begin(
+        self, listening: frozenset[tuple[str, int]], channels: Channels | None = None
+    ) -> None:
+        """Start the background tasks and become READY. `listening` joins the forbidden targets;
+        `channels` follow the view from now on."""
         self.core.service.replace_forbidden(self.settings.forbidden | listening)
         self._spawn(self.link.follow_view(), "follow the fleet's view")
         self._spawn(self.link.deliver_evidence(), "deliver evidence")
@@ -143,6 +149,9 @@ class Enforcement:
         if self.sources is not None:
             self._spawn(self.sources.keep(), "keep the secrets")
         self._spawn(self._expire(), "expire bindings")
+        self.channels = channels
+        if channels is not None and channels.lease_listeners is not None:
+            self._spawn(channels.follow(self.core.view), "follow the view with listeners")
         self._spawn(self._count_unanswered(), "count unanswered strangers")
         self.core.phase = Phase.READY
 
@@ -156,6 +165,7 @@ class Enforcement:
             "evidence": self.link.evidence_problem or "ok",
             "audit": self.core.audit.problem or "ok",
             "secrets": "ok" if self.sources is None else self.sources.problem or "ok",
+            "channels": "ok" if self.channels is None else self.channels.problem or "ok",
         }
 
     def refuse_everything(self) -> None:
@@ -286,6 +296,7 @@ class EgressProxy:
     listeners: tuple[EgressListener, ...]
     master: Master
     address: tuple[str, int]
+    channels: Channels
     socks_address: tuple[str, int] | None = None
 
     @classmethod
@@ -301,23 +312,35 @@ class EgressProxy:
         factory = make_guard or guard_factory(enforcement.parts)
         listeners: list[EgressListener] = []
         opened: dict[Door, tuple[tuple[str, int], ...]] = {}
+        channels: Channels | None = None
         try:
             for door, where in _doors(settings):
                 listener = EgressListener(master, factory, door)
                 opened[door] = await listener.open(*where)
                 listeners.append(listener)
-        except OSError:
+            channels = Channels(
+                settings.channels,
+                enforcement.authority,
+                listeners[0].carry,
+                enforcement.parts.deadlines.handshake_s,
+            )
+            await channels.open()
+        except (OSError, OperatorMustAct):
             for listener in listeners:
                 await listener.close()
+            if channels is not None:
+                await channels.close()
             await enforcement.end()
             raise
-        enforcement.begin(frozenset(address for found in opened.values() for address in found))
+        listening = {address for found in opened.values() for address in found}
+        enforcement.begin(frozenset(listening | channels.addresses), channels)
         socks = opened.get(Door.SOCKS)
         return cls(
             enforcement,
             tuple(listeners),
             master,
             opened[Door.HTTP][0],
+            channels,
             None if socks is None else socks[0],
         )
 
@@ -326,6 +349,7 @@ class EgressProxy:
         self.enforcement.refuse_everything()
         for listener in self.listeners:
             await listener.close()
+        await self.channels.close()
         await self.enforcement.end()
         await self.master.done()
 

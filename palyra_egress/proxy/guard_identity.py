@@ -1,11 +1,13 @@
 """What a connection's guard knows about who is asking, and how it refuses who may not.
 
-Part of `ConnectionGuard`. One connection carries one identity: the first lease whose credentials
-were verified on it. Later credentials must be of the same lease.
+Part of `ConnectionGuard`. One connection carries one identity: that of its channel, or the first
+lease whose credentials were verified on it. Later credentials must be of the same lease, and the
+channel is asked again at every request.
 """
 
 from mitmproxy import http
 
+from palyra_egress.proxy.bindings import Authentication
 from palyra_egress.proxy.core import Judgement
 from palyra_egress.proxy.guard_parts import Connection, GuardParts
 from palyra_egress.proxy.identity import ProxyCredentials, parse_proxy_credentials
@@ -25,26 +27,44 @@ class IdentityGuard:
         self._leaks = LeakGuard(parts.core, connection)
 
     def _identify(self, headers: http.Headers) -> Reason | None:
-        """Verify the credentials of this request; None when they are good for it."""
-        return self._identify_as(parse_proxy_credentials(headers.get_all("proxy-authorization")))
+        """Verify who makes this request; None when it may."""
+        shown = headers.get_all("proxy-authorization")
+        return self._identify_as(parse_proxy_credentials(shown), is_shown=bool(shown))
 
-    def _identify_as(self, credentials: ProxyCredentials | None) -> Reason | None:
-        """Verify credentials, however they came; None when they are good."""
+    def _identify_as(
+        self, credentials: ProxyCredentials | None, *, is_shown: bool = False
+    ) -> Reason | None:
+        """Verify credentials, however they came, and the channel, if there is one; None when all of
+        them say the same and may speak. On a channel no credentials are needed; ones that cannot be
+        read (`is_shown`, and None) are refused all the same."""
+        if (channel := self._connection.channel) is not None:
+            found = self.core.recognise(channel)
+            if (reason := self._take(found) or found.refusal) is not None:
+                return reason
+            if credentials is None:
+                return Reason.BAD_CREDENTIALS if is_shown else None
         if credentials is None:
             return self.core.admission() or Reason.NO_IDENTITY
         found = self.core.authenticate(credentials.lease_id, credentials.secret)
+        if (reason := self._take(found)) is not None:
+            return reason
+        self._leaks.remember(credentials.secret)
+        return found.refusal
+
+    def _take(self, found: Authentication) -> Reason | None:
+        """Bind the connection to whom was found, or compare with whom it is bound to. None where
+        they are the same; whether that one may speak is another question."""
         who = found.requester
         if who is None:
             return found.refusal or Reason.BAD_CREDENTIALS
-        if self.requester is not None and self.requester != who:
-            other = self.requester.worker_id != who.worker_id
-            return Reason.FOREIGN_CREDENTIALS if other else Reason.IDENTITY_CHANGED
         if self.requester is None:
             if not self.core.connections.identify(self._connection, who.worker_id):
                 return Reason.TOO_MANY_CONNECTIONS
             self.requester = who
-            self._leaks.remember(credentials.secret)
-        return found.refusal
+        if self.requester != who:
+            other = self.requester.worker_id != who.worker_id
+            return Reason.FOREIGN_CREDENTIALS if other else Reason.IDENTITY_CHANGED
+        return None
 
     def _refuse_unjudged(self, reason: Reason) -> Judgement:
         """Refuse before there is a canonical request. Too many strangers are only cut off."""

@@ -12,6 +12,7 @@ from typing import Protocol
 from mitmproxy.connection import Connection as NetworkConnection
 from mitmproxy.connection import Server
 
+from palyra_egress.proxy.channels.channel import Channel
 from palyra_egress.proxy.core import EnforcementCore, Judgement
 from palyra_egress.proxy.deadlines import DEADLINES, Deadlines
 from palyra_egress.proxy.identity import ProxyCredentials
@@ -37,6 +38,9 @@ class Connection(Protocol):
 
     @property
     def requester(self) -> Requester | None: ...
+
+    @property
+    def channel(self) -> Channel | None: ...
 
     def abort(self, reason: Reason) -> None: ...
 

@@ -20,6 +20,7 @@ from mitmproxy.proxy import commands, events, mode_specs, server_hooks
 from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 from mitmproxy.proxy.server import ConnectionIO
 
+from palyra_egress.proxy.channels.channel import Channel
 from palyra_egress.proxy.guard import ConnectionGuard
 from palyra_egress.proxy.guard_parts import Pinned, Refused
 from palyra_egress.proxy.hooks import DECIDED, OURS_ALONE, TOLD
@@ -53,11 +54,13 @@ class EnforcingHandler(ProxyConnectionHandler):
         mode: mode_specs.ProxyMode,
         *,
         make_guard: GuardFactory,
+        channel: Channel | None = None,
         chain: AddonChain | None = None,
         hook_deadline_s: float = HOOK_DEADLINE_S,
         identity_deadline_s: float = IDENTITY_DEADLINE_S,
     ) -> None:
         super().__init__(master, reader, writer, options, mode)  # type: ignore[no-untyped-call]
+        self.channel = channel
         self._chain = chain
         self._hook_deadline_s = hook_deadline_s
         self._identity_deadline_s = identity_deadline_s

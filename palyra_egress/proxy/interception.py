@@ -119,24 +119,34 @@ class InterceptionAuthority:
         connection.set_accept_state()
         return connection
 
-    def _mint(self, host: CanonicalHost, now: datetime) -> _Leaf:
+    @property
+    def root_fingerprint(self) -> bytes:
+        """SHA-256 of the root that signs now."""
+        return self._root.certificate.fingerprint(hashes.SHA256())
+
+    def issue(
+        self, hosts: Sequence[CanonicalHost], key: ec.EllipticCurvePublicKey, now: datetime
+    ) -> tuple[x509.Certificate, x509.Certificate]:
+        """A leaf for these names, and the intermediate that signed it."""
         issuer = self._current_intermediate(now)
-        name = _alternative_name(host)
+        names = [_alternative_name(host) for host in hosts]
         certificate = (
-            _builder(
-                _name("Palyra worker view"), self._leaf_key.public_key(), issuer, now, LEAF_LIFE
-            )
-            .add_extension(x509.SubjectAlternativeName([name]), critical=False)
+            _builder(_name("Palyra worker view"), key, issuer, now, LEAF_LIFE)
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
             .sign(issuer.key, hashes.SHA256())
         )
+        return certificate, issuer.certificate
+
+    def _mint(self, host: CanonicalHost, now: datetime) -> _Leaf:
+        certificate, intermediate = self.issue([host], self._leaf_key.public_key(), now)
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
         context.set_min_proto_version(SSL.TLS1_2_VERSION)
         context.set_options(SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION)
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
         context.use_certificate(certificate)
-        context.add_extra_chain_cert(issuer.certificate)
+        context.add_extra_chain_cert(intermediate)
         context.use_privatekey(self._leaf_key)
         context.set_alpn_select_callback(_choose_alpn)
         return _Leaf(context, now + LEAF_LIFE / 2)

@@ -23,6 +23,7 @@ from mitmproxy.proxy import layers, mode_specs
 from mitmproxy.proxy.layer import Layer
 
 from palyra_egress.errors import OperatorMustAct
+from palyra_egress.proxy.channels.channel import Channel
 from palyra_egress.proxy.handler import EnforcingHandler, GuardFactory
 from palyra_egress.proxy.socks_layer import SocksLayer
 
@@ -133,7 +134,7 @@ class EgressListener:
 
     async def open(self, host: str, port: int) -> tuple[tuple[str, int], ...]:
         """Listen; every bound address (a name may stand for several). Raises OSError."""
-        self._server = await asyncio.start_server(self._accept, host, port, backlog=BACKLOG)
+        self._server = await asyncio.start_server(self.carry, host, port, backlog=BACKLOG)
         names = [sock.getsockname() for sock in self._server.sockets]
         return tuple((str(name[0]), int(name[1])) for name in names)
 
@@ -142,9 +143,15 @@ class EgressListener:
         if self._server is not None:
             self._server.close()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def carry(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        channel: Channel | None = None,
+    ) -> None:
+        """Run one connection to its end; of a channel's listener, with what that knows."""
         sock = writer.get_extra_info("socket")
-        if sock is not None:
+        if sock is not None and sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             handler = EnforcingHandler(
@@ -154,6 +161,7 @@ class EgressListener:
                 self._options,
                 self._mode,
                 make_guard=self._make_guard,
+                channel=channel,
             )
             handler.layer = self._door.first_layer(handler)
             await handler.handle_client()

@@ -9,6 +9,8 @@ from palyra_egress.credentials.settings import VAULT_ONLY, SecretSettings
 from palyra_egress.proxy.caps import CAPS, Caps
 from palyra_fleet.client import FleetAddress
 from palyra_fleet.wire.keys import SigningKey
+from palyra_egress.proxy.channels.settings import NO_CHANNELS, ChannelSettings
+from palyra_egress.proxy.deadlines import DEADLINES, Deadlines
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,8 @@ class ProxySettings:
     key: SigningKey | None = None
     join: Callable[[], Awaitable[None]] | None = field(default=None, repr=False)
     keep: Callable[[], Coroutine[object, object, None]] | None = field(default=None, repr=False)
+    channels: ChannelSettings = NO_CHANNELS
+    deadlines: Deadlines = DEADLINES
 
     @property
     def key_file(self) -> Path:

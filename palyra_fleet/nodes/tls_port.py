@@ -47,9 +47,10 @@ class FrontLimits:
 
 
 class TlsPort(ABC):
-    """One listener. `open` it, `close` it; `context` is asked at every handshake."""
+    """One listener. `open` it, `close` it; `context` is asked at every handshake. `alpn` is the one
+    protocol that a session must have agreed on; None where none is offered."""
 
-    alpn: str
+    alpn: str | None
 
     def __init__(
         self, context: Callable[[], ssl.SSLContext], limits: FrontLimits | None = None

@@ -206,7 +206,9 @@ class AttestedFacts(WireModel):
 class Binding(WireModel):
     """Who may speak through a proxy: one live lease. The secret is known as its SHA-256 only.
 
-    The same lease is bound again, with the same fence, when its end or its worker's facts change.
+    The same lease is bound again, with the same fence, when its end, its worker's facts or its
+    worker's certificates change. Certificates are the fingerprints that the worker may show to a
+    proxy in mutual TLS, good at this moment; none means that it may not speak in that way.
     """
 
     worker_id: Ulid
@@ -217,6 +219,7 @@ class Binding(WireModel):
     egress_secret_sha256: DigestSha256
     expires_at_unix_ms: UnixMs
     facts: AttestedFacts = AttestedFacts()
+    client_certificates_sha256: tuple[DigestSha256, ...] = ()
 
 
 class ViewMessage(WireModel):
