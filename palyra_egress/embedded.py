@@ -61,6 +61,7 @@ class EmbeddedSettings:
     approvers_file: Path | None = None
     caps: Caps = CAPS
     channels: ChannelSettings = NO_CHANNELS
+    health_address: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,7 @@ def _proxy_settings(
         approvers_file=settings.approvers_file,
         caps=settings.caps,
         channels=settings.channels,
+        health_address=settings.health_address,
         forbidden=frozenset({(admin.hostname or "", admin.port or 0)}),
     )
 

@@ -129,6 +129,10 @@ def _add_proxy(commands: _Commands) -> None:
         help="never a target, whatever a rule says: the fleet's admin listener (may be repeated)",
     )
     serve.set_defaults(run=_later("serve_commands", "serve_proxy"))
+    show = verbs.add_parser("show", help="what each worker does right now; 1 if it is not ready")
+    show.add_argument("--state-dir", type=Path, help="the proxy's (default: from PALYRA_HOME)")
+    show.add_argument("-o", "--output", choices=["table", "json"], default="table")
+    show.set_defaults(run=_later("proxy_show_command", "show"))
     key = verbs.add_parser("key", help="print the public key to enrol (makes the key if needed)")
     key.add_argument("--state-dir", type=Path, required=True)
     key.set_defaults(run=_later("serve_commands", "proxy_key"))
@@ -176,8 +180,18 @@ def _add_proxy_arguments(parser: argparse.ArgumentParser) -> None:
         "--extra-roots", type=Path, metavar="PEM", help="CAs to trust upstream beside the public"
     )
     _add_caps(parser)
+    _add_health(parser)
     add_channel_arguments(parser)
     add_secret_arguments(parser)
+
+
+def _add_health(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--health",
+        type=address,
+        metavar="HOST:PORT",
+        help="where /livez, /readyz and /metrics are answered (default nowhere)",
+    )
 
 
 def _add_caps(parser: argparse.ArgumentParser) -> None:

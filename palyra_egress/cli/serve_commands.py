@@ -6,8 +6,8 @@ import signal
 from argparse import Namespace
 from pathlib import Path
 
-from palyra_egress.cli.fleet_place import place_of
 from palyra_egress.cli.channel_arguments import channels_of
+from palyra_egress.cli.fleet_place import place_of
 from palyra_egress.cli.secret_arguments import secrets_of
 from palyra_egress.embedded import EmbeddedSettings, embedded
 from palyra_egress.installation import Installation, written
@@ -56,6 +56,7 @@ async def _up(arguments: Namespace) -> int:
         approvers_file=arguments.approvers,
         caps=_caps(arguments),
         channels=channels_of(arguments),
+        health_address=arguments.health,
     )
     profiles = " | ".join(sorted(load_policy_file(arguments.policy).profiles))
     ended = _until_told_to_end()
@@ -101,6 +102,7 @@ async def _serve_proxy(arguments: Namespace) -> int:
             approvers_file=arguments.approvers,
             caps=_caps(arguments),
             channels=channels_of(arguments),
+            health_address=arguments.health,
             forbidden=frozenset(arguments.forbid) | place.forbidden,
             audit_segment_bytes=arguments.audit_segment_bytes,
         )

@@ -61,6 +61,10 @@ class ConnectionTable:
     def __len__(self) -> int:
         return len(self._all)
 
+    def by_worker(self) -> dict[str, int]:
+        """How many each worker has, of those that showed whose they are."""
+        return {worker_id: len(held) for worker_id, held in self._by_worker.items()}
+
     def admit(self, connection: LiveConnection) -> bool:
         """Count a new connection; False when there are too many already."""
         if len(self._all) >= self.max_connections:

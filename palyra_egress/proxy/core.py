@@ -42,6 +42,7 @@ from palyra_egress.proxy.channels.channel import Channel
 from palyra_egress.proxy.connections import ConnectionTable, LiveConnection
 from palyra_egress.proxy.evidence import EvidenceSpool, SpoolUnavailable, Violation
 from palyra_egress.proxy.rates import RequestRates
+from palyra_egress.proxy.signals.signals import Signals
 from palyra_egress.reasons import Reason
 from palyra_egress.request import EgressRequest, Requester
 from palyra_egress.service import EgressProxyPolicyService
@@ -114,6 +115,7 @@ class EnforcementCore:
     phase: Phase = Phase.STARTING
     connections: ConnectionTable = field(default_factory=ConnectionTable)
     evidence_waiting: asyncio.Event = field(default_factory=asyncio.Event)
+    signals: Signals = field(default_factory=Signals)
     leaks: LeakDetector = field(init=False)
     _rates: RequestRates = field(default_factory=RequestRates)
     _bytes: ByteBudgets = field(default_factory=ByteBudgets)
@@ -231,6 +233,7 @@ class EnforcementCore:
 
     def spend(self, judgement: Judgement, direction: Direction, count: int) -> bool:
         """Count body bytes that pass under a judgement; False once any hour is spent."""
+        self.signals.passed(judgement.worker_id, direction, count)
         if not judgement.accounts:
             return True
         now = self.clocks.now_monotonic_ms()
@@ -310,6 +313,7 @@ class EnforcementCore:
                 self._punish(verdict, request, decision_id, now, speaker)
         except (AuditUnavailable, SpoolUnavailable):
             return Judgement(Reason.AUDIT_UNAVAILABLE, decision_id, close=True)
+        self.signals.decided(verdict.reason, request, now, took_ms)
         return Judgement(
             reason=verdict.reason,
             decision_id=decision_id,
@@ -337,17 +341,11 @@ class EnforcementCore:
         ):
             self._unanswered += 1
             return Judgement(Reason.RATE_LIMITED, "", close=True)
-        decision_id = str(ULID())
+        decision_id, now = str(ULID()), self.clocks.now_unix_ms()
+        self.signals.refused_early(reason, requester, now)
         try:
-            self.audit.append(
-                early_entry(
-                    reason,
-                    requester,
-                    decision_id,
-                    self.service.policy_digest,
-                    self.clocks.now_unix_ms(),
-                )
-            )
+            digest = self.service.policy_digest
+            self.audit.append(early_entry(reason, requester, decision_id, digest, now))
         except AuditUnavailable:
             return Judgement(Reason.AUDIT_UNAVAILABLE, decision_id, close=True)
         return Judgement(reason, decision_id, close=True)

@@ -43,9 +43,9 @@ from palyra_egress.proxy.guard import ConnectionGuard
 from palyra_egress.proxy.guard_parts import GuardParts
 from palyra_egress.proxy.handler import EnforcingHandler, GuardFactory
 from palyra_egress.proxy.interception import InterceptionAuthority
+from palyra_egress.proxy.listeners import Listeners
 from palyra_egress.proxy.master import (
     Door,
-    EgressListener,
     check_environment,
     make_master,
     room_for_connections,
@@ -53,6 +53,7 @@ from palyra_egress.proxy.master import (
 from palyra_egress.proxy.receipt import ReceiptIssuer
 from palyra_egress.proxy.review import Review
 from palyra_egress.proxy.settings import ProxySettings
+from palyra_egress.proxy.signals.told import ProxyTold
 from palyra_egress.reasons import Reason
 from palyra_egress.service import EgressProxyPolicyService
 from palyra_fleet.client.errors import FleetError
@@ -85,7 +86,11 @@ class Enforcement:
     policy_file: PolicyFile
     sources: SecretSources | None = None
     channels: Channels | None = None
+    told: ProxyTold = field(init=False)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.told = ProxyTold(self.core, self.authority, self.problems)
 
     @classmethod
     def open(cls, settings: ProxySettings, secrets: SecretLookup | None = None) -> Self:
@@ -164,6 +169,7 @@ class Enforcement:
             "view": refusal.value if refusal is not None else "ok",
             "evidence": self.link.evidence_problem or "ok",
             "audit": self.core.audit.problem or "ok",
+            "ca": self.authority.problem(now_utc()) or "ok",
             "secrets": "ok" if self.sources is None else self.sources.problem or "ok",
             "channels": "ok" if self.channels is None else self.channels.problem or "ok",
         }
@@ -231,6 +237,7 @@ class Enforcement:
             audit.checkpoint(now_unix_ms())
         if audit.unsynced:
             await asyncio.to_thread(audit.sync)
+        self.told.was_durable(is_all=not audit.unsynced)
         if is_full:
             _log.info("the audit log goes on in a new file; the full one is %s", audit.rotate())
 
@@ -244,6 +251,7 @@ class Enforcement:
             await asyncio.to_thread(self.core.leaks.watch, self.core.service.policy)
             if self.policy_file.problem not in (None, problem):
                 _log.error("the policy in force stays: %s", self.policy_file.problem)
+                self.core.signals.counts.policy_reload_failures += 1
             problem = self.policy_file.problem
 
     async def _put_in_force(self, policy: CompiledPolicy) -> None:
@@ -290,14 +298,11 @@ class Enforcement:
 
 @dataclass(slots=True)
 class EgressProxy:
-    """A running proxy: the enforcement and our own Master's listeners."""
+    """A running proxy: the enforcement, and all that it listens on."""
 
     enforcement: Enforcement
-    listeners: tuple[EgressListener, ...]
+    listeners: Listeners
     master: Master
-    address: tuple[str, int]
-    channels: Channels
-    socks_address: tuple[str, int] | None = None
 
     @classmethod
     async def start(
@@ -310,55 +315,41 @@ class EgressProxy:
         enforcement = Enforcement.open(settings, secrets)
         master = make_master()
         factory = make_guard or guard_factory(enforcement.parts)
-        listeners: list[EgressListener] = []
-        opened: dict[Door, tuple[tuple[str, int], ...]] = {}
-        channels: Channels | None = None
+        listeners: Listeners | None = None
         try:
-            for door, where in _doors(settings):
-                listener = EgressListener(master, factory, door)
-                opened[door] = await listener.open(*where)
-                listeners.append(listener)
-            channels = Channels(
-                settings.channels,
-                enforcement.authority,
-                listeners[0].carry,
-                enforcement.parts.deadlines.handshake_s,
+            listeners = Listeners(
+                settings, master, factory, enforcement.authority, enforcement.told
             )
-            await channels.open()
+            await listeners.open()
         except (OSError, OperatorMustAct):
-            for listener in listeners:
-                await listener.close()
-            if channels is not None:
-                await channels.close()
+            if listeners is not None:
+                await listeners.close()
             await enforcement.end()
             raise
-        listening = {address for found in opened.values() for address in found}
-        enforcement.begin(frozenset(listening | channels.addresses), channels)
-        socks = opened.get(Door.SOCKS)
-        return cls(
-            enforcement,
-            tuple(listeners),
-            master,
-            opened[Door.HTTP][0],
-            channels,
-            None if socks is None else socks[0],
-        )
+        enforcement.begin(listeners.all_addresses, listeners.channels)
+        return cls(enforcement, listeners, master)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where workers speak HTTP."""
+        return self.listeners.addresses[Door.HTTP][0]
+
+    @property
+    def socks_address(self) -> tuple[str, int] | None:
+        found = self.listeners.addresses.get(Door.SOCKS)
+        return None if found is None else found[0]
+
+    @property
+    def channels(self) -> Channels:
+        return self.listeners.channels
 
     async def stop(self) -> None:
         """Stop in order; see the module."""
         self.enforcement.refuse_everything()
-        for listener in self.listeners:
-            await listener.close()
-        await self.channels.close()
+        await self.listeners.close_doors()
         await self.enforcement.end()
+        await self.listeners.close()
         await self.master.done()
-
-
-def _doors(settings: ProxySettings) -> list[tuple[Door, tuple[str, int]]]:
-    doors = [(Door.HTTP, (settings.listen_host, settings.listen_port))]
-    if settings.listen_socks is not None:
-        doors.append((Door.SOCKS, settings.listen_socks))
-    return doors
 
 
 def guard_factory(parts: GuardParts) -> GuardFactory:

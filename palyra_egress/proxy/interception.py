@@ -124,6 +124,20 @@ class InterceptionAuthority:
         """SHA-256 of the root that signs now."""
         return self._root.certificate.fingerprint(hashes.SHA256())
 
+    def problem(self, now: datetime) -> str | None:
+        """Why nothing can be signed any more, or None."""
+        end = self._root.certificate.not_valid_after_utc
+        return None if now < end else f"the root certificate ended on {end:%Y-%m-%d}"
+
+    def ends(self) -> dict[str, float]:
+        """When root and intermediate end, in Unix seconds."""
+        held = {"root": self._root, "intermediate": self._intermediate}
+        return {
+            name: issuer.certificate.not_valid_after_utc.timestamp()
+            for name, issuer in held.items()
+            if issuer is not None
+        }
+
     def issue(
         self, hosts: Sequence[CanonicalHost], key: ec.EllipticCurvePublicKey, now: datetime
     ) -> tuple[x509.Certificate, x509.Certificate]:

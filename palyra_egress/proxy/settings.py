@@ -7,10 +7,10 @@ from pathlib import Path
 from palyra_egress.audit.segments import DEFAULT_SEGMENT_BYTES
 from palyra_egress.credentials.settings import VAULT_ONLY, SecretSettings
 from palyra_egress.proxy.caps import CAPS, Caps
-from palyra_fleet.client import FleetAddress
-from palyra_fleet.wire.keys import SigningKey
 from palyra_egress.proxy.channels.settings import NO_CHANNELS, ChannelSettings
 from palyra_egress.proxy.deadlines import DEADLINES, Deadlines
+from palyra_fleet.client import FleetAddress
+from palyra_fleet.wire.keys import SigningKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,11 @@ class ProxySettings:
     keep: Callable[[], Coroutine[object, object, None]] | None = field(default=None, repr=False)
     channels: ChannelSettings = NO_CHANNELS
     deadlines: Deadlines = DEADLINES
+    health_address: tuple[str, int] | None = None
+
+    @property
+    def admin_socket(self) -> Path:
+        return self.state_dir / "admin.sock"
 
     @property
     def key_file(self) -> Path:

@@ -16,6 +16,11 @@ class RawAnswer:
     body: bytes
 
     @property
+    def json(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.body)
+        return found
+
+    @property
     def problem(self) -> dict[str, Any]:
         assert self.headers["content-type"].startswith("application/problem+json")
         found = json.loads(self.body)

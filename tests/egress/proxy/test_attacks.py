@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from palyra_egress.proxy.master import Door
 from palyra_egress.proxy.pinned_dial import DialRefused, dial_pinned
 from palyra_egress.reasons import Reason
 from tests.egress.proxy.lanes import Chaos, chaos
@@ -136,7 +137,7 @@ async def test_an_answer_without_a_body_brings_no_body(world, head):
 
 async def test_every_socket_of_the_listener_is_a_forbidden_target(tmp_path):
     async with chaos(tmp_path, listen_host="localhost") as world:
-        server = world.harness.proxy.listeners[0]._server
+        server = world.harness.proxy.listeners.doors[Door.HTTP]._server
         assert server is not None
         for sock in server.sockets:
             assert sock.getsockname()[:2] in world.core.service._forbidden
@@ -287,7 +288,7 @@ async def test_an_origin_form_request_outside_a_tunnel_is_refused_and_audited(wo
 
 def test_python_without_assertions_is_refused():
     """mitmproxy guards its protocol states with assertions; -O would drop them."""
-    program = "from palyra_egress.proxy.master import check_environment; check_environment()"
+    program = "from palyra_egress.proxy.master import Door, check_environment; check_environment()"
     ended = subprocess.run(
         [sys.executable, "-O", "-c", program], capture_output=True, check=False, timeout=60
     )
@@ -298,7 +299,7 @@ def test_python_without_assertions_is_refused():
 def test_the_file_limit_leaves_room_for_what_is_ours():
     program = (
         "import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (256, 512));"
-        "from palyra_egress.proxy.master import room_for_connections as room;"
+        "from palyra_egress.proxy.master import Door, room_for_connections as room;"
         "print(room(), r.getrlimit(r.RLIMIT_NOFILE)[0])"
     )
     ended = subprocess.run(

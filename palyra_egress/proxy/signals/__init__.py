@@ -1,0 +1,1 @@
+"""What a running proxy tells about itself: live view, health, metrics."""

@@ -1,0 +1,125 @@
+"""The proxy's metrics, counted as plain numbers and written for Prometheus when it asks.
+
+Names, kinds and labels are those of `palyra_fleet.wire.metric_names`; nothing else can be shown.
+Label values are reasons, effects, directions and names of ours: closed sets.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
+from prometheus_client.registry import Collector
+
+from palyra_egress.proxy.budgets import Direction
+from palyra_egress.reasons import Reason, ReasonClass, row
+from palyra_fleet.wire import metric_names as names
+
+BUCKETS_MS: Final = (1, 2, 5, 10, 25, 50, 100, 250, 1_000, 5_000)
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@dataclass(slots=True)
+class Durations:
+    """How long verdicts took: counts by upper bound, the last one without a bound."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS_MS) + 1))
+    sum_ms: int = 0
+
+    def took(self, ms: int) -> None:
+        index = next((i for i, bound in enumerate(BUCKETS_MS) if ms <= bound), len(BUCKETS_MS))
+        self.counts[index] += 1
+        self.sum_ms += ms
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Cumulative counts, as the format wants them."""
+        found: list[tuple[str, float]] = []
+        total = 0
+        for bound, count in zip((*BUCKETS_MS, None), self.counts, strict=True):
+            total += count
+            found.append(("+Inf" if bound is None else repr(bound / 1000), float(total)))
+        return found
+
+
+@dataclass(slots=True)
+class ProxyCounts:
+    """What has happened since the start."""
+
+    decisions: Counter[Reason] = field(default_factory=Counter)
+    durations: Durations = field(default_factory=Durations)
+    bytes: dict[Direction, int] = field(default_factory=lambda: {Direction.OUT: 0, Direction.IN: 0})
+    policy_reload_failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyState:
+    """What is so at the moment somebody asks."""
+
+    connections: int
+    policy_digest: str | None
+    audit_lag_s: float
+    certificates: dict[str, float]
+
+
+def exposition(counts: ProxyCounts, state: ProxyState) -> bytes:
+    """All metrics in Prometheus' text format."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Shown(counts, state))
+    return generate_latest(registry)
+
+
+class _Shown(Collector):
+    def __init__(self, counts: ProxyCounts, state: ProxyState) -> None:
+        self._counts = counts
+        self._state = state
+
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily]:
+        counts, state = self._counts, self._state
+        decisions = _counter(names.DECISIONS)
+        for reason, count in sorted(counts.decisions.items()):
+            decisions.add_metric([_effect(reason), reason.value], count)
+        yield decisions
+        durations = HistogramMetricFamily(names.DECISION_SECONDS, _help(names.DECISION_SECONDS))
+        durations.add_metric([], counts.durations.buckets(), counts.durations.sum_ms / 1000)
+        yield durations
+        yield _gauge(names.CONNECTIONS, {(): state.connections})
+        passed = _counter(names.BYTES)
+        for direction, count in counts.bytes.items():
+            passed.add_metric([direction.value], count)
+        yield passed
+        digest = state.policy_digest
+        yield _gauge(names.POLICY_INFO, {} if digest is None else {(digest,): 1})
+        failures = _counter(names.POLICY_RELOAD_FAILURES)
+        failures.add_metric([], counts.policy_reload_failures)
+        yield failures
+        yield _gauge(names.AUDIT_LAG, {(): state.audit_lag_s})
+        ends: dict[tuple[str, ...], float] = {
+            (name,): end for name, end in sorted(state.certificates.items())
+        }
+        yield _gauge(names.EGRESS_CERTIFICATE_EXPIRY, ends)
+
+
+def _effect(reason: Reason) -> str:
+    return "allow" if row(reason).reason_class is ReasonClass.ALLOWED else "deny"
+
+
+def _help(name: str) -> str:
+    return names.EGRESS_METRICS[name].help
+
+
+def _counter(name: str) -> CounterMetricFamily:
+    labels = names.EGRESS_METRICS[name].labels
+    return CounterMetricFamily(name, _help(name), labels=labels)
+
+
+def _gauge(name: str, values: dict[tuple[str, ...], float]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, _help(name), labels=names.EGRESS_METRICS[name].labels)
+    for labels, value in values.items():
+        family.add_metric(list(labels), value)
+    return family

@@ -1,0 +1,75 @@
+"""The names of every metric that our programs show, in one table: Prometheus reads them at
+`/metrics`, dashboards and alerts are checked against them.
+
+A name has one kind, one unit in its last word, and labels whose values come from closed sets: never
+a host, a URL, a worker or a lease. A released name never changes. Source: Prometheus' naming
+practices; the suffix `_total` is the counters'. Pure.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+
+class MetricKind(StrEnum):
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True, slots=True)
+class MetricRow:
+    """One metric: what it counts (a sentence), and its labels."""
+
+    kind: MetricKind
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+_C, _G, _H = MetricKind.COUNTER, MetricKind.GAUGE, MetricKind.HISTOGRAM
+
+DECISIONS: Final = "palyra_egress_decisions_total"
+DECISION_SECONDS: Final = "palyra_egress_decision_duration_seconds"
+CONNECTIONS: Final = "palyra_egress_connections"
+BYTES: Final = "palyra_egress_bytes_total"
+POLICY_INFO: Final = "palyra_egress_policy_info"
+POLICY_RELOAD_FAILURES: Final = "palyra_egress_policy_reload_failures_total"
+AUDIT_LAG: Final = "palyra_egress_audit_lag_seconds"
+EGRESS_CERTIFICATE_EXPIRY: Final = "palyra_egress_certificate_expiry_timestamp_seconds"
+WORKERS: Final = "palyra_fleet_workers"
+LEASES_ACTIVE: Final = "palyra_fleet_leases_active"
+TRANSITIONS: Final = "palyra_fleet_transitions_total"
+QUARANTINE_LATENCY: Final = "palyra_fleet_quarantine_latency_seconds"
+REAPER_LAG: Final = "palyra_fleet_reaper_lag_seconds"
+FLEET_CERTIFICATE_EXPIRY: Final = "palyra_fleet_certificate_expiry_timestamp_seconds"
+
+EGRESS_METRICS: Final = MappingProxyType(
+    {
+        DECISIONS: MetricRow(_C, "Verdicts that were released.", ("effect", "reason")),
+        DECISION_SECONDS: MetricRow(_H, "From a canonical request to its verdict."),
+        CONNECTIONS: MetricRow(_G, "Workers' connections that are open."),
+        BYTES: MetricRow(_C, "Bytes of bodies and tunnels, seen from the worker.", ("direction",)),
+        POLICY_INFO: MetricRow(_G, "1 for the policy in force.", ("digest",)),
+        POLICY_RELOAD_FAILURES: MetricRow(_C, "New policy texts that were not put in force."),
+        AUDIT_LAG: MetricRow(_G, "Since when something written is not durable; 0 if all is."),
+        EGRESS_CERTIFICATE_EXPIRY: MetricRow(
+            _G, "When a certificate of the proxy ends, in Unix seconds.", ("certificate",)
+        ),
+    }
+)
+"""What a proxy shows."""
+
+FLEET_METRICS: Final = MappingProxyType(
+    {
+        WORKERS: MetricRow(_G, "Workers by public state.", ("state",)),
+        LEASES_ACTIVE: MetricRow(_G, "Leases that live."),
+        TRANSITIONS: MetricRow(_C, "Changes of state.", ("from", "to", "reason")),
+        QUARANTINE_LATENCY: MetricRow(_H, "From a violation to its durable quarantine."),
+        REAPER_LAG: MetricRow(_G, "How late the last ended lease was reaped."),
+        FLEET_CERTIFICATE_EXPIRY: MetricRow(
+            _G, "When a certificate of the fleet ends, in Unix seconds.", ("certificate",)
+        ),
+    }
+)
+"""What a fleet shows."""
