@@ -209,6 +209,20 @@ def _add_caps(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"of one worker (default {CAPS.connections_per_worker})",
     )
+    parser.add_argument(
+        "--max-lookups",
+        type=_count,
+        default=CAPS.lookups.at_once,
+        metavar="N",
+        help=f"names that are looked up at once (default {CAPS.lookups.at_once})",
+    )
+    parser.add_argument(
+        "--max-lookups-per-worker",
+        type=_count,
+        default=CAPS.lookups.per_asker,
+        metavar="N",
+        help=f"for one worker (default {CAPS.lookups.per_asker})",
+    )
 
 
 def _count(text: str) -> int:

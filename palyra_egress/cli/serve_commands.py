@@ -4,6 +4,7 @@ import asyncio
 import base64
 import signal
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 from palyra_egress.cli.channel_arguments import channels_of
@@ -12,7 +13,7 @@ from palyra_egress.cli.secret_arguments import secrets_of
 from palyra_egress.embedded import EmbeddedSettings, embedded
 from palyra_egress.installation import Installation, written
 from palyra_egress.policy.load import load_policy_file
-from palyra_egress.proxy.caps import Caps
+from palyra_egress.proxy.caps import CAPS, Caps
 from palyra_egress.proxy.egress_proxy import EgressProxy
 from palyra_egress.proxy.settings import ProxySettings
 from palyra_fleet.cli.output import put, say
@@ -125,6 +126,11 @@ def _caps(arguments: Namespace) -> Caps:
     return Caps(
         connections=arguments.max_connections,
         connections_per_worker=arguments.max_connections_per_worker,
+        lookups=replace(
+            CAPS.lookups,
+            at_once=arguments.max_lookups,
+            per_asker=arguments.max_lookups_per_worker,
+        ),
     )
 
 

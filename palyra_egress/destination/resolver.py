@@ -11,14 +11,18 @@ import ipaddress
 import socket
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
+from palyra_egress.destination.fair_turns import FairTurns, TooManyWaiting
 from palyra_egress.errors import OperatorMustAct
 from palyra_egress.reasons import Reason
 from palyra_egress.request import CanonicalHost
 
 MAX_ADDRESSES = 64
+
+type _Asked = list[tuple[object, object, object, str, tuple[object, ...]]]
 
 
 class ResolutionRefused(Exception):
@@ -30,9 +34,10 @@ class ResolutionRefused(Exception):
 
 
 class Resolver(Protocol):
-    """Answers with all addresses of a name as canonical strings, or raises ResolutionRefused."""
+    """Answers with all addresses of a name as canonical strings, or raises ResolutionRefused.
+    `asker` is whose share of look-ups it is taken from."""
 
-    async def resolve(self, host: CanonicalHost, port: int) -> tuple[str, ...]: ...
+    async def resolve(self, host: CanonicalHost, port: int, asker: str = "") -> tuple[str, ...]: ...
 
     def close(self) -> None: ...
 
@@ -45,23 +50,38 @@ def literal_address(host: CanonicalHost) -> str | None:
         return None
 
 
+@dataclass(frozen=True, slots=True)
+class LookupLimits:
+    """`deadline_s` for one look-up, its wait included; look-ups at once, of one asker, and how many
+    of one asker may wait."""
+
+    deadline_s: float = 5.0
+    at_once: int = 32
+    per_asker: int = 8
+    waiting_per_asker: int = 64
+
+
+LOOKUP_LIMITS: Final = LookupLimits()
+
+
 class SystemResolver:
-    """The system's resolver, in threads of its own so that slow DNS blocks nothing else."""
+    """The system's resolver, in threads of its own so that slow DNS blocks nothing else, and with a
+    share for each asker. A thread cannot be interrupted: its turn is over when it has answered, not
+    when nobody waits for it any more."""
 
-    def __init__(self, deadline_s: float = 5.0, threads: int = 16) -> None:
-        self._deadline_s = deadline_s
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="palyra-resolve")
+    def __init__(self, limits: LookupLimits = LOOKUP_LIMITS) -> None:
+        self._deadline_s = limits.deadline_s
+        self._threads = ThreadPoolExecutor(limits.at_once, thread_name_prefix="palyra-resolve")
+        self._turns = FairTurns(limits.at_once, limits.per_asker, limits.waiting_per_asker)
 
-    async def resolve(self, host: CanonicalHost, port: int) -> tuple[str, ...]:
+    async def resolve(self, host: CanonicalHost, port: int, asker: str = "") -> tuple[str, ...]:
         if (literal := literal_address(host)) is not None:
             return (literal,)
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._deadline_s):
-                answers = await loop.run_in_executor(
-                    self._threads,
-                    lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM),
-                )
+                answers = await self._ask(host, port, asker)
+        except TooManyWaiting as error:
+            raise ResolutionRefused(Reason.RATE_LIMITED) from error
         except TimeoutError as error:
             raise ResolutionRefused(Reason.RESOLUTION_TIMEOUT) from error
         except (OSError, UnicodeError) as error:
@@ -73,8 +93,25 @@ class SystemResolver:
             raise ResolutionRefused(Reason.RESOLUTION_FAILED)
         return addresses
 
+    async def _ask(self, host: CanonicalHost, port: int, asker: str) -> _Asked:
+        await self._turns.take(asker)
+        loop = asyncio.get_running_loop()
+        asked = loop.run_in_executor(self._threads, _system_answer, host, port)
+
+        def over(done: asyncio.Future[_Asked]) -> None:
+            self._turns.give_back(asker)
+            if not done.cancelled():
+                done.exception()  # heard here, should nobody wait for it any more
+
+        asked.add_done_callback(over)
+        return await asyncio.shield(asked)
+
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _system_answer(host: CanonicalHost, port: int) -> _Asked:
+    return [*socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
 
 
 class StaticResolver:
@@ -84,10 +121,10 @@ class StaticResolver:
         self._table = dict(table)
         self._fallback = fallback
 
-    async def resolve(self, host: CanonicalHost, port: int) -> tuple[str, ...]:
+    async def resolve(self, host: CanonicalHost, port: int, asker: str = "") -> tuple[str, ...]:
         if (addresses := self._table.get(host)) is not None:
             return addresses
-        return await self._fallback.resolve(host, port)
+        return await self._fallback.resolve(host, port, asker)
 
     def close(self) -> None:
         self._fallback.close()

@@ -7,14 +7,17 @@ message may be stand beside what reads it.
 from dataclasses import dataclass
 from typing import Final
 
+from palyra_egress.destination.resolver import LOOKUP_LIMITS, LookupLimits
+
 
 @dataclass(frozen=True, slots=True)
 class Caps:
     """Counts. `connections` of workers in all (fewer where the file limit has no room for them) and
-    `connections_per_worker` of one."""
+    `connections_per_worker` of one; `lookups` of names."""
 
     connections: int = 4096
     connections_per_worker: int = 256
+    lookups: LookupLimits = LOOKUP_LIMITS
 
 
 CAPS: Final = Caps()

@@ -263,7 +263,8 @@ class EnforcementCore:
         first = self.service.precheck(request, self.clocks.now_unix_ms())
         if not isinstance(first, NeedsResolution):
             return first, (), request
-        addresses = known or await self.resolver.resolve(first.host, first.port)
+        asker = request.requester.worker_id
+        addresses = known or await self.resolver.resolve(first.host, first.port, asker)
         if (reason := self._may_speak_on(speaker, request.requester)) is not None:
             return self.service.refusal(request, reason), (), request
         request, now_unix_ms = self.with_facts(request), self.clocks.now_unix_ms()

@@ -7,12 +7,12 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
-    """`handshake_s` for TLS at a listener of ours; `target_s` from a new connection to its whole SOCKS request; `hello_s` from the allowed
-    tunnel to a whole ClientHello or request head; `idle_s` without a byte either way in a tunnel
-    that is passed on, `half_open_s` once one side has ended; `tunnel_s` at all.
-    `last_answer_s` is for reading the answer that ends a connection; in HTTP/2 `upstream_s` from a
-    stream's grant until its head leaves, `stall_s` without a byte taken of what waits for one side
-    of a stream."""
+    """`handshake_s` for TLS at a listener of ours; `target_s` from a new connection to its whole
+    SOCKS request; `hello_s` from the allowed tunnel to a whole ClientHello or request head;
+    `idle_s` without a byte either way in a tunnel that is passed on, `half_open_s` once one side
+    has ended; `tunnel_s` at all. `last_answer_s` is for reading the answer that ends a connection;
+    in HTTP/2 `upstream_s` from a stream's grant until its head leaves, `stall_s` without a byte
+    taken of what waits for one side of a stream."""
 
     handshake_s: float = 10.0
     target_s: float = 10.0

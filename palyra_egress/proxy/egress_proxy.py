@@ -377,7 +377,7 @@ def _sources(settings: ProxySettings) -> SecretSources:
 
 
 def _resolver(settings: ProxySettings) -> Resolver:
-    system = SystemResolver()
+    system = SystemResolver(settings.caps.lookups)
     if settings.hosts_file is None:
         return system
     return StaticResolver(read_hosts_file(settings.hosts_file), system)

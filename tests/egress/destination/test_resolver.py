@@ -3,6 +3,7 @@
 The operating system's resolver is replaced at `socket.getaddrinfo`, so that no name leaves.
 """
 
+import asyncio
 import socket
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import pytest
 from palyra_egress.destination.resolver import (
     MAX_ADDRESSES,
     HostsFileError,
+    LookupLimits,
     ResolutionRefused,
     StaticResolver,
     SystemResolver,
@@ -81,7 +83,7 @@ async def test_a_resolver_that_never_answers_is_a_timeout(monkeypatch: pytest.Mo
         answered.wait()
         return ["203.0.114.1"]
 
-    resolver = SystemResolver(deadline_s=0.05)
+    resolver = SystemResolver(LookupLimits(deadline_s=0.05))
     with system_that(never, monkeypatch), pytest.raises(ResolutionRefused) as refused:
         await resolver.resolve(NAME, 443)
     answered.set()
@@ -126,3 +128,53 @@ def test_a_bad_line_of_a_hosts_file_is_named(tmp_path: Path, line: str) -> None:
     file.write_text(f"# first\n{line}\n")
     with pytest.raises(HostsFileError, match=rf"^{file}:2:1: .*expected ADDRESS NAME"):
         read_hosts_file(file)
+
+
+async def test_slow_names_of_one_worker_make_no_other_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its threads hang long after it has given up; the others have theirs."""
+    answered = threading.Event()
+    resolver = SystemResolver(LookupLimits(deadline_s=0.2, at_once=4, per_asker=2))
+
+    def by_name(host: str, *_: object, **__: object) -> list[object]:
+        if host.startswith("slow"):
+            answered.wait()
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("203.0.114.1", 443))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", by_name)
+    slow = [CanonicalHost(f"slow{n}.example") for n in range(6)]
+    given_up = await asyncio.gather(
+        *(resolver.resolve(host, 443, "greedy") for host in slow), return_exceptions=True
+    )
+    assert {type(one) for one in given_up} == {ResolutionRefused}
+    assert await resolver.resolve(NAME, 443, "honest") == ("203.0.114.1",)
+    with pytest.raises(ResolutionRefused) as still:
+        await resolver.resolve(CanonicalHost("quick.example"), 443, "greedy")
+    assert still.value.reason is Reason.RESOLUTION_TIMEOUT
+    answered.set()
+    assert await resolver.resolve(NAME, 443, "greedy") == ("203.0.114.1",)
+    resolver.close()
+
+
+async def test_more_look_ups_than_may_wait_are_too_many_requests(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answered = threading.Event()
+
+    def never() -> list[str]:
+        answered.wait()
+        return ["203.0.114.1"]
+
+    limits = LookupLimits(deadline_s=0.2, at_once=1, per_asker=1, waiting_per_asker=1)
+    resolver = SystemResolver(limits)
+    with system_that(never, monkeypatch):
+        found = await asyncio.gather(
+            *(resolver.resolve(NAME, 443, "greedy") for _ in range(3)), return_exceptions=True
+        )
+    answered.set()
+    resolver.close()
+    reasons = [one.reason for one in found if isinstance(one, ResolutionRefused)]
+    assert sorted(reasons) == [
+        Reason.RATE_LIMITED,
+        Reason.RESOLUTION_TIMEOUT,
+        Reason.RESOLUTION_TIMEOUT,
+    ]

@@ -229,7 +229,7 @@ async def test_a_body_is_not_read_before_its_request_is_decided(world):
     resolver = world.core.resolver
 
     class Slow:
-        async def resolve(self, host, port):
+        async def resolve(self, host, port, asker=""):
             await decided.wait()
             return await resolver.resolve(host, port)
 

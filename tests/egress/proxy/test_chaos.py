@@ -343,7 +343,7 @@ class WaitingResolver:
         self.asked, self.go_on = asyncio.Event(), asyncio.Event()
         self._inner = inner
 
-    async def resolve(self, host, port):
+    async def resolve(self, host, port, asker=""):
         self.asked.set()
         await self.go_on.wait()
         return await self._inner.resolve(host, port)

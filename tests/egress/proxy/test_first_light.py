@@ -106,7 +106,7 @@ async def test_a_host_no_rule_names_is_refused_at_connect_without_a_look_up(worl
     resolver = harness.core.resolver
 
     class Watching:
-        async def resolve(self, host, port):
+        async def resolve(self, host, port, asker=""):
             looked_up.append(host)
             return await resolver.resolve(host, port)
 

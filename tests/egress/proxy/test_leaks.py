@@ -149,7 +149,7 @@ async def test_a_secret_in_a_name_is_refused_without_a_look_up(world, name):
     looked_up: list[str] = []
 
     class Watching:
-        async def resolve(self, host, port):
+        async def resolve(self, host, port, asker=""):
             looked_up.append(host)
             return ("127.0.0.1",)
 

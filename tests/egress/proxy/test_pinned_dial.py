@@ -102,7 +102,7 @@ class FaultyResolver:
     def __init__(self, outcome):
         self.outcome = outcome
 
-    async def resolve(self, _host, _port):
+    async def resolve(self, _host, _port, asker=""):
         if isinstance(self.outcome, BaseException):
             raise self.outcome
         if self.outcome is None:

@@ -132,7 +132,7 @@ async def test_the_own_name_is_never_resolved_or_dialled(tmp_path, target):
         resolver = world.core.resolver
 
         class Watching:
-            async def resolve(self, host, port):
+            async def resolve(self, host, port, asker=""):
                 asked.append(host)
                 return await resolver.resolve(host, port)
 

@@ -49,7 +49,7 @@ class Watching:
         self._inner = inner
         self.names: list[str] = []
 
-    async def resolve(self, host, port):
+    async def resolve(self, host, port, asker=""):
         self.names.append(host)
         return await self._inner.resolve(host, port)
 

@@ -1,0 +1,69 @@
+"""The page of limits says what the code does."""
+
+import re
+from pathlib import Path
+
+from palyra_egress.destination.resolver import LOOKUP_LIMITS
+from palyra_egress.proxy.caps import CAPS
+from palyra_egress.proxy.channels.worker_tls import MOST_HANDSHAKES
+from palyra_egress.proxy.core import STRANGERS_PER_MINUTE, EnforcementCore
+from palyra_egress.proxy.deadlines import DEADLINES
+from palyra_egress.proxy.handler import IDENTITY_DEADLINE_S, UPSTREAM_READY_DEADLINE_S
+from palyra_egress.proxy.http_layer import MAX_UNPARSED_BYTES
+from palyra_egress.proxy.interception import MAX_LEAVES
+from palyra_egress.proxy.layers import MAX_HELLO_BYTES
+from palyra_egress.proxy.master import IDLE_TIMEOUT_S
+from palyra_egress.proxy.pinned_dial import DIAL_DEADLINE_S
+from palyra_egress.proxy.request_head import MAX_HEAD_BYTES
+from palyra_egress.proxy.signals.live_view import MAX_VERDICTS, MAX_WORKERS
+from palyra_egress.reasons import Reason
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "limits.md"
+KIB, HOUR_S = 1024, 3600
+NUMBERS: dict[str, list[float]] = {
+    "workers' connections, in all": [CAPS.connections],
+    "workers' connections, of one worker": [CAPS.connections_per_worker],
+    "names looked up at once, in all": [CAPS.lookups.at_once],
+    "names looked up at once, of one worker": [CAPS.lookups.per_asker],
+    "look-ups of one worker that wait": [CAPS.lookups.waiting_per_asker],
+    "a look-up, its wait included": [LOOKUP_LIMITS.deadline_s],
+    "a verdict, look-up included": [
+        EnforcementCore.__dataclass_fields__["judge_deadline_s"].default
+    ],
+    "a connection that has not shown whose it is": [IDENTITY_DEADLINE_S],
+    "a request's head": [MAX_HEAD_BYTES / KIB],
+    "what nothing can be made of yet, from either side": [MAX_UNPARSED_BYTES / KIB],
+    "a TLS handshake at `--worker-tls`": [DEADLINES.handshake_s, MOST_HANDSHAKES],
+    "a ClientHello, in an allowed tunnel": [DEADLINES.hello_s, MAX_HELLO_BYTES / KIB],
+    "dialling a server": [DIAL_DEADLINE_S],
+    "a server that is not ready for a granted request": [UPSTREAM_READY_DEADLINE_S],
+    "a connection without a byte": [IDLE_TIMEOUT_S],
+    "a tunnel that is passed on": [
+        DEADLINES.tunnel_s / HOUR_S,
+        DEADLINES.idle_s,
+        DEADLINES.half_open_s,
+    ],
+    "leaf certificates kept": [MAX_LEAVES],
+    "strangers' refusals that are answered": [STRANGERS_PER_MINUTE],
+    "workers in the live view": [MAX_WORKERS, MAX_VERDICTS],
+}
+
+
+def rows() -> dict[str, list[str]]:
+    lines = [line for line in PAGE.read_text().splitlines() if line.startswith("| ")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[1:]]
+    return {cell[0]: cell[1:] for cell in cells}
+
+
+def test_every_number_on_the_page_is_the_one_in_the_code() -> None:
+    found = rows()
+    assert found.keys() == NUMBERS.keys()
+    for what, numbers in NUMBERS.items():
+        shown = [float(number) for number in re.findall(r"\d+", found[what][0])]
+        assert shown == numbers, what
+
+
+def test_every_reason_on_the_page_is_one() -> None:
+    named = re.findall(r"`(egress\.\w+)`", PAGE.read_text())
+    assert named
+    assert set(named) <= {reason.value for reason in Reason}
