@@ -235,24 +235,29 @@ class ConnectionGuard(UpstreamGuard):
 
     async def request(self, flow: http.HTTPFlow) -> None:
         """The body is complete (or was streamed): what leaves must still be what was granted."""
-        turn = self._turn_of(flow)
-        if turn.is_answered:
+        turn = self._going_on(flow)
+        if turn is None or turn.is_answered:
             return
         exchange = turn.exchange
-        if turn.is_finished:
-            self._is_over(flow)
-            return
         if exchange is None or exchange.ended:
             raise Refused(Reason.INTERNAL)
         if not exchange.holds(flow.request) or flow.server_conn.via is not None:
             raise Refused(Reason.INTERNAL)
 
-    def _is_over(self, flow: http.HTTPFlow) -> None:
-        """A hook of a turn that is over: its stream ends, in HTTP/1 (where a server answered before
-        it was asked) the connection."""
+    def _going_on(self, flow: http.HTTPFlow) -> Turn | None:
+        """The turn of a flow; None once it is over, and the flow with it. In HTTP/1, where only a
+        server that answers before it was asked ends a turn so early, the connection ends."""
         if not self.is_multiplexed:
-            raise Refused(Reason.UPSTREAM_PROTOCOL, audited=True)
-        flow.kill()  # type: ignore[no-untyped-call]
+            turn = self._turn_of(flow)
+            if turn.is_finished:
+                raise Refused(Reason.UPSTREAM_PROTOCOL, audited=True)
+            return turn
+        found = self._turns.of_flow(flow)
+        if found is None or found.is_finished:
+            if flow.killable:
+                flow.kill()  # type: ignore[no-untyped-call]
+            return None
+        return found
 
     @property
     def awaits_upstream(self) -> bool:
@@ -275,11 +280,8 @@ class ConnectionGuard(UpstreamGuard):
         self._connection.abort(reason)
 
     async def responseheaders(self, flow: http.HTTPFlow) -> None:
-        turn = self._turn_of(flow)
-        if turn.is_answered:
-            return
-        if turn.is_finished:
-            self._is_over(flow)
+        turn = self._going_on(flow)
+        if turn is None or turn.is_answered:
             return
         exchange = turn.exchange
         if exchange is None or exchange.ended or flow.response is None:
@@ -288,8 +290,8 @@ class ConnectionGuard(UpstreamGuard):
             turn.fail(flow, problem)
 
     async def response(self, flow: http.HTTPFlow) -> None:
-        turn = self._turn_of(flow)
-        if turn.is_answered or turn.exchange is None or flow.response is None:
+        turn = self._going_on(flow)
+        if turn is None or turn.is_answered or turn.exchange is None or flow.response is None:
             return
         self._return_trailers(turn.exchange, flow.response)
         self._finish(turn, "complete")

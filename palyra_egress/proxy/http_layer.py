@@ -78,6 +78,12 @@ class JudgedStream(HttpStream):
     def __init__(self, context: Context, stream_id: int, guard: HttpGuard) -> None:
         super().__init__(context, stream_id)
         self._guard = guard
+        self.is_over = False
+
+    def handle_event(self, event: events.Event) -> Commands:
+        """Once it is over for its worker, nothing that it waited for lets it go on."""
+        if not self.is_over:
+            yield from super().handle_event(event)
 
     def _handle_event(self, event: events.Event) -> Commands:
         if isinstance(event, RequestTrailers) and not self._may_take(event):
@@ -187,6 +193,8 @@ class JudgedHttpLayer(HttpLayer):
     def _drop(self, stream_id: int) -> Commands:
         """A stream is over for the worker: so it is for its server."""
         stream = self.streams.pop(stream_id, None)
+        if stream is not None and self._guard.is_multiplexed:
+            stream.is_over = True
         conn = None if stream is None else self.connections.get(stream.context.server)
         if conn is not None:
             code = ErrorCode.CANCEL

@@ -75,13 +75,16 @@ class StrictHttp1Client(ChunkedBody, Http1Client):
         super().__init__(context)
         self._guard = guard
         self._owed: int | None = None
+        self._is_over = False
 
     @property
     def is_idle(self) -> bool:
-        return self.stream_id is None and self.conn.connected
+        return self.stream_id is None and self.conn.connected and not self._is_over
 
     def send(self, event: HttpEvent) -> Commands:
         match event:
+            case _ if self._is_over:
+                pass  # nothing may complete what was given up
             case RequestHeaders():
                 granted = self._guard.leaving(event.stream_id, event.request, self.conn)
                 made = as_http1_request(granted, has_body=not event.end_stream)
@@ -91,6 +94,9 @@ class StrictHttp1Client(ChunkedBody, Http1Client):
                 yield from super().send(replace(event, request=made))
             case RequestProtocolError() if event.stream_id != self.stream_id:
                 pass
+            case RequestProtocolError():
+                self._is_over = True
+                yield commands.CloseConnection(self.conn)
             case RequestTrailers():
                 self.trailers = event.trailers
             case RequestData() if self._is_beyond(len(event.data)):
@@ -111,6 +117,7 @@ class StrictHttp1Client(ChunkedBody, Http1Client):
 
     def _give_up(self) -> Commands:
         """What was told and what comes differ: nothing more may be read as anything."""
+        self._is_over = True
         yield commands.CloseConnection(self.conn)
         if self.stream_id is not None:
             message, code = "the body's length is wrong", ErrorCode.GENERIC_CLIENT_ERROR

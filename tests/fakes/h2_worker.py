@@ -11,6 +11,10 @@ from tests.fakes.h2_peer import Fields, Peer, Stream
 from tests.fakes.proxy_harness import Harness
 
 
+class NoTunnel(Exception):
+    """The proxy opened no tunnel; the text is the status, or `cut`."""
+
+
 class H2Worker(Peer):
     """The worker's end; `authority` is what its requests name unless they say otherwise."""
 
@@ -66,8 +70,9 @@ async def h2_worker(
 ) -> AsyncIterator[H2Worker]:
     """A worker's connection with a tunnel to `authority` and HTTP/2 inside."""
     reply, reader, writer = await harness.connect_to(authority, credentials=credentials)
-    assert reply is not None
-    assert reply.status == 200, reply.phrase
+    if reply is None or reply.status != 200:
+        writer.close()
+        raise NoTunnel("cut" if reply is None else str(reply.status))
     trusted = roots or harness.proxy.enforcement.authority.root_path
     context = ssl.create_default_context(cafile=str(trusted))
     context.set_alpn_protocols(["h2", "http/1.1"])

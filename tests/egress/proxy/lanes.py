@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from palyra_egress.demo.upstream_ca import UpstreamCa
+from tests.fakes.h2_worker import NoTunnel, h2_worker
 from tests.fakes.proxy_harness import Harness, Injection, basic, proxy_harness, read_to_end
 from tests.fakes.socks_client import SUCCEEDED, NotWelcome, asked
 from tests.fakes.upstream import RecordingUpstream, recording_upstream
@@ -237,6 +238,34 @@ async def mute_upstream(world: Chaos) -> bytes:
     return await plain(world)
 
 
+async def _send_http2(world: Chaos, method: str, body: bytes) -> bytes:
+    """A stream of HTTP/2; the answer as an HTTP/1 worker would have it."""
+    authority = f"api.example:{world.secure.port}"
+    try:
+        async with h2_worker(world.harness, authority) as worker:
+            stream = worker.ask(worker.fields(method), end=not body)
+            if body:
+                await worker.data(stream.stream_id, body, end=True)
+            await worker.answer(stream)
+    except NoTunnel as refused:
+        return f"refused {refused}".encode()
+    except (OSError, ssl.SSLError):
+        return b""
+    if stream.status is None:
+        return b""
+    phrase = "OK" if stream.status == 200 else "refused"
+    head = f"HTTP/1.1 {stream.status} {phrase}\r\n\r\n".encode()
+    return head + bytes(stream.body)
+
+
+async def http2(world: Chaos) -> bytes:
+    return await _send_http2(world, "GET", b"")
+
+
+async def http2_streamed(world: Chaos) -> bytes:
+    return await _send_http2(world, "POST", b"BODY!")
+
+
 type Lane = Callable[[Chaos], Awaitable[bytes]]
 
 CARRYING: Final[tuple[Lane, ...]] = (
@@ -245,6 +274,8 @@ CARRYING: Final[tuple[Lane, ...]] = (
     plain_streamed,
     inspected_streamed,
     passed_on,
+    http2,
+    http2_streamed,
     socks_plain,
     socks_inspected,
     socks_passed_on,

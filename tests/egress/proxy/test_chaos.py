@@ -23,6 +23,8 @@ from tests.egress.proxy.lanes import (
     Chaos,
     Lane,
     chaos,
+    http2,
+    http2_streamed,
     inner_head,
     inspected,
     inspected_streamed,
@@ -48,7 +50,7 @@ GRANTED: Final = "the granted request is on its way; no response byte comes back
 PASSED_ON: Final = "the granted exchange went through; both sides end"
 
 _PLAIN: Final = (plain, plain_streamed)
-_INSPECTED: Final = (inspected, inspected_streamed)
+_INSPECTED: Final = (inspected, inspected_streamed, http2, http2_streamed)
 _TUNNELS: Final = (*_INSPECTED, passed_on)
 _SOCKS: Final = (socks_plain, socks_inspected, socks_passed_on)
 _REQUESTS: Final = (*_PLAIN, *_INSPECTED)
@@ -67,8 +69,11 @@ STIMULI: Final[dict[str, tuple[tuple[tuple[Lane, ...], str], ...]]] = {
     "tls_start_server": ((_INSPECTED, NOT_SENT),),
     "tls_failed_server": (((untrusted_upstream,), NOT_SENT),),
     "request": (
-        ((plain, inspected), NOT_DIALLED),
-        ((plain_streamed, inspected_streamed), GRANTED),  # the body went out while it came in
+        ((plain, inspected, http2), NOT_DIALLED),
+        (
+            (plain_streamed, inspected_streamed, http2_streamed),
+            GRANTED,
+        ),  # the body went out while it came in
     ),
     "responseheaders": ((_REQUESTS, GRANTED),),
     "error": (((mute_upstream,), GRANTED),),
