@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Collection
 from typing import Literal
 
-from palyra_fleet.attestation.verifier import TrustedKeys
+from palyra_fleet.attestation.attestor import TrustedKeys
 from palyra_fleet.fleet_core import FleetCore
 from palyra_fleet.ledger import enrolment
 from palyra_fleet.ledger.decision import Decision, EnrolledKey, EventReason, LedgerEvent

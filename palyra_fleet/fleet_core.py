@@ -13,7 +13,10 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
 
+from palyra_fleet.attestation.join_tokens import JoinTokenBook, JoinTokenFileError
 from palyra_fleet.attestation.nonces import NonceBook
 from palyra_fleet.clock import ForwardClock
 from palyra_fleet.ledger import storm
@@ -46,6 +49,7 @@ from palyra_fleet.violations.silence import ProxyWatch
 from palyra_fleet.wire.keys import thumbprint_sha256
 
 _log = logging.getLogger(__name__)
+JOIN_TOKENS: Final = "join-tokens.json"
 
 
 async def open_store(store: FleetStore, keeper: ForwardClock) -> tuple[Snapshot, bool]:
@@ -60,6 +64,13 @@ async def open_store(store: FleetStore, keeper: ForwardClock) -> tuple[Snapshot,
     except StoreFailed as error:
         raise FleetRefusal(FleetReason.STORE_UNAVAILABLE, str(error)) from error
     return snapshot, keeper.resume(snapshot.clock_mark, snapshot.high_water_unix_ms)
+
+
+def _join_tokens(state_dir: Path) -> JoinTokenBook:
+    try:
+        return JoinTokenBook.open(state_dir / JOIN_TOKENS)
+    except JoinTokenFileError as error:
+        raise FleetRefusal(FleetReason.STATE_UNUSABLE, str(error)) from error
 
 
 class FleetCore:
@@ -89,6 +100,8 @@ class FleetCore:
         self._desk = OrderDesk(snapshot.epoch)
         self._unbound_evidence = UnboundEvidence()
         self._watch = ProxyWatch(settings.policy.proxy_silence_ms, snapshot.high_water_unix_ms)
+        self._join_tokens = _join_tokens(settings.state_dir)
+        self._attestors = settings.file.with_launcher(self._join_tokens)
         self._launchers: dict[str, bytes] = {}
         self._proxies: dict[str, tuple[str, bytes]] = {}
         self._manager.state.load(

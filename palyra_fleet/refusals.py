@@ -52,6 +52,7 @@ class FleetReason(StrEnum):
     STALE_FENCE = "lease.stale_fence"
     LEASE_ENDED = "lease.ended"
     GRANT_UNKNOWN = "grant.unknown"
+    JOIN_UNKNOWN = "attestation.join_token_unknown"
     ENROLMENT_CONFLICT = "enrolment.conflict"
     ENROLMENT_UNKNOWN = "enrolment.unknown"
     EVIDENCE_PROXY_UNKNOWN = "violation.proxy_unknown"
@@ -80,7 +81,7 @@ _TABLE: dict[FleetReason, tuple[str, int]] = {
     FleetReason.NONCE_REFUSED: ("The nonce is unknown, spent, late or another key's", 403),
     FleetReason.NONCE_LIMIT: ("Too many nonces are outstanding", 429),
     FleetReason.KEY_INVALID: ("The public key is not an Ed25519 key", 400),
-    FleetReason.EVIDENCE_REFUSED: ("The evidence is not an enrolled launcher's", 403),
+    FleetReason.EVIDENCE_REFUSED: ("Nobody vouches for the evidence", 403),
     FleetReason.KEY_MISMATCH: ("The evidence speaks of another key", 403),
     FleetReason.ID_INVALID: ("The evidence names no well-formed worker id", 400),
     FleetReason.NOT_YET_VALID: ("The attestation is not yet valid", 403),
@@ -117,6 +118,7 @@ _TABLE: dict[FleetReason, tuple[str, int]] = {
     FleetReason.STALE_FENCE: ("The fence is stale", 409),
     FleetReason.LEASE_ENDED: ("The lease has ended", 409),
     FleetReason.GRANT_UNKNOWN: ("No such grant", 404),
+    FleetReason.JOIN_UNKNOWN: ("No such join token", 404),
     FleetReason.ENROLMENT_CONFLICT: ("The name or key is enrolled otherwise", 409),
     FleetReason.ENROLMENT_UNKNOWN: ("No such enrolment", 404),
     FleetReason.EVIDENCE_PROXY_UNKNOWN: ("The proxy is not enrolled", 403),

@@ -6,6 +6,7 @@ here (`caller_by_key` names them); operators come with the name of their princip
 are minted here and leave in the one answer to the one worker. Times: Unix ms.
 """
 
+import asyncio
 import base64
 import secrets
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from palyra_fleet.attestation.verifier import judge, open_evidence
 from palyra_fleet.clock import process_clock, timekeeper
 from palyra_fleet.enrolment_commands import EnrolmentCommands
 from palyra_fleet.fleet_core import FleetCore, open_store
+from palyra_fleet.join_token_commands import JoinTokenCommands
 from palyra_fleet.leases.credential import EgressSecret
 from palyra_fleet.leases.records import LeaseOrder, WorkerLease
 from palyra_fleet.leases.workspace import WorkerWorkspaceScope
@@ -49,7 +51,9 @@ class Caller:
     device_id: str | None = None
 
 
-class FleetService(OperatorCommands, EnrolmentCommands, ProxyCommands, FleetCore):
+class FleetService(
+    OperatorCommands, EnrolmentCommands, JoinTokenCommands, ProxyCommands, FleetCore
+):
     """The fleet. `start` it, `close` it. What operators and proxies may ask is mixed in."""
 
     @classmethod
@@ -140,7 +144,7 @@ class FleetService(OperatorCommands, EnrolmentCommands, ProxyCommands, FleetCore
         self, request: wire.RegisterRequest, device_id: str | None, now: int
     ) -> wire.RegisterAnswer:
         keys = self._trusted_keys(device_id)
-        evidence = open_evidence(request, keys)
+        evidence = open_evidence(request, self._attestors, keys, now)
         if isinstance(evidence, Refusal):
             raise FleetRefusal.of(evidence)
         attestation = evidence.attestation
@@ -157,6 +161,10 @@ class FleetService(OperatorCommands, EnrolmentCommands, ProxyCommands, FleetCore
         if known is not None and known.device_id != device_id:
             raise FleetRefusal(FleetReason.KEY_MISMATCH, "this key belongs to another device")
         result = replace(result, device_id=device_id)
+        attestor = self._attestors[result.evidence_kind]
+        used = await asyncio.to_thread(attestor.claim, request, now)
+        if used is not None:
+            raise FleetRefusal.of(used)
         await self._settle(self._manager.register(result, now, request.continues_session))
         worker = self._manager.state.workers[result.worker_id]
         proof = worker.candidate or worker.proof

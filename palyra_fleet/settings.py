@@ -3,7 +3,8 @@
 `state_dir` holds the database, its lock file and the marker that says state once existed here.
 `reap_every_ms` is how often deadlines are looked at; a deadline also counts when a command meets
 it, so a slow reaper never lengthens anything. `retention` says how long what is finished is kept;
-every `prune_every_ms` what is older is forgotten, events into archive files.
+every `prune_every_ms` what is older is forgotten, events into archive files. `file` is what the
+settings file says; without one there is no attestor but `launcher`.
 """
 
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
+from palyra_fleet.settings_file import SettingsFile
 from palyra_fleet.store.protocol import Retention
 
 
@@ -23,6 +25,7 @@ class FleetSettings:
     reap_every_ms: int = 250
     retention: Retention = field(default_factory=Retention)
     prune_every_ms: int = 3_600_000
+    file: SettingsFile = field(default_factory=SettingsFile)
 
     @classmethod
     def trusting(cls, state_dir: Path, capabilities: frozenset[str]) -> Self:

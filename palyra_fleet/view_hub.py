@@ -23,12 +23,16 @@ UNKNOWN = AttestedFacts()
 
 
 def facts_of(proof: Proof) -> AttestedFacts:
-    """What a worker's current evidence says about it, as proxies are told."""
+    """What a worker's current evidence says about it, as proxies are told. What only the worker
+    itself says of its digests is not known."""
+    digests = {
+        "image_digest_sha256": proof.image_digest_sha256,
+        "build_digest_sha256": proof.build_digest_sha256,
+        "artifact_digest_sha256": proof.artifact_digest_sha256,
+    }
     return AttestedFacts.model_validate(
         {
-            "image_digest_sha256": proof.image_digest_sha256,
-            "build_digest_sha256": proof.build_digest_sha256,
-            "artifact_digest_sha256": proof.artifact_digest_sha256,
+            **(digests if proof.measured else {}),
             "capabilities": tuple(sorted(proof.capabilities)),
             "binding_level": proof.binding_level.name.lower(),
         }

@@ -20,6 +20,7 @@ from palyra_fleet.api import (
     device_calls,
     enrolment_calls,
     health_calls,
+    join_token_calls,
     node_calls,
     operator_calls,
     principal_calls,
@@ -35,6 +36,7 @@ from palyra_fleet.wire import models as wire
 from palyra_fleet.wire import node_models as node_wire
 from palyra_fleet.wire.dsse import DsseEnvelope
 from palyra_fleet.wire.ids import NAME_PATTERN, ULID_PATTERN
+from palyra_fleet.wire.join_models import MintJoinToken
 from palyra_fleet.wire.principal_models import CreatePrincipal, Role
 
 
@@ -89,6 +91,7 @@ _PAIRING: Final = f"/v1/pairing/requests/{{approval_id:{ULID_PATTERN}}}"
 _ASKED: Final = f"/v1/capability-requests/{{request_id:{ULID_PATTERN}}}"
 _NAME: Final = f"{{name:{NAME_PATTERN}}}"
 _PRINCIPAL: Final = f"/v1/principals/{_NAME}"
+_JOIN_TOKEN: Final = f"/v1/join-tokens/{{token_id:{ULID_PATTERN}}}"
 _PAGE: Final = ("after_seq", "limit")
 
 _W, _P, _O, _N = worker_calls, proxy_calls, operator_calls, node_calls
@@ -154,6 +157,10 @@ ROUTES: Final = (
     Row("GET", "/v1/reference-values", _LOOK, _E.list_reference_values),
     Row("POST", "/v1/reference-values", _TRUST, _E.add_reference_values, wire.ReferenceValues),
     Row("POST", "/v1/reference-values:withdraw", _STOP, _E.withdraw_references, _WITHDRAW),
+    # principals, about join tokens
+    Row("GET", "/v1/join-tokens", _LOOK, join_token_calls.list_tokens),
+    Row("POST", "/v1/join-tokens", _LET_IN, join_token_calls.mint, MintJoinToken),
+    Row("POST", f"{_JOIN_TOKEN}:revoke", _STOP, join_token_calls.revoke, _REASON),
     # principals, about themselves and each other
     Row("GET", "/v1/whoami", _LOOK, _PR.who_am_i),
     Row("GET", "/v1/principals", _TRUST, _PR.list_principals),

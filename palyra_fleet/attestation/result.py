@@ -1,7 +1,8 @@
 """AttestationResult: what the fleet believes after evidence and receipt were verified.
 
-Only `attestation.verifier` makes one in the service; the ledger takes it as fact. `egress_proxy`
-names the enrolled proxy that saw the worker's key, at `bound_at_unix_ms`.
+Only `attestation.verifier` makes one in the service; the ledger takes it as fact.
+`binding_proxy_id` names the enrolled proxy that saw the worker's key, at `bound_at_unix_ms`, under
+the policy `binding_policy_digest`. `measured`: not the worker alone speaks for its digests.
 """
 
 from dataclasses import dataclass
@@ -37,3 +38,7 @@ class AttestationResult:
     bound_at_unix_ms: int
     launcher_sha256: str | None = None
     device_id: str | None = None
+    binding_policy_digest: str = ""
+    evidence_kind: str = "launcher"
+    measured: bool = True
+    credential_issued_at_unix_ms: int | None = None

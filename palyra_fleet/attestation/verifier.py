@@ -1,77 +1,55 @@
-"""Verifies a registration: launcher evidence and proxy receipt over one nonce and one key. Pure.
+"""Verifies a registration: evidence of a configured kind and a proxy's receipt over one nonce.
 
-Only bytes whose signature was checked are parsed. The evidence must be an enrolled launcher's and
-speak of the key that proved itself on the request; the receipt must be an enrolled proxy's over the
-same nonce and key, and recent: that makes the binding `observed`, and `enforced` where the launcher
-also says that it put the worker where nothing else leads out. The nonce is spent by the caller.
-Inputs: request, enrolled keys, expectation. Output: AttestationResult or a refusal. Times: Unix ms.
+Only bytes whose signature was checked are parsed. The evidence is opened by the attestor of its
+kind and must speak of the key that proved itself on the request; the receipt must be an enrolled
+proxy's over the same nonce and key, and recent: that makes the binding `observed`, and `enforced`
+where somebody other than the worker also says that nothing else leads out. The nonce is spent by
+the caller. Inputs: request, enrolled keys, expectation. Output: AttestationResult or a refusal.
+Pure. Times: Unix ms.
 """
 
-import base64
-import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from pydantic import BaseModel, ValidationError
-
+from palyra_fleet.attestation.attestor import (
+    Attestor,
+    OpenedEvidence,
+    TrustedKeys,
+    parse,
+    refused,
+)
+from palyra_fleet.attestation.attestors.launcher import LauncherAttestor
 from palyra_fleet.attestation.evidence import WorkerAttestation, WorkerAttestationExpectation
 from palyra_fleet.attestation.result import AttestationResult, BindingLevel
 from palyra_fleet.refusals import FleetReason, Refusal
-from palyra_fleet.wire.dsse import (
-    ATTESTATION_TYPE,
-    RECEIPT_TYPE,
-    DsseEnvelope,
-    EnvelopeRefused,
-    VerifiedPayload,
-    open_envelope,
-)
-from palyra_fleet.wire.keys import thumbprint_sha256
-from palyra_fleet.wire.models import AttestationPayload, ReceiptPayload, RegisterRequest
+from palyra_fleet.wire.dsse import RECEIPT_TYPE, DsseEnvelope, EnvelopeRefused, open_envelope
+from palyra_fleet.wire.models import ReceiptPayload, RegisterRequest
 
 RECEIPT_MAX_AGE_MS = 60_000
 RECEIPT_MAX_AHEAD_MS = 5_000
 """How far a proxy's clock may run ahead of the fleet's."""
 
 
-@dataclass(frozen=True, slots=True)
-class TrustedKeys:
-    """Enrolled public keys: launchers by thumbprint; proxies by thumbprint, with their name."""
+type Attestors = Mapping[str, Attestor]
 
-    launchers: Mapping[str, bytes]
-    proxies: Mapping[str, tuple[str, bytes]]
+LAUNCHER_ONLY: Attestors = {LauncherAttestor.kind: LauncherAttestor()}
 
 
-@dataclass(frozen=True, slots=True)
-class OpenedEvidence:
-    """Evidence an enrolled launcher signed, parsed but not yet compared to anything."""
-
-    attestation: WorkerAttestation
-    public_key: bytes
-    sha256: str
-    launcher_sha256: str
+def attestor_for(request: RegisterRequest, attestors: Attestors) -> Attestor | Refusal:
+    """The configured attestor of what the request brings."""
+    kind = "launcher" if request.backing is None else request.backing.kind
+    found = attestors.get(kind)
+    return refused(f"no attestor '{kind}' is configured") if found is None else found
 
 
-def open_evidence(request: RegisterRequest, keys: TrustedKeys) -> OpenedEvidence | Refusal:
-    """The evidence, if an enrolled launcher signed it for the key that asks."""
-    public_key = base64.b64decode(request.public_key, validate=True)
-    signer = _signer(request.evidence)
-    launcher = keys.launchers.get(signer)
-    if launcher is None:
-        text = "the evidence is not signed by an enrolled launcher"
-        return Refusal(FleetReason.EVIDENCE_REFUSED, text)
-    try:
-        verified = open_envelope(request.evidence, ATTESTATION_TYPE, launcher)
-    except EnvelopeRefused as refused:
-        return Refusal(FleetReason.EVIDENCE_REFUSED, f"the evidence is refused: {refused}")
-    payload = _parse(AttestationPayload, verified)
-    if payload is None:
-        text = "the evidence is not a well-formed worker attestation"
-        return Refusal(FleetReason.EVIDENCE_REFUSED, text)
-    if payload.key_sha256 != thumbprint_sha256(public_key):
-        text = "the evidence speaks of another key than the one that asks"
-        return Refusal(FleetReason.KEY_MISMATCH, text)
-    digest = hashlib.sha256(verified).hexdigest()
-    return OpenedEvidence(WorkerAttestation.from_payload(payload), public_key, digest, signer)
+def open_evidence(
+    request: RegisterRequest, attestors: Attestors, keys: TrustedKeys, now_unix_ms: int
+) -> OpenedEvidence | Refusal:
+    """The evidence, if its attestor vouches for it now."""
+    attestor = attestor_for(request, attestors)
+    if isinstance(attestor, Refusal):
+        return attestor
+    return attestor.open(request, keys, now_unix_ms)
 
 
 def judge(
@@ -86,6 +64,9 @@ def judge(
     binding = _open_receipt(receipt, keys, attestation, now_unix_ms)
     bound = not isinstance(binding, Refusal)
     expectation = replace(expectation, egress_proxy_binding_verified=bound)
+    if evidence.image_vouched:
+        vouched = frozenset({attestation.image_digest_sha256})
+        expectation = replace(expectation, image_digests_sha256=vouched)
     refusal = attestation.validate(expectation, now_unix_ms)
     if refusal is not None and refusal.reason is not FleetReason.MISSING_BINDING:
         return refusal
@@ -108,6 +89,10 @@ def judge(
         binding_proxy_id=binding.proxy_id,
         bound_at_unix_ms=min(binding.at_unix_ms, now_unix_ms),
         launcher_sha256=evidence.launcher_sha256,
+        binding_policy_digest=binding.policy_digest,
+        evidence_kind=attestation.evidence_kind,
+        measured=evidence.measured,
+        credential_issued_at_unix_ms=evidence.credential_issued_at_unix_ms,
     )
 
 
@@ -126,9 +111,9 @@ def _open_receipt(
     name, public_key = proxy
     try:
         verified = open_envelope(receipt, RECEIPT_TYPE, public_key)
-    except EnvelopeRefused as refused:
-        return _receipt_refused(str(refused))
-    payload = _parse(ReceiptPayload, verified)
+    except EnvelopeRefused as error:
+        return _receipt_refused(str(error))
+    payload = parse(ReceiptPayload, verified)
     if payload is None:
         return _receipt_refused("it is not well formed")
     if payload.proxy_id != name:
@@ -149,10 +134,3 @@ def _receipt_refused(why: str) -> Refusal:
 
 def _signer(envelope: DsseEnvelope) -> str:
     return envelope.signatures[0].keyid if envelope.signatures else ""
-
-
-def _parse[M: BaseModel](model: type[M], verified: VerifiedPayload) -> M | None:
-    try:
-        return model.model_validate_json(verified)
-    except ValidationError:
-        return None

@@ -12,11 +12,13 @@ from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ulid import ULID
 
 from palyra_fleet.attestation.result import BindingLevel
+from palyra_fleet.cli.evidence_arguments import evidence_source, secret_places
 from palyra_fleet.cli.output import put, say
 from palyra_fleet.cli.place import Home
 from palyra_fleet.cli.remote_place import paired_device
@@ -32,10 +34,11 @@ from palyra_fleet.serve import (
 )
 from palyra_fleet.service import FleetService
 from palyra_fleet.settings import FleetSettings
+from palyra_fleet.settings_file import SettingsFile, read_settings
 from palyra_fleet.tasks import spawn
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.worker.isolation.sandbox import Isolation
-from palyra_fleet.worker.launcher import Launcher, WorkerIdentity
+from palyra_fleet.worker.launcher import WorkerIdentity
 from palyra_fleet.worker.runner import RunSettings, run_as_worker
 from palyra_fleet.worker.session import SessionSettings
 
@@ -61,7 +64,9 @@ def run_worker(arguments: Namespace) -> int:
     )
     place = _worker_place(arguments)
     settings = RunSettings(
-        session=SessionSettings(place.fleet, arguments.proxy, Launcher(place.key), identity),
+        session=SessionSettings(
+            place.fleet, arguments.proxy, evidence_source(arguments, place.key), identity
+        ),
         run_id=arguments.run_id,
         combined_bundle=arguments.ca_bundle.resolve(),
         palyra_ca=arguments.ca.resolve(),
@@ -73,27 +78,19 @@ def run_worker(arguments: Namespace) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _WorkerPlace:
-    """Where the fleet is, the launcher's key, and who renews this machine's certificate."""
+    """Where the fleet is, the key that this machine paired with, and who renews its certificate."""
 
     fleet: FleetAddress
-    key: SigningKey
+    key: SigningKey | None = None
     keeper: DeviceKeeper | None = None
 
 
 def _worker_place(arguments: Namespace) -> _WorkerPlace:
-    named = arguments.launcher_key
     if arguments.fleet is None:
-        if named is None:
-            raise Trouble(
-                ExitCode.YOURS,
-                "nobody vouches for this worker",
-                "no launcher's key was named",
-                "pass --launcher-key FILE; `palyra-fleet launcher key FILE` makes one",
-            )
-        return _WorkerPlace(arguments.socket, SigningKey.load(named))
+        return _WorkerPlace(arguments.socket)
     device = paired_device(arguments.device, "node")
-    key = device.keeper.signing_key if named is None else SigningKey.load(named)
-    return _WorkerPlace(device.keeper.fleet(device.url(arguments.fleet)), key, device.keeper)
+    fleet = device.keeper.fleet(device.url(arguments.fleet))
+    return _WorkerPlace(fleet, device.keeper.signing_key, device.keeper)
 
 
 async def _run(program: Sequence[str], settings: RunSettings, place: _WorkerPlace) -> int:
@@ -108,9 +105,7 @@ async def _run(program: Sequence[str], settings: RunSettings, place: _WorkerPlac
 
 def _isolation(arguments: Namespace) -> Isolation:
     """The installation's own directories are hidden whatever else is."""
-    own = [Home.of().directory, arguments.socket.parent]
-    if arguments.launcher_key is not None:
-        own.append(arguments.launcher_key.parent)
+    own = [Home.of().directory, arguments.socket.parent, *secret_places(arguments)]
     if arguments.fleet is not None:
         own.append(arguments.device)
     return Isolation((*own, *arguments.hide))
@@ -121,6 +116,10 @@ def make_launcher_key(arguments: Namespace) -> int:
     key = SigningKey.load_or_create(arguments.file)
     put(base64.b64encode(key.public_key).decode())
     return ExitCode.DONE
+
+
+def _settings_file(path: Path | None) -> SettingsFile:
+    return SettingsFile() if path is None else read_settings(path)
 
 
 async def _serve(arguments: Namespace) -> None:
@@ -145,6 +144,7 @@ async def _serve(arguments: Namespace) -> None:
                 least_binding_level=BindingLevel[arguments.least_binding],
                 trusted_capabilities=frozenset(arguments.trust_capability),
             ),
+            file=_settings_file(arguments.settings),
         )
     )
     try:

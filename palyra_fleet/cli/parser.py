@@ -11,6 +11,8 @@ from typing import Final
 from palyra_fleet.cli import argument_types as types
 from palyra_fleet.cli import local_commands, operator_commands
 from palyra_fleet.cli.enrolment_parser import add_enrolment, add_launcher_key, add_references
+from palyra_fleet.cli.evidence_arguments import add_evidence_arguments
+from palyra_fleet.cli.join_token_commands import add_join_tokens
 from palyra_fleet.cli.node_agent_parser import add_node_agent
 from palyra_fleet.cli.node_parser import add_authorities, add_node_operations, add_node_state
 from palyra_fleet.cli.place import Home
@@ -41,6 +43,9 @@ def make_parser() -> argparse.ArgumentParser:
     add_enrolment(launchers, _operator_verb)
     add_launcher_key(launchers)
     add_references(_noun(nouns, "reference", "digests the fleet accepts"), _operator_verb)
+    add_join_tokens(
+        _noun(nouns, "join-token", "tokens that let one worker join each"), _operator_verb
+    )
     node = _noun(nouns, "node", "nodes of this fleet, and this machine as a node of a fleet")
     add_node_operations(node, _operator_verb)
     add_node_agent(node)
@@ -106,6 +111,12 @@ def _serve(nouns: "_Verbs[argparse.ArgumentParser]") -> None:
         type=types.host_and_port,
         metavar="ADDRESS:PORT",
         help="serve workers and proxies on other machines, over mutual TLS (needs --nodes)",
+    )
+    verb.add_argument(
+        "--settings",
+        type=Path,
+        metavar="FILE",
+        help="attestors and approval rules, as TOML (default: none but launchers)",
     )
     _serve_nodes(verb)
     verb.set_defaults(run=local_commands.serve)
@@ -179,9 +190,7 @@ def _worker_run(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
         help="with --fleet: where `node install` put the pairing (default PALYRA_HOME/node-agent)",
     )
     verb.add_argument("--proxy", required=True, metavar="HOST:PORT")
-    verb.add_argument(
-        "--launcher-key", type=Path, help="with --fleet: default the key this machine paired with"
-    )
+    add_evidence_arguments(verb)
     verb.add_argument("--run-id", type=types.principal, required=True)
     verb.add_argument("--worker-id", type=types.ulid, help="default: a new one for this run")
     verb.add_argument("--identity", type=types.principal, help="what the launcher vouches for")

@@ -10,11 +10,12 @@ from palyra_fleet.client import FleetProblem, FleetUnavailable
 from palyra_fleet.nodes.errors import ListenError, TlsUnsound
 from palyra_fleet.refusals import FleetReason, FleetRefusal
 from palyra_fleet.serve import ServeError
+from palyra_fleet.settings_file import SettingsFileError
 from palyra_fleet.store.protocol import StateUnusable, StoreFailed
 from palyra_fleet.wire.keys import KeyFileError
 from palyra_fleet.wire.sealing import SealBroken
 from palyra_fleet.worker.isolation.start import IsolationUnavailable
-from palyra_fleet.worker.launcher import ArtifactNotFound
+from palyra_fleet.worker.launcher import ArtifactNotFound, EvidenceUnavailable
 from palyra_fleet.worker.receipt import ReceiptRefused
 from palyra_fleet.worker.runner import ProgramNotStarted
 
@@ -44,6 +45,8 @@ EXPECTED = (
     ServeError,
     KeyFileError,
     ArtifactNotFound,
+    EvidenceUnavailable,
+    SettingsFileError,
     IsolationUnavailable,
     ProgramNotStarted,
     ReceiptRefused,
@@ -93,9 +96,16 @@ def trouble_of(error: Exception) -> Trouble:
                 str(error),
                 "install the locked requirements; report it if they are",
             )
-        case ServeError() | KeyFileError() | ListenError():
+        case ServeError() | KeyFileError() | ListenError() | EvidenceUnavailable():
             return Trouble(
                 ExitCode.YOURS, "the setup is not usable", str(error), "correct it and try again"
+            )
+        case SettingsFileError():
+            return Trouble(
+                ExitCode.YOURS,
+                "the settings are not usable, and the fleet does not start",
+                str(error),
+                "correct the line; docs/attestation.md lists every key",
             )
         case IsolationUnavailable():
             return Trouble(

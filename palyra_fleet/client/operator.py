@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from palyra_fleet.client.credentials import TokenCredentials
 from palyra_fleet.client.enrolments import EnrolmentCalls
+from palyra_fleet.client.join_tokens import JoinTokenCalls
 from palyra_fleet.client.lists import (
     EventList,
     EventsVerified,
@@ -44,7 +45,7 @@ class WorkerAction(StrEnum):
     EVICT = "evict"
 
 
-class OperatorClient(EnrolmentCalls, NodeCalls, PrincipalCalls):
+class OperatorClient(EnrolmentCalls, NodeCalls, PrincipalCalls, JoinTokenCalls):
     """The operator's calls. `base_url` is the admin listener's, such as `http://127.0.0.1:7741`."""
 
     def __init__(self, base_url: str, token: str, *, timeout_ms: int = DEFAULT_TIMEOUT_MS) -> None:

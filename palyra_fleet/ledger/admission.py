@@ -77,10 +77,12 @@ def register(
     detail: Detail = {
         "attestation_epoch": epoch,
         "key_sha256": result.key_sha256,
+        "evidence_kind": result.evidence_kind,
         "evidence_identity": result.evidence_identity,
         "evidence_sha256": result.evidence_sha256,
         "binding_proxy_id": result.binding_proxy_id,
         "binding_level": result.binding_level.name.lower(),
+        "binding_policy_digest": result.binding_policy_digest,
     }
     if result.device_id is not None:
         detail = {**detail, "device_id": result.device_id}
@@ -119,7 +121,18 @@ def _registration_refusal(
         return Refusal(FleetReason.FLEET_FULL, text)
     if known is not None and known.evidence_identity != result.evidence_identity:
         return worker_already_registered(result.worker_id)
-    return None
+    return None if known is None else _credential_refusal(known, result)
+
+
+def _credential_refusal(worker: WorkerRecord, result: AttestationResult) -> Refusal | None:
+    """A bearer credential admits one key. What was issued no later than the last one that was
+    accepted may have been stolen since, and admits no other key."""
+    last = worker.candidate or worker.proof
+    issued, before = result.credential_issued_at_unix_ms, last.credential_issued_at_unix_ms
+    if issued is None or before is None or issued > before or result.key_sha256 == last.key_sha256:
+        return None
+    text = "this credential, or a later one, has admitted another key of this worker"
+    return Refusal(FleetReason.KEY_MISMATCH, text)
 
 
 def _continuation_refusal(state: LedgerState, result: AttestationResult) -> Refusal | None:
@@ -155,6 +168,10 @@ def _proof(
         binding_level=result.binding_level,
         launcher_sha256=result.launcher_sha256,
         device_id=result.device_id,
+        binding_policy_digest=result.binding_policy_digest,
+        evidence_kind=result.evidence_kind,
+        measured=result.measured,
+        credential_issued_at_unix_ms=result.credential_issued_at_unix_ms,
     )
 
 

@@ -51,6 +51,8 @@ class EventReason(StrEnum):
     PROXY_ENROLLED = "fleet.proxy_enrolled"
     LAUNCHER_REVOKED = "fleet.launcher_revoked"
     PROXY_REVOKED = "fleet.proxy_revoked"
+    JOIN_MINTED = "fleet.join_token_minted"
+    JOIN_REVOKED = "fleet.join_token_revoked"
     REFERENCES_ADDED = "fleet.reference_values_added"
     REFERENCES_WITHDRAWN = "fleet.reference_values_withdrawn"
     PRINCIPAL_CREATED = "fleet.principal_created"

@@ -87,6 +87,12 @@ class Proof:
     binding_level: BindingLevel = BindingLevel.NONE
     launcher_sha256: str | None = None
     device_id: str | None = None
+    binding_policy_digest: str | None = None
+    evidence_kind: str = "launcher"
+    measured: bool = True
+    """Somebody other than the worker vouches for its digests: only then are they told as facts."""
+    credential_issued_at_unix_ms: int | None = None
+    """When the bearer credential was made that this key was admitted with, if it was one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@ protocol.md. `VerifiedPayload` marks bytes whose signature was checked.
 
 import base64
 import binascii
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, NewType
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -32,7 +34,7 @@ class DsseSignature(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     keyid: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-    sig: Annotated[str, StringConstraints(max_length=128)]
+    sig: Annotated[str, StringConstraints(max_length=1024)]
 
 
 class DsseEnvelope(BaseModel):
@@ -51,16 +53,31 @@ def pre_authentication_encoding(payload_type: str, payload: bytes) -> bytes:
 
 def seal(key: SigningKey, payload_type: str, payload: bytes) -> DsseEnvelope:
     """Sign `payload` as `payload_type` with one key."""
-    signature = key.sign(pre_authentication_encoding(payload_type, payload))
+    return seal_with(key.sign, key.thumbprint, payload_type, payload)
+
+
+def seal_with(
+    sign: Callable[[bytes], bytes], key_id: str, payload_type: str, payload: bytes
+) -> DsseEnvelope:
+    """The same with a key of any kind. `key_id`: 64 hex digits that name it."""
+    signature = sign(pre_authentication_encoding(payload_type, payload))
     return DsseEnvelope(
         payloadType=payload_type,
         payload=base64.b64encode(payload).decode(),
-        signatures=(DsseSignature(keyid=key.thumbprint, sig=base64.b64encode(signature).decode()),),
+        signatures=(DsseSignature(keyid=key_id, sig=base64.b64encode(signature).decode()),),
     )
 
 
 def open_envelope(envelope: DsseEnvelope, payload_type: str, public_key: bytes) -> VerifiedPayload:
-    """The payload, if exactly one signature is there and it is this key's. Else EnvelopeRefused."""
+    """The payload, if exactly one signature is there and it is this Ed25519 key's. Else
+    EnvelopeRefused."""
+    return open_envelope_with(envelope, payload_type, partial(signature_is_valid, public_key))
+
+
+def open_envelope_with(
+    envelope: DsseEnvelope, payload_type: str, is_signed: Callable[[bytes, bytes], bool]
+) -> VerifiedPayload:
+    """The same for a key of any kind: `is_signed` takes signature and message."""
     if envelope.payloadType != payload_type:
         raise EnvelopeRefused(f"expected payload type {payload_type}")
     if len(envelope.signatures) != 1:
@@ -73,6 +90,6 @@ def open_envelope(envelope: DsseEnvelope, payload_type: str, public_key: bytes) 
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise EnvelopeRefused(f"payload is larger than {MAX_PAYLOAD_BYTES} bytes")
     encoding = pre_authentication_encoding(payload_type, payload)
-    if not signature_is_valid(public_key, signature, encoding):
+    if not is_signed(signature, encoding):
         raise EnvelopeRefused("the signature is not this key's")
     return VerifiedPayload(payload)

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from palyra_fleet.wire.backing import Backing, EvidenceKind
 from palyra_fleet.wire.dsse import DsseEnvelope
 from palyra_fleet.wire.ids import NAME_PATTERN, ULID_PATTERN
 
@@ -69,7 +70,7 @@ class AttestationPayload(WireModel):
     expires_at_unix_ms: UnixMs
     nonce: Nonce
     key_sha256: DigestSha256
-    evidence_kind: Literal["launcher"]
+    evidence_kind: EvidenceKind
     evidence_identity: Principal
     """What the attestor calls this worker for ever, whatever it is named: tombstones stick here."""
     egress_enforced: bool = False
@@ -77,8 +78,9 @@ class AttestationPayload(WireModel):
 
 
 class RegisterRequest(WireModel):
-    """Registration: evidence signed by a launcher, and the proxy's receipt over the same nonce.
+    """Registration: signed evidence, what backs it, and the proxy's receipt over the same nonce.
 
+    Without `backing` the evidence must be an enrolled launcher's.
     `continues_session`: a running session proves itself again, with its own key; it is refused once
     a newer session has registered with another. Without it, a new session begins.
     """
@@ -86,6 +88,7 @@ class RegisterRequest(WireModel):
     public_key: Base64Key
     evidence: DsseEnvelope
     receipt: DsseEnvelope
+    backing: Backing | None = None
     continues_session: bool = False
 
 

@@ -13,7 +13,13 @@ from dataclasses import dataclass
 from palyra_fleet.client import WorkerClient
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.models import RegisterRequest
-from palyra_fleet.worker.launcher import Launcher, Measurement, WorkerIdentity, measure_again
+from palyra_fleet.worker.launcher import (
+    EvidenceSource,
+    Measurement,
+    Statement,
+    WorkerIdentity,
+    measure_again,
+)
 from palyra_fleet.worker.receipt import fetch_receipt
 from palyra_fleet.worker.timekeeper import Timekeeper
 
@@ -25,7 +31,7 @@ class Attester:
     client: WorkerClient
     key: SigningKey
     proxy_address: str
-    launcher: Launcher
+    launcher: EvidenceSource
     identity: WorkerIdentity
     measured: Measurement
     time: Timekeeper
@@ -46,18 +52,19 @@ class Attester:
         receipt = await fetch_receipt(
             self.proxy_address, self.key, nonce, timeout_ms=self.timeout_ms
         )
-        evidence = self.launcher.evidence(
-            self.identity,
-            measured,
+        statement = Statement(
+            identity=self.identity,
+            measured=measured,
             nonce=nonce,
-            worker_key_sha256=self.key.thumbprint,
-            egress_proxy_attested=True,
+            key=self.key,
             egress_enforced=self.egress_enforced,
             now_unix_ms=self.time.wall_unix_ms(),
         )
+        evidence = await asyncio.to_thread(self.launcher.attest, statement)
         return RegisterRequest(
             public_key=base64.b64encode(self.key.public_key).decode(),
-            evidence=evidence,
+            evidence=evidence.envelope,
             receipt=receipt,
+            backing=evidence.backing,
             continues_session=continues,
         )

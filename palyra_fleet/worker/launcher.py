@@ -18,8 +18,9 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
+from palyra_fleet.wire.backing import Backing, EvidenceKind
 from palyra_fleet.wire.dsse import ATTESTATION_TYPE, DsseEnvelope, seal
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.models import AttestationPayload
@@ -68,44 +69,73 @@ class WorkerIdentity:
 
 
 @dataclass(frozen=True, slots=True)
+class Statement:
+    """What is to be said about a worker with this key, over this nonce."""
+
+    identity: WorkerIdentity
+    measured: Measurement
+    nonce: str
+    key: SigningKey
+    egress_enforced: bool
+    now_unix_ms: int
+
+    def payload(self, kind: EvidenceKind, evidence_identity: str, lifetime_ms: int) -> bytes:
+        """The bytes to sign as ATTESTATION_TYPE."""
+        said = AttestationPayload(
+            worker_id=self.identity.worker_id,
+            image_digest_sha256=self.measured.image_digest_sha256,
+            build_digest_sha256=self.measured.build_digest_sha256,
+            artifact_digest_sha256=self.measured.artifact.digest_sha256,
+            egress_proxy_attested=True,
+            supported_capabilities=self.identity.capabilities,
+            capability_authority_sha256=self.identity.capability_authority_sha256,
+            sdk_protocol_version=SDK_PROTOCOL_VERSION,
+            wit_abi_version=WIT_ABI_VERSION,
+            issued_at_unix_ms=self.now_unix_ms,
+            expires_at_unix_ms=self.now_unix_ms + lifetime_ms,
+            nonce=self.nonce,
+            key_sha256=self.key.thumbprint,
+            evidence_kind=kind,
+            evidence_identity=evidence_identity,
+            egress_enforced=self.egress_enforced,
+        )
+        return said.model_dump_json().encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Signed evidence, and what stands behind it where no launcher's key does alone."""
+
+    envelope: DsseEnvelope
+    backing: Backing | None = None
+
+
+class EvidenceSource(Protocol):
+    """Vouches for workers of this machine. Asked again for each later proof of a session."""
+
+    def attest(self, statement: Statement) -> Evidence:
+        """Raises EvidenceUnavailable. Blocks."""
+
+
+class EvidenceUnavailable(Exception):
+    """What vouches for the worker cannot be read or used; the text says what to mend."""
+
+
+@dataclass(frozen=True, slots=True)
 class Launcher:
     """Signs evidence with an enrolled key."""
 
     key: SigningKey
     lifetime_ms: int = field(default=EVIDENCE_LIFETIME_MS)
 
-    def evidence(
-        self,
-        identity: WorkerIdentity,
-        measured: Measurement,
-        *,
-        nonce: str,
-        worker_key_sha256: str,
-        egress_proxy_attested: bool,
-        egress_enforced: bool = False,
-        now_unix_ms: int,
-    ) -> DsseEnvelope:
-        """The signed statement: this worker, with this key, runs what was measured; and, with
-        `egress_enforced`, where nothing but the proxy leads out."""
-        payload = AttestationPayload(
-            worker_id=identity.worker_id,
-            image_digest_sha256=measured.image_digest_sha256,
-            build_digest_sha256=measured.build_digest_sha256,
-            artifact_digest_sha256=measured.artifact.digest_sha256,
-            egress_proxy_attested=egress_proxy_attested,
-            supported_capabilities=identity.capabilities,
-            capability_authority_sha256=identity.capability_authority_sha256,
-            sdk_protocol_version=SDK_PROTOCOL_VERSION,
-            wit_abi_version=WIT_ABI_VERSION,
-            issued_at_unix_ms=now_unix_ms,
-            expires_at_unix_ms=now_unix_ms + self.lifetime_ms,
-            nonce=nonce,
-            key_sha256=worker_key_sha256,
-            evidence_kind="launcher",
-            evidence_identity=identity.evidence_identity,
-            egress_enforced=egress_enforced,
-        )
-        return seal(self.key, ATTESTATION_TYPE, payload.model_dump_json().encode())
+    def attest(self, statement: Statement) -> Evidence:
+        return Evidence(self.signed(statement, "launcher"))
+
+    def signed(self, statement: Statement, kind: EvidenceKind) -> DsseEnvelope:
+        """The statement: this worker, with this key, runs what was measured."""
+        identity = statement.identity.evidence_identity
+        payload = statement.payload(kind, identity, self.lifetime_ms)
+        return seal(self.key, ATTESTATION_TYPE, payload)
 
 
 def measure(command: str, search_path: str | None = None) -> Measurement:

@@ -40,7 +40,13 @@ from palyra_fleet.wire.models import (
     WorkspaceScopeModel,
 )
 from palyra_fleet.worker.attester import Attester
-from palyra_fleet.worker.launcher import ArtifactChanged, Launcher, Measurement, WorkerIdentity
+from palyra_fleet.worker.launcher import (
+    ArtifactChanged,
+    EvidenceSource,
+    EvidenceUnavailable,
+    Measurement,
+    WorkerIdentity,
+)
 from palyra_fleet.worker.lease_clock import LeaseClock
 from palyra_fleet.worker.receipt import ReceiptRefused
 from palyra_fleet.worker.standing import Standing
@@ -50,6 +56,9 @@ from palyra_fleet.worker.timekeeper import Alarm, LoopTime, Timekeeper
 ORDERS_WAIT_MS: Final = 20_000
 RETRY_AFTER_S: Final = 0.5
 _log = logging.getLogger(__name__)
+
+
+type _NoProof = FleetError | ReceiptRefused | EvidenceUnavailable
 
 
 class LeaseNotHeld(Exception):
@@ -62,7 +71,7 @@ class SessionSettings:
 
     fleet: FleetAddress
     proxy_address: str
-    launcher: Launcher
+    launcher: EvidenceSource
     identity: WorkerIdentity
     timeout_ms: int = 10_000
     time: Timekeeper = field(default_factory=LoopTime)
@@ -247,14 +256,14 @@ class WorkerSession:
                 await self._standing.prove_again()
             except ArtifactChanged as changed:
                 self.stop(Stop(StopKind.PROGRAM_CHANGED, str(changed)))
-            except (FleetError, ReceiptRefused) as error:
+            except (FleetError, ReceiptRefused, EvidenceUnavailable) as error:
                 failures += 1
                 self._note_failed_proof(error, failures)
             else:
                 proofs, failures, self._proof_problem = proofs + 1, 0, None
                 self._adopt()
 
-    def _note_failed_proof(self, error: FleetError | ReceiptRefused, failures: int) -> None:
+    def _note_failed_proof(self, error: _NoProof, failures: int) -> None:
         if isinstance(error, FleetProblem):
             self._obey(error)
         self._proof_problem = error.detail if isinstance(error, FleetProblem) else str(error)

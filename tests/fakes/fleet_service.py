@@ -21,6 +21,7 @@ from palyra_fleet.service import Caller, FleetService
 from palyra_fleet.wire import models as wire
 from palyra_fleet.wire.dsse import ATTESTATION_TYPE, RECEIPT_TYPE, DsseEnvelope, open_envelope
 from palyra_fleet.wire.keys import thumbprint_sha256
+from tests.fakes.no_join_tokens import NoJoinTokens
 
 NO_DIGEST = "0" * 64
 
@@ -38,7 +39,7 @@ class FakeWorker:
     cleanups: list[wire.CleanupReport] = field(default_factory=list)
 
 
-class FakeFleetService(FleetService):
+class FakeFleetService(NoJoinTokens, FleetService):
     """The fake. Everything it keeps is open to tests."""
 
     def __init__(self, clock: Callable[[], int] = now_unix_ms) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.service import FleetService
 from palyra_fleet.settings import FleetSettings
+from palyra_fleet.settings_file import SettingsFile
 from palyra_fleet.store.protocol import FleetStore
 from palyra_fleet.wire import models as wire
 from palyra_fleet.wire.dsse import (
@@ -212,19 +213,29 @@ class FleetWorld:
         return await self.service.complete_lease(worker.worker_id, lease.lease_id, request)
 
 
-def settings(state_dir: Path, policy: WorkerFleetPolicy | None = None) -> FleetSettings:
+def settings(
+    state_dir: Path, policy: WorkerFleetPolicy | None = None, file: SettingsFile | None = None
+) -> FleetSettings:
     """The reaper of a test is the test itself: `service.reap()`."""
-    return FleetSettings(state_dir, policy or WorkerFleetPolicy(), reap_every_ms=3_600_000)
+    return FleetSettings(
+        state_dir,
+        policy or WorkerFleetPolicy(),
+        reap_every_ms=3_600_000,
+        file=file or SettingsFile(),
+    )
 
 
 @asynccontextmanager
 async def fleet_world(
-    store: FleetStore | None = None, policy: WorkerFleetPolicy | None = None
+    store: FleetStore | None = None,
+    policy: WorkerFleetPolicy | None = None,
+    file: SettingsFile | None = None,
+    state_dir: Path = Path("/nowhere"),
 ) -> AsyncIterator[FleetWorld]:
     """A world on a memory store, or on the given one."""
     clock = Clock()
     used = store or MemoryFleetStore()
-    service = await FleetService.start_on(used, settings(Path("/nowhere"), policy), clock)
+    service = await FleetService.start_on(used, settings(state_dir, policy, file), clock)
     try:
         world = FleetWorld(service, clock)
         await world.enrol()

@@ -16,6 +16,7 @@ from palyra_fleet.wire import enrolment_models as enrolment_wire
 from palyra_fleet.wire import models as wire
 from palyra_fleet.wire import node_models as node_wire
 from palyra_fleet.wire.dsse import ATTESTATION_TYPE, DsseEnvelope, seal
+from palyra_fleet.wire.join_models import MintJoinToken
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.principal_models import CreatePrincipal, Role
 from palyra_fleet.wire.request_proof import HEADER, WINDOW_MS, prove
@@ -102,6 +103,7 @@ def body_of(row: Row, key: SigningKey) -> bytes:
             values=wire.ReferenceValues(), reason="because"
         ),
         DsseEnvelope: envelope,
+        MintJoinToken: MintJoinToken(identity="dev-1", reason="because"),
         CreatePrincipal: CreatePrincipal(name="new", roles=(Role.VIEWER,), reason="because"),
         node_wire.PairingCodeRequest: node_wire.PairingCodeRequest(),
         node_wire.ApproveDevice: node_wire.ApproveDevice(reason="because"),

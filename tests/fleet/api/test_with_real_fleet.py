@@ -19,6 +19,7 @@ from palyra_fleet.clock import now_unix_ms
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.models import HeartbeatRequest, RegisterRequest
 from palyra_fleet.wire.request_proof import HEADER, prove
+from palyra_fleet.worker.launcher import Statement
 from palyra_fleet.worker.receipt import fetch_receipt
 from tests.fakes.raw_http import ask, open_connection
 from tests.fakes.real_fleet import RealFleet, real_fleet
@@ -33,14 +34,8 @@ async def registered(fleet: RealFleet) -> AsyncIterator[SigningKey]:
     async with WorkerClient(fleet.server.socket_path, key) as worker:
         nonce = (await worker.issue_nonce()).nonce
         receipt = await fetch_receipt(fleet.proxy.address, key, nonce)
-        evidence = session.launcher.evidence(
-            session.identity,
-            measured,
-            nonce=nonce,
-            worker_key_sha256=key.thumbprint,
-            egress_proxy_attested=True,
-            now_unix_ms=now_unix_ms(),
-        )
+        statement = Statement(session.identity, measured, nonce, key, False, now_unix_ms())
+        evidence = session.launcher.attest(statement).envelope
         public_key = base64.b64encode(key.public_key).decode()
         await worker.register(
             RegisterRequest(public_key=public_key, evidence=evidence, receipt=receipt)

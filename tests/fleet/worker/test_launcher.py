@@ -12,6 +12,7 @@ from palyra_fleet.wire.models import AttestationPayload
 from palyra_fleet.worker.launcher import (
     ArtifactNotFound,
     Launcher,
+    Statement,
     WorkerIdentity,
     artifact_is_unchanged,
     build_digest,
@@ -73,20 +74,15 @@ def test_the_evidence_says_what_was_measured_under_the_launchers_signature(tmp_p
     key = SigningKey.generate()
     measured = measure(str(tool_in(tmp_path)))
     identity = WorkerIdentity("01ARZ3NDEKTSV4RRFFQ69G5FAV", "worker:1", ("shell",))
-    envelope = Launcher(key, lifetime_ms=1000).evidence(
-        identity,
-        measured,
-        nonce=NONCE,
-        worker_key_sha256="a" * 64,
-        egress_proxy_attested=True,
-        now_unix_ms=5,
-    )
+    worker = SigningKey.generate()
+    statement = Statement(identity, measured, NONCE, worker, egress_enforced=False, now_unix_ms=5)
+    envelope = Launcher(key, lifetime_ms=1000).attest(statement).envelope
     payload = AttestationPayload.model_validate_json(
         open_envelope(envelope, ATTESTATION_TYPE, key.public_key)
     )
     assert payload.artifact_digest_sha256 == measured.artifact.digest_sha256
     assert (payload.issued_at_unix_ms, payload.expires_at_unix_ms) == (5, 1005)
-    assert (payload.nonce, payload.key_sha256) == (NONCE, "a" * 64)
+    assert (payload.nonce, payload.key_sha256) == (NONCE, worker.thumbprint)
     assert payload.supported_capabilities == ("shell",)
     with pytest.raises(EnvelopeRefused):
         open_envelope(envelope, ATTESTATION_TYPE, SigningKey.generate().public_key)

@@ -1,0 +1,64 @@
+"""`join_token`: an operator minted a token for one worker. For development.
+
+The evidence is signed by the worker's own key, so digests are the worker's word; the token says
+only that whoever holds it was let in by an operator, once. One text answers every fault of a token,
+so that probing teaches nothing.
+"""
+
+from functools import partial
+from typing import Final
+
+from palyra_fleet.attestation.attestor import (
+    OpenedEvidence,
+    TrustedKeys,
+    on_its_own_word,
+    open_statement,
+    refused,
+    request_key,
+    until,
+)
+from palyra_fleet.attestation.join_tokens import REGISTER, JoinTokenBook
+from palyra_fleet.refusals import Refusal
+from palyra_fleet.wire.backing import JoinTokenBacking
+from palyra_fleet.wire.keys import signature_is_valid, thumbprint_sha256
+from palyra_fleet.wire.models import RegisterRequest
+
+_NOT_GOOD: Final = "the join token is unknown, used by another key, over or taken back"
+
+
+class JoinTokenAttestor:
+    """Admits whoever shows a token of the book first."""
+
+    kind: Final = "join_token"
+
+    def __init__(self, book: JoinTokenBook) -> None:
+        self.book = book
+
+    def open(
+        self, request: RegisterRequest, keys: TrustedKeys, now_unix_ms: int
+    ) -> OpenedEvidence | Refusal:
+        del keys
+        backing = request.backing
+        if not isinstance(backing, JoinTokenBacking):
+            return refused("the evidence comes without a join token")
+        public_key = request_key(request)
+        key_sha256 = thumbprint_sha256(public_key)
+        token = self.book.find(backing.token, key_sha256, REGISTER, now_unix_ms)
+        if token is None:
+            return refused(_NOT_GOOD)
+        own = partial(signature_is_valid, public_key)
+        opened = open_statement(request, self.kind, own, token.evidence_identity)
+        if isinstance(opened, Refusal):
+            return opened
+        unused = token.used_at_unix_ms is None
+        end = now_unix_ms + token.session_ms if unused else token.ends_at_unix_ms
+        return on_its_own_word(until(opened, end))
+
+    def claim(self, request: RegisterRequest, now_unix_ms: int) -> Refusal | None:
+        backing = request.backing
+        key_sha256 = thumbprint_sha256(request_key(request))
+        if isinstance(backing, JoinTokenBacking) and self.book.use(
+            backing.token, key_sha256, REGISTER, now_unix_ms
+        ):
+            return None
+        return refused(_NOT_GOOD)

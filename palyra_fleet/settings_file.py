@@ -1,0 +1,253 @@
+"""The fleet's settings file: TOML, read strictly; each mistake is told with file, line and key.
+
+Tables: `[attestors.NAME]` for each attestor beside `launcher` (see docs/attestation.md), and
+`[[approvals]]`, rules that approve runs by themselves (see docs/leases.md). What the file does not
+name is not there: an empty file configures no attestor and no rule. Unknown keys, wrong types,
+unreadable files and lists that would admit nobody are refused. Paths are relative to the file.
+"""
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Final
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from palyra_fleet.attestation.attestor import Attestor
+from palyra_fleet.attestation.attestors.join_token import JoinTokenAttestor
+from palyra_fleet.attestation.attestors.k8s_psat import (
+    ClusterTrust,
+    KeySetError,
+    ServiceAccountAttestor,
+    VerifyingKey,
+    read_key_set,
+)
+from palyra_fleet.attestation.attestors.launcher import LauncherAttestor
+from palyra_fleet.attestation.attestors.oci_dsse import ProvenanceAttestor
+from palyra_fleet.attestation.attestors.x509pop import CertificateSelector, X509PopAttestor
+from palyra_fleet.attestation.join_tokens import JoinTokenBook
+from palyra_fleet.wire.models import Name
+from palyra_fleet.wire.signatures import KeyNotSupported, supported
+
+MAX_FILE_BYTES: Final = 1024 * 1024
+_Text = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
+_Texts = Annotated[tuple[_Text, ...], Field(min_length=1, strict=False)]
+_Account = Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]{1,63}:[a-z0-9.-]{1,253}$")]
+type _Key = tuple[str | int, ...]
+
+
+class SettingsFileError(Exception):
+    """The settings cannot be used; the text says file, line and key, and what was expected."""
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class _Selector(_Table):
+    uri: _Text | None = None
+    dns: _Text | None = None
+    common_name: _Text | None = None
+
+
+class _X509Pop(_Table):
+    ca_files: _Texts
+    admit: Annotated[tuple[_Selector, ...], Field(min_length=1, strict=False)]
+
+
+class _JoinToken(_Table):
+    pass
+
+
+class _Psat(_Table):
+    cluster: Name
+    issuer: _Text
+    audience: _Text
+    jwks_file: _Text
+    service_accounts: Annotated[tuple[_Account, ...], Field(min_length=1, strict=False)]
+
+
+class _OciDsse(_Table):
+    builder_keys: _Texts
+    builder_ids: _Texts
+
+
+class _Attestors(_Table):
+    x509pop: _X509Pop | None = None
+    join_token: _JoinToken | None = None
+    k8s_psat: _Psat | None = None
+    oci_dsse: _OciDsse | None = None
+
+
+class _File(_Table):
+    attestors: _Attestors = _Attestors()
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsFile:
+    """What a file says, its keys and certificates read. `join_tokens`: whether that attestor is
+    on; its book lies with the fleet's state."""
+
+    attestors: Mapping[str, Attestor] = field(default_factory=dict)
+    join_tokens: bool = False
+
+    def with_launcher(self, book: JoinTokenBook) -> dict[str, Attestor]:
+        """Every attestor of the fleet by kind. `launcher` is always there: it admits whom an
+        enrolled launcher vouches for, and no launcher is enrolled at first."""
+        made: dict[str, Attestor] = {LauncherAttestor.kind: LauncherAttestor(), **self.attestors}
+        if self.join_tokens:
+            made[JoinTokenAttestor.kind] = JoinTokenAttestor(book)
+        return made
+
+
+def read_settings(path: Path) -> SettingsFile:
+    """Read and build. Raises SettingsFileError."""
+    text = _text(path)
+    reader = _Reader(path, text)
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsFileError(f"{path}: not TOML: {error}") from error
+    try:
+        said = _File.model_validate(content)
+    except ValidationError as error:
+        raise reader.mistake_of(error) from None
+    return SettingsFile(_attestors(said.attestors, reader), said.attestors.join_token is not None)
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
+            raise SettingsFileError(f"{path}: is larger than {MAX_FILE_BYTES} bytes")
+        return content.decode()
+    except OSError as error:
+        raise SettingsFileError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SettingsFileError(f"{path}: is not UTF-8 at byte {error.start}") from error
+
+
+def _attestors(said: _Attestors, reader: "_Reader") -> dict[str, Attestor]:
+    made: dict[str, Attestor] = {}
+    if said.x509pop is not None:
+        key = ("attestors", "x509pop")
+        selectors = [
+            reader.checked_selector(selector, (*key, "admit", number))
+            for number, selector in enumerate(said.x509pop.admit)
+        ]
+        roots = [
+            root
+            for number, name in enumerate(said.x509pop.ca_files)
+            for root in reader.certificates(name, (*key, "ca_files", number))
+        ]
+        made[X509PopAttestor.kind] = X509PopAttestor(roots, selectors)
+    if said.k8s_psat is not None:
+        made[ServiceAccountAttestor.kind] = ServiceAccountAttestor(_cluster(said.k8s_psat, reader))
+    if said.oci_dsse is not None:
+        key = ("attestors", "oci_dsse")
+        keys = [
+            reader.public_key(name, (*key, "builder_keys", number))
+            for number, name in enumerate(said.oci_dsse.builder_keys)
+        ]
+        made[ProvenanceAttestor.kind] = ProvenanceAttestor(keys, said.oci_dsse.builder_ids)
+    return made
+
+
+def _cluster(said: _Psat, reader: "_Reader") -> ClusterTrust:
+    accounts = [tuple(account.split(":", 1)) for account in said.service_accounts]
+    return ClusterTrust(
+        cluster=said.cluster,
+        issuer=said.issuer,
+        audience=said.audience,
+        keys=reader.key_set(said.jwks_file, ("attestors", "k8s_psat", "jwks_file")),
+        service_accounts=[(namespace, name) for namespace, name in accounts],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Reads the files that the settings name; knows where each key stands."""
+
+    path: Path
+    text: str
+
+    def checked_selector(self, said: _Selector, key: _Key) -> CertificateSelector:
+        if said.uri is None and said.dns is None and said.common_name is None:
+            raise self.mistake(key, "expected uri, dns or common_name; it would admit nobody")
+        return CertificateSelector(said.uri, said.dns, said.common_name)
+
+    def certificates(self, name: str, key: _Key) -> Sequence[x509.Certificate]:
+        try:
+            return x509.load_pem_x509_certificates(self._bytes(name, key))
+        except ValueError:
+            raise self.mistake(key, f"{name}: expected PEM certificates") from None
+
+    def public_key(self, name: str, key: _Key) -> PublicKeyTypes:
+        try:
+            return supported(load_pem_public_key(self._bytes(name, key)))
+        except (ValueError, UnsupportedAlgorithm):
+            raise self.mistake(key, f"{name}: expected a PEM public key") from None
+        except KeyNotSupported as error:
+            raise self.mistake(key, f"{name}: {error}") from None
+
+    def key_set(self, name: str, key: _Key) -> dict[str, VerifyingKey]:
+        try:
+            content = json.loads(self._bytes(name, key))
+        except (ValueError, RecursionError):
+            raise self.mistake(key, f"{name}: expected JSON") from None
+        try:
+            return read_key_set(content if isinstance(content, dict) else {})
+        except KeySetError as error:
+            raise self.mistake(key, f"{name}: {error}") from None
+
+    def _bytes(self, name: str, key: _Key) -> bytes:
+        try:
+            return (self.path.parent / name).read_bytes()
+        except OSError as error:
+            raise self.mistake(key, f"{name}: cannot be read: {error.strerror}") from None
+
+    def mistake_of(self, error: ValidationError) -> SettingsFileError:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        unknown = first["type"] == "extra_forbidden"
+        said = "there is no such key" if unknown else str(first["msg"])
+        return self.mistake(first["loc"], said)
+
+    def mistake(self, key: _Key, said: str) -> SettingsFileError:
+        named = ".".join(str(part) for part in key)
+        return SettingsFileError(f"{self.path}:{line_of(self.text, key)}: {named}: {said}")
+
+
+_HEADER: Final = re.compile(r"\s*\[(\[)?\s*([A-Za-z0-9_.\- ]+?)\s*\]")
+_ASSIGNMENT: Final = re.compile(r"\s*([A-Za-z0-9_-]+)\s*=")
+
+
+def line_of(text: str, key: Sequence[str | int]) -> int:
+    """The line of a key, or of the closest table around it. For messages only."""
+    arrays: dict[tuple[str, ...], int] = {}
+    table: tuple[str | int, ...] = ()
+    best, depth = 1, 0
+    for number, line in enumerate(text.splitlines(), 1):
+        header, assignment = _HEADER.match(line), _ASSIGNMENT.match(line)
+        if header:
+            names = tuple(part.strip() for part in header[2].split("."))
+            if header[1]:
+                arrays[names] = arrays.get(names, -1) + 1
+                table = (*names, arrays[names])
+            else:
+                table = names
+            here: tuple[str | int, ...] = table
+        elif assignment:
+            here = (*table, assignment[1])
+        else:
+            continue
+        if len(here) > depth and tuple(key[: len(here)]) == here:
+            best, depth = number, len(here)
+    return best
