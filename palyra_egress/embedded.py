@@ -18,6 +18,7 @@ from palyra_egress.audit.segments import DEFAULT_SEGMENT_BYTES
 from palyra_egress.credentials.settings import VAULT_ONLY, SecretSettings
 from palyra_egress.errors import OperatorMustAct
 from palyra_egress.installation import EgressNote, Installation, written
+from palyra_egress.policy_window import PolicyWindow
 from palyra_egress.proxy.caps import CAPS, Caps
 from palyra_egress.proxy.channels.settings import NO_CHANNELS, ChannelSettings
 from palyra_egress.proxy.egress_proxy import EgressProxy
@@ -83,6 +84,7 @@ async def embedded(
     installation.create()
     home = installation.home
     principals = open_principals(home.directory, load_or_create_operator_token(home.token_file))
+    window = PolicyWindow()
     fleet = await FleetService.start(
         FleetSettings.trusting(home.fleet_state, settings.trusted_capabilities)
     )
@@ -93,6 +95,7 @@ async def embedded(
             settings.admin_host,
             settings.admin_port,
             principals,
+            policies=window,
         ) as server:
             await _enrol_own_keys(installation, fleet)
             write_admin_url(home.admin_url_file, server.admin_url)
@@ -101,6 +104,7 @@ async def embedded(
             )
             try:
                 await _until_ready(proxy)
+                window.enforcement = proxy.enforcement
                 note = _note(installation, settings, proxy)
                 note.write(installation.note)
                 yield Embedded(installation, fleet, proxy, server.admin_url, note)

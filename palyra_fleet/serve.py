@@ -34,6 +34,7 @@ from palyra_fleet.api.protocol import (
 from palyra_fleet.api.remote_listener import RemoteSettings, served_remotely
 from palyra_fleet.api.routes import Listener
 from palyra_fleet.clock import now_unix_ms
+from palyra_fleet.console.policy_port import PolicyPort
 from palyra_fleet.nodes.operations import NodeOperations
 from palyra_fleet.principals.book import PrincipalBook, PrincipalFileError, token_sha256
 from palyra_fleet.service import FleetService
@@ -75,6 +76,7 @@ class FleetServer:
         principals: PrincipalBook,
         *,
         nodes: NodeOperations | None = None,
+        policies: PolicyPort | None = None,
         remote: RemoteSettings | None = None,
         clock: Callable[[], int] = now_unix_ms,
         body_within_ms: int = 10_000,
@@ -87,6 +89,7 @@ class FleetServer:
         """
         settings = ApiSettings(
             principals=principals,
+            policies=policies,
             admin_hosts=_LOOPBACK_NAMES | {admin_host.lower()},
             body_within_ms=body_within_ms,
             view_write_within_ms=view_write_within_ms,

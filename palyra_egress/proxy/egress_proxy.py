@@ -87,6 +87,8 @@ class Enforcement:
     sources: SecretSources | None = None
     channels: Channels | None = None
     told: ProxyTold = field(init=False)
+    replaced_policy: CompiledPolicy | None = None
+    """What was in force before the policy that is, if it changed since the start."""
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -266,6 +268,7 @@ class Enforcement:
             _log.critical("audit log: %s; everything is refused", error)
         await asyncio.to_thread(self.core.leaks.watch, policy)
         self.core.service.replace_policy(policy)
+        self.replaced_policy = before
         if change.widening:
             shown = "; ".join(change.widening[:WIDENING_SHOWN])
             count = len(change.widening)

@@ -37,6 +37,7 @@ from palyra_fleet.api.routes import ROUTES, Listener, RouteTableError, refuse_st
 from palyra_fleet.clock import now_unix_ms
 from palyra_fleet.console.application import PREFIX as CONSOLE_PREFIX
 from palyra_fleet.console.application import make_console
+from palyra_fleet.console.policy_port import PolicyPort
 from palyra_fleet.identity.refusals import NodeReason, NodeRefused, refuse
 from palyra_fleet.nodes.capability_refusals import CapabilityRefused
 from palyra_fleet.nodes.operations import NodeOperations
@@ -58,6 +59,8 @@ class ApiSettings:
     """Bounds of the HTTP layer. `admin_hosts` are the names the admin listener answers to."""
 
     principals: PrincipalBook
+    policies: PolicyPort | None = None
+    """Answers the console about policies, where a proxy runs in this process."""
     admin_hosts: frozenset[str] = frozenset({"localhost", "127.0.0.1", "::1"})
     body_within_ms: int = 10_000
     view_write_within_ms: int = 5_000
@@ -102,7 +105,9 @@ def make_application(
     application.on_shutdown.append(keeper.end_long_calls)
     refuse_strays(application, rows)
     if listener is Listener.ADMIN:
-        console = make_console(service, nodes, settings.principals, keeper.tokens, clock)
+        console = make_console(
+            service, nodes, settings.principals, keeper.tokens, clock, settings.policies
+        )
         application.add_subapp(CONSOLE_PREFIX, console)
     return application
 

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from palyra_fleet.api.callers import TokenGate
 from palyra_fleet.console.gate import PREFIX, ConsoleDesk, serve
+from palyra_fleet.console.policy_port import PolicyPort
 from palyra_fleet.console.routes import CONSOLE_ROUTES
 from palyra_fleet.console.sessions import ConsoleSessions
 from palyra_fleet.nodes.operations import NodeOperations
@@ -24,9 +25,11 @@ def make_console(
     principals: PrincipalBook,
     tokens: TokenGate,
     clock: Callable[[], int],
+    policies: PolicyPort | None = None,
 ) -> web.Application:
     """One application with sessions of its own; `tokens` counts wrong tokens for both ways in."""
-    desk = ConsoleDesk(service, nodes, ConsoleSessions(principals.still_holds), tokens, clock)
+    sessions = ConsoleSessions(principals.still_holds)
+    desk = ConsoleDesk(service, nodes, sessions, tokens, clock, policies)
     application = web.Application()
     for row in CONSOLE_ROUTES:
         application.router.add_route(row.method, row.path, serve(desk, row))

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from palyra_fleet.api.call import parse_body, read_body, read_query
 from palyra_fleet.api.callers import TokenGate
 from palyra_fleet.api.problems import ApiReason, ApiRefusal
+from palyra_fleet.console.policy_port import PolicyPort
 from palyra_fleet.console.sessions import ConsoleSession, ConsoleSessions
 from palyra_fleet.nodes.operations import NodeOperations
 from palyra_fleet.origin import ORIGIN, REQUEST_ID, Origin
@@ -35,13 +36,15 @@ _BODY_WITHIN_MS: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class ConsoleDesk:
-    """What the console's handlers work with. `operations` is None where no nodes are served."""
+    """What the console's handlers work with. `operations` is None where no nodes are served,
+    `policies` where no proxy runs in this process."""
 
     service: FleetService
     operations: NodeOperations | None
     sessions: ConsoleSessions
     tokens: TokenGate
     clock: Callable[[], int]
+    policies: PolicyPort | None = None
     streams: Counter[str] = field(default_factory=Counter)
     """How many live streams each principal has open."""
 

@@ -7,6 +7,7 @@ from aiohttp import web
 
 from palyra_fleet.console import charts
 from palyra_fleet.console.gate import PREFIX, ConsoleCall
+from palyra_fleet.console.policy_port import PolicyAnswer
 from palyra_fleet.console.rendering import render
 from palyra_fleet.ledger.facts import WorkerLifecycleState
 from palyra_fleet.wire.models import EventView, ViolationView, WorkerView
@@ -110,6 +111,20 @@ async def nodes(call: ConsoleCall) -> web.StreamResponse:
     )
 
 
+async def policies(call: ConsoleCall) -> web.StreamResponse:
+    """The policy in force, what changed last, and how a request would be judged."""
+    port = call.desk.policies
+    return render(
+        call,
+        "policies.html",
+        title="Policies",
+        known=port is not None,
+        policy=None if port is None else port.in_force(),
+        asked=_asked(call),
+        answer=_answer(call),
+    )
+
+
 async def audit(call: ConsoleCall) -> web.StreamResponse:
     """The event log, newest first; searched by the words that stand in an entry."""
     wanted = call.query.get("q", "").strip()
@@ -123,6 +138,23 @@ async def audit(call: ConsoleCall) -> web.StreamResponse:
         searched=len(found),
         wanted=wanted,
     )
+
+
+def _asked(call: ConsoleCall) -> dict[str, str]:
+    """What the explain box holds: as it was sent, cut to what a request may be."""
+    given = call.query
+    return {
+        "profile": given.get("profile", "")[:64],
+        "method": given.get("method", "GET")[:16],
+        "url": given.get("url", "").strip()[:2000],
+    }
+
+
+def _answer(call: ConsoleCall) -> PolicyAnswer | None:
+    asked, port = _asked(call), call.desk.policies
+    if port is None or not asked["url"]:
+        return None
+    return port.explain(asked["profile"], asked["method"], asked["url"])
 
 
 def _count_states(found: tuple[WorkerView, ...]) -> dict[str, int]:

@@ -37,6 +37,7 @@ CONSOLE_ROUTES: Final = (
     Row("GET", "/violations", _LOOK, pages.violations, page=True),
     Row("GET", "/approvals", _LOOK, pages.approvals, page=True),
     Row("GET", "/nodes", _LOOK, pages.nodes, page=True),
+    Row("GET", "/policies", _LOOK, pages.policies, query=("profile", "method", "url"), page=True),
     Row("GET", "/audit", _LOOK, pages.audit, query=("q",), page=True),
     Row("GET", "/events", _LOOK, stream.events),
     # their twins: nodes and devices

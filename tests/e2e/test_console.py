@@ -10,7 +10,7 @@ from tests.e2e.console_browser import PHONE, Console, chromium, signed_in
 from tests.e2e.place import FLEET, METADATA_URL, Place
 from tests.e2e.programs import until
 
-PAGES = ("", "/workers", "/violations", "/approvals", "/nodes", "/audit")
+PAGES = ("", "/workers", "/violations", "/approvals", "/nodes", "/policies", "/audit")
 VIOLATE = f"import urllib.request; urllib.request.urlopen({METADATA_URL!r})"
 REFUSED = "the server responded with a status of 409"
 
@@ -60,6 +60,38 @@ async def test_a_violation_appears_by_itself_and_one_screen_tells_the_whole_stor
     assert banned.actor == "operator"
     assert banned.detail["why"] == "it tried to read the machine's credentials"
     assert banned.detail["from"] == "127.0.0.1"
+
+
+@pytest.mark.timeout(300)
+async def test_the_policy_in_force_is_explained_and_what_changed_is_told(place: Place) -> None:
+    running = await place.up()
+    async with chromium() as browser:
+        console = await signed_in(browser, running.admin_url, token_of(place))
+        page = console.page
+        await console.goto("/policies")
+        assert "Nothing since the proxy started." in await page.locator("main").inner_text()
+        await page.select_option("#explain-profile", "api")
+        await page.select_option("#explain-method", "POST")
+        await page.fill("#explain-url", f"https://api.example:{place.upstreams.port}/open/x")
+        await page.get_by_role("button", name="Explain").click()
+        steps = await page.locator("table.steps").inner_text()
+        assert "egress.method_not_allowed" in steps
+        assert await page.locator(".chip.bad:has-text('refused')").count() == 1
+
+        wider = place.policy_file.read_text().replace("methods: [GET]", "methods: [GET, POST]")
+        place.policy_file.write_text(wider)
+
+        async def the_page_says(text: str) -> bool:
+            await page.reload()
+            return text in await page.locator("main").inner_text()
+
+        await until("the change is told", lambda: the_page_says("allows more"))
+        assert await page.locator(".chip.good:has-text('allowed')").count() == 1
+        await console.picture("policies")
+
+        place.policy_file.write_text(wider.replace("hosts:", "hsots:", 1))
+        await until("the problem is told", lambda: the_page_says("did you mean"))
+        assert console.complaints == []
 
 
 @pytest.mark.timeout(300)

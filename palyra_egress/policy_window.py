@@ -1,0 +1,115 @@
+"""What the console may see of the policy in force: its rules, what changed last, and how a request
+would be judged. Reads the running proxy and changes nothing; times are Unix ms.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from palyra_egress.clock import now_unix_ms
+from palyra_egress.destination.hostname import HostRefused
+from palyra_egress.policy.compile import CompiledPolicy
+from palyra_egress.policy.explain import explain
+from palyra_egress.policy.policy_diff import diff_policies
+from palyra_egress.policy.request_text import connect_from_authority, judge_request_from_url
+from palyra_egress.policy.schema import DenySpec, RuleSpec
+from palyra_egress.proxy.egress_proxy import Enforcement
+from palyra_egress.reasons import REASONS
+from palyra_egress.request import Requester
+from palyra_fleet.console.policy_port import (
+    PolicyAnswer,
+    PolicyChangeTold,
+    PolicyInForce,
+    RuleInForce,
+)
+
+_ASKER: Final = "console"
+
+
+@dataclass(slots=True)
+class PolicyWindow:
+    """Implements the console's PolicyPort. `enforcement` is None until the proxy has started."""
+
+    enforcement: Enforcement | None = None
+
+    def in_force(self) -> PolicyInForce | None:
+        if self.enforcement is None:
+            return None
+        policy = self.enforcement.core.service.policy
+        if policy is None:
+            return None
+        spec = policy.spec
+        return PolicyInForce(
+            name=policy.name,
+            digest=policy.digest,
+            mode=policy.mode.value,
+            files=spec.files,
+            profiles=tuple(policy.profiles),
+            rules=(
+                *(_allow(policy, rule) for rule in spec.rules),
+                *(_deny(rule) for rule in spec.deny),
+            ),
+            problem=self.enforcement.policy_file.problem,
+            changes=_changes(self.enforcement.replaced_policy, policy),
+        )
+
+    def explain(self, profile: str, method: str, url: str) -> PolicyAnswer | None:
+        policy = None if self.enforcement is None else self.enforcement.core.service.policy
+        if policy is None:
+            return None
+        requester = Requester(_ASKER, _ASKER, profile)
+        try:
+            if method == "CONNECT":
+                request = connect_from_authority(url, requester)
+            else:
+                request = judge_request_from_url(method, url, requester)
+        except HostRefused as refused:
+            said = f"deny: {refused.reason.value} ({REASONS[refused.reason].title})"
+            return PolicyAnswer(False, (("verdict", f"{said}: {refused.detail}"),))
+        found = explain(policy, request, None, now_unix_ms())
+        return PolicyAnswer(found.allowed, tuple((s.name, s.finding) for s in found.steps))
+
+
+def _allow(policy: CompiledPolicy, rule: RuleSpec) -> RuleInForce:
+    named = [
+        one.name
+        for one in policy.spec.profiles
+        if any(rule_id == rule.rule_id for rule_id, _ in one.rule_ids)
+    ]
+    return RuleInForce(
+        kind="allow",
+        rule_id=rule.rule_id,
+        hosts=tuple(one.text for one in rule.hosts),
+        methods=rule.methods,
+        paths=() if rule.paths is None else tuple(one.text for one in rule.paths),
+        profiles=tuple(named),
+        where=f"{rule.file}:{rule.position.line}",
+        owner=rule.owner,
+        until_unix_ms=rule.until_unix_ms,
+        observes=rule.observe,
+    )
+
+
+def _deny(rule: DenySpec) -> RuleInForce:
+    return RuleInForce(
+        kind="deny",
+        rule_id=rule.rule_id,
+        hosts=tuple(one.text for one in rule.hosts),
+        methods=(),
+        paths=(),
+        profiles=(),
+        where=f"{rule.file}:{rule.position.line}",
+        owner=None,
+        until_unix_ms=None,
+        observes=False,
+    )
+
+
+def _changes(
+    before: CompiledPolicy | None, now: CompiledPolicy
+) -> tuple[PolicyChangeTold, ...] | None:
+    if before is None:
+        return None
+    found = diff_policies(before.spec, now.spec)
+    return tuple(
+        PolicyChangeTold(one.what, f"{one.file}:{one.position.line}", one.widens) for one in found
+    )
