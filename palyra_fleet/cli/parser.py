@@ -16,6 +16,7 @@ from palyra_fleet.cli.join_token_commands import add_join_tokens
 from palyra_fleet.cli.node_agent_parser import add_node_agent
 from palyra_fleet.cli.node_parser import add_authorities, add_node_operations, add_node_state
 from palyra_fleet.cli.place import Home
+from palyra_fleet.cli.snapshot_parser import add_snapshots
 from palyra_fleet.cli.principal_parser import add_principals
 from palyra_fleet.client import WorkerAction
 
@@ -46,6 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_join_tokens(
         _noun(nouns, "join-token", "tokens that let one worker join each"), _operator_verb
     )
+    add_snapshots(_noun(nouns, "snapshot", "copies of the fleet's state, and putting one back"))
     node = _noun(nouns, "node", "nodes of this fleet, and this machine as a node of a fleet")
     add_node_operations(node, _operator_verb)
     add_node_agent(node)

@@ -36,6 +36,7 @@ class EventReason(StrEnum):
     HEARTBEAT_STALE = "worker.heartbeat_stale"
     QUARANTINED_BY_OPERATOR = "worker.quarantined_by_operator"
     QUARANTINED_BY_EGRESS = "worker.quarantined_by_egress"
+    QUARANTINED_BY_RESTORE = "worker.quarantined_by_restore"
     RELEASED = "worker.released_by_operator"
     REVERIFIED = "worker.reverified_by_operator"
     CORDONED = "worker.cordoned_by_operator"

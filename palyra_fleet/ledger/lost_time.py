@@ -20,9 +20,21 @@ WHY = "the clock was set back while the fleet was away"
 def end_what_time_bounds(state: LedgerState, behind_ms: int, now_unix_ms: int) -> Decision:
     """Every end comes now. `behind_ms` is for the log."""
     draft = Draft(state, now_unix_ms)
-    counts = {"leases": len(state.leases), "grants": len(state.grants)}
+    end_all(draft, WHY)
+    detail: Detail = {
+        "behind_ms": behind_ms,
+        "leases": len(state.leases),
+        "grants": len(state.grants),
+    }
+    draft.event(EventReason.CLOCK_SET_BACK, None, None, detail)
+    return draft.finish()
+
+
+def end_all(draft: Draft, why: str) -> None:
+    """Leases, approvals and evidence are over."""
+    state = draft.state
     for lease in tuple(state.leases.values()):
-        draft.end_lease(lease, LeaseStatus.REVOKED, EventReason.LEASE_REVOKED, WHY)
+        draft.end_lease(lease, LeaseStatus.REVOKED, EventReason.LEASE_REVOKED, why)
     for grant in state.grants.values():
         draft.put(replace(grant, withdrawn=True))
     for worker_id in state.workers:
@@ -30,14 +42,11 @@ def end_what_time_bounds(state: LedgerState, behind_ms: int, now_unix_ms: int) -
         candidate = worker.candidate
         over = replace(
             worker,
-            proof=_over(worker.proof, now_unix_ms),
-            candidate=None if candidate is None else _over(candidate, now_unix_ms),
+            proof=_over(worker.proof, draft.now_unix_ms),
+            candidate=None if candidate is None else _over(candidate, draft.now_unix_ms),
         )
         if over != worker:
             draft.put_worker(over)
-    detail: Detail = {"behind_ms": behind_ms, **counts}
-    draft.event(EventReason.CLOCK_SET_BACK, None, None, detail)
-    return draft.finish()
 
 
 def _over(proof: Proof, now_unix_ms: int) -> Proof:

@@ -66,7 +66,9 @@ class LedgerState:
         for worker in self.workers.values():
             if worker.liveness is Liveness.LIVE:
                 self._beat(Beat(worker.worker_id, 0, now_unix_ms + heartbeat_ms))
-        quarantined_at = (w.quarantine.at_unix_ms for w in self.workers.values() if w.quarantine)
+        quarantined_at = (
+            min(w.quarantine.at_unix_ms, now_unix_ms) for w in self.workers.values() if w.quarantine
+        )
         since = 0 if self.freeze.frozen else self.freeze.at_unix_ms
         recent = (at for at in quarantined_at if at > max(since, now_unix_ms - STORM_WINDOW_MS))
         self.recent_quarantines.extend(sorted(recent))

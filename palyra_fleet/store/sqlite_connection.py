@@ -108,8 +108,9 @@ def open_database(state_dir: Path, design: DatabaseDesign = FLEET_DATABASE) -> s
             if was_here:
                 raise StateUnusable(f"{path}: holds no fleet state; {_RESTORE}")
             _create(connection, design)
-        _bring_forward(connection, path, design)
-        _check_chain_tail(connection, path)
+        bring_forward(connection, path, design)
+        head = _check_chain_tail(connection, path)
+        state_directory.check_head(state_dir, design.files, head)
     except sqlite3.Error as error:
         connection.close()
         raise StateUnusable(f"{path}: damaged ({error}); {_RESTORE}") from error
@@ -165,7 +166,7 @@ def _create(connection: sqlite3.Connection, design: DatabaseDesign) -> None:
         write_meta(connection, first | design.first_meta)
 
 
-def _bring_forward(connection: sqlite3.Connection, path: Path, design: DatabaseDesign) -> None:
+def bring_forward(connection: sqlite3.Connection, path: Path, design: DatabaseDesign) -> None:
     """Every missing migration, each in a transaction of its own. Refuses what is newer."""
     found = read_meta(connection).get("schema_version", "")
     version = int(found) if found.isdecimal() else -1
@@ -186,7 +187,7 @@ def _bring_forward(connection: sqlite3.Connection, path: Path, design: DatabaseD
         reached("store.after_migration")
 
 
-def _check_chain_tail(connection: sqlite3.Connection, path: Path) -> None:
+def _check_chain_tail(connection: sqlite3.Connection, path: Path) -> ChainHead:
     meta = read_meta(connection)
     head = ChainHead(int(meta["chain_seq"]), meta["chain_sha256"])
     base = chain_base(meta)
@@ -206,3 +207,4 @@ def _check_chain_tail(connection: sqlite3.Connection, path: Path) -> None:
         raise StateUnusable(
             f"{path}: the event log ends at {end.seq}, expected {head.seq}; {_RESTORE}"
         )
+    return head

@@ -42,6 +42,7 @@ class SqliteDatabase:
         self._connection: sqlite3.Connection | None = None
         self._lock: int | None = None
         self._head = ChainHead()
+        self._head_keeper: state_directory.HeadKeeper | None = None
         self._unknown = False
 
     async def open[T](self, load: Callable[[sqlite3.Connection, Mapping[str, str]], T]) -> T:
@@ -125,6 +126,11 @@ class SqliteDatabase:
             state_directory.prepare(self._state_dir)
             self._lock = state_directory.lock(self._state_dir, self._design.files.lock)
             self._connection = connection = open_database(self._state_dir, self._design)
+            if self._design.files.keeps_head:
+                self._head_keeper = state_directory.HeadKeeper(self._state_dir, self._design.files)
+        except OSError as error:
+            text = f"{self._state_dir}: cannot be used ({error.strerror})"
+            raise StateUnusable(text) from error
         except (KeyError, ValueError, TypeError, OverflowError, sqlite3.Error) as error:
             raise self._damaged(error) from error
         return self._loaded(connection, load)
@@ -147,6 +153,9 @@ class SqliteDatabase:
         return StateUnusable(text)
 
     def _close(self) -> None:
+        if self._head_keeper is not None:
+            self._head_keeper.close()
+            self._head_keeper = None
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -169,6 +178,8 @@ class SqliteDatabase:
             self._unknown = failure.ambiguous
             raise
         self._head = head
+        if self._head_keeper is not None and any(write.events for write in writes):
+            self._head_keeper.write(head)
 
     @staticmethod
     def _write_one(connection: sqlite3.Connection, write: "Write", head: ChainHead) -> ChainHead:

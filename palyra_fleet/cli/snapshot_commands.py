@@ -1,0 +1,56 @@
+"""`palyra-fleet snapshot …`: copies of the fleet's state, and putting one back.
+
+What a file holds goes to stdout, what was done and what to do next to stderr.
+"""
+
+import json
+from argparse import Namespace
+from dataclasses import asdict
+
+from palyra_fleet.cli.output import put, say
+from palyra_fleet.cli.trouble import ExitCode
+from palyra_fleet.clock import now_unix_ms
+from palyra_fleet.store import restore as restoring
+from palyra_fleet.store import snapshot
+
+
+def save(arguments: Namespace) -> int:
+    """Write a checked copy of the state."""
+    summary = snapshot.save(arguments.state_dir, arguments.file)
+    say(f"saved and checked: {arguments.file}")
+    return _show(summary, arguments.output)
+
+
+def inspect(arguments: Namespace) -> int:
+    """Check all of a snapshot."""
+    return _show(snapshot.inspect(arguments.file), arguments.output)
+
+
+def restore(arguments: Namespace) -> int:
+    """Put a snapshot in place of the state."""
+    done = restoring.restore(
+        arguments.state_dir,
+        arguments.file,
+        now_unix_ms(),
+        replace=arguments.replace,
+        workers_may_return=arguments.workers_may_return,
+    )
+    say(f"in place; epoch {done.epoch}, fences go on after {done.highest_fence}")
+    if done.before == "read":
+        say(f"held as in the state that was there: {done.kept_confined} workers")
+    else:
+        say(f"the state that was there is {done.before}: nobody knows whom it held")
+    say(f"newly quarantined: {done.newly_quarantined} workers; leases and approvals are void")
+    if done.set_aside is not None:
+        say(f"the state that was there: {done.set_aside}")
+    return _show(done.source, arguments.output)
+
+
+def _show(summary: snapshot.SnapshotSummary, output: str) -> int:
+    facts = asdict(summary)
+    if output == "json":
+        put(json.dumps(facts, indent=2))
+    else:
+        width = max(map(len, facts))
+        put("\n".join(f"{name:{width}}  {value}" for name, value in facts.items()))
+    return ExitCode.DONE

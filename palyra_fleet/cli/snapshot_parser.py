@@ -1,0 +1,33 @@
+"""The grammar of `palyra-fleet snapshot`: verbs, flags, and the function each verb calls."""
+
+import argparse
+from pathlib import Path
+
+from palyra_fleet.cli import snapshot_commands
+from palyra_fleet.cli.place import Home
+
+_Verbs = argparse._SubParsersAction  # what add_subparsers returns; it has no public name
+
+
+def add_snapshots(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
+    save = verbs.add_parser("save", help="write a checked copy; the fleet may be running")
+    inspect = verbs.add_parser("inspect", help="check a snapshot and say what it holds")
+    restore = verbs.add_parser("restore", help="put a snapshot in place; the fleet is stopped")
+    for verb, run in (
+        (save, snapshot_commands.save),
+        (inspect, snapshot_commands.inspect),
+        (restore, snapshot_commands.restore),
+    ):
+        verb.add_argument("file", type=Path)
+        verb.add_argument("-o", "--output", choices=("table", "json"), default="table")
+        verb.set_defaults(run=run)
+    for verb in (save, restore):
+        verb.add_argument("--state-dir", type=Path, default=Home.of().fleet_state)
+    restore.add_argument(
+        "--replace", action="store_true", help="set aside the state that is there already"
+    )
+    restore.add_argument(
+        "--workers-may-return",
+        action="store_true",
+        help="where the state that was there cannot be read: do not quarantine every worker",
+    )

@@ -1,0 +1,101 @@
+"""What a restored ledger becomes: nobody freer than before, nothing that a time bounds goes on.
+
+Input is the ledger of the snapshot and, if the state that it replaces could be read, whom that one
+holds: its confined workers come as they are there, and whoever of the snapshot has a key, an
+identity or an id of theirs is quarantined too. If it could not be read, everybody is quarantined
+unless the operator says that workers may return. Pure. Times: Unix ms.
+"""
+
+from dataclasses import dataclass, replace
+
+from palyra_fleet.ledger.decision import Decision, Detail, EventReason, Tombstone, TombstoneKind
+from palyra_fleet.ledger.draft import Draft
+from palyra_fleet.ledger.facts import Admission, WorkerRecord
+from palyra_fleet.ledger.lost_time import end_all
+from palyra_fleet.ledger.state import LedgerState
+
+UNKNOWN = "restored without the state that followed"
+HELD = "quarantined in the state that was replaced"
+
+
+@dataclass(frozen=True, slots=True)
+class Confined:
+    """Whom a ledger holds: the quarantined and banned, and what is remembered for ever."""
+
+    workers: tuple[WorkerRecord, ...]
+    tombstones: frozenset[Tombstone]
+
+    @classmethod
+    def of(cls, state: LedgerState) -> "Confined":
+        held = tuple(worker for worker in state.workers.values() if worker.confined)
+        return cls(held, frozenset(state.tombstones))
+
+
+def restored(
+    state: LedgerState,
+    held: Confined | None,
+    workers_may_return: bool,
+    detail: Detail,
+    now_unix_ms: int,
+) -> Decision:
+    """`held` is None where the state that followed the snapshot could not be read."""
+    draft = Draft(state, now_unix_ms)
+    end_all(draft, "a snapshot was restored")
+    if held is not None:
+        _hold(draft, held)
+    elif not workers_may_return:
+        for worker_id, worker in state.workers.items():
+            if not worker.confined:
+                draft.confine(worker_id, EventReason.QUARANTINED_BY_RESTORE, UNKNOWN, None)
+    draft.event(EventReason.RESTORED, None, None, detail)
+    return draft.finish()
+
+
+def _hold(draft: Draft, held: Confined) -> None:
+    for tombstone in held.tombstones - draft.state.tombstones:
+        draft.put(tombstone)
+    for worker in held.workers:
+        for other_id in sorted(_who_shares(draft.state, worker)):
+            _confine(draft, other_id)
+        if worker.worker_id in draft.state.workers:
+            _take_over(draft, worker)
+        elif _who_shares(draft.state, worker):
+            draft.put(Tombstone(TombstoneKind.WORKER, worker.worker_id))
+        else:
+            draft.put_worker(worker)
+            draft.event(EventReason.QUARANTINED_BY_RESTORE, worker.worker_id, None, {"why": HELD})
+
+
+def _who_shares(state: LedgerState, worker: WorkerRecord) -> set[str]:
+    """Workers of the snapshot, other than this one, with its key or its identity."""
+    keys = {proof.key_sha256 for proof in (worker.proof, worker.candidate) if proof is not None}
+    found = {state.worker_by_identity.get(worker.evidence_identity)}
+    found |= {state.worker_by_key.get(key) for key in keys}
+    return {worker_id for worker_id in found if worker_id not in {None, worker.worker_id}}
+
+
+def _confine(draft: Draft, worker_id: str) -> None:
+    if not draft.worker(worker_id).confined:
+        draft.confine(worker_id, EventReason.QUARANTINED_BY_RESTORE, HELD, None)
+
+
+def _take_over(draft: Draft, worker: WorkerRecord) -> None:
+    """Whichever is stricter; a ban beats a quarantine, and the newer quarantine is the one kept."""
+    _confine(draft, worker.worker_id)
+    mine = draft.worker(worker.worker_id)
+    quarantine = worker.quarantine or mine.quarantine
+    banned = Admission.BANNED in {worker.admission, mine.admission}
+    for proof in (worker.proof, worker.candidate):
+        if proof is not None and proof.key_sha256 != mine.proof.key_sha256:
+            draft.put(Tombstone(TombstoneKind.KEY, proof.key_sha256))
+    draft.put_worker(
+        replace(
+            mine,
+            admission=Admission.BANNED if banned else Admission.QUARANTINED,
+            quarantine=quarantine,
+            candidate=None,
+            attestation_epoch=max(mine.attestation_epoch, worker.attestation_epoch),
+            session_epoch=max(mine.session_epoch, worker.session_epoch),
+            last_fence=max(mine.last_fence, worker.last_fence),
+        )
+    )
