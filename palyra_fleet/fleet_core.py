@@ -19,7 +19,9 @@ from typing import Final
 from palyra_fleet.attestation.join_tokens import JoinTokenBook, JoinTokenFileError
 from palyra_fleet.attestation.nonces import NonceBook
 from palyra_fleet.clock import ForwardClock
+from palyra_fleet.leases.records import WorkerLease
 from palyra_fleet.ledger import storm
+from palyra_fleet.ledger.auditor import audit_worker
 from palyra_fleet.ledger.decision import (
     Decision,
     EnrolledKey,
@@ -28,6 +30,7 @@ from palyra_fleet.ledger.decision import (
     LedgerEvent,
     Record,
 )
+from palyra_fleet.ledger.facts import WorkerRecord
 from palyra_fleet.ledger.manager import WorkerFleetManager
 from palyra_fleet.order_desk import OrderDesk
 from palyra_fleet.origin import nobodys_doing, with_origin
@@ -92,6 +95,7 @@ class FleetCore:
         self._store_problem: str | None = None
         self._undurable: asyncio.Future[None] | None = None
         self._memory_ahead = False
+        self._ledger_problem: str | None = None
         self._one_by_one = False
         self._reaper: asyncio.Task[None] | None = None
         self._manager = WorkerFleetManager(settings.policy)
@@ -208,7 +212,24 @@ class FleetCore:
             self._undurable = written
         self._manager.apply(decision)
         self._learn_keys(decision.records)
+        self._audit(decision)
         return decision
+
+    def _audit(self, decision: Decision) -> None:
+        """Look at the workers it touched. What is wrong stops new leases, not quarantines."""
+        for record in decision.records:
+            if isinstance(record, WorkerRecord | WorkerLease):
+                state, policy = self._manager.state, self._settings.policy
+                for problem in audit_worker(state, policy, record.worker_id):
+                    _log.error("the ledger breaks an invariant: %s", problem)
+                    self._ledger_problem = problem
+
+    def _refuse_on_ledger_problem(self) -> None:
+        if self._ledger_problem is not None:
+            text = (
+                "the ledger breaks an invariant: no leases are given until the fleet is looked at"
+            )
+            raise FleetRefusal(FleetReason.STATE_UNUSABLE, text)
 
     async def _commit_alone(self, decision: Decision) -> None:
         """After a failure nothing rests on what is not durable, until writing works again."""

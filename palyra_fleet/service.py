@@ -103,6 +103,7 @@ class FleetService(
         return {
             "service": "closed" if self._closed else "ok",
             "store": self._store_problem or "ok",
+            "ledger": self._ledger_problem or "ok",
             "reaper": "ok" if reaping else "stopped",
             "storm_breaker": "ok" if frozen is None else frozen.text,
         }
@@ -220,6 +221,7 @@ class FleetService(
         secret = EgressSecret.mint()
 
         async def act(now: int) -> wire.LeaseAnswer:
+            self._refuse_on_ledger_problem()
             lease_id = str(ULID.from_timestamp(now))
             grant = self._manager.state.usable_grant(order.run_id, now)
             grant_id = None if grant is None else grant.grant_id

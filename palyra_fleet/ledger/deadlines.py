@@ -40,6 +40,10 @@ class DeadlineHeap:
     def cancel(self, kind: DeadlineKind, subject_id: str) -> None:
         self._current.pop((kind, subject_id), None)
 
+    def at(self, kind: DeadlineKind, subject_id: str) -> int | None:
+        """When this subject's deadline is."""
+        return self._current.get((kind, subject_id))
+
     def due(self, now_unix_ms: int) -> tuple[Subject, ...]:
         """Subjects whose deadline is at or before `now`, earliest first. O(due), not O(all)."""
         found: list[tuple[int, Subject]] = []

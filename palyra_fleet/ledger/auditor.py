@@ -1,0 +1,144 @@
+"""What must be true of the ledger at every moment, said a second time and independently.
+
+The commands keep these invariants by how they decide; the auditor looks at what is there. It is
+given the live ledger (all of it, or one worker after a command, which costs no scan) and answers
+sentences about what is wrong; none is good. Numbers are those of specification 20, section 1. Pure.
+Times: Unix ms.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from palyra_fleet.leases.records import LeaseStatus, WorkerLease
+from palyra_fleet.ledger.deadlines import DeadlineKind
+from palyra_fleet.ledger.decision import Tombstone, TombstoneKind
+from palyra_fleet.ledger.facts import Admission, Eligibility, Liveness, Proof, Work, WorkerRecord
+from palyra_fleet.ledger.policy import WorkerFleetPolicy
+from palyra_fleet.ledger.state import LedgerState
+
+_WORK_OF = {LeaseStatus.ASSIGNED: Work.ASSIGNED, LeaseStatus.BUSY: Work.BUSY}
+
+
+def audit(state: LedgerState, policy: WorkerFleetPolicy) -> tuple[str, ...]:
+    """All of the ledger. O(all)."""
+    found = [*_counts(state, policy), *_grants(state)]
+    for worker_id in state.workers:
+        found += audit_worker(state, policy, worker_id)
+    for lease in state.leases.values():
+        if lease.worker_id not in state.workers:
+            found.append(f"lease {lease.lease_id} is nobody's")
+    return tuple(found)
+
+
+def audit_worker(state: LedgerState, policy: WorkerFleetPolicy, worker_id: str) -> tuple[str, ...]:
+    """One worker and what it holds. O(1)."""
+    worker = state.workers.get(worker_id)
+    if worker is None:
+        held = worker_id in state.lease_by_worker
+        return (f"worker {worker_id} is forgotten and holds a lease",) if held else ()
+    found = [*_identity(state, worker), *_standing(state, worker), *_liveness(state, worker)]
+    lease = state.live_lease_of(worker_id)
+    if lease is None:
+        if worker.work in {Work.ASSIGNED, Work.BUSY}:
+            found.append(f"worker {worker_id} works without a lease")
+    else:
+        found += _lease(state, policy, worker, lease)
+    return tuple(found)
+
+
+def _counts(state: LedgerState, policy: WorkerFleetPolicy) -> Iterator[str]:
+    live = len(state.leases)
+    if not live == len(state.lease_by_worker) == len(state.lease_by_run):
+        yield "1: a worker or a run has two live leases, or an index is wrong"
+    if state.leases_per_principal != Counter(lease.principal for lease in state.leases.values()):
+        yield "the leases per principal are counted wrong"
+    for lease_id in state.leases:
+        if state.leases[lease_id].lease_id != lease_id:
+            yield f"lease {lease_id} is filed under another id"
+    keys = sum(1 + (worker.candidate is not None) for worker in state.workers.values())
+    if len(state.worker_by_identity) != len(state.workers) or len(state.worker_by_key) > keys:
+        yield "an index knows workers that are not there"
+    if live > policy.max_leases or max(state.leases_per_principal.values(), default=0) > (
+        policy.leases_per_principal
+    ):
+        yield "more leases are live than the policy gives"
+
+
+def _grants(state: LedgerState) -> Iterator[str]:
+    of_runs = sum(len(grants) for grants in state.grants_by_run.values())
+    if of_runs != len(state.grants):
+        yield "the grants of runs are filed wrong"
+    spent = {lease.grant_id for lease in state.leases.values()}
+    for grant_id, grant in state.grants.items():
+        if grant_id in spent or grant.withdrawn or grant.uses >= grant.max_uses:
+            yield f"1: grant {grant_id} is spent and could be spent again"
+        if grant_id not in state.grants_by_run.get(grant.run_id, ()):
+            yield f"grant {grant_id} is not filed under its run"
+
+
+def _proofs(worker: WorkerRecord) -> tuple[Proof, ...]:
+    return (worker.proof,) if worker.candidate is None else (worker.proof, worker.candidate)
+
+
+def _identity(state: LedgerState, worker: WorkerRecord) -> Iterator[str]:
+    name = f"worker {worker.worker_id}"
+    if state.worker_by_identity.get(worker.evidence_identity) != worker.worker_id:
+        yield f"{name} is not found by its identity"
+    for proof in _proofs(worker):
+        if state.worker_by_key.get(proof.key_sha256) != worker.worker_id:
+            yield f"{name} is not found by its key"
+        if proof.attestation_epoch > worker.attestation_epoch:
+            yield f"{name} stands on evidence from the future"
+
+
+def _standing(state: LedgerState, worker: WorkerRecord) -> Iterator[str]:
+    name = f"worker {worker.worker_id}"
+    marks = {
+        Tombstone(TombstoneKind.WORKER, worker.worker_id),
+        Tombstone(TombstoneKind.IDENTITY, worker.evidence_identity),
+        Tombstone(TombstoneKind.KEY, worker.proof.key_sha256),
+    }
+    if worker.admission is Admission.BANNED and not marks <= state.tombstones:
+        yield f"3: {name} is banned and could come back"
+    if worker.admission is Admission.ACTIVE and marks & state.tombstones:
+        yield f"3: {name} is active under a tombstone"
+    if (worker.quarantine is not None) != worker.confined:
+        yield f"4: {name} is held without a reason, or has one and is not held"
+    if worker.candidate is not None and not worker.confined:
+        yield f"4: {name} has candidate evidence and is not held"
+    if worker.confined and worker.worker_id in state.lease_by_worker:
+        yield f"3: {name} is held and has a live lease"
+    draining = worker.eligibility is Eligibility.DRAINING
+    if draining != (worker.drain_deadline_unix_ms is not None):
+        yield f"7: {name} drains without a deadline, or has one and does not drain"
+    if worker.work is Work.IDLE and not worker.cleanup_verified:
+        yield f"8: {name} is idle and was not seen to be clean"
+
+
+def _liveness(state: LedgerState, worker: WorkerRecord) -> Iterator[str]:
+    if worker.liveness is not Liveness.LIVE:
+        return
+    beat = state.beats.get(worker.worker_id)
+    due = state.deadlines.at(DeadlineKind.HEARTBEAT, worker.worker_id)
+    if beat is None or due is None or due > beat.deadline_unix_ms + 1:
+        yield f"8: worker {worker.worker_id} is live and nothing would end that"
+
+
+def _lease(
+    state: LedgerState, policy: WorkerFleetPolicy, worker: WorkerRecord, lease: WorkerLease
+) -> Iterator[str]:
+    name = f"lease {lease.lease_id}"
+    end = lease.expires_at_unix_ms
+    if lease.worker_id != worker.worker_id or worker.work is not _WORK_OF.get(lease.status):
+        yield f"1: {name} and its worker say different things"
+    if state.lease_by_run.get(lease.run_id) != lease.lease_id:
+        yield f"1: {name} is not its run's lease"
+    if not lease.fence == worker.last_fence <= state.highest_fence:
+        yield f"2: {name} has a fence that is not its worker's last"
+    if end > min(worker.proof.attested_until_unix_ms, lease.grant_expires_at_unix_ms):
+        yield f"5: {name} outlives its approval or its worker's evidence"
+    if end > state.high_water_unix_ms + policy.lease_max_ms:
+        yield f"5: {name} is longer than the policy gives"
+    due = state.deadlines.at(DeadlineKind.LEASE, lease.lease_id)
+    if due is None or due > end:
+        yield f"11: nothing would end {name}"
