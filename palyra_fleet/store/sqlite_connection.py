@@ -63,9 +63,10 @@ def connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA trusted_schema = OFF")
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # damage may be in the error's own text
         connection.close()
-        raise StateUnusable(f"{path}: cannot be opened ({error}); {_RESTORE}") from error
+        text = f"{path}: cannot be opened ({type(error).__name__}); {_RESTORE}"
+        raise StateUnusable(text) from error
     return connection
 
 

@@ -1,0 +1,78 @@
+"""What one command may change: the rules over two moments that no single state shows.
+
+For the stateful test and the small-scope exploration. `command` is the name of the manager's method
+that decided. Numbers are those of specification 20, section 1.
+"""
+
+import inspect
+from collections.abc import Mapping
+
+from palyra_fleet.ledger.facts import Admission, Liveness, Work, WorkerRecord
+from palyra_fleet.ledger.manager import WorkerFleetManager
+
+NOT_COMMANDS = {"effective_now", "apply", "lifecycle", "reload"}
+"""Public methods of the manager that decide nothing."""
+
+COMMANDS = {
+    name
+    for name, _ in inspect.getmembers(WorkerFleetManager, inspect.isfunction)
+    if not name.startswith("_") and name not in NOT_COMMANDS
+}
+"""Every command there is: whoever adds one has to play it in both."""
+
+REGISTERS = {"register"}
+RELEASES = {"release"}
+ELIGIBILITY = {"cordon", "uncordon", "drain"}
+CLEARS_WORK = {"register", "release"}
+FORGETS = {"evict"}
+
+
+def broken_by(
+    command: str, before: Mapping[str, WorkerRecord], after: Mapping[str, WorkerRecord]
+) -> list[str]:
+    """What this step changed that it must not."""
+    found = []
+    for worker_id, was in before.items():
+        now = after.get(worker_id)
+        if now is None:
+            if command not in FORGETS or was.confined:
+                found.append(f"3: {command} forgot {worker_id}")
+        elif now != was:
+            found += _changed(command, was, now)
+    for worker_id in after.keys() - before.keys():
+        if command not in REGISTERS:
+            found.append(f"{command} made {worker_id}")
+    return found
+
+
+def _changed(command: str, was: WorkerRecord, now: WorkerRecord) -> list[str]:
+    found = []
+    if was.admission is Admission.BANNED and now.admission is not Admission.BANNED:
+        found.append(f"3: {command} lifted a ban")
+    if was.confined and not now.confined:
+        found += _freed(command, was, now)
+    if was.eligibility is not now.eligibility and command not in ELIGIBILITY:
+        found.append(f"7: {command} changed eligibility")
+    back = was.liveness is Liveness.STALE and now.liveness is Liveness.LIVE
+    if back and command not in {"heartbeat", "register"}:
+        found.append(f"8: {command} made a stale worker live")
+    if was.work is Work.ORPHANED and now.work is not Work.ORPHANED:
+        newer = now.proof.attestation_epoch > was.proof.attestation_epoch
+        if command not in CLEARS_WORK or not newer:
+            found.append(f"8: {command} forgave an orphaned run")
+    if was.work is Work.FAILED and now.work is not Work.FAILED and command != "reverify":
+        found.append(f"8: {command} forgave failed work")
+    if now.last_fence < was.last_fence:
+        found.append(f"2: {command} took a fence back")
+    if now.session_epoch < was.session_epoch or now.attestation_epoch < was.attestation_epoch:
+        found.append(f"{command} took an epoch back")
+    return found
+
+
+def _freed(command: str, was: WorkerRecord, now: WorkerRecord) -> list[str]:
+    held = was.quarantine
+    newer = held is not None and now.proof.attestation_epoch > held.attestation_epoch
+    old_keys = {was.proof.key_sha256} | ({held.key_sha256} if held is not None else set())
+    if command not in RELEASES or not newer or now.proof.key_sha256 in old_keys:
+        return [f"4: {command} freed {was.worker_id}"]
+    return []
