@@ -16,8 +16,8 @@ from palyra_fleet.cli.join_token_commands import add_join_tokens
 from palyra_fleet.cli.node_agent_parser import add_node_agent
 from palyra_fleet.cli.node_parser import add_authorities, add_node_operations, add_node_state
 from palyra_fleet.cli.place import Home
-from palyra_fleet.cli.snapshot_parser import add_snapshots
 from palyra_fleet.cli.principal_parser import add_principals
+from palyra_fleet.cli.snapshot_parser import add_snapshots
 from palyra_fleet.client import WorkerAction
 
 DEFAULT_ADMIN: Final = "127.0.0.1:7741"

@@ -155,6 +155,7 @@ def _expire(draft: Draft, rests: Callable[[Proof], bool], why: str) -> None:
         candidate = worker.candidate
         if candidate is not None and rests(candidate):
             draft.put_worker(replace(worker, candidate=None))
+            draft.event(EventReason.ATTESTATION_ENDED, worker_id, None, {"why": why})
             worker = draft.worker(worker_id)
         if not rests(worker.proof):
             continue

@@ -1,14 +1,24 @@
 """What a restored ledger becomes: nobody freer than before, nothing that a time bounds goes on.
 
 Input is the ledger of the snapshot and, if the state that it replaces could be read, whom that one
-holds: its confined workers come as they are there, and whoever of the snapshot has a key, an
-identity or an id of theirs is quarantined too. If it could not be read, everybody is quarantined
-unless the operator says that workers may return. Pure. Times: Unix ms.
+holds and trusts: its confined workers come as they are there, whoever of the snapshot has a key, an
+identity or an id of theirs is quarantined too, and what it trusts no more is not trusted again. If
+it could not be read, everybody is quarantined unless the operator says that workers may return.
+Pure. Times: Unix ms.
 """
 
 from dataclasses import dataclass, replace
 
-from palyra_fleet.ledger.decision import Decision, Detail, EventReason, Tombstone, TombstoneKind
+from palyra_fleet.ledger.decision import (
+    Decision,
+    Detail,
+    EnrolledKey,
+    EventReason,
+    ReferenceValue,
+    Tombstone,
+    TombstoneKind,
+    WithdrawnReference,
+)
 from palyra_fleet.ledger.draft import Draft
 from palyra_fleet.ledger.facts import Admission, WorkerRecord
 from palyra_fleet.ledger.lost_time import end_all
@@ -20,15 +30,23 @@ HELD = "quarantined in the state that was replaced"
 
 @dataclass(frozen=True, slots=True)
 class Confined:
-    """Whom a ledger holds: the quarantined and banned, and what is remembered for ever."""
+    """Whom a ledger holds: the quarantined and banned, what is remembered for ever; whom it trusts,
+    and what it took back."""
 
     workers: tuple[WorkerRecord, ...]
     tombstones: frozenset[Tombstone]
+    enrolled: tuple[EnrolledKey, ...] = ()
+    references: frozenset[ReferenceValue] = frozenset()
 
     @classmethod
     def of(cls, state: LedgerState) -> "Confined":
         held = tuple(worker for worker in state.workers.values() if worker.confined)
-        return cls(held, frozenset(state.tombstones))
+        return cls(
+            held,
+            frozenset(state.tombstones),
+            tuple(state.enrolled.values()),
+            frozenset(state.references),
+        )
 
 
 def restored(
@@ -54,6 +72,10 @@ def restored(
 def _hold(draft: Draft, held: Confined) -> None:
     for tombstone in held.tombstones - draft.state.tombstones:
         draft.put(tombstone)
+    for key in held.enrolled:
+        _trust_no_more_than(draft, key)
+    for value in sorted(draft.state.references - held.references, key=str):
+        draft.put(WithdrawnReference(value.digest_field, value.digest_sha256))
     for worker in held.workers:
         for other_id in sorted(_who_shares(draft.state, worker)):
             _confine(draft, other_id)
@@ -64,6 +86,18 @@ def _hold(draft: Draft, held: Confined) -> None:
         else:
             draft.put_worker(worker)
             draft.event(EventReason.QUARANTINED_BY_RESTORE, worker.worker_id, None, {"why": HELD})
+
+
+def _trust_no_more_than(draft: Draft, key: EnrolledKey) -> None:
+    """Taken back since stays so; a proxy's evidence goes on where it had come to."""
+    known = draft.state.enrolled.get((key.kind, key.name))
+    if known is None:
+        taken = any(one.public_key == key.public_key for one in draft.state.enrolled.values())
+        if key.revoked and not taken:
+            draft.put(key)
+    elif known.public_key == key.public_key and not known.revoked:
+        further = key if key.seq >= known.seq else known
+        draft.put(replace(further, revoked_at_unix_ms=key.revoked_at_unix_ms))
 
 
 def _who_shares(state: LedgerState, worker: WorkerRecord) -> set[str]:

@@ -16,8 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from palyra_fleet.attestation.result import AttestationResult
 from palyra_fleet.leases.records import LeaseOrder, WorkerApprovalGrant, WorkerLease
+from palyra_fleet.ledger import enrolment
 from palyra_fleet.ledger.auditor import audit
-from palyra_fleet.ledger.decision import Decision, EventReason
+from palyra_fleet.ledger.decision import Decision, EnrolledKey, EventReason, ReferenceValue
 from palyra_fleet.ledger.facts import Admission, Liveness, WorkerRecord
 from palyra_fleet.ledger.manager import Outcome, WorkerFleetManager
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
@@ -166,6 +167,27 @@ class LedgerMachine(RuleBasedStateMachine):
         now = state.high_water_unix_ms
         assert (state.leases, state.grants) == ({}, {})
         assert all(w.proof.attested_until_unix_ms <= now for w in state.workers.values())
+
+    @rule(number=st.integers(1, 3), ms=st.integers(1, 500), worker_id=workers, now=rarely)
+    def trust_is_given_and_taken_back(
+        self, number: int, ms: int, worker_id: str, now: bool
+    ) -> None:
+        """Whoever's evidence rests on what was taken back loses it, and the lease with it."""
+        state, at = self.manager.state, self.manager.effective_now(self.now)
+        name, device = f"proxy-{number}", f"device-{number}"
+        key = EnrolledKey("proxy", name, key_of(name), device_id=device)
+        self.do("enrol", enrolment.enrol(state, key, "alice", at))
+        if not now:
+            return
+        self.do("take_back", enrolment.take_back(state, "proxy", name, "alice", "why", at))
+        self.do("device_gone", enrolment.device_gone(state, device, "alice", "why", at))
+        values = (ReferenceValue("image", "a" * 64),)
+        withdrawn = enrolment.withdraw_references(state, values, "alice", "why", at)
+        self.do("withdraw_references", withdrawn)
+        for worker in state.workers.values():
+            if worker.proof.binding_proxy_id == name:
+                assert worker.proof.attested_until_unix_ms <= at
+                assert state.live_lease_of(worker.worker_id) is None
 
     @rule()
     def what_was_not_durable_is_read_again(self) -> None:

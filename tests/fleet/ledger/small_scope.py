@@ -4,7 +4,8 @@ One or two workers, one proxy, two runs, ends that come after two or three ticks
 state is told apart by what matters for what may happen next: times count from now, fences by their
 order, workers and runs by what they are and not by their name. After every command the auditor
 looks at all of the ledger, `transitions` at what the command changed, and what must be refused is.
-Run as a program it goes deeper: `python -m tests.fleet.ledger.small_scope WORKERS DEPTH SECONDS`.
+Run as a program it goes deeper: `python -m tests.fleet.ledger.small_scope WORKERS DEPTH SECONDS`,
+with enrolments if a fourth word follows.
 """
 
 import sys
@@ -15,14 +16,15 @@ from dataclasses import dataclass, field, replace
 
 from palyra_fleet.attestation.result import AttestationResult
 from palyra_fleet.leases.records import LeaseOrder, WorkerApprovalGrant, WorkerLease
+from palyra_fleet.ledger import enrolment
 from palyra_fleet.ledger.auditor import audit
 from palyra_fleet.ledger.deadlines import DeadlineHeap
-from palyra_fleet.ledger.decision import Decision, EventReason
+from palyra_fleet.ledger.decision import Decision, EnrolledKey, EventReason, ReferenceValue
 from palyra_fleet.ledger.facts import Proof, WorkerRecord
 from palyra_fleet.ledger.manager import Outcome, WorkerFleetManager
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.ledger.state import LedgerState
-from tests.fakes.ledger_world import SCOPE, attested, ulid
+from tests.fakes.ledger_world import SCOPE, attested, key_of, ulid
 from tests.fleet.ledger.transitions import broken_by
 
 POLICY = WorkerFleetPolicy(
@@ -36,6 +38,8 @@ POLICY = WorkerFleetPolicy(
 )
 START_MS = 1_000
 RUNS = ("run-1", "run-2")
+REFERENCE = ReferenceValue("image", "a" * 64)
+PROXY = EnrolledKey("proxy", "proxy-1", key_of("proxy-1"), device_id="device-1")
 
 
 @dataclass(slots=True)
@@ -63,6 +67,8 @@ class Scope:
     """The moves, and what was found."""
 
     workers: int
+    trust: bool = True
+    """Also play enrolments and reference values, which concern every worker and multiply states."""
     commands: set[str] = field(default_factory=set)
     outcomes: Counter[str] = field(default_factory=Counter)
     states: int = 0
@@ -73,7 +79,7 @@ class Scope:
     def explore(self, depth: int, seconds: float) -> None:
         """Breadth first until the depth or the time is reached; stops at the first problem."""
         until = time.monotonic() + seconds
-        first = Place(LedgerState(high_water_unix_ms=START_MS))
+        first = Place(LedgerState(high_water_unix_ms=START_MS, references={REFERENCE}))
         seen = {canonical(first)}
         frontier = deque([first])
         while frontier and not self.problems and time.monotonic() < until:
@@ -126,9 +132,25 @@ class Scope:
             yield f"create_grant {run}", _create_grant(run)
             yield f"withdraw_grant {run}", _withdraw(run)
             yield f"revoke_lease {run}", _revoke(run)
+        if self.trust:
+            yield from _OF_THE_FLEET.items()
         yield "reap tick", lambda manager, place: manager.reap(place.now + 1)
         yield "reap back", lambda manager, place: manager.reap(place.now - 2)
         yield "end_what_time_bounds", lambda m, place: m.end_what_time_bounds(1, place.now)
+
+
+_OF_THE_FLEET: dict[str, Move] = {
+    "enrol": lambda manager, place: enrolment.enrol(place.state, PROXY, "alice", place.now),
+    "take_back": lambda manager, place: enrolment.take_back(
+        place.state, "proxy", PROXY.name, "alice", "why", place.now
+    ),
+    "withdraw_references": lambda manager, place: enrolment.withdraw_references(
+        place.state, (REFERENCE,), "alice", "why", place.now
+    ),
+    "device_gone": lambda manager, place: enrolment.device_gone(
+        place.state, "device-1", "alice", "why", place.now
+    ),
+}
 
 
 def _decision_problems(decision: Decision, state: LedgerState) -> list[str]:
@@ -163,7 +185,8 @@ def _stale_fences(manager: WorkerFleetManager, place: Place) -> list[str]:
 
 
 def _result(place: Place, worker_id: str, key: str) -> AttestationResult:
-    return attested(worker_id, key, until_unix_ms=place.now + 3, now_unix_ms=place.now)
+    found = attested(worker_id, key, until_unix_ms=place.now + 3, now_unix_ms=place.now)
+    return replace(found, device_id="device-1")
 
 
 def _of_worker(who: str) -> dict[str, Move]:
@@ -308,7 +331,8 @@ def canonical(place: Place) -> object:
         )
         for run, of_run in state.grants_by_run.items()
     )
-    return (tuple(shown), banned, tuple(grants))
+    trusted = (len(state.references), *(key.revoked for key in state.enrolled.values()))
+    return (tuple(shown), banned, tuple(grants), trusted)
 
 
 def _worker(place: Place, worker: WorkerRecord) -> tuple[object, ...]:
@@ -346,8 +370,8 @@ def _proof(place: Place, worker: WorkerRecord, proof: Proof) -> tuple[object, ..
     )
 
 
-def main(workers: int, depth: int, seconds: float) -> int:
-    scope = Scope(workers)
+def main(workers: int, depth: int, seconds: float, trust: bool) -> int:
+    scope = Scope(workers, trust)
     scope.explore(depth, seconds)
     print(f"{scope.states} states, {scope.steps} steps, depth {scope.depth}")
     for outcome, count in sorted(scope.outcomes.items()):
@@ -358,4 +382,4 @@ def main(workers: int, depth: int, seconds: float) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])))
+    sys.exit(main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), len(sys.argv) > 4))

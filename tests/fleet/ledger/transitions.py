@@ -4,21 +4,44 @@ For the stateful test and the small-scope exploration. `command` is the name of 
 that decided. Numbers are those of specification 20, section 1.
 """
 
+import importlib
 import inspect
+import pkgutil
 from collections.abc import Mapping
 
+from palyra_fleet import ledger
 from palyra_fleet.ledger.facts import Admission, Liveness, Work, WorkerRecord
 from palyra_fleet.ledger.manager import WorkerFleetManager
 
-NOT_COMMANDS = {"effective_now", "apply", "lifecycle", "reload"}
-"""Public methods of the manager that decide nothing."""
-
-COMMANDS = {
+_BY_THE_MANAGER = {
     name
-    for name, _ in inspect.getmembers(WorkerFleetManager, inspect.isfunction)
-    if not name.startswith("_") and name not in NOT_COMMANDS
+    for name, command in inspect.getmembers(WorkerFleetManager, inspect.isfunction)
+    if (not name.startswith("_") and "Outcome" in str(inspect.signature(command).return_annotation))
+    or name in {"reap", "end_what_time_bounds"}
 }
-"""Every command there is: whoever adds one has to play it in both."""
+
+
+def _deciding() -> set[str]:
+    """Every public function of the ledger that answers a decision."""
+    found = set()
+    for module in pkgutil.iter_modules(ledger.__path__):
+        inside = importlib.import_module(f"{ledger.__name__}.{module.name}")
+        for name, function in inspect.getmembers(inside, inspect.isfunction):
+            answers = str(inspect.signature(function).return_annotation)
+            own = function.__module__ == inside.__name__ and not name.startswith("_")
+            if own and "Decision" in answers:
+                found.add(name)
+    return found
+
+
+ELSEWHERE = {
+    "set_eligibility": "as cordon, uncordon, drain",
+    "restored": "by the stateful test on SQLite, with snapshots of any age",
+}
+"""Deciding functions that are played by another name."""
+
+COMMANDS = _BY_THE_MANAGER | (_deciding() - ELSEWHERE.keys())
+"""Every command there is: whoever adds one has to play it in both, or a test fails."""
 
 REGISTERS = {"register"}
 RELEASES = {"release"}

@@ -9,15 +9,25 @@ from pathlib import Path
 import pytest
 
 from palyra_fleet.leases.records import LeaseStatus, WorkerApprovalGrant, WorkerLease
-from palyra_fleet.ledger.decision import Tombstone, TombstoneKind
+from palyra_fleet.ledger.decision import (
+    Decision,
+    EnrolledKey,
+    EventReason,
+    LedgerEvent,
+    ReferenceValue,
+    Tombstone,
+    TombstoneKind,
+    WithdrawnReference,
+)
 from palyra_fleet.ledger.facts import Admission, Work, WorkerRecord
 from palyra_fleet.ledger.restoring import HELD, UNKNOWN
 from palyra_fleet.store.protocol import Snapshot, StateUnusable
 from palyra_fleet.store.restore import EPOCH_LEAP, FENCE_LEAP, restore
 from palyra_fleet.store.snapshot import inspect, save
 from palyra_fleet.store.sqlite import SqliteFleetStore
+from palyra_fleet.store.sqlite_connection import FLEET_DATABASE
 from palyra_fleet.store.state_directory import FLEET_FILES, RESTORING
-from tests.fakes.ledger_world import LedgerWorld, ulid
+from tests.fakes.ledger_world import LedgerWorld, key_of, ulid
 
 W1, W2, W3, W4 = (ulid(n) for n in range(1, 5))
 NOW = 10_000
@@ -80,7 +90,8 @@ async def test_a_snapshot_of_a_running_fleet_is_whole_private_and_says_what_it_h
     found = inspect(file)
     assert (found.workers, found.quarantined, found.banned) == (3, 1, 0)
     assert (found.live_leases, found.open_grants, found.highest_fence) == (1, 1, 1)
-    assert (found.epoch, found.schema_version, found.high_water_unix_ms) == (1, 2, 2_500)
+    assert (found.epoch, found.high_water_unix_ms) == (1, 2_500)
+    assert found.schema_version == FLEET_DATABASE.current_version
     assert file.read_bytes() == before
     assert {path.name for path in tmp_path.iterdir()} == {"snapshot", "state"}  # noqa: ASYNC240 (a test)
 
@@ -266,6 +277,31 @@ async def test_a_worker_of_the_snapshot_with_the_key_of_a_held_one_is_held_too(
     assert workers[W1].quarantine is not None
     assert workers[W1].quarantine.reason == HELD
     assert Tombstone(TombstoneKind.WORKER, W2) in snapshot.records
+
+
+async def test_what_was_taken_back_since_the_snapshot_is_not_trusted_again(
+    tmp_path: Path,
+) -> None:
+    state, file = tmp_path / "state", tmp_path / "snapshot"
+    kept, gone = ReferenceValue("image", "1" * 64), ReferenceValue("image", "2" * 64)
+    proxy, other = (EnrolledKey("proxy", n, key_of(n)) for n in ("proxy-1", "proxy-2"))
+    later = EnrolledKey("launcher", "late", key_of("late"), revoked_at_unix_ms=2_900)
+    event = LedgerEvent(EventReason.PROXY_ENROLLED, "alice")
+    async with Fleet(state) as fleet:
+        first = Decision(2_000, records=(kept, gone, proxy, other), events=(event,))
+        await fleet.store.commit(first)
+        save(state, file)
+        since = (
+            replace(proxy, seq=7, last_sha256="7" * 64, revoked_at_unix_ms=2_500),
+            replace(other, seq=3, last_sha256="3" * 64),
+            later,
+            WithdrawnReference("image", "2" * 64),
+        )
+        await fleet.store.commit(Decision(3_000, records=since, events=(event,)))
+    restore(state, file, NOW, replace=True)
+    snapshot, _ = await _opened(state)
+    found = {r for r in snapshot.records if isinstance(r, EnrolledKey | ReferenceValue)}
+    assert found == {*since[:3], kept}
 
 
 async def test_a_clock_that_once_ran_far_ahead_is_left_behind_by_a_restore(
