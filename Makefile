@@ -6,7 +6,7 @@ LOCK := $(BIN)/uv pip compile --quiet --python-version 3.13 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(LOCK_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system-packages demo up test check lock proto reference fuzz bench clean
+.PHONY: help setup system-packages demo up test check lock proto reference fuzz bench races crash explore mutants clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -46,6 +46,19 @@ fuzz: setup ## fuzz every target for FUZZ_SECONDS each (default 60)
 	@set -e; for target in $$($(BIN)/python -c 'from tests.fuzz.targets import TARGETS; print(*TARGETS)'); do \
 		echo "== $$target"; $(BIN)/python -m tests.fuzz.fuzz_policy $$target \
 			-max_total_time=$(or $(FUZZ_SECONDS),60); done
+
+races: setup ## 64 at once for one nonce, approval, run, release: RACE_ROUNDS rounds (default 200)
+	PALYRA_RACE_ROUNDS=$(or $(RACE_ROUNDS),200) $(BIN)/pytest -q tests/fleet/test_races.py
+
+crash: setup ## kill the fleet at failpoints and at random, CRASH_ROUNDS rounds (default 300)
+	PALYRA_CRASH_ROUNDS=$(or $(CRASH_ROUNDS),300) $(BIN)/pytest -q tests/fleet/crash/test_failpoints.py
+
+explore: setup ## every sequence of ledger commands in small fleets, EXPLORE_SECONDS each (default 300)
+	@set -e; for scope in "1 99" "2 99" "1 99 trust" "2 99 trust"; do set -- $$scope; \
+		$(BIN)/python -m tests.fleet.ledger.small_scope $$1 $$2 $(or $(EXPLORE_SECONDS),300) $$3; done
+
+mutants: setup ## change each guard of the ledger in turn; list what no test notices
+	$(BIN)/python -m tests.fleet.mutation.mutants $(MUTANT_ARGS)
 
 bench: setup ## run every benchmark; numbers go to stdout
 	@set -e; found=no; for file in benchmarks/bench_*.py; do \

@@ -25,23 +25,38 @@ async def main(state_dir: Path, number: int) -> None:
     clock = Clock()
     policy = WorkerFleetPolicy(storm_quarantines_per_minute=10**6)
     service = await FleetService.start(settings(state_dir, policy), clock)
+    await play(service, clock, number)
+
+
+async def play(service: FleetService, clock: Clock, number: int) -> None:
+    """Lease after lease, some completed and some that end in quarantine, three at a time."""
     world = FleetWorld(service, clock, proxy=ProxyPen(f"proxy-{number}"))
     world.launcher_name = f"launcher-{number}"
     await world.enrol()
     acknowledge("epoch", service.epoch)
     for count in itertools.count():
         clock.forward(1)
-        worker = WorkerPen(ulid(number * 10**6 + count))
-        await world.register(worker)
-        lease = await world.lease(worker, f"run-{number}-{count}")
-        acknowledge("lease", lease.lease_id, lease.fence)
-        if count % 2:
-            await world.complete(worker, lease)
-            acknowledge("done", lease.lease_id)
-        else:
-            evidence = world.proxy.violation(lease, clock())
-            await service.accept_violation(world.proxy.name, evidence)
-            acknowledge("quarantined", worker.worker_id, world.proxy.last_sha256)
+        await asyncio.gather(*(_one(world, number, 3 * count + n) for n in range(3)))
+        await _caught(world, number, count)
+
+
+async def _one(world: FleetWorld, number: int, count: int) -> None:
+    worker = WorkerPen(ulid(number * 10**6 + count))
+    await world.register(worker)
+    lease = await world.lease(worker, f"run-{number}-{count}")
+    acknowledge("lease", lease.lease_id, lease.fence)
+    await world.complete(worker, lease)
+    acknowledge("done", lease.lease_id)
+
+
+async def _caught(world: FleetWorld, number: int, count: int) -> None:
+    worker = WorkerPen(ulid(number * 10**6 + 500_000 + count))
+    await world.register(worker)
+    lease = await world.lease(worker, f"run-{number}-caught-{count}")
+    acknowledge("lease", lease.lease_id, lease.fence)
+    evidence = world.proxy.violation(lease, world.clock())
+    await world.service.accept_violation(world.proxy.name, evidence)
+    acknowledge("quarantined", worker.worker_id, world.proxy.last_sha256)
 
 
 if __name__ == "__main__":

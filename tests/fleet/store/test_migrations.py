@@ -18,7 +18,7 @@ DUMP = Path(__file__).parent / "data" / "fleet-schema-1.sql"
 """What the first release really wrote: live, ended and open work, a quarantine, a ban."""
 
 
-def _old_state(state: Path) -> Path:
+def old_state(state: Path) -> Path:
     state.mkdir(mode=0o700)
     path = state / FLEET_FILES.database
     path.touch(mode=0o600)
@@ -39,7 +39,7 @@ def _schema(path: Path) -> list[tuple[str, str]]:
 async def test_an_older_database_keeps_everything_and_gets_the_current_schema(
     tmp_path: Path,
 ) -> None:
-    path = _old_state(tmp_path / "old")
+    path = old_state(tmp_path / "old")
     store = SqliteFleetStore(tmp_path / "old")
     snapshot = await store.open(0)
     workers = {r.worker_id: r for r in snapshot.records if isinstance(r, WorkerRecord)}
@@ -63,7 +63,7 @@ async def test_an_older_database_keeps_everything_and_gets_the_current_schema(
 
 
 async def test_the_older_database_is_kept_beside_and_never_overwritten(tmp_path: Path) -> None:
-    path = _old_state(tmp_path / "old")
+    path = old_state(tmp_path / "old")
     store = SqliteFleetStore(tmp_path / "old")
     await store.open(0)
     await store.close()
@@ -81,7 +81,7 @@ async def test_the_older_database_is_kept_beside_and_never_overwritten(tmp_path:
 
 @pytest.mark.parametrize("version", ["5", "99", "0", "-1", "two", ""])
 async def test_a_version_that_is_not_known_here_is_refused(tmp_path: Path, version: str) -> None:
-    path = _old_state(tmp_path / "old")
+    path = old_state(tmp_path / "old")
     connection = sqlite3.connect(path)
     connection.execute("UPDATE meta SET value = ? WHERE key = 'schema_version'", (version,))
     connection.commit()
