@@ -14,6 +14,7 @@ from palyra_fleet.ledger.decision import (
     Detail,
     EnrolledKey,
     EventReason,
+    LeaseFreeze,
     ReferenceValue,
     Tombstone,
     TombstoneKind,
@@ -31,12 +32,13 @@ HELD = "quarantined in the state that was replaced"
 @dataclass(frozen=True, slots=True)
 class Confined:
     """Whom a ledger holds: the quarantined and banned, what is remembered for ever; whom it trusts,
-    and what it took back."""
+    and what it took back; whether a storm froze new leases."""
 
     workers: tuple[WorkerRecord, ...]
     tombstones: frozenset[Tombstone]
     enrolled: tuple[EnrolledKey, ...] = ()
     references: frozenset[ReferenceValue] = frozenset()
+    frozen: bool = False
 
     @classmethod
     def of(cls, state: LedgerState) -> "Confined":
@@ -46,6 +48,7 @@ class Confined:
             frozenset(state.tombstones),
             tuple(state.enrolled.values()),
             frozenset(state.references),
+            state.freeze.frozen,
         )
 
 
@@ -72,6 +75,8 @@ def restored(
 def _hold(draft: Draft, held: Confined) -> None:
     for tombstone in held.tombstones - draft.state.tombstones:
         draft.put(tombstone)
+    if held.frozen:
+        draft.put(LeaseFreeze(True, draft.now_unix_ms))
     for key in held.enrolled:
         _trust_no_more_than(draft, key)
     for value in sorted(draft.state.references - held.references, key=str):

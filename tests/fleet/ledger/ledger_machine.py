@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from palyra_fleet.attestation.result import AttestationResult
 from palyra_fleet.leases.records import LeaseOrder, WorkerApprovalGrant, WorkerLease
-from palyra_fleet.ledger import enrolment
+from palyra_fleet.ledger import enrolment, storm
 from palyra_fleet.ledger.auditor import audit
 from palyra_fleet.ledger.decision import Decision, EnrolledKey, EventReason, ReferenceValue
 from palyra_fleet.ledger.facts import Admission, Liveness, WorkerRecord
@@ -151,10 +151,8 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule()
     def nobody_heard_the_answer(self) -> None:
         """A lost response: the caller asks the same again, and nothing happens twice."""
-        if self.last is None:
-            return
-        command, again = self.last
-        self.do(command, again())
+        if self.last is not None:
+            self.do(self.last[0], self.last[1]())
 
     @rule(really=rarely)
     def the_clock_goes_back_while_the_fleet_is_away(self, really: bool) -> None:
@@ -177,6 +175,7 @@ class LedgerMachine(RuleBasedStateMachine):
         name, device = f"proxy-{number}", f"device-{number}"
         key = EnrolledKey("proxy", name, key_of(name), device_id=device)
         self.do("enrol", enrolment.enrol(state, key, "alice", at))
+        self.do("unfreeze", storm.unfreeze(state, "alice", "why", at))
         if not now:
             return
         self.do("take_back", enrolment.take_back(state, "proxy", name, "alice", "why", at))

@@ -16,10 +16,16 @@ from dataclasses import dataclass, field, replace
 
 from palyra_fleet.attestation.result import AttestationResult
 from palyra_fleet.leases.records import LeaseOrder, WorkerApprovalGrant, WorkerLease
-from palyra_fleet.ledger import enrolment
+from palyra_fleet.ledger import enrolment, storm
 from palyra_fleet.ledger.auditor import audit
 from palyra_fleet.ledger.deadlines import DeadlineHeap
-from palyra_fleet.ledger.decision import Decision, EnrolledKey, EventReason, ReferenceValue
+from palyra_fleet.ledger.decision import (
+    Decision,
+    EnrolledKey,
+    EventReason,
+    LeaseFreeze,
+    ReferenceValue,
+)
 from palyra_fleet.ledger.facts import Proof, WorkerRecord
 from palyra_fleet.ledger.manager import Outcome, WorkerFleetManager
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
@@ -68,7 +74,8 @@ class Scope:
 
     workers: int
     trust: bool = True
-    """Also play enrolments and reference values, which concern every worker and multiply states."""
+    """Also play what concerns every worker and multiplies states: enrolments, references, a freeze
+    after a storm (which such a fleet begins in)."""
     commands: set[str] = field(default_factory=set)
     outcomes: Counter[str] = field(default_factory=Counter)
     states: int = 0
@@ -79,7 +86,9 @@ class Scope:
     def explore(self, depth: int, seconds: float) -> None:
         """Breadth first until the depth or the time is reached; stops at the first problem."""
         until = time.monotonic() + seconds
-        first = Place(LedgerState(high_water_unix_ms=START_MS, references={REFERENCE}))
+        start = LedgerState(high_water_unix_ms=START_MS, references={REFERENCE})
+        start.freeze = LeaseFreeze(self.trust, START_MS)
+        first = Place(start)
         seen = {canonical(first)}
         frontier = deque([first])
         while frontier and not self.problems and time.monotonic() < until:
@@ -147,6 +156,7 @@ _OF_THE_FLEET: dict[str, Move] = {
     "withdraw_references": lambda manager, place: enrolment.withdraw_references(
         place.state, (REFERENCE,), "alice", "why", place.now
     ),
+    "unfreeze": lambda manager, place: storm.unfreeze(place.state, "alice", "why", place.now),
     "device_gone": lambda manager, place: enrolment.device_gone(
         place.state, "device-1", "alice", "why", place.now
     ),
@@ -331,7 +341,11 @@ def canonical(place: Place) -> object:
         )
         for run, of_run in state.grants_by_run.items()
     )
-    trusted = (len(state.references), *(key.revoked for key in state.enrolled.values()))
+    trusted = (
+        state.freeze.frozen,
+        len(state.references),
+        *(key.revoked for key in state.enrolled.values()),
+    )
     return (tuple(shown), banned, tuple(grants), trusted)
 
 

@@ -36,6 +36,7 @@ def _deciding() -> set[str]:
 
 ELSEWHERE = {
     "set_eligibility": "as cordon, uncordon, drain",
+    "trip": "adds the freeze to a decision that quarantines; test_storm",
     "restored": "by the stateful test on SQLite, with snapshots of any age",
 }
 """Deciding functions that are played by another name."""
