@@ -54,13 +54,17 @@ def verdict_entry(
     judged_in_ms: int,
     credentials: tuple[CredentialBinding, ...] = (),
     leak: Leak | None = None,
+    headed_for: str | None = None,
 ) -> AuditFields:
     """A decision about a canonical request; `addresses` is the whole answer that was judged,
     `credentials` what the request leaves with, or what could not be added, `leak` what was found
-    leaving. The request is redacted already."""
+    leaving, `headed_for` the destination that a redirected connection had. The request is redacted
+    already."""
     named: AuditFields = {"credentials": [str(one) for one in credentials]} if credentials else {}
     if verdict.log_query and verdict.allowed and request.query:
         named["query"] = request.query[:MAX_TARGET]
+    if headed_for is not None:
+        named["headed_for"] = headed_for
     if leak is not None:
         named["found_in"] = leak.place
         named["found"] = None if leak.finding is None else leak.finding.name

@@ -76,6 +76,7 @@ _REQUEST: Final = {
     "policy_line": _number("the line it begins on, from 1", optional=True, needed=False),
     "fingerprint": _text("SHA-256 over the canonical request, worker, lease, policy", needed=False),
     "addresses": Field("array", "every address that was judged", needed=False),
+    "headed_for": _text("where its sender headed for, if the proxy was put between", needed=False),
     "credentials": Field(
         "array",
         "header and secret's name of each credential that was added, or that could not be",

@@ -65,6 +65,14 @@ def add_channel_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="WORKER=HOST:PORT",
         help="an address for one worker, open while it has a lease (may be repeated)",
     )
+    channels.add_argument(
+        "--worker-redirect",
+        type=_worker_address,
+        action="append",
+        default=[],
+        metavar="WORKER=HOST:PORT",
+        help="where netfilter leads what one worker connects to (docs/doors.md; may be repeated)",
+    )
 
 
 def channels_of(arguments: Namespace) -> ChannelSettings:
@@ -82,11 +90,12 @@ def channels_of(arguments: Namespace) -> ChannelSettings:
     if arguments.peer_socket is not None:
         peers = PeerSocketSettings(arguments.peer_socket, _once(arguments.peer, "--peer"))
     leases = None
-    if arguments.lease_sockets is not None or arguments.worker_listen:
+    if arguments.lease_sockets is not None or arguments.worker_listen or arguments.worker_redirect:
         leases = LeaseListenerSettings(
             arguments.lease_sockets,
             MODES[arguments.lease_socket_mode],
             _once(arguments.worker_listen, "--worker-listen"),
+            _once(arguments.worker_redirect, "--worker-redirect"),
         )
     return ChannelSettings(tls, peers, leases)
 

@@ -12,6 +12,7 @@ from typing import Protocol
 from palyra_egress.proxy.bindings import Ended
 from palyra_egress.proxy.caps import CAPS
 from palyra_egress.proxy.channels.channel import Channel
+from palyra_egress.proxy.redirected import Address
 from palyra_egress.reasons import Reason
 from palyra_egress.request import Requester
 
@@ -24,6 +25,11 @@ class LiveConnection(Protocol):
 
     @property
     def channel(self) -> Channel | None: ...
+
+    @property
+    def destination(self) -> Address | None:
+        """Where it was headed for, if it was redirected."""
+        ...
 
     def abort(self, reason: Reason) -> None: ...
 

@@ -307,8 +307,19 @@ class EnforcementCore:
         try:
             carried = tuple(one.binding for one in injected)
             named = carried if verdict.allowed else verdict.credentials
+            headed_for = None if speaker.destination is None else str(speaker.destination)
             self.audit.append(
-                verdict_entry(verdict, request, addresses, decision_id, now, took_ms, named, leak)
+                verdict_entry(
+                    verdict,
+                    request,
+                    addresses,
+                    decision_id,
+                    now,
+                    took_ms,
+                    named,
+                    leak,
+                    headed_for,
+                )
             )
             if verdict.consequence is not Consequence.NONE and not verdict.allowed:
                 self._punish(verdict, request, decision_id, now, speaker)

@@ -1,10 +1,11 @@
 """What a connection's guard decides where the target is named by something else than HTTP.
 
-Part of `ConnectionGuard`. SOCKS asks for a tunnel as CONNECT does, and is judged in the same way:
-before any look-up, then pinned, and dialled only when something allowed comes through it. Inside,
-TLS is inspected or passed on as the policy says, and plain HTTP is judged request by request where
-a rule allows the scheme `http`; nothing else passes. Which of the two is spoken is seen in the
-first bytes: where it is not what was judged, the tunnel is judged for it before anything else.
+Part of `ConnectionGuard`. SOCKS, and what a redirected connection begins with, ask for a tunnel as
+CONNECT does, and are judged in the same way: before any look-up, then pinned, and dialled only when
+something allowed comes through. Inside, TLS is inspected or passed on as the policy says, and plain
+HTTP is judged request by request where a rule allows the scheme `http`; nothing else passes. Which
+of the two is spoken is seen in the first bytes: where it is not what was judged, the tunnel is
+judged for it before anything else.
 """
 
 from dataclasses import replace
@@ -29,9 +30,14 @@ class DoorGuard(TunnelGuard):
             self._refuse_unjudged(Reason.DEADLINE)
             self._connection.abort(Reason.DEADLINE)
 
-    def refuse_at_door(self, reason: Reason) -> None:
+    def refuse_at_door(self, reason: Reason) -> Judgement:
         """What the client sends names no target: audited; the layer answers and hangs up."""
-        self._refuse_unjudged(reason)
+        return self._refuse_unjudged(self._recognise() or reason)
+
+    def _recognise(self) -> Reason | None:
+        """Whose channel it is, where it is somebody's: the program on a redirected connection knows
+        nothing of us, and shows nothing. Why that one may not speak, or None."""
+        return None if self._connection.channel is None else self._identify_as(None)
 
     async def socks_shown(self, shown: ShownCredentials) -> None:
         """Verify the credentials of a SOCKS client."""
@@ -41,10 +47,13 @@ class DoorGuard(TunnelGuard):
 
     async def tunnel_asked(self, asked: AskedTunnel) -> None:
         """Judge a tunnel to the target that was named; allowed, it is open."""
+        if (reason := self._recognise()) is not None:
+            asked.judgement = self._refuse_unjudged(reason)
+            return
         if self._tunnel is not None or self.requester is None:
             raise Refused(Reason.INTERNAL)
-        request = self._bare_request(asked.host, asked.port, "https")
-        if not self._could_be(request):
+        request = self._bare_request(asked.host, asked.port, asked.scheme or "https")
+        if asked.scheme is None and not self._could_be(request):
             plain = replace(request, scheme="http")
             request = plain if self._could_be(plain) else request
         asked.judgement = await self._judge_tunnel(request, None)

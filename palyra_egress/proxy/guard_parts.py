@@ -18,9 +18,10 @@ from palyra_egress.proxy.deadlines import DEADLINES, Deadlines
 from palyra_egress.proxy.identity import ProxyCredentials
 from palyra_egress.proxy.interception import InterceptionAuthority
 from palyra_egress.proxy.receipt import ReceiptIssuer
+from palyra_egress.proxy.redirected import Address
 from palyra_egress.proxy.relay import Relay
 from palyra_egress.reasons import Reason
-from palyra_egress.request import CanonicalHost, EgressRequest, Requester
+from palyra_egress.request import CanonicalHost, EgressRequest, Requester, Scheme
 
 
 class Refused(Exception):
@@ -41,6 +42,11 @@ class Connection(Protocol):
 
     @property
     def channel(self) -> Channel | None: ...
+
+    @property
+    def destination(self) -> Address | None:
+        """Where it was headed for, if it was redirected."""
+        ...
 
     def abort(self, reason: Reason) -> None: ...
 
@@ -85,10 +91,12 @@ class ShownCredentials:
 
 @dataclass(slots=True)
 class AskedTunnel:
-    """A tunnel that is asked for without HTTP, and what was decided about it."""
+    """A tunnel that is asked for without HTTP, and what was decided about it. `scheme` where it is
+    known already what will be spoken."""
 
     host: CanonicalHost
     port: int
+    scheme: Scheme | None = None
     judgement: Judgement | None = None
 
     @property
@@ -101,7 +109,7 @@ class DoorKeeper(Protocol):
 
     def expect_target(self) -> None: ...
 
-    def refuse_at_door(self, reason: Reason) -> None: ...
+    def refuse_at_door(self, reason: Reason) -> Judgement: ...
 
 
 @dataclass(frozen=True, slots=True)

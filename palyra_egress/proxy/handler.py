@@ -26,6 +26,7 @@ from palyra_egress.proxy.guard_parts import Pinned, Refused
 from palyra_egress.proxy.hooks import DECIDED, OURS_ALONE, TOLD
 from palyra_egress.proxy.http_layer import AwaitRoom, AwaitWord
 from palyra_egress.proxy.pinned_dial import DialRefused, dial_pinned
+from palyra_egress.proxy.redirected import Address
 from palyra_egress.proxy.relay import Relay
 from palyra_egress.proxy.relaying import COMPLETE, Side, TunnelCarrier
 from palyra_egress.proxy.resets import reset
@@ -55,12 +56,14 @@ class EnforcingHandler(ProxyConnectionHandler):
         *,
         make_guard: GuardFactory,
         channel: Channel | None = None,
+        destination: Address | None = None,
         chain: AddonChain | None = None,
         hook_deadline_s: float = HOOK_DEADLINE_S,
         identity_deadline_s: float = IDENTITY_DEADLINE_S,
     ) -> None:
         super().__init__(master, reader, writer, options, mode)  # type: ignore[no-untyped-call]
         self.channel = channel
+        self.destination = destination
         self._chain = chain
         self._hook_deadline_s = hook_deadline_s
         self._identity_deadline_s = identity_deadline_s

@@ -41,7 +41,8 @@ class Listeners:
         }
         handshake_s = settings.deadlines.handshake_s
         carry = self.doors[Door.HTTP].carry
-        self.channels = Channels(settings.channels, self.authority, carry, handshake_s)
+        redirected = EgressListener(self.master, self.make_guard, Door.TRANSPARENT).carry
+        self.channels = Channels(settings.channels, self.authority, carry, redirected, handshake_s)
         self.admin = AdminListeners(self.told, settings.admin_socket, settings.health_address)
 
     async def open(self) -> None:

@@ -25,7 +25,9 @@ from mitmproxy.proxy.layer import Layer
 from palyra_egress.errors import OperatorMustAct
 from palyra_egress.proxy.channels.channel import Channel
 from palyra_egress.proxy.handler import EnforcingHandler, GuardFactory
+from palyra_egress.proxy.redirected import original_destination
 from palyra_egress.proxy.socks_layer import SocksLayer
+from palyra_egress.proxy.transparent_layer import TransparentLayer
 
 LOCKED_OPTIONS: Final[Mapping[str, object]] = MappingProxyType(
     {
@@ -110,6 +112,7 @@ class Door(StrEnum):
 
     HTTP = "http"
     SOCKS = "socks5"
+    TRANSPARENT = "transparent"
 
     def first_layer(self, handler: EnforcingHandler) -> Layer:
         """The layer that a new connection begins with."""
@@ -119,6 +122,8 @@ class Door(StrEnum):
                 return layers.modes.HttpProxy(context)
             case Door.SOCKS:
                 return SocksLayer(context, handler.guard)
+            case Door.TRANSPARENT:
+                return TransparentLayer(context, handler.guard, handler.destination)
 
 
 class EgressListener:
@@ -153,6 +158,8 @@ class EgressListener:
         sock = writer.get_extra_info("socket")
         if sock is not None and sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        is_redirected = self._door is Door.TRANSPARENT and sock is not None
+        destination = original_destination(sock) if is_redirected else None
         try:
             handler = EnforcingHandler(
                 self._master,
@@ -162,6 +169,7 @@ class EgressListener:
                 self._mode,
                 make_guard=self._make_guard,
                 channel=channel,
+                destination=destination,
             )
             handler.layer = self._door.first_layer(handler)
             await handler.handle_client()

@@ -58,3 +58,14 @@ def check_head(head: bytes) -> RequestHead | Reason:
     if not all(_HEADER_LINE.fullmatch(line) for line in lines[1:]):
         return Reason.REQUEST_MALFORMED
     return RequestHead(request_line["method"].decode(), request_line["target"].decode())
+
+
+def host_values(head: bytes) -> list[str]:
+    """The values of every Host header of a checked head."""
+    lines = head.removesuffix(b"\r\n\r\n").split(b"\r\n")[1:]
+    fields = (line.partition(b":") for line in lines)
+    return [value.strip(b" \t").decode("latin-1") for name, _, value in fields if _is_host(name)]
+
+
+def _is_host(name: bytes) -> bool:
+    return name.lower() == b"host"

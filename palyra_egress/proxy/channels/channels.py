@@ -25,6 +25,7 @@ class Channels:
         settings: ChannelSettings,
         authority: InterceptionAuthority,
         carry: Carry,
+        carry_redirected: Carry,
         handshake_within_s: float,
         now: Callable[[], datetime] = now_utc,
     ) -> None:
@@ -35,7 +36,9 @@ class Channels:
             self.worker_tls = WorkerTlsListener(tls, carry, certificate.current, handshake_within_s)
         peers, leases = settings.peer_socket, settings.lease_listeners
         self.peer_socket = None if peers is None else PeerSocket(peers, carry)
-        self.lease_listeners = None if leases is None else LeaseListeners(leases, carry)
+        self.lease_listeners: LeaseListeners | None = None
+        if leases is not None:
+            self.lease_listeners = LeaseListeners(leases, carry, carry_redirected)
         self.addresses: set[tuple[str, int]] = (
             set(leases.listening) if leases is not None else set()
         )

@@ -46,15 +46,16 @@ class PeerSocketSettings:
 @dataclass(frozen=True, slots=True)
 class LeaseListenerSettings:
     """`directory` for a socket `LEASE.sock` per lease, made with `mode`; `addresses` by worker
-    id."""
+    id, and by worker id too what netfilter leads a worker's connections to (`redirected`)."""
 
     directory: Path | None = None
     mode: int = 0o600
     addresses: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    redirected: Mapping[str, tuple[str, int]] = field(default_factory=dict)
 
     @property
     def listening(self) -> frozenset[tuple[str, int]]:
-        return frozenset(self.addresses.values())
+        return frozenset((*self.addresses.values(), *self.redirected.values()))
 
 
 class PeerSocket:
@@ -95,9 +96,12 @@ class PeerSocket:
 class LeaseListeners:
     """The listeners of all live leases. `follow` is told which those are."""
 
-    def __init__(self, settings: LeaseListenerSettings, carry: Carry) -> None:
+    def __init__(
+        self, settings: LeaseListenerSettings, carry: Carry, carry_redirected: Carry
+    ) -> None:
         self._settings = settings
         self._carry = carry
+        self._carry_redirected = carry_redirected
         self._open: dict[str, list[asyncio.Server]] = {}
         self._following = asyncio.Lock()
         self.problem: str | None = None
@@ -142,6 +146,9 @@ class LeaseListeners:
         try:
             if (address := self._settings.addresses.get(worker_id)) is not None:
                 servers.append(await asyncio.start_server(accept, *address, backlog=BACKLOG))
+            if (address := self._settings.redirected.get(worker_id)) is not None:
+                redirected = partial(self._accept_redirected, channel)
+                servers.append(await asyncio.start_server(redirected, *address, backlog=BACKLOG))
             if self._settings.directory is not None:
                 path = _path_of(self._settings.directory, lease_id)
                 servers.append(await _listen_at(path, self._settings.mode, accept))
@@ -162,6 +169,11 @@ class LeaseListeners:
     ) -> None:
         is_unix = writer.get_extra_info("socket").family == socket.AF_UNIX
         await self._carry(reader, _unix(reader, writer) if is_unix else writer, channel)
+
+    async def _accept_redirected(
+        self, channel: Channel, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        await self._carry_redirected(reader, writer, channel)
 
 
 def _path_of(directory: Path, lease_id: str) -> Path:
