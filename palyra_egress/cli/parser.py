@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from palyra_egress.audit.segments import DEFAULT_SEGMENT_BYTES
+from palyra_egress.cli.ca_parser import add_ca
 from palyra_egress.cli.channel_arguments import add_channel_arguments, address
 from palyra_egress.cli.policy_commands import add_policy_commands
 from palyra_egress.cli.secret_arguments import add_secret_arguments
@@ -30,6 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_proxy(commands)
     _add_audit(commands)
+    add_ca(commands, _later)
     add_vault(commands, _later)
     add_policy_commands(commands)
     return parser

@@ -251,10 +251,16 @@ class Enforcement:
             if policy is not None:
                 await self._put_in_force(policy)
             await asyncio.to_thread(self.core.leaks.watch, self.core.service.policy)
+            if (roots := await asyncio.to_thread(self.authority.read_again)) is not None:
+                self.authority.use(roots)
+                _log.warning("the roots that workers trust have changed; %s", self._roots_now())
             if self.policy_file.problem not in (None, problem):
                 _log.error("the policy in force stays: %s", self.policy_file.problem)
                 self.core.signals.counts.policy_reload_failures += 1
             problem = self.policy_file.problem
+
+    def _roots_now(self) -> str:
+        return f"SHA-256 {self.authority.root_fingerprint.hex()} signs"
 
     async def _put_in_force(self, policy: CompiledPolicy) -> None:
         """Swap the policy in one step; what it opens is told loudly and stands in the audit log."""

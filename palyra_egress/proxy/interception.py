@@ -1,6 +1,6 @@
 """The certificates the proxy shows to workers, and how it verifies the servers behind it.
 
-A root CA (EC P-256, ten years, its key in a 0600 file) signs an intermediate that lives only in
+A root CA (EC P-256, ten years, see `root_files`) signs an intermediate that lives only in
 memory, for two days at most, path length 0; the intermediate signs leaves, one per judged host, for
 one day, with a key of their own that is neither CA's. Leaves are minted after the CONNECT was
 allowed and never before, and kept in a bounded cache together with their TLS context. Upstream, TLS
@@ -9,11 +9,10 @@ Sources: RFC 5280, RFC 9525.
 """
 
 import ipaddress
-import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,27 +23,22 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import SSL
 
-from palyra_egress.errors import OperatorMustAct
+from palyra_egress.proxy.root_files import (
+    CA_KEY_USAGE,
+    CLOCK_SKEW,
+    AuthorityError,
+    Issuer,
+    RootFiles,
+    Roots,
+)
 from palyra_egress.request import CanonicalHost
 
-ROOT_LIFE = timedelta(days=3650)
 INTERMEDIATE_LIFE = timedelta(days=2)
 LEAF_LIFE = timedelta(days=1)
-CLOCK_SKEW = timedelta(minutes=5)
 MAX_LEAVES = 2048
 HTTP1_ALPN = b"http/1.1"
 HTTP2_ALPN = b"h2"
 X509_CHECK_FLAG_NEVER_CHECK_SUBJECT = 0x20  # openssl/x509v3.h; a common name names no host
-
-
-class AuthorityError(OperatorMustAct):
-    """The CA files are missing a half, unreadable, or too open; the operator must act."""
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class _Issuer:
-    certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -56,55 +50,69 @@ class _Leaf:
 class InterceptionAuthority:
     """Mints what workers see. Give it `now` as an aware datetime; it reads no clock."""
 
-    def __init__(self, directory: Path, root: _Issuer) -> None:
-        self._directory = directory
-        self._root = root
-        self._intermediate: _Issuer | None = None
+    def __init__(self, files: RootFiles, roots: Roots) -> None:
+        self._files = files
+        self._stamps = files.stamps()
+        self._roots = roots
+        self._extra_roots = b""
+        self._intermediate: Issuer | None = None
+        self._problem: str | None = None
         self._leaf_key = ec.generate_private_key(ec.SECP256R1())
         self._leaves: OrderedDict[CanonicalHost, _Leaf] = OrderedDict()
 
     @classmethod
     def load_or_create(cls, directory: Path, now: datetime) -> Self:
-        """Read the root CA from `directory`, or make it there. Raises AuthorityError."""
-        key_path, certificate_path = directory / "root-key.pem", directory / "root.pem"
-        if key_path.exists() != certificate_path.exists():
-            raise AuthorityError(
-                f"{directory}: root-key.pem and root.pem must both be there or both be missing;"
-                " restore the missing one from a backup"
-            )
-        if not key_path.exists():
-            _create_root(key_path, certificate_path, now)
-        if key_path.stat().st_mode & 0o077:
-            raise AuthorityError(f"{key_path}: is readable by others; expected mode 600")
+        """Read the roots from `directory`, or make the first there. Raises AuthorityError."""
+        files = RootFiles.make(directory)
+        authority = cls(files, files.load_or_create(now))
+        if not authority.root_path.exists():
+            authority.write_bundle()
+        return authority
+
+    def read_again(self) -> Roots | None:
+        """The roots, if their files have changed; for a thread. What cannot be read changes
+        nothing, and `problem` says so."""
+        found = self._files.stamps()
+        if found == self._stamps:
+            return None
+        self._stamps = found
         try:
-            key = serialization.load_pem_private_key(key_path.read_bytes(), password=None)
-            certificate = x509.load_pem_x509_certificate(certificate_path.read_bytes())
-        except ValueError as error:
-            raise AuthorityError(f"{directory}: the root CA files are damaged") from error
-        if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise AuthorityError(f"{key_path}: expected an EC key")
-        if key.public_key() != certificate.public_key():
-            raise AuthorityError(f"{directory}: root-key.pem is not the key of root.pem")
-        return cls(directory, _Issuer(certificate, key))
+            roots = self._files.load()
+        except (AuthorityError, OSError) as error:
+            self._problem = str(error)
+            return None
+        self._problem = None
+        self._stamps = self._files.stamps()
+        return roots
+
+    def use(self, roots: Roots) -> None:
+        """Sign with these roots from the next handshake on; what is open goes on."""
+        if roots.signing.certificate != self._roots.signing.certificate:
+            self._intermediate = None
+            self._leaves.clear()
+        self._roots = roots
+        self.write_bundle(self._extra_roots)
 
     @property
     def root_path(self) -> Path:
-        """The root certificate alone, for clients that add to the system's roots."""
-        return self._directory / "root.pem"
+        """Our trusted roots alone, for clients that add to the system's roots."""
+        return self._files.directory / "worker-roots.pem"
 
     @property
     def bundle_path(self) -> Path:
         """The system's roots and ours, for clients that replace them."""
-        return self._directory / "bundle.pem"
+        return self._files.directory / "bundle.pem"
 
     def write_bundle(self, extra_roots: bytes = b"") -> Path:
-        """Write the bundle that workers use: public roots, `extra_roots` (PEM), and our root."""
-        roots = Path(certifi.where()).read_bytes()
-        ours = self._root.certificate.public_bytes(serialization.Encoding.PEM)
-        temporary = self.bundle_path.with_suffix(".new")
-        temporary.write_bytes(roots + b"\n" + extra_roots + b"\n" + ours)
-        temporary.chmod(0o644)
-        return temporary.replace(self.bundle_path)
+        """Write what workers use: our trusted roots alone, and the bundle of public roots,
+        `extra_roots` (PEM), and ours."""
+        self._extra_roots = extra_roots
+        ours = b"".join(
+            root.public_bytes(serialization.Encoding.PEM) for root in self._roots.trusted
+        )
+        public = Path(certifi.where()).read_bytes()
+        _publish(self.root_path, ours)
+        return _publish(self.bundle_path, public + b"\n" + extra_roots + b"\n" + ours)
 
     def server_connection(self, host: CanonicalHost, now: datetime) -> SSL.Connection:
         """The TLS server side towards a worker, with a leaf for `host`."""
@@ -122,16 +130,18 @@ class InterceptionAuthority:
     @property
     def root_fingerprint(self) -> bytes:
         """SHA-256 of the root that signs now."""
-        return self._root.certificate.fingerprint(hashes.SHA256())
+        return self._roots.signing.certificate.fingerprint(hashes.SHA256())
 
     def problem(self, now: datetime) -> str | None:
-        """Why nothing can be signed any more, or None."""
-        end = self._root.certificate.not_valid_after_utc
+        """Why nothing can be signed, or the files as they are now are not used; or None."""
+        if self._problem is not None:
+            return self._problem
+        end = self._roots.signing.certificate.not_valid_after_utc
         return None if now < end else f"the root certificate ended on {end:%Y-%m-%d}"
 
     def ends(self) -> dict[str, float]:
         """When root and intermediate end, in Unix seconds."""
-        held = {"root": self._root, "intermediate": self._intermediate}
+        held = {"root": self._roots.signing, "intermediate": self._intermediate}
         return {
             name: issuer.certificate.not_valid_after_utc.timestamp()
             for name, issuer in held.items()
@@ -165,19 +175,19 @@ class InterceptionAuthority:
         context.set_alpn_select_callback(_choose_alpn)
         return _Leaf(context, now + LEAF_LIFE / 2)
 
-    def _current_intermediate(self, now: datetime) -> _Issuer:
+    def _current_intermediate(self, now: datetime) -> Issuer:
         held = self._intermediate
         if held is not None and held.certificate.not_valid_after_utc - now > LEAF_LIFE:
             return held
         key = ec.generate_private_key(ec.SECP256R1())
         subject = _name("Palyra Egress Intermediate")
         certificate = (
-            _builder(subject, key.public_key(), self._root, now, INTERMEDIATE_LIFE)
+            _builder(subject, key.public_key(), self._roots.signing, now, INTERMEDIATE_LIFE)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(CA_KEY_USAGE, critical=True)
-            .sign(self._root.key, hashes.SHA256())
+            .sign(self._roots.signing.key, hashes.SHA256())
         )
-        self._intermediate = _Issuer(certificate, key)
+        self._intermediate = Issuer(certificate, key)
         return self._intermediate
 
 
@@ -238,19 +248,6 @@ def _choose_alpn(_connection: SSL.Connection, offered: list[bytes]) -> Any:
     return SSL.NO_OVERLAPPING_PROTOCOLS
 
 
-CA_KEY_USAGE = x509.KeyUsage(
-    digital_signature=True,
-    content_commitment=False,
-    key_encipherment=False,
-    data_encipherment=False,
-    key_agreement=False,
-    key_cert_sign=True,
-    crl_sign=True,
-    encipher_only=False,
-    decipher_only=False,
-)
-
-
 def _name(common_name: str) -> x509.Name:
     return x509.Name(
         [
@@ -270,7 +267,7 @@ def _alternative_name(host: CanonicalHost) -> x509.GeneralName:
 def _builder(
     subject: x509.Name,
     public_key: ec.EllipticCurvePublicKey,
-    issuer: _Issuer,
+    issuer: Issuer,
     now: datetime,
     life: timedelta,
 ) -> x509.CertificateBuilder:
@@ -290,34 +287,9 @@ def _builder(
     )
 
 
-def _create_root(key_path: Path, certificate_path: Path, now: datetime) -> None:
-    key_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = _name("Palyra Egress Root")
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - CLOCK_SKEW)
-        .not_valid_after(now.astimezone(UTC) + ROOT_LIFE)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=1), critical=True)
-        .add_extension(CA_KEY_USAGE, critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    for path, content, mode in (
-        (key_path, pem, 0o600),
-        (certificate_path, certificate.public_bytes(serialization.Encoding.PEM), 0o644),
-    ):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+def _publish(path: Path, content: bytes) -> Path:
+    """Replace a file that everybody may read in one step."""
+    temporary = path.with_suffix(".new")
+    temporary.write_bytes(content)
+    temporary.chmod(0o644)
+    return temporary.replace(path)
