@@ -140,28 +140,51 @@ async def mitmdump(directory: Path, upstream_ca: Path) -> AsyncIterator[Contende
 async def ours(
     directory: Path, upstream_ca: Path, ports: dict[str, int]
 ) -> AsyncIterator[Contender]:
+    async with ours_for(directory, upstream_ca, ports, workers=1) as (contender,):
+        yield contender
+
+
+@asynccontextmanager
+async def ours_for(
+    directory: Path, upstream_ca: Path, ports: dict[str, int], workers: int, *flags: str
+) -> AsyncIterator[tuple[Contender, ...]]:
+    """Our proxy, seen by several workers: the same address, a lease each."""
     policy, hosts = directory / "policy.yaml", directory / "hosts"
     policy.write_text(_POLICY.format(**ports))
     hosts.write_text(f"127.0.0.1 {NAME}\n")
     environment = {**os.environ, "PALYRA_HOME": str(directory / "home")}
     palyra = BIN / "palyra-egress"
-    async with started(
-        *(palyra, "up", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"),
-        *("--policy", policy, "--hosts-file", hosts, "--extra-roots", upstream_ca),
-        core=PROXY_CORE,
-        environment=environment,
-    ) as up:
+    async with contextlib.AsyncExitStack() as stack:
+        up = await stack.enter_async_context(
+            started(
+                *(palyra, "up", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"),
+                *("--policy", policy, "--hosts-file", hosts, "--extra-roots", upstream_ca),
+                *flags,
+                core=PROXY_CORE,
+                environment=environment,
+            )
+        )
         await line_of(up, "Ctrl-C")
-        async with started(
-            *(palyra, "run", "--", sys.executable, "-c", _HOLDER),
-            core=LOAD_CORE,
-            environment=environment,
-        ) as holder:
-            proxy_url, ca_file = json.loads(await line_of(holder, "["))
-            parts = urlsplit(proxy_url)
-            credential = base64.b64encode(f"{parts.username}:{parts.password}".encode()).decode()
-            address = (str(parts.hostname), int(parts.port or 0))
-            yield Contender("ours", address, f"Basic {credential}", Path(ca_file), up.pid)
+        holders = [
+            await stack.enter_async_context(
+                started(
+                    *(palyra, "run", "--", sys.executable, "-c", _HOLDER),
+                    core=LOAD_CORE,
+                    environment=environment,
+                )
+            )
+            for _ in range(workers)
+        ]
+        yield tuple([_held(await line_of(holder, "["), up.pid) for holder in holders])
+
+
+def _held(line: str, pid: int) -> Contender:
+    """What a holder of a lease says of it."""
+    proxy_url, ca_file = json.loads(line)
+    parts = urlsplit(proxy_url)
+    credential = base64.b64encode(f"{parts.username}:{parts.password}".encode()).decode()
+    address = (str(parts.hostname), int(parts.port or 0))
+    return Contender("ours", address, f"Basic {credential}", Path(ca_file), pid)
 
 
 def _free_port() -> int:

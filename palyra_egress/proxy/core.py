@@ -9,7 +9,7 @@ Invariants: unknown means deny; one verdict, one audit entry; infrastructure fau
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
@@ -60,6 +60,8 @@ from palyra_egress.verdict import (
 NO_SECRETS: Final = NoSecrets()
 RECEIPTS_PER_MINUTE: Final = 1_200
 STRANGERS_PER_MINUTE: Final = 6_000
+REFUSALS_PER_MINUTE: Final = 600
+SLOWED_REFUSAL_S: Final = 1.0
 
 
 class Phase(StrEnum):
@@ -112,6 +114,7 @@ class EnforcementCore:
     clocks: Clocks
     secrets: SecretLookup = NO_SECRETS
     judge_deadline_s: float = 8.0
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep
     phase: Phase = Phase.STARTING
     connections: ConnectionTable = field(default_factory=ConnectionTable)
     evidence_waiting: asyncio.Event = field(default_factory=asyncio.Event)
@@ -196,7 +199,17 @@ class EnforcementCore:
             reason = self._budget_problem(verdict, request, declared_body_bytes or 0)
             if reason is not None:
                 verdict, injected = self.service.refusal(request, reason), ()
-        return self._release(verdict, request, addresses, started, speaker, injected)
+        judgement = self._release(verdict, request, addresses, started, speaker, injected)
+        if not judgement.allowed:
+            await self._slow_down(request.requester.worker_id)
+        return judgement
+
+    async def _slow_down(self, worker_id: str) -> None:
+        """A worker that is refused all the time waits for its refusals: each costs us as much as an
+        allowed request, and it must not cost the others their turn."""
+        now_monotonic_ms = self.clocks.now_monotonic_ms()
+        if not self._rates.take(f"refusals/{worker_id}", REFUSALS_PER_MINUTE, now_monotonic_ms):
+            await self.pause(SLOWED_REFUSAL_S)
 
     def _bind(
         self, verdict: Verdict, request: EgressRequest, offered: OfferedHeader

@@ -62,3 +62,19 @@ async def test_every_cell_of_the_node_benchmark_has_calls_and_streams() -> None:
     for row in rows:
         assert min(row["registers_per_s"], row["heartbeats_per_s"], row["beats"]) > 0, row
         assert row["beat_p99_ms"] >= row["beat_p50_ms"] > 0
+
+
+async def test_the_flood_benchmark_measures_both_ways_and_a_flood() -> None:
+    async with programs() as registry:
+        report = await report_of(registry, "bench_flood.py", "--seconds", "0.5")
+    assert report["refusals_per_s"] > 0
+    for cell in (report["alone"], report["beside"]):
+        assert cell["requests"] > 0
+        assert 0 < cell["p50_ms"] <= cell["p99_ms"] <= cell["worst_ms"]
+
+
+async def test_the_soak_samples_the_proxys_memory_and_every_tunnel_lives_to_the_end() -> None:
+    async with programs() as registry:
+        report = await report_of(registry, "soak_proxy.py", "--requests", "320", "--tunnels", "5")
+    assert (report["requests"], report["tunnels"], len(report["samples_mib"])) == (320, 5, 20)
+    assert min(report["samples_mib"]) > 0

@@ -6,7 +6,12 @@ from pathlib import Path
 from palyra_egress.destination.resolver import LOOKUP_LIMITS
 from palyra_egress.proxy.caps import CAPS
 from palyra_egress.proxy.channels.worker_tls import MOST_HANDSHAKES
-from palyra_egress.proxy.core import STRANGERS_PER_MINUTE, EnforcementCore
+from palyra_egress.proxy.core import (
+    REFUSALS_PER_MINUTE,
+    SLOWED_REFUSAL_S,
+    STRANGERS_PER_MINUTE,
+    EnforcementCore,
+)
 from palyra_egress.proxy.deadlines import DEADLINES
 from palyra_egress.proxy.handler import IDENTITY_DEADLINE_S, UPSTREAM_READY_DEADLINE_S
 from palyra_egress.proxy.http_layer import MAX_UNPARSED_BYTES
@@ -44,6 +49,7 @@ NUMBERS: dict[str, list[float]] = {
         DEADLINES.half_open_s,
     ],
     "leaf certificates kept": [MAX_LEAVES],
+    "refusals of one worker that are answered at once": [REFUSALS_PER_MINUTE, SLOWED_REFUSAL_S],
     "strangers' refusals that are answered": [STRANGERS_PER_MINUTE],
     "workers in the live view": [MAX_WORKERS, MAX_VERDICTS],
 }

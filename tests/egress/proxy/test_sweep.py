@@ -9,10 +9,18 @@ from typing import Any
 from mitmproxy.proxy import events
 
 from palyra_egress.proxy.bindings import Ended
+from palyra_egress.proxy.core import REFUSALS_PER_MINUTE, SLOWED_REFUSAL_S, Clocks
 from palyra_egress.proxy.handler import EnforcingHandler
 from palyra_egress.reasons import Reason
 from tests.egress.proxy.lanes import BODY, Chaos, chaos, plain, plain_head
-from tests.fakes.proxy_harness import OTHER_WORKER, WORKER, basic, read_reply
+from tests.fakes.proxy_harness import (
+    OTHER_LEASE,
+    OTHER_SECRET,
+    OTHER_WORKER,
+    WORKER,
+    basic,
+    read_reply,
+)
 
 CONNECTIONS = 24
 
@@ -111,3 +119,31 @@ async def test_what_was_read_before_the_cut_is_not_looked_at_after_it(tmp_path: 
         assert "ConnectionClosed" in {kind for kind, _ in looking.seen}
         assert "DataReceived" not in {kind for kind, _ in looking.seen}
         assert len(world.plain.received) == before
+
+
+async def test_a_worker_that_is_refused_all_the_time_waits_and_the_others_do_not(tmp_path: Path):
+    async with chaos(tmp_path) as world:
+        paused: list[float] = []
+
+        async def pause(seconds: float) -> None:
+            paused.append(seconds)
+
+        world.core.pause = pause
+        frozen = world.core.clocks.now_monotonic_ms()
+        world.core.clocks = Clocks(world.core.clocks.now_unix_ms, lambda: frozen)
+        reader, writer = await world.harness.connect()
+        refused = (
+            "GET http://nobody.example/ HTTP/1.1\r\nHost: nobody.example\r\n"
+            f"Proxy-Authorization: {basic()}\r\n\r\n"
+        ).encode()
+        for _ in range(REFUSALS_PER_MINUTE + 5):
+            writer.write(refused)
+            reply = await read_reply(reader)
+            assert reply is not None and reply.reason == "egress.host_not_allowed"
+        assert paused == [SLOWED_REFUSAL_S] * 5
+        before = len(paused)
+        assert (await plain(world)).endswith(b"hello")
+        other = refused.replace(basic().encode(), basic(OTHER_LEASE, OTHER_SECRET).encode())
+        reply = await world.harness.send(other)
+        assert reply is not None and reply.status == 403
+        assert len(paused) == before
