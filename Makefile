@@ -41,6 +41,7 @@ proto: setup ## write palyra_fleet/wire/protobuf/ anew from proto/
 
 reference: setup ## write docs/reference/ anew from the code
 	$(BIN)/python -m scripts.make_reference
+	$(BIN)/python -m scripts.make_dashboard
 
 fuzz: setup ## fuzz every target for FUZZ_SECONDS each (default 60)
 	@set -e; for target in $$($(BIN)/python -c 'from tests.fuzz.targets import TARGETS; print(*TARGETS)'); do \

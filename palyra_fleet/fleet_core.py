@@ -36,6 +36,7 @@ from palyra_fleet.order_desk import OrderDesk
 from palyra_fleet.origin import nobodys_doing, with_origin
 from palyra_fleet.refusals import FleetReason, FleetRefusal, Refusal
 from palyra_fleet.settings import FleetSettings
+from palyra_fleet.signals.counts import NOBODY, FleetCounts
 from palyra_fleet.store.failpoints import reached
 from palyra_fleet.store.protocol import (
     FleetStore,
@@ -103,6 +104,7 @@ class FleetCore:
         self._hub = ViewHub(snapshot.epoch, snapshot.highest_fence)
         self._desk = OrderDesk(snapshot.epoch)
         self._unbound_evidence = UnboundEvidence()
+        self.counts = FleetCounts()
         self._watch = ProxyWatch(settings.policy.proxy_silence_ms, snapshot.high_water_unix_ms)
         self._join_tokens = _join_tokens(settings.state_dir)
         self._attestors = settings.file.with_launcher(self._join_tokens)
@@ -210,7 +212,9 @@ class FleetCore:
             written = self._store.submit(decision, self._keeper.mark())
             written.add_done_callback(lambda done: self._written(decision, done))
             self._undurable = written
+        before = self.counts.before(decision, self._state_of)
         self._manager.apply(decision)
+        self.counts.applied(decision, before, self._state_of)
         self._learn_keys(decision.records)
         self._audit(decision)
         return decision
@@ -231,6 +235,12 @@ class FleetCore:
             )
             raise FleetRefusal(FleetReason.STATE_UNUSABLE, text)
 
+    def _state_of(self, worker_id: str) -> str:
+        """The public state, for counting."""
+        if worker_id not in self._manager.state.workers:
+            return NOBODY
+        return self._manager.lifecycle(worker_id, self._manager.state.high_water_unix_ms).value
+
     async def _commit_alone(self, decision: Decision) -> None:
         """After a failure nothing rests on what is not durable, until writing works again."""
         try:
@@ -249,6 +259,7 @@ class FleetCore:
         self._tell(decision)
 
     def _tell(self, decision: Decision) -> None:
+        self.counts.durable(decision, self._now())
         self._hub.take(decision.records, decision.highest_fence)
         self._desk.take(decision.notices)
         for record in decision.records:

@@ -5,6 +5,7 @@ answered; listings read the ledger or the store and change nothing. Times: Unix 
 """
 
 import heapq
+from collections import Counter
 from collections.abc import Callable
 
 from ulid import ULID
@@ -13,9 +14,11 @@ from palyra_fleet.fleet_core import FleetCore
 from palyra_fleet.leases.records import WorkerApprovalGrant, WorkerLease
 from palyra_fleet.ledger import storm
 from palyra_fleet.ledger.decision import Decision, Detail, EventReason, LedgerEvent
+from palyra_fleet.ledger.facts import lifecycle_state
 from palyra_fleet.ledger.manager import Outcome
 from palyra_fleet.ledger.wire_views import grant_view, lease_state, lease_view, worker_view
 from palyra_fleet.refusals import FleetReason, FleetRefusal, worker_unknown
+from palyra_fleet.signals.metrics import FleetState
 from palyra_fleet.store.protocol import ChainBroken, StateUnusable, StoreFailed
 from palyra_fleet.wire import models as wire
 
@@ -67,6 +70,12 @@ class OperatorCommands(FleetCore):
         except (StoreFailed, StateUnusable) as error:
             raise _unreadable(error) from error
         return tuple(grant_view(grant) for grant in found)
+
+    def standing(self) -> FleetState:
+        """How many workers are in which state, and how many leases live."""
+        now, state = self._now(), self._manager.state
+        workers = Counter(lifecycle_state(one, now).value for one in state.workers.values())
+        return FleetState(workers, len(state.leases))
 
     async def leases(self, limit: int) -> tuple[wire.LeaseView, ...]:
         """The live leases, newest first."""

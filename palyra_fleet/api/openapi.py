@@ -191,7 +191,9 @@ def _summary(row: Row) -> str:
 def _tag(row: Row) -> str:
     if row.who in {Who.ANYBODY, Who.STRANGER}:
         return "about"
-    return row.who.value if row.who is not Who.OPERATOR else row.path.split("/")[2].split(":")[0]
+    if row.who is not Who.OPERATOR:
+        return row.who.value
+    return row.path.removeprefix("/v1").split("/")[1].split(":")[0]
 
 
 def _schemas(rows: Iterable[Row]) -> Json:

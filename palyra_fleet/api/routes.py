@@ -21,6 +21,7 @@ from palyra_fleet.api import (
     enrolment_calls,
     health_calls,
     join_token_calls,
+    metric_calls,
     node_calls,
     operator_calls,
     principal_calls,
@@ -106,6 +107,7 @@ _WITHDRAW: Final = enrolment_wire.WithdrawReferences
 ROUTES: Final = (
     Row("GET", "/livez", Who.ANYBODY, health_calls.live),
     Row("GET", "/readyz", Who.ANYBODY, health_calls.ready),
+    Row("GET", "/metrics", _LOOK, metric_calls.show),
     Row("GET", "/openapi.json", Who.STRANGER, describe_calls.describe),
     # anybody who proves to hold the key in the body
     Row("POST", "/v1/attestation/nonce", _KEY, _W.issue_nonce, wire.NonceRequest),

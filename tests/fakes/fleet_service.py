@@ -9,6 +9,7 @@ import asyncio
 import base64
 import hashlib
 import secrets
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -18,6 +19,8 @@ from palyra_fleet.clock import now_unix_ms
 from palyra_fleet.ledger.decision import Detail, EventReason
 from palyra_fleet.refusals import FleetReason, FleetRefusal
 from palyra_fleet.service import Caller, FleetService
+from palyra_fleet.signals.counts import FleetCounts
+from palyra_fleet.signals.metrics import FleetState
 from palyra_fleet.wire import models as wire
 from palyra_fleet.wire.dsse import ATTESTATION_TYPE, RECEIPT_TYPE, DsseEnvelope, open_envelope
 from palyra_fleet.wire.keys import thumbprint_sha256
@@ -67,6 +70,7 @@ class FakeFleetService(NoJoinTokens, FleetService):
         self.checks = {"store": "ok"}
         self.raised: dict[str, str] = {}
         self.calls: list[str] = []
+        self.counts = FleetCounts()
         self._changed = asyncio.Condition()
 
     @property
@@ -396,6 +400,9 @@ class FakeFleetService(NoJoinTokens, FleetService):
     async def verify_events(self) -> int:
         self._enter("verify_events")
         return len(self.log)
+
+    def standing(self) -> FleetState:
+        return FleetState(Counter(worker.state for worker in self.known.values()), 0)
 
     def health(self) -> dict[str, str]:
         return self.checks

@@ -20,31 +20,9 @@ from prometheus_client.registry import Collector
 from palyra_egress.proxy.budgets import Direction
 from palyra_egress.reasons import Reason, ReasonClass, row
 from palyra_fleet.wire import metric_names as names
+from palyra_fleet.wire.durations import Durations
 
-BUCKETS_MS: Final = (1, 2, 5, 10, 25, 50, 100, 250, 1_000, 5_000)
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-
-
-@dataclass(slots=True)
-class Durations:
-    """How long verdicts took: counts by upper bound, the last one without a bound."""
-
-    counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS_MS) + 1))
-    sum_ms: int = 0
-
-    def took(self, ms: int) -> None:
-        index = next((i for i, bound in enumerate(BUCKETS_MS) if ms <= bound), len(BUCKETS_MS))
-        self.counts[index] += 1
-        self.sum_ms += ms
-
-    def buckets(self) -> list[tuple[str, float]]:
-        """Cumulative counts, as the format wants them."""
-        found: list[tuple[str, float]] = []
-        total = 0
-        for bound, count in zip((*BUCKETS_MS, None), self.counts, strict=True):
-            total += count
-            found.append(("+Inf" if bound is None else repr(bound / 1000), float(total)))
-        return found
 
 
 @dataclass(slots=True)

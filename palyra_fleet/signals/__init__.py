@@ -1,0 +1,1 @@
+"""What the fleet shows of itself to machines that watch it."""
