@@ -285,6 +285,14 @@ class FleetCore:
         if changed is not None:
             await self._settle(changed)
 
+    def tell_certificates(self, of: Callable[[str], tuple[str, ...]]) -> None:
+        """Tell proxies which certificates each worker may show them."""
+        self._hub.tell_certificates(of)
+
+    def look_at_certificates(self) -> None:
+        """Some may have changed: tell what is new."""
+        self._hub.look_at_certificates()
+
     def _store_refusal(self, failure: StoreFailed) -> FleetRefusal:
         self._store_problem = str(failure)
         if failure.ambiguous:

@@ -8,7 +8,7 @@ without a fresh view denies. `seq` grows with every change of one epoch.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 
 from palyra_fleet.leases.records import WorkerLease
 from palyra_fleet.ledger.decision import EnrolledKey, EvictedWorker, Record
@@ -39,7 +39,9 @@ def facts_of(proof: Proof) -> AttestedFacts:
     )
 
 
-def binding_of(lease: WorkerLease, facts: AttestedFacts) -> Binding:
+def binding_of(
+    lease: WorkerLease, facts: AttestedFacts, certificates: tuple[str, ...] = ()
+) -> Binding:
     return Binding(
         worker_id=lease.worker_id,
         lease_id=lease.lease_id,
@@ -49,7 +51,12 @@ def binding_of(lease: WorkerLease, facts: AttestedFacts) -> Binding:
         egress_secret_sha256=lease.egress_secret_sha256,
         expires_at_unix_ms=lease.expires_at_unix_ms,
         facts=facts,
+        client_certificates_sha256=certificates,
     )
+
+
+def _none(_worker_id: str) -> tuple[str, ...]:
+    return ()
 
 
 class ViewHub:
@@ -67,6 +74,17 @@ class ViewHub:
         self._suspended: frozenset[str] = frozenset()
         self._listeners: dict[asyncio.Queue[ViewMessage | None], str] = {}
         self._closed = False
+        self._certificates: Callable[[str], tuple[str, ...]] = _none
+
+    def tell_certificates(self, of: Callable[[str], tuple[str, ...]]) -> None:
+        """From now on leases are told with the certificates that `of` says a worker has."""
+        self._certificates = of
+        self.look_at_certificates()
+
+    def look_at_certificates(self) -> None:
+        """Tell again the leases whose workers have other certificates by now."""
+        for lease in list(self._lease_of.values()):
+            self._bind(lease)
 
     def take(self, records: Collection[Record], highest_fence: int) -> None:
         """Believe durable records and tell the listeners what changed."""
@@ -161,7 +179,8 @@ class ViewHub:
     def _bind(self, lease: WorkerLease) -> None:
         """Tell whose lease this is and what is known of its worker, if that is new."""
         proof = self._proofs.get(lease.worker_id)
-        binding = binding_of(lease, UNKNOWN if proof is None else facts_of(proof))
+        facts = UNKNOWN if proof is None else facts_of(proof)
+        binding = binding_of(lease, facts, self._certificates(lease.worker_id))
         if self._bindings.get(lease.lease_id) != binding:
             self._bindings[lease.lease_id] = binding
             self._tell("bind", worker_id=lease.worker_id, lease_id=lease.lease_id, new=binding)

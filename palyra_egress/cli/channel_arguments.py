@@ -11,7 +11,7 @@ from palyra_egress.proxy.channels.worker_tls import WorkerTlsSettings
 from palyra_fleet.cli.trouble import ExitCode, Trouble
 from palyra_fleet.wire.ids import is_canonical_ulid
 
-DEFAULT_TRUST_DOMAIN: Final = "palyra"
+DEFAULT_TRUST_DOMAIN: Final = "palyra.internal"
 MODES: Final = {"0600": 0o600, "0660": 0o660, "0666": 0o666}
 
 

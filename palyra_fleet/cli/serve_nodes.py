@@ -4,6 +4,7 @@ from argparse import Namespace
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from palyra_fleet.api.remote_listener import RemoteSettings
 from palyra_fleet.cli.output import say
@@ -13,6 +14,7 @@ from palyra_fleet.identity.messages import RevocationNotice
 from palyra_fleet.nodes.listeners import NodeListenerSettings
 from palyra_fleet.nodes.operations import NodeOperations
 from palyra_fleet.nodes.plane import NodePlane, NodePlaneSettings
+from palyra_fleet.nodes.worker_certificates import certificates_of, keep_looking
 from palyra_fleet.service import FleetService
 from palyra_fleet.store.state_directory import AUTHORITY
 from palyra_fleet.tasks import spawn
@@ -46,12 +48,17 @@ async def served_nodes(arguments: Namespace, fleet: FleetService) -> AsyncIterat
             [one.device_id for one in plane.identity.devices() if not one.revoked]
         )
 
+        fleet.tell_certificates(partial(certificates_of, plane.identity))
+        looking = spawn(keep_looking(fleet.look_at_certificates), "look at certificates")
+
         def gone(notice: RevocationNotice) -> None:
+            fleet.look_at_certificates()
             if notice.device_gone:
                 _ = spawn(fleet.device_gone(notice.device_id, notice.reason), "a device is gone")
 
         with ExitStack() as subscribed:
             subscribed.callback(plane.identity.subscribe(gone))
+            subscribed.callback(looking.cancel)
             remote = None
             if arguments.listen is not None:
                 remote = RemoteSettings(arguments.listen, plane.identity, plane.identity.now)

@@ -119,3 +119,24 @@ async def test_evidence_of_a_quarantined_worker_changes_no_facts() -> None:
     async with aclosing(stream):
         (bound,) = (await anext(stream)).bindings
     assert bound.facts.binding_level == "observed"
+
+
+async def test_a_lease_is_told_with_its_workers_certificates_and_again_when_they_change() -> None:
+    world, hub, worker = _world(), ViewHub(1, 0), ulid(101)
+    world.register(worker)
+    world.lease(worker, "run-1", 3_000)
+    for decision in world.decisions:
+        hub.take(decision.records, 1)
+    known = {worker: ("a" * 64,)}
+    stream = cast(AsyncGenerator[ViewMessage], hub.stream("proxy-1"))
+    async with aclosing(stream):
+        before = await anext(stream)
+        assert before.bindings[0].client_certificates_sha256 == ()
+        hub.tell_certificates(lambda worker_id: known.get(worker_id, ()))
+        told = await anext(stream)
+        assert (told.kind, told.bindings[0].client_certificates_sha256) == ("bind", ("a" * 64,))
+        hub.look_at_certificates()
+        assert (await anext(stream)).kind == "tick"
+        known[worker] = ()
+        hub.look_at_certificates()
+        assert (await anext(stream)).bindings[0].client_certificates_sha256 == ()

@@ -55,7 +55,7 @@ class WorkerTlsSettings:
     host: str
     port: int
     roots: Path
-    trust_domain: str = "palyra"
+    trust_domain: str = "palyra.internal"
     names: tuple[str, ...] = ("localhost",)
 
 
