@@ -170,7 +170,11 @@ REASONS: Final = MappingProxyType(
             _P, 403, _DENIED, "this protocol is not carried", "Use HTTP/1.1 or HTTP/2 over TLS."
         ),
         _R.UPGRADE_NOT_ALLOWED: ReasonRow(
-            _P, 403, _DENIED, "protocol upgrades are not carried", "Use plain HTTP requests."
+            _P,
+            403,
+            _DENIED,
+            "this upgrade is not allowed",
+            "Ask the owner of the policy whether a WebSocket is meant to be allowed here.",
         ),
         _R.SCHEME_UNSUPPORTED: ReasonRow(_C, 400, _ERROR, "the scheme is not http or https", ""),
         _R.URL_CREDENTIALS: ReasonRow(_C, 400, _ERROR, "the URL carries credentials", ""),

@@ -8,7 +8,7 @@ query, always starting with `/` (empty for CONNECT).
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal, NewType
+from typing import Final, Literal, NewType
 
 from palyra_egress.facts import UNATTESTED, AttestedFacts
 
@@ -16,6 +16,8 @@ CanonicalHost = NewType("CanonicalHost", str)
 """A lower-case A-label name without trailing dot, or a canonical IP literal without brackets."""
 
 Scheme = Literal["http", "https"]
+
+WEBSOCKET_SCHEMES: Final[dict[Scheme, str]] = {"http": "ws", "https": "wss"}
 
 
 class RequestKind(StrEnum):
@@ -44,7 +46,8 @@ class Requester:
 @dataclass(frozen=True, slots=True)
 class EgressRequest:
     """One canonical request. For CONNECT the method is `CONNECT` and the path empty; the scheme is
-    `https`, or `http` where plain HTTP is to be spoken behind SOCKS or a redirected connection."""
+    `https`, or `http` where plain HTTP is to be spoken behind SOCKS or a redirected connection.
+    `websocket`: it asks to go on as a WebSocket (RFC 6455)."""
 
     kind: RequestKind
     method: str
@@ -54,12 +57,14 @@ class EgressRequest:
     path: str
     query: str
     requester: Requester
+    websocket: bool = False
 
     @property
     def url(self) -> str:
         """The canonical URL without its query; `host:port` for CONNECT, `http://host:port` where
-        the tunnel is for plain HTTP."""
+        the tunnel is for plain HTTP; `ws` and `wss` as schemes of a WebSocket."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         if self.kind is RequestKind.CONNECT and self.scheme == "https":
             return f"{host}:{self.port}"
-        return f"{self.scheme}://{host}:{self.port}{self.path}"
+        scheme = WEBSOCKET_SCHEMES[self.scheme] if self.websocket else self.scheme
+        return f"{scheme}://{host}:{self.port}{self.path}"

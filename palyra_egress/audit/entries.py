@@ -144,8 +144,11 @@ def transfer_entry(
     response_bytes: int,
     duration_ms: int,
     at_unix_ms: int,
+    frames: tuple[int, int] | None = None,
 ) -> AuditFields:
-    """The end of an allowed exchange: bytes each way, duration, how it ended."""
+    """The end of an allowed exchange: bytes each way, duration, how it ended; `frames` each way
+    where a WebSocket was asked for."""
+    counted = {} if frames is None else {"request_frames": frames[0], "response_frames": frames[1]}
     return {
         "kind": "transfer",
         "at_unix_ms": at_unix_ms,
@@ -154,6 +157,7 @@ def transfer_entry(
         "request_bytes": request_bytes,
         "response_bytes": response_bytes,
         "duration_ms": duration_ms,
+        **counted,
     }
 
 

@@ -85,7 +85,9 @@ _REQUEST: Final = {
     "consequence": _text("what it costs the worker: none, strike, quarantine", needed=False),
     "found": _text("the canary or secret that was leaving", optional=True, needed=False),
     "found_as": _text("how it was written", optional=True, needed=False),
-    "found_in": _text("where in the request: target, headers, body or trailers", needed=False),
+    "found_in": _text(
+        "where in the request: target, headers, body, trailers or message", needed=False
+    ),
     "judged_in_ms": _number("from the request's head to the verdict", needed=False),
 }
 _FACTS: Final = {
@@ -107,6 +109,8 @@ KINDS: Final[dict[str, tuple[str, dict[str, Field]]]] = {
             "outcome": _text("complete, or the reason code or word for why it ended before"),
             "request_bytes": _number("body bytes towards the server"),
             "response_bytes": _number("body bytes towards the worker"),
+            "request_frames": _number("frames of a WebSocket towards the server", needed=False),
+            "response_frames": _number("frames of a WebSocket towards the worker", needed=False),
             "duration_ms": _number("from the verdict to the end"),
         },
     ),

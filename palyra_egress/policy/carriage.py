@@ -15,7 +15,14 @@ from palyra_egress.policy.fields import Fields
 from palyra_egress.policy.schema import KNOWN_METHODS, RuleSpec
 from palyra_egress.verdict import Carriage, TlsMode
 
-INSPECTED_KEYS: Final = ("methods", "paths", "encoded_slash", "credentials", "log_query")
+INSPECTED_KEYS: Final = (
+    "methods",
+    "paths",
+    "encoded_slash",
+    "credentials",
+    "log_query",
+    "websocket",
+)
 """Keys that are about single requests."""
 
 

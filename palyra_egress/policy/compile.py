@@ -73,6 +73,7 @@ class CompiledRule:
     accounts: tuple[Account, ...] = ()
     carriage: Carriage = INSPECTED
     log_query: bool = False
+    websocket: bool = False
 
     def is_live(self, now_unix_ms: int) -> bool:
         return self.until_unix_ms is None or now_unix_ms < self.until_unix_ms
@@ -328,6 +329,7 @@ def _compile_rule(spec: RuleSpec, policy: PolicySpec, profile: ProfileSpec) -> C
         accounts=_counting_bytes(*accounts),
         carriage=spec.carriage,
         log_query=spec.log_query,
+        websocket=spec.websocket,
     )
 
 

@@ -150,6 +150,8 @@ def _read_request(request: EgressRequest) -> ReadPath | Reason:
         is_bare = request.method == "CONNECT" and not request.path and not request.query
         return _NO_PATH if is_bare else Reason.REQUEST_MALFORMED
     method = request.method
+    if request.websocket and method != "GET":
+        return Reason.REQUEST_MALFORMED
     if method not in KNOWN_METHODS and (_METHOD.fullmatch(method) is None or method == "CONNECT"):
         return Reason.METHOD_MALFORMED
     if request.query and _QUERY.fullmatch(request.query) is None:

@@ -81,6 +81,7 @@ class Grant:
             and until_covers(mine.until_unix_ms, theirs.until_unix_ms)
             and ranges_cover(mine.private, theirs.private)
             and mine.encoded_slash >= theirs.encoded_slash
+            and (self.method != "GET" or mine.is_tunnelled or mine.websocket >= theirs.websocket)
             and requirements.covers(self.requires, other.requires)
         )
 

@@ -191,6 +191,7 @@ RULE: Final = Section(
         Key("owner", Holds.TEXT, "who answers for the rule"),
         Key("reason", Holds.TEXT, "why the rule is there, best with a ticket"),
         Key("limits", RULE_LIMITS, "budgets of this rule"),
+        Key("websocket", Holds.BOOLEAN, "requests may go on as WebSockets"),
         Key("log_query", Holds.BOOLEAN, "audit entries of what the rule allows hold the query"),
     ),
     NOT_SUPPORTED_YET["rule"],

@@ -39,6 +39,7 @@ class LintCode(StrEnum):
     TUNNEL_WIDE = "tunnel_wide"
     TUNNEL_NEVER = "tunnel_never"
     TUNNEL_UNMETERED = "tunnel_unmetered"
+    WEBSOCKET_UNMETERED = "websocket_unmetered"
     HIDDEN_SNI = "hidden_sni"
     QUERY_LOGGED = "query_logged"
     RULE_UNOWNED = "rule_unowned"
@@ -115,6 +116,11 @@ LINT: Final = MappingProxyType(
         _C.TUNNEL_UNMETERED: LintRow(
             _WARNING,
             "nothing bounds what leaves through tunnels that are not seen",
+            "`max_request_bytes` or a budget of bytes an hour",
+        ),
+        _C.WEBSOCKET_UNMETERED: LintRow(
+            _WARNING,
+            "nothing bounds what leaves in the messages of WebSockets",
             "`max_request_bytes` or a budget of bytes an hour",
         ),
         _C.HIDDEN_SNI: LintRow(

@@ -7,7 +7,7 @@ of the file plays no part.
 
 CONNECT is judged as CONNECT: a rule matches if it could allow anything at that host and port over
 the request's scheme. Of several refusals the one that got furthest is told: scheme, port, method,
-path, expiry.
+path, upgrade, expiry.
 """
 
 from dataclasses import dataclass
@@ -55,6 +55,7 @@ _FURTHEST: Final = {
             Reason.PORT_NOT_ALLOWED,
             Reason.METHOD_NOT_ALLOWED,
             Reason.PATH_NOT_ALLOWED,
+            Reason.UPGRADE_NOT_ALLOWED,
             Reason.PATH_MALFORMED,
             Reason.RULE_EXPIRED,
             Reason.BUDGET_ZERO,
@@ -100,8 +101,12 @@ def _on_path(method_rules: MethodRules, path: ReadPath) -> list[CompiledRule]:
     return rules
 
 
-def _stopped(rule: CompiledRule, path: ReadPath, now_unix_ms: int) -> Reason | None:
+def _stopped(
+    rule: CompiledRule, request: EgressRequest, path: ReadPath, now_unix_ms: int
+) -> Reason | None:
     """What keeps a rule that matches in full from allowing."""
+    if request.websocket and not rule.websocket:
+        return Reason.UPGRADE_NOT_ALLOWED
     if path.decoded_slashes is not None and not rule.encoded_slash:
         return Reason.PATH_MALFORMED
     if rule.until_unix_ms is not None and now_unix_ms >= rule.until_unix_ms:
@@ -169,7 +174,7 @@ def match_rules(
             best = _further(best, matches)
             continue
         for rule in matches:
-            reason = _stopped(rule, path, now_unix_ms)
+            reason = _stopped(rule, request, path, now_unix_ms)
             if reason is not None:
                 best = _further(best, Refusal(reason, rule))
             elif not every:

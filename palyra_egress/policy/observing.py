@@ -23,6 +23,7 @@ OBSERVABLE: Final = frozenset(
         Reason.SCHEME_NOT_ALLOWED,
         Reason.METHOD_NOT_ALLOWED,
         Reason.PATH_NOT_ALLOWED,
+        Reason.UPGRADE_NOT_ALLOWED,
         Reason.RULE_EXPIRED,
         Reason.BUDGET_ZERO,
     }

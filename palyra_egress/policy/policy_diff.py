@@ -98,6 +98,7 @@ def _conditions(grant: Grant) -> str:
     words = [f"until {write_time(rule.until_unix_ms)}"] if rule.until_unix_ms is not None else []
     words += ["with private ranges"] if rule.private else []
     words += ["with encoded slashes"] if rule.encoded_slash else []
+    words += ["as WebSockets too"] if rule.websocket else []
     words += [f"carrying {binding}" for binding in rule.credentials]
     words += [f"requires {describe(grant.requires)}"] if grant.requires is not None else []
     return f" ({', '.join(words)})" if words else ""

@@ -1,8 +1,8 @@
 """Makes a canonical `EgressRequest` out of text: for the command line, embedded tests and cases.
 
-Input: a method and an absolute http or https URL, or CONNECT and `host:port`. Output: the request,
-or `HostRefused` with the reason that live traffic would get. The URL is split by hand: every
-general URL parser repairs something that must be refused here.
+Input: a method and an absolute http, https, ws or wss URL, or CONNECT and `host:port`. Output: the
+request, or `HostRefused` with the reason that live traffic would get. The URL is split by hand:
+every general URL parser repairs something that must be refused here.
 """
 
 import re
@@ -11,7 +11,13 @@ from typing import Final
 from palyra_egress.destination.hostname import HostRefused, parse_authority
 from palyra_egress.policy.schema import SCHEME_PORT
 from palyra_egress.reasons import Reason
-from palyra_egress.request import EgressRequest, Requester, RequestKind, Scheme
+from palyra_egress.request import (
+    WEBSOCKET_SCHEMES,
+    EgressRequest,
+    Requester,
+    RequestKind,
+    Scheme,
+)
 
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,31})://", re.ASCII)
 _AUTHORITY_END: Final = re.compile(r"[/?#]")
@@ -36,6 +42,9 @@ def judge_request_from_url(method: str, url: str, requester: Requester) -> Egres
     if named is None:
         raise HostRefused(Reason.SCHEME_UNSUPPORTED, "the URL has no scheme://")
     scheme_text = named[1].lower()
+    is_websocket = scheme_text in WEBSOCKET_SCHEMES.values()
+    if is_websocket:
+        scheme_text = scheme_text.replace("ws", "http")
     if scheme_text not in SCHEME_PORT:
         raise HostRefused(Reason.SCHEME_UNSUPPORTED, f"the scheme {scheme_text} is not carried")
     scheme: Scheme = "http" if scheme_text == "http" else "https"
@@ -47,5 +56,13 @@ def judge_request_from_url(method: str, url: str, requester: Requester) -> Egres
         raise HostRefused(Reason.PATH_MALFORMED, "a fragment is never sent")
     path, _, query = tail.partition("?")
     return EgressRequest(
-        RequestKind.REQUEST, method, scheme, host, port, path or "/", query, requester
+        RequestKind.REQUEST,
+        method,
+        scheme,
+        host,
+        port,
+        path or "/",
+        query,
+        requester,
+        is_websocket,
     )

@@ -153,6 +153,7 @@ def _allows_all_of(other: RuleSpec, rule: RuleSpec) -> bool:
         and other.encoded_slash >= rule.encoded_slash
         and other.carriage == rule.carriage
         and other.log_query >= rule.log_query
+        and other.websocket >= rule.websocket
         and ranges_cover(other.private, rule.private)
         and all(any(host_covers(wide, host) for wide in other.hosts) for host in hosts)
         and all(any(path_covers(wide, path) for wide in wide_paths) for path in paths)
@@ -202,13 +203,17 @@ def _tunnel_findings(rule: RuleSpec, neighbours: Neighbours) -> Iterator[Said]:
     ]
     if mine and not any(rule in neighbours.tunnels.passed_on(place) for place in mine):
         yield LintCode.TUNNEL_NEVER, "never passes a tunnel on: other rules inspect its hosts"
-    file = neighbours.spec.limits
+    if not _is_metered(rule, neighbours.spec.limits):
+        yield LintCode.TUNNEL_UNMETERED, "sets no budget for what leaves unseen"
+
+
+def _is_metered(rule: RuleSpec, file: Limits) -> bool:
+    """Whether anything bounds what leaves under the rule at once or in an hour."""
     bounds = (
         effective_limits(rule.limits, NO_LIMITS, file).max_request_bytes,
         *(hour for one in (rule.limits, file) for hour in one.outward_hours),
     )
-    if all(bound is None for bound in bounds):
-        yield LintCode.TUNNEL_UNMETERED, "sets no budget for what leaves unseen"
+    return any(bound is not None for bound in bounds)
 
 
 def rule_findings(rule: RuleSpec, neighbours: Neighbours, now_unix_ms: int) -> Iterator[Said]:
@@ -227,6 +232,8 @@ def rule_findings(rule: RuleSpec, neighbours: Neighbours, now_unix_ms: int) -> I
     yield from _beside_others(rule, neighbours)
     yield from _width_findings(rule)
     yield from _tunnel_findings(rule, neighbours)
+    if rule.websocket and not _is_metered(rule, spec.limits):
+        yield LintCode.WEBSOCKET_UNMETERED, "sets no budget for what leaves in messages"
     if rule.observe:
         yield LintCode.OBSERVE_LEFT_ON, "only observes: what is refused for its hosts passes"
     if rule.log_query:

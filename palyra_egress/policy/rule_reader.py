@@ -189,6 +189,19 @@ def _read_paths(fields: Fields) -> tuple[PathPattern, ...] | None:
     return tuple({pattern.segments: pattern for pattern in patterns}.values())
 
 
+def _read_websocket(fields: Fields, methods: tuple[str, ...]) -> bool:
+    """Whether requests may go on as WebSockets; each begins as a GET (RFC 6455 section 4.1)."""
+    allowed = fields.boolean("websocket")
+    if allowed and "GET" not in methods:
+        fields.refuse(
+            fields.mapping.entries["websocket"][0].position,
+            ProblemCode.BAD_VALUE,
+            "every WebSocket begins with a GET, which the rule does not allow",
+            "GET among `methods`, or no 'websocket'",
+        )
+    return allowed
+
+
 def _read_private(fields: Fields) -> tuple[AddressRange, ...]:
     ranges: list[AddressRange] = []
     for text, position in fields.texts("private", "address ranges") or []:
@@ -231,12 +244,13 @@ def read_rule(node: Node, problems: Problems) -> RuleSpec | None:
     fields = Fields(node, RULE, problems)
     acknowledged = _read_acknowledgements(fields)
     endpoints = _read_endpoints(fields, acknowledged)
+    methods = _read_methods(fields)
     return RuleSpec(
         rule_id=fields.identifier("id"),
         position=node.position,
         hosts=_read_hosts(fields, acknowledged),
         endpoints=endpoints,
-        methods=_read_methods(fields),
+        methods=methods,
         paths=_read_paths(fields),
         private=_read_private(fields),
         until_unix_ms=fields.moment("until"),
@@ -252,6 +266,7 @@ def read_rule(node: Node, problems: Problems) -> RuleSpec | None:
         carriage=read_exceptions(fields),
         inspected_keys=inspected_keys(fields),
         log_query=fields.boolean("log_query"),
+        websocket=_read_websocket(fields, methods),
     )
 
 

@@ -94,8 +94,8 @@ NOT_SUPPORTED_YET: Final = {
         "audit": "audit options for every rule; each rule may say log_query: true",
     },
     "rule": {
-        "websocket": "protocol upgrades",
-        "upgrade": "protocol upgrades",
+        "upgrade": "other protocols than WebSocket, which has `websocket: true`",
+        "upgrades": "other protocols than WebSocket, which has `websocket: true`",
         "require_sni": "SNI exceptions by this name; use missing_sni: true",
         "profiles": "naming profiles inside a rule",
     },
@@ -152,6 +152,7 @@ class RuleSpec:
     carriage: Carriage = INSPECTED
     inspected_keys: tuple[tuple[str, Position], ...] = ()
     log_query: bool = False
+    websocket: bool = False
 
     @property
     def is_tunnelled(self) -> bool:

@@ -144,6 +144,8 @@ class _Editor:
                     yield self._change(
                         rule, f"add `{pattern.text}` to `paths`", paths=(*rule.paths, pattern)
                     )
+            case Reason.UPGRADE_NOT_ALLOWED:
+                yield self._change(rule, "write `websocket: true`", websocket=True)
             case Reason.PATH_MALFORMED:
                 yield self._change(rule, "write `encoded_slash: true`", encoded_slash=True)
             case Reason.RULE_EXPIRED:
@@ -206,6 +208,8 @@ class _Editor:
                 return None
             methods, paths = (asked.method,), (pattern,)
             words += [f"methods: [{asked.method}]", f"paths: [{_quoted(pattern.text)}]"]
+        if asked.websocket:
+            words.append("websocket: true")
         private = self._private_ranges()
         if private:
             words.append(f"private: {_list(_range_text(one) for one in private)}")
@@ -225,6 +229,7 @@ class _Editor:
             owner=None,
             reason=None,
             carriage=self._policy.carriage,
+            websocket=asked.websocket,
         )
         return rule, "{" + ", ".join(words) + "}"
 

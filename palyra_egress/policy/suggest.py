@@ -43,6 +43,7 @@ MENDABLE: Final = frozenset(
         Reason.SCHEME_NOT_ALLOWED,
         Reason.METHOD_NOT_ALLOWED,
         Reason.PATH_NOT_ALLOWED,
+        Reason.UPGRADE_NOT_ALLOWED,
     }
 )
 _NOT_IN_ID: Final = re.compile(r"[^a-z0-9.-]+")
@@ -69,6 +70,7 @@ class Suggestion:
     host: str
     scheme: Scheme
     port: int
+    websocket: bool
     methods: tuple[str, ...]
     patterns: tuple[str, ...]
     requests: int
@@ -76,7 +78,14 @@ class Suggestion:
     @property
     def content(self) -> tuple[object, ...]:
         """What the rule would allow; profiles that need the same share one rule."""
-        return (self.host, self.scheme, self.port, self.methods, self.patterns)
+        return (
+            self.host,
+            self.scheme,
+            self.port,
+            self.websocket,
+            self.methods,
+            self.patterns,
+        )
 
 
 class _Place(NamedTuple):
@@ -84,6 +93,7 @@ class _Place(NamedTuple):
     host: str
     scheme: Scheme
     port: int
+    websocket: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +177,8 @@ def suggest(
             refused = LeftOut.OTHER_REASON
         if refused is None:
             asked = recorded.request
-            place = _Place(recorded.profile, asked.host, asked.scheme, asked.port)
+            who = recorded.profile
+            place = _Place(who, asked.host, asked.scheme, asked.port, asked.websocket)
             found.setdefault(place, _Asked()).add(asked)
         else:
             left[refused] += 1
@@ -204,6 +215,8 @@ def _rule_lines(rule_id: str, rules: list[Suggestion]) -> list[str]:
     if rule.patterns:
         lines.append("    paths:")
         lines += [f"      - {_quoted(pattern)}" for pattern in rule.patterns]
+    if rule.websocket:
+        lines.append("    websocket: true")
     if rule.port in SERVICE_PORTS:
         lines.append("    acknowledge: [service_port]")
     return [*lines, "    # owner: who answers for this rule?", "    # reason: why is it needed?"]

@@ -42,6 +42,7 @@ class Target:
     port: int
     path: str
     query: str
+    websocket: bool = False
 
     @property
     def host_header(self) -> str:
@@ -129,6 +130,7 @@ def egress_request(kind: RequestKind, target: Target, requester: Requester) -> E
         path=target.path,
         query=target.query,
         requester=requester,
+        websocket=target.websocket,
     )
 
 

@@ -399,12 +399,19 @@ class EnforcementCore:
         return None
 
     def transferred(
-        self, decision_id: str, outcome: str, sent: int, received: int, ms: int
+        self,
+        decision_id: str,
+        outcome: str,
+        sent: int,
+        received: int,
+        ms: int,
+        frames: tuple[int, int] | None = None,
     ) -> None:
-        """The end of an allowed exchange: bytes each way, duration, how it ended."""
+        """The end of an allowed exchange: bytes each way, duration, how it ended; of a WebSocket
+        its frames each way."""
         try:
             now = self.clocks.now_unix_ms()
-            self.audit.append(transfer_entry(decision_id, outcome, sent, received, ms, now))
+            self.audit.append(transfer_entry(decision_id, outcome, sent, received, ms, now, frames))
         except AuditUnavailable:
             self.connections.cut_everything(Reason.AUDIT_UNAVAILABLE)
 

@@ -18,6 +18,8 @@ from palyra_egress.proxy.canonical import HOP_BY_HOP, Target, nominated
 from palyra_egress.proxy.core import Judgement
 from palyra_egress.proxy.credential_headers import is_verified, redact_echo, with_injected
 from palyra_egress.proxy.denial import PROXY_NAME
+from palyra_egress.proxy.websocket import WebSocket
+from palyra_egress.proxy.websocket_handshake import opened_head, opens
 from palyra_egress.reasons import Reason
 
 VIA = f"1.1 {PROXY_NAME}"
@@ -67,7 +69,8 @@ class Exchange:
 
     `spend` counts bytes against the hours that hold and says whether they have room; `cut` ends the
     exchange; `injected` are the credentials it leaves with; `look_through` says what of its body
-    may leave, or why it must end; `wants_trailers` that its worker reads trailers (`te: trailers`).
+    may leave, or why it must end; `wants_trailers` that its worker reads trailers (`te: trailers`);
+    `socket` what it goes on as, if its server agrees.
     The meters are the stream callbacks of request and response: they pass data on, or give `[]`
     (nothing now; `b""` would end a chunked body) once it is over.
     """
@@ -82,6 +85,7 @@ class Exchange:
     injected: tuple[Injected, ...] = ()
     look_through: Callable[[bytes], bytes | Reason] | None = None
     wants_trailers: bool = False
+    socket: WebSocket | None = None
     has_left: bool = False
     ended: bool = False
     interim_count: int = 0
@@ -89,8 +93,7 @@ class Exchange:
     response_bytes: int = 0
 
     def meter_request(self, data: bytes) -> bytes | list[bytes]:
-        within = self.take_request(len(data))
-        passed = self._pass(data, Direction.OUT, within, Reason.REQUEST_TOO_LARGE)
+        passed = self.meter_bytes_out(data)
         if self.look_through is None or isinstance(passed, list):
             return passed
         leaves = self.look_through(data)
@@ -102,6 +105,16 @@ class Exchange:
     def meter_response(self, data: bytes) -> bytes | list[bytes]:
         within = self.take_response(len(data))
         return self._pass(data, Direction.IN, within, Reason.RESPONSE_TOO_LARGE)
+
+    def meter_frames(self, data: bytes, *, from_worker: bool) -> bool:
+        """Count bytes of an open socket; False once it is over."""
+        meter = self.meter_bytes_out if from_worker else self.meter_response
+        return not isinstance(meter(data), list)
+
+    def meter_bytes_out(self, data: bytes) -> bytes | list[bytes]:
+        """Outbound bytes that are looked through elsewhere."""
+        within = self.take_request(len(data))
+        return self._pass(data, Direction.OUT, within, Reason.REQUEST_TOO_LARGE)
 
     def _pass(
         self, data: bytes, direction: Direction, within: bool, over: Reason
@@ -136,6 +149,8 @@ class Exchange:
     def leaving(self, request: http.Request, server: object) -> http.Request | None:
         """What is written to `server` for the granted request: itself, or a copy that holds its
         credentials; None if that server may not see them."""
+        if self.socket is not None and getattr(server, "alpn", None) == b"h2":
+            return None  # no Upgrade in HTTP/2 (RFC 9113 section 8.6)
         if not self.injected:
             return request
         return with_injected(request, self.injected) if is_verified(server, self.target) else None
@@ -154,13 +169,19 @@ class Exchange:
     def admit(self, request: http.Request, response: http.Response) -> Reason | None:
         """Make a response's head what the worker may see, or say why it may see none of it."""
         limit = self.judgement.limits.max_response_bytes
-        if not is_well_formed(response):
+        switches = response.status_code == 101
+        if not is_well_formed(response, interim=switches):
+            return Reason.UPSTREAM_PROTOCOL
+        if switches and (self.socket is None or not opens(self.socket.offer, response)):
             return Reason.UPSTREAM_PROTOCOL
         if limit is not None and body_length(request, response) > limit:
             return Reason.RESPONSE_TOO_LARGE
         returnable(request, response)
         if self.injected:
             redact_echo(response, self.injected)
+        if switches and self.socket is not None:
+            opened_head(response.headers)
+            self.socket.is_open = True
         response.stream = self.meter_response
         return None
 
@@ -246,12 +267,10 @@ def returnable(request: http.Request, response: http.Response) -> None:
 
 
 def never_forwarded(headers: http.Headers) -> Reason | None:
-    """Requests that no policy can allow yet, or ever: upgrades, loops, and transfer codings that
-    a server may not know and then take the body for a second request."""
+    """Requests that no policy can allow: loops, and transfer codings that a server may not know and
+    then take the body for a second request."""
     if any(coding.lower() != "chunked" for coding in headers.get_all("transfer-encoding")):
         return Reason.REQUEST_MALFORMED
-    if "upgrade" in headers:
-        return Reason.UPGRADE_NOT_ALLOWED
     if any(PROXY_NAME in value for value in headers.get_all("via")):
         return Reason.LOOP
     return None

@@ -9,6 +9,7 @@ Invariants: no grant, no byte upstream; a change after the verdict breaks the se
 asked for again on every request.
 """
 
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -41,7 +42,7 @@ from palyra_egress.proxy.exchange import (
     never_forwarded,
 )
 from palyra_egress.proxy.guard_parts import Refused
-from palyra_egress.proxy.guard_upstream import UpstreamGuard
+from palyra_egress.proxy.guard_sockets import SocketGuard
 from palyra_egress.proxy.http_layer import JudgedHttpLayer
 from palyra_egress.proxy.layers import BoundedClientTls, RefusedLayer
 from palyra_egress.proxy.leak_guard import BodyTaker
@@ -50,13 +51,14 @@ from palyra_egress.proxy.receipt import is_own_target
 from palyra_egress.proxy.request_head import RequestHead
 from palyra_egress.proxy.tunnel_layer import PassedOnLayer
 from palyra_egress.proxy.turn import Turn, answer_to
+from palyra_egress.proxy.websocket_handshake import WebSocketOffer
 from palyra_egress.reasons import Reason
 from palyra_egress.request import RequestKind
 
 _TLS_HANDSHAKE: Final = b"\x16\x03"
 
 
-class ConnectionGuard(UpstreamGuard):
+class ConnectionGuard(SocketGuard):
     """The guard of one client connection. Method names are those of mitmproxy's hooks."""
 
     # --- the connection -------------------------------------------------------------------------
@@ -181,10 +183,14 @@ class ConnectionGuard(UpstreamGuard):
         version = b"HTTP/1." if turn.authority is None else b"HTTP/2.0"
         if not is_as_read(flow.request, target, version):
             raise Refused(Reason.INTERNAL)
+        offer = self._offer(flow.request)
+        target = replace(target, websocket=isinstance(offer, WebSocketOffer))
         request = egress_request(RequestKind.REQUEST, target, requester)
         looked = self._leaks.look(request, flow.request, turn.has_body)
         if looked.refusal is not None:
             return looked.refusal
+        if isinstance(offer, Reason):
+            return self.core.refuse(request, offer, self._connection)
         if (reason := never_forwarded(headers)) is not None:
             return self.core.refuse(request, reason, self._connection)
         body_bytes = int(headers.get("content-length", "0"))
@@ -192,7 +198,7 @@ class ConnectionGuard(UpstreamGuard):
             request, known, body_bytes, self._connection, headers.get_all
         )
         if judgement.allowed:
-            self._grant(flow, turn, target, judgement, looked.body)
+            self._grant(flow, turn, target, judgement, looked.body, offer)
         return judgement
 
     def _target_inside(self, head: RequestHead, hosts: list[str], turn: Turn) -> Target:
@@ -211,11 +217,13 @@ class ConnectionGuard(UpstreamGuard):
         target: Target,
         judgement: Judgement,
         look_through: BodyTaker | None,
+        offer: WebSocketOffer | None,
     ) -> None:
         """Seal the request in the form in which it will leave, and meter both bodies."""
         wants_trailers = "trailers" in flow.request.headers.get("te", "").lower()
         forwardable(flow.request, target)
         drop_bound(flow.request.headers, judgement.injected)
+        socket = self._prepare_socket(flow.request, offer)
         exchange = Exchange(
             flow_id=flow.id,
             target=target,
@@ -227,6 +235,7 @@ class ConnectionGuard(UpstreamGuard):
             injected=judgement.injected,
             look_through=look_through,
             wants_trailers=wants_trailers,
+            socket=socket,
         )
         turn.exchange = exchange
         turn.decision_id = judgement.decision_id
@@ -292,6 +301,8 @@ class ConnectionGuard(UpstreamGuard):
     async def response(self, flow: http.HTTPFlow) -> None:
         turn = self._going_on(flow)
         if turn is None or turn.is_answered or turn.exchange is None or flow.response is None:
+            return
+        if flow.response.status_code == 101:  # accepted, and from now on a WebSocket
             return
         self._return_trailers(turn.exchange, flow.response)
         self._finish(turn, "complete")

@@ -252,6 +252,7 @@ class UpstreamGuard(DoorGuard):
             exchange.request_bytes,
             exchange.response_bytes,
             self.core.clocks.now_monotonic_ms() - exchange.started_monotonic_ms,
+            exchange.socket.frames if exchange.socket is not None else None,
         )
 
     def _finish_all(self, outcome: str) -> None:

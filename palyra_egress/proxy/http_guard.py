@@ -7,6 +7,7 @@ from mitmproxy.connection import Connection, Server
 
 from palyra_egress.proxy.denial import Answer
 from palyra_egress.proxy.turn import Turn
+from palyra_egress.proxy.websocket_layer import SocketCarrier
 from palyra_egress.reasons import Reason
 
 
@@ -18,7 +19,7 @@ class Carrier(Protocol):
         ...
 
 
-class HttpGuard(Protocol):
+class HttpGuard(SocketCarrier, Protocol):
     """The guard as the layers see it. `stream_id` is always the worker's number."""
 
     is_multiplexed: bool

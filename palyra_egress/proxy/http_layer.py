@@ -40,6 +40,7 @@ from palyra_egress.proxy.upstream_layers import (
     JudgedUpstream,
     StrictHttp1Client,
 )
+from palyra_egress.proxy.websocket_layer import WebSocketLayer
 
 MAX_UNPARSED_BYTES: Final = 256 * 1024  # heads, chunk lines, trailers, pipelined requests
 MAX_WAITING_BYTES: Final = (
@@ -108,6 +109,20 @@ class JudgedStream(HttpStream):
             self.client_state = self.state_errored
             code = ErrorCode.PASSTHROUGH_CLOSE
             yield SendHttp(ResponseProtocolError(self.stream_id, "answered", code), client)
+
+    def flow_done(self) -> Commands:
+        """A 101 that was accepted: what follows is a WebSocket's. mitmproxy would take it for raw
+        TCP, or end here."""
+        response = self.flow.response
+        if response is None or response.status_code != 101:
+            yield from super().flow_done()
+            return
+        if not self._guard.socket_opens(self.stream_id):
+            raise RuntimeError("a 101 that nobody accepted")  # the handler resets both sides
+        self.child_layer = WebSocketLayer(self.context, self.stream_id, self._guard)
+        self._handle_event = self.passthrough  # type: ignore[method-assign]
+        yield from self.child_layer.handle_event(events.Start())
+        yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
 
     @property
     def waits(self) -> bool:

@@ -138,7 +138,9 @@ class StrictHttp1Server(ChunkedBody, Http1Server):
 
     @property
     def _has_begun_to_answer(self) -> bool:
-        return self.response is not None and self.response.status_code >= 200
+        """Nothing in words of HTTP may follow: not even behind a 101."""
+        status = 0 if self.response is None else self.response.status_code
+        return status >= 200 or status == 101
 
     def _refuse_head(self, reason: Reason) -> Commands:
         yield commands.SendData(self.conn, self._guard.refuse_head(reason).to_bytes())

@@ -88,6 +88,11 @@ class LeakGuard:
             else self._report(request, Leak(finding.reason, "trailers", finding))
         )
 
+    def new_scanner(self) -> StreamScanner | None:
+        """What looks through one message that leaves; None where there is nothing to look for."""
+        sets = self._sets()
+        return StreamScanner(sets) if sets else None
+
     def redacted(self, request: EgressRequest) -> EgressRequest:
         """The request as it may be written down."""
         return redacted(self._sets(), request)

@@ -85,6 +85,7 @@ rules:
     paths: [/v1/**]
     encoded_slash: true
     log_query: true
+    websocket: true
     private: [10.20.0.0/16]
     tls: inspect
     missing_sni: true

@@ -41,15 +41,11 @@ SOCKET_CASES: Final = [
     or CASES.get(case["id"]) is SOCKETS
 ]
 
-NO_WEBSOCKET: Final = "websockets are not carried: a request with Upgrade is refused (dv-ws-001)"
 NOT_OURS: Final = {
     "dv-tls-009": "no TLS client here offers ECH; the hello ends here, its inner name goes nowhere",
     "dv-tls-010": "no TLS client here offers GREASE ECH; the hello ends here all the same",
     "dv-tls-026": "no revocation lists are configured",
-    "dv-ws-003": NO_WEBSOCKET,
-    "dv-ws-007": NO_WEBSOCKET + "; open connections of a quarantined worker: test_first_light",
-    "dv-ws-009": NO_WEBSOCKET,
-    "dv-ws-011": "bodies are not scanned in this version",
+    "dv-ws-011": "what a server sends is not searched",
     "ip-cs-189": "a placeholder is swapped in its header only; bodies leave as they are",
     "mp-39": "bounded, and filled only after an allowed CONNECT: test_interception",
 }

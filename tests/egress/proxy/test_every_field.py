@@ -183,6 +183,10 @@ ELSEWHERE: Final = {
         "egress/proxy/test_logged_queries.py",
         "test_a_query_is_written_down_only_where_the_deciding_rule_says_so",
     ),
+    "rules.websocket": (
+        "egress/proxy/test_websocket.py",
+        "test_an_upgrade_that_is_not_allowed_reaches_nobody",
+    ),
     "profiles.requires.image_digests": _FACTS,
     "profiles.requires.build_digests": _FACTS,
     "profiles.requires.artifact_digests": _FACTS,

@@ -286,7 +286,8 @@ async def test_an_upgrade_is_refused_and_an_unasked_101_is_not_passed_on(world):
     _, reader, writer = await harness.tunnel(authority)
     writer.write(
         f"GET /open/ws HTTP/1.1\r\nHost: {authority}\r\nConnection: Upgrade\r\n"
-        "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+        "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n".encode()
     )
     reply = await read_reply(reader)
     assert reply is not None and reply.reason == "egress.upgrade_not_allowed"
