@@ -10,6 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
+from wsproto.frame_protocol import FrameProtocol
+
 from palyra_egress.approvals.approvers import Approver, Approvers
 from palyra_egress.approvals.envelope import TooManyApprovals, next_serial, read_lines
 from palyra_egress.approvals.weighing import Proposal, weigh
@@ -33,6 +35,15 @@ from palyra_egress.policy.importers.translate import Source, import_policy
 from palyra_egress.policy.load import load_policy, load_policy_file, load_sources, read_files
 from palyra_egress.policy.request_text import judge_request_from_url
 from palyra_egress.proxy.request_head import RequestHead, check_head, head_end
+from palyra_egress.proxy.socks5 import (
+    MAX_MESSAGE_BYTES,
+    SocksRefused,
+    SocksTarget,
+    read_credentials,
+    read_greeting,
+    read_request,
+)
+from palyra_egress.proxy.websocket_frames import BrokenFrames, FoundLeaving, FrameStream
 from palyra_egress.reasons import Reason
 from palyra_egress.request import CanonicalHost, EgressRequest, Requester, RequestKind
 from palyra_egress.verdict import NeedsResolution, Verdict
@@ -254,6 +265,39 @@ def kv_answer(data: bytes) -> None:
             assert all(isinstance(text, str) for text in found.fields.values())
 
 
+def websocket_frames(data: bytes) -> None:
+    """One direction of a WebSocket: what goes on is frames that the other side can read, and no
+    watched value is whole in them, however the bytes were cut."""
+    for from_worker in (True, False):
+        stream = FrameStream(from_worker, lambda: StreamScanner(WATCHED))
+        out, cut = b"", 1 + len(data) % 7
+        with suppress(BrokenFrames, FoundLeaving):
+            for at in range(0, len(data), cut):
+                out += stream.take(data[at : at + cut], 1 << 20)
+        reader = FrameProtocol(client=not from_worker, extensions=[])
+        reader.receive_bytes(out)
+        said = b""
+        for frame in reader.received_frames():
+            payload = frame.payload
+            if not frame.opcode.iscontrol():
+                said += payload.encode() if isinstance(payload, str) else bytes(payload)
+        assert not any(secret in said for secret in SECRETS)
+
+
+def socks_message(data: bytes) -> None:
+    """The messages of SOCKS5: each is read, waited for, or refused with an answer that is short."""
+    for read in (read_greeting, read_credentials, read_request):
+        try:
+            found = read(data)
+        except SocksRefused as refused:
+            assert len(refused.answer) <= 10
+        else:
+            assert found is not None or len(data) < MAX_MESSAGE_BYTES
+            if isinstance(found, tuple) and isinstance(found[0], SocksTarget):
+                assert is_canonical_host(found[0].host)
+                assert 1 <= found[0].port <= 65535
+
+
 TARGETS: Final[dict[str, Target]] = {
     target.__name__: target
     for target in (
@@ -271,6 +315,8 @@ TARGETS: Final[dict[str, Target]] = {
         body_stream,
         vault_file,
         kv_answer,
+        websocket_frames,
+        socks_message,
     )
 }
 SEEDS: Final[dict[str, tuple[bytes, ...]]] = {
@@ -302,6 +348,19 @@ SEEDS: Final[dict[str, tuple[bytes, ...]]] = {
     "kv_answer": (
         b'{"data": {"token": "some-secret"}, "lease_duration": 60}',
         b'{"data": {"data": {"a": "x"}, "metadata": {"deletion_time": "2030-01-01T00:00:00Z"}}}',
+    ),
+    "websocket_frames": (
+        b"\x81\x85\0\0\0\0hello\x89\x80\0\0\0\0\x88\x82\0\0\0\0\x03\xe8",
+        b"\x01\x82\x01\x02\x03\x04hj\x80\x80\0\0\0\0",
+        b"\x02\x05%41\\n\x80\x08-abcdefg\x82\x01h",
+        b"\x82\x7e\x00\x7e" + b"x" * 126,
+    ),
+    "socks_message": (
+        b"\x05\x02\x00\x02",
+        b"\x01\x01u\x01p",
+        b"\x05\x01\x00\x03\x06a.test\x01\xbb",
+        b"\x05\x01\x00\x01\x7f\x00\x00\x01\x00\x50",
+        b"\x05\x01\x00\x04" + bytes(15) + b"\x01\x01\xbb",
     ),
     "request_fields": (b"GET\0a.test\0/a/b\0q=1\0https\x00203.0.114.1", b"CONNECT\0x.a.test"),
     "hostname": (
