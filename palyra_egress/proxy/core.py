@@ -323,15 +323,7 @@ class EnforcementCore:
             headed_for = None if speaker.destination is None else str(speaker.destination)
             self.audit.append(
                 verdict_entry(
-                    verdict,
-                    request,
-                    addresses,
-                    decision_id,
-                    now,
-                    took_ms,
-                    named,
-                    leak,
-                    headed_for,
+                    verdict, request, addresses, decision_id, now, took_ms, named, leak, headed_for
                 )
             )
             if verdict.consequence is not Consequence.NONE and not verdict.allowed:
