@@ -6,7 +6,7 @@ LOCK := $(BIN)/uv pip compile --quiet --python-version 3.13 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(LOCK_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system-packages demo up test check lock proto reference fuzz bench races crash explore clean
+.PHONY: help setup system-packages demo up test check lock proto reference fuzz bench races crash explore mutants clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -57,6 +57,9 @@ crash: setup ## kill the fleet at failpoints and at random, CRASH_ROUNDS rounds 
 explore: setup ## every sequence of ledger commands in small fleets, EXPLORE_SECONDS each (default 300)
 	@set -e; for scope in "1 99" "2 99" "1 99 trust" "2 99 trust"; do set -- $$scope; \
 		$(BIN)/python -m tests.fleet.ledger.small_scope $$1 $$2 $(or $(EXPLORE_SECONDS),300) $$3; done
+
+mutants: setup ## change each guard of the ledger in turn; list what no test notices (MUTANT_ARGS=modules)
+	$(BIN)/python -m tests.fleet.mutation.mutants $(MUTANT_ARGS)
 
 bench: setup ## run every benchmark; numbers go to stdout
 	@set -e; found=no; for file in benchmarks/bench_*.py; do \
