@@ -86,6 +86,14 @@ def _add_run(commands: _Commands) -> None:
     run.add_argument("--url", help="the admin API (default: from PALYRA_HOME)")
     run.add_argument("--token-file", type=Path, help="the operator's token (default: PALYRA_HOME)")
     run.add_argument(
+        "--keep-env",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="pass on this variable although it may make the program run other code "
+        "(LD_PRELOAD, NODE_OPTIONS, PYTHONPATH …; may be repeated)",
+    )
+    run.add_argument(
         "--isolate",
         action="store_true",
         help="run it where nothing but the proxy leads out (binding level enforced; needs bwrap)",

@@ -55,6 +55,7 @@ async def _run(arguments: Namespace) -> int:
         run_id=run_id,
         combined_bundle=Path(note.bundle_file),
         palyra_ca=Path(note.ca_file),
+        keep_env=frozenset(arguments.keep_env),
         isolation=_isolation(note) if arguments.isolate else None,
         socks_address=_socks_address(note, arguments.isolate) if arguments.socks else "",
     )

@@ -44,6 +44,17 @@ def add_evidence_arguments(verb: ArgumentParser) -> None:
     )
 
 
+def add_keep_env(verb: ArgumentParser) -> None:
+    verb.add_argument(
+        "--keep-env",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="pass on this variable although it may make the program run other code "
+        "(LD_PRELOAD, NODE_OPTIONS, PYTHONPATH …; may be repeated)",
+    )
+
+
 def evidence_source(arguments: Namespace, own_key: SigningKey | None) -> EvidenceSource:
     """`own_key` vouches where nothing is named. Raises KeyFileError, or Trouble for a flag that is
     missing."""

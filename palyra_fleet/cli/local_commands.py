@@ -71,6 +71,7 @@ def run_worker(arguments: Namespace) -> int:
         combined_bundle=arguments.ca_bundle.resolve(),
         palyra_ca=arguments.ca.resolve(),
         ttl_ms=arguments.ttl_s * 1000,
+        keep_env=frozenset(arguments.keep_env),
         isolation=_isolation(arguments) if arguments.isolate else None,
     )
     return asyncio.run(_run(arguments.program, settings, place))

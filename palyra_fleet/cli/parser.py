@@ -11,7 +11,7 @@ from typing import Final
 from palyra_fleet.cli import argument_types as types
 from palyra_fleet.cli import local_commands, operator_commands
 from palyra_fleet.cli.enrolment_parser import add_enrolment, add_launcher_key, add_references
-from palyra_fleet.cli.evidence_arguments import add_evidence_arguments
+from palyra_fleet.cli.evidence_arguments import add_evidence_arguments, add_keep_env
 from palyra_fleet.cli.join_token_commands import add_join_tokens
 from palyra_fleet.cli.node_agent_parser import add_node_agent
 from palyra_fleet.cli.node_parser import add_authorities, add_node_operations, add_node_state
@@ -202,6 +202,7 @@ def _worker_run(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
     verb.add_argument(
         "--ttl-s", type=types.seconds, default=300, help="the lease's length; it is renewed in time"
     )
+    add_keep_env(verb)
     verb.add_argument(
         "--isolate",
         action="store_true",

@@ -3,17 +3,20 @@
 `egress_environment` is the pure table: which variable gets the proxy's URL (with the lease's
 credential in it), the combined CA bundle, or our own CA. `child_environment` lays it over what was
 inherited, after dropping every inherited proxy setting in any spelling (a left-over `no_proxy`
-would lead around the proxy) and the operator's own PALYRA_ settings. Everything else is left alone.
+would lead around the proxy), the operator's own PALYRA_ settings, and what would make the program
+run code that nobody measured (`inherited`). Everything else is left alone.
 
 This is a convenience for well-behaved clients. What enforces is that nothing else leads out.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from pathlib import Path
 from typing import Final, assert_never
 from urllib.parse import quote
+
+from palyra_fleet.worker.inherited import reaches_program
 
 
 class Value(Enum):
@@ -122,9 +125,18 @@ def child_environment(
     inherited: Mapping[str, str],
     access: EgressAccess,
     own: Mapping[str, str] | None = None,
+    kept_names: Collection[str] = frozenset(),
 ) -> dict[str, str]:
-    """What the worker's program gets: inherited, less what is dropped, plus the table and `own`."""
-    kept = {name: value for name, value in inherited.items() if not _is_dropped(name)}
+    """What the worker's program gets: inherited, less what is dropped, plus the table and `own`.
+
+    `kept_names` are passed on although they may make the program run other code; proxy and CA
+    variables and our own are dropped in any case.
+    """
+    kept = {
+        name: value
+        for name, value in inherited.items()
+        if not _is_dropped(name) and reaches_program(name, kept_names)
+    }
     return {**kept, **egress_environment(access), **(own or {})}
 
 

@@ -48,9 +48,10 @@ class RunSettings:
     """One run. `ttl_ms` is the lease's length, renewed at half life until the program ends.
 
     `proxy_knows_within_ms`: how long to wait for the proxy to say that it knows the lease, before
-    the program is started; None does not ask. With `isolation` the program runs in namespaces of
-    its own whose only way out is the proxy. `socks_address` (`host:port`) is where the program
-    finds SOCKS, if it is to know.
+    the program is started; None does not ask. `keep_env` names inherited variables that reach the
+    program although they may make it run other code (see `inherited`). With `isolation` the program
+    runs in namespaces of its own whose only way out is the proxy. `socks_address` (`host:port`) is
+    where the program finds SOCKS, if it is to know.
     """
 
     session: SessionSettings
@@ -62,6 +63,7 @@ class RunSettings:
     workspace_parent: Path | None = None
     working_directory: Path | None = None
     inherited: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
+    keep_env: frozenset[str] = frozenset()
     forward_signals: bool = True
     proxy_knows_within_ms: int | None = 5_000
     isolation: Isolation | None = None
@@ -110,7 +112,7 @@ async def _workspace(parent: Path | None) -> AsyncIterator[Workspace]:
         yield workspace
     finally:
         if workspace.root.exists():
-            await asyncio.to_thread(workspace.remove)
+            await workspace.remove()
 
 
 @contextlib.asynccontextmanager
@@ -211,7 +213,7 @@ class _Run:
 
     async def _clean_up(self, group: ProcessGroup | None) -> None:
         processes_ended = True if group is None else await group.end()
-        workspace_removed = await asyncio.to_thread(self.workspace.remove)
+        workspace_removed = await self.workspace.remove()
         report = CleanupReport(
             workspace_removed=workspace_removed,
             processes_ended=processes_ended,
@@ -247,7 +249,7 @@ class _Run:
             "PALYRA_WORKSPACE": str(self.workspace.root),
             "TMPDIR": str(self.workspace.temporary),
         }
-        return child_environment(self.settings.inherited, access, own)
+        return child_environment(self.settings.inherited, access, own, self.settings.keep_env)
 
 
 @contextlib.contextmanager

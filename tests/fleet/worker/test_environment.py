@@ -89,3 +89,32 @@ def test_what_was_inherited_is_not_changed() -> None:
 
 def test_the_secret_is_never_shown() -> None:
     assert SECRET not in repr(ACCESS)
+
+
+RUNNERS = [
+    *("LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT", "DYLD_INSERT_LIBRARIES", "GLIBC_TUNABLES"),
+    *("NODE_OPTIONS", "NODE_PATH", "npm_config_node_options"),
+    *("PYTHONPATH", "PYTHONSTARTUP", "PYTHONHOME", "PYTHONUSERBASE", "PYTHONBREAKPOINT"),
+    *("BASH_ENV", "ENV", "SHELLOPTS", "PS4", "PROMPT_COMMAND", "BASH_FUNC_ls%%"),
+    *("PERL5OPT", "RUBYOPT", "JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "LUA_INIT", "PHPRC"),
+    *("GIT_SSH_COMMAND", "GIT_CONFIG_COUNT", "GIT_EXEC_PATH", "GIT_PROXY_COMMAND"),
+    *("OPENSSL_CONF", "GCONV_PATH", "RUSTC_WRAPPER", "LESSOPEN", "SSLKEYLOGFILE", "PAGER"),
+]
+
+
+@pytest.mark.parametrize("name", RUNNERS)
+def test_what_makes_a_program_run_other_code_is_dropped_unless_it_is_named(name: str) -> None:
+    assert child_environment({name: "x", name.lower(): "x"}, ACCESS) == EXPECTED
+    kept = child_environment({name: "x"}, ACCESS, kept_names={name})
+    assert kept == {name: "x", **EXPECTED}
+    assert child_environment({name: "x"}, ACCESS, kept_names={name + "X"}) == EXPECTED
+
+
+@pytest.mark.parametrize("name", ["no_proxy", "SSL_CERT_FILE", "PALYRA_HOME", "Https_Proxy"])
+def test_no_name_brings_back_what_would_lead_around_the_proxy(name: str) -> None:
+    assert child_environment({name: "x"}, ACCESS, kept_names={name}) == EXPECTED
+
+
+@pytest.mark.parametrize("name", ["PATH", "HOME", "LANG", "TERM", "USER", "TZ", "LDFLAGS", "CC"])
+def test_what_says_only_where_and_who_is_kept(name: str) -> None:
+    assert name in child_environment({name: "x"}, ACCESS)

@@ -1,10 +1,15 @@
 """A run's own directory: private when made, gone when removed, and only it."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
-from palyra_fleet.worker.workspace import Workspace
+from palyra_fleet.worker.workspace import REMOVE_WITHIN_S, Workspace
+
+
+def removed(workspace: Workspace, within_s: float = REMOVE_WITHIN_S) -> bool:
+    return asyncio.run(workspace.remove(within_s))
 
 
 def test_a_workspace_is_absolute_private_and_new_each_time(tmp_path: Path) -> None:
@@ -24,7 +29,7 @@ def test_removing_takes_everything_inside_and_nothing_behind_a_link(tmp_path: Pa
     closed = workspace.root / "closed"
     (closed / "deep").mkdir(parents=True)
     closed.chmod(0)
-    assert workspace.remove()
+    assert removed(workspace)
     assert not workspace.root.exists()
     assert (outside / "kept").exists()
 
@@ -33,7 +38,7 @@ def test_a_workspace_that_the_program_removed_itself_counts_as_gone(tmp_path: Pa
     workspace = Workspace.create(tmp_path)
     workspace.temporary.rmdir()
     workspace.root.rmdir()
-    assert workspace.remove()
+    assert removed(workspace)
 
 
 def test_a_workspace_replaced_by_a_link_is_not_believed_to_be_gone(tmp_path: Path) -> None:
@@ -44,7 +49,7 @@ def test_a_workspace_replaced_by_a_link_is_not_believed_to_be_gone(tmp_path: Pat
     workspace.root.rmdir()
     workspace.root.symlink_to(outside)
     before = tmp_path.stat().st_mode, outside.stat().st_mode
-    assert not workspace.remove()
+    assert not removed(workspace)
     assert outside.exists()
     assert not workspace.root.is_symlink()
     assert (tmp_path.stat().st_mode, outside.stat().st_mode) == before
@@ -61,5 +66,12 @@ def test_rights_that_the_program_took_away_at_every_level_keep_nothing(
     (deepest / "file").write_text("")
     for directory in (deepest, deepest.parent, deepest.parent.parent, workspace.root):
         directory.chmod(mode)
-    assert workspace.remove()
+    assert removed(workspace)
     assert tmp_path.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_removal_that_takes_too_long_is_ended_and_not_believed(tmp_path: Path) -> None:
+    workspace = Workspace.create(tmp_path)
+    assert not removed(workspace, within_s=0)
+    assert workspace.root.exists()
+    assert removed(workspace)
