@@ -27,6 +27,7 @@ def test_every_channel_at_once() -> None:
         *("--peer-socket", "/run/p.sock", "--peer", f"1001={WORKER}", "--peer", f"1002={OTHER}"),
         *("--lease-sockets", "/run/leases", "--lease-socket-mode", "0660"),
         *("--worker-listen", f"{WORKER}=10.0.0.1:8080"),
+        *("--worker-redirect", f"{OTHER}=[fd00::1]:8443"),
     )
     tls, peers, leases = found.worker_tls, found.peer_socket, found.lease_listeners
     assert tls is not None and peers is not None and leases is not None
@@ -35,6 +36,7 @@ def test_every_channel_at_once() -> None:
     assert peers.workers == {1001: WORKER, 1002: OTHER}
     assert (leases.directory, leases.mode) == (Path("/run/leases"), 0o660)
     assert leases.addresses == {WORKER: ("10.0.0.1", 8080)}
+    assert leases.redirected == {OTHER: ("fd00::1", 8443)}
 
 
 HALVES = {
