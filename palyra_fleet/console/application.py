@@ -30,7 +30,13 @@ def make_console(
     """One application with sessions of its own; `tokens` counts wrong tokens for both ways in."""
     sessions = ConsoleSessions(principals.still_holds)
     desk = ConsoleDesk(service, nodes, sessions, tokens, clock, policies)
+
+    async def sign_everybody_out(_: web.Application) -> None:
+        """Live streams end with their sessions, so that a stop does not wait for open pages."""
+        desk.sessions.end_all()
+
     application = web.Application()
+    application.on_shutdown.append(sign_everybody_out)
     for row in CONSOLE_ROUTES:
         application.router.add_route(row.method, row.path, serve(desk, row))
     return application

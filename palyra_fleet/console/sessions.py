@@ -88,6 +88,10 @@ class ConsoleSessions:
         if secret is not None:
             self._by_digest.pop(_digest(secret), None)
 
+    def end_all(self) -> None:
+        """Sign everybody out: the process stops."""
+        self._by_digest.clear()
+
 
 def _digest(secret: str) -> str:
     return hashlib.sha256(secret.encode(errors="surrogateescape")).hexdigest()

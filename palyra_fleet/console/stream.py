@@ -8,6 +8,7 @@ Source: HTML Living Standard, "Server-sent events".
 """
 
 import asyncio
+import contextlib
 import json
 from typing import Final
 
@@ -17,6 +18,7 @@ from palyra_fleet.api.problems import ApiReason, ApiRefusal, Headers
 from palyra_fleet.api.proxy_calls import STREAMING
 from palyra_fleet.console.gate import COOKIE, ConsoleCall
 from palyra_fleet.console.sessions import ConsoleSession
+from palyra_fleet.refusals import FleetRefusal
 from palyra_fleet.wire.models import EventView
 
 MAX_STREAMS: Final = 8
@@ -49,6 +51,15 @@ async def _tell(call: ConsoleCall, session: ConsoleSession) -> web.StreamRespons
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     call.request[STREAMING] = True
     await response.prepare(call.request)
+    with contextlib.suppress(FleetRefusal, TimeoutError):  # the answer has begun: it can only end
+        await _follow(call, session, response, seen)
+    return response
+
+
+async def _follow(
+    call: ConsoleCall, session: ConsoleSession, response: web.StreamResponse, seen: int
+) -> None:
+    """Tell what comes after entry `seen`, until the browser or the session is gone."""
     await _write(response, f"retry: 1000\nid: {seen}\nevent: here\ndata: {{}}\n\n")
     quiet, nodes = 0, _nodes_mark(call)
     secret = call.request.cookies.get(COOKIE)
@@ -65,7 +76,6 @@ async def _tell(call: ConsoleCall, session: ConsoleSession) -> web.StreamRespons
         await asyncio.sleep(_LOOK_EVERY_S)
     if _is_there(call):
         await _write(response, "event: over\ndata: {}\n\n")
-    return response
 
 
 def _is_there(call: ConsoleCall) -> bool:

@@ -153,6 +153,17 @@ function sayAgo() {
   });
 }
 
+// The stream ends with the session, and with the fleet: ask which, and begin again or sign in.
+async function comeBack() {
+  try {
+    const answer = await fetch("/console/v1/auth/session", { credentials: "same-origin" });
+    if (answer.status === 401) location.assign("/console/login");
+    else live();
+  } catch {
+    setTimeout(comeBack, 2000);
+  }
+}
+
 function live() {
   const badge = find("#live");
   if (!badge) return;
@@ -163,10 +174,12 @@ function live() {
   source.addEventListener("entry", () => {
     if (waiting === null) waiting = setTimeout(() => { waiting = null; refresh(); }, 150);
   });
-  source.addEventListener("over", () => location.assign("/console/login"));
-  source.addEventListener("error", () => say("warn", "not live"));
-  setInterval(sayAgo, 10000);
+  source.addEventListener("error", () => {
+    say("warn", "not live");
+    if (source.readyState === EventSource.CLOSED) setTimeout(comeBack, 2000);
+  });
 }
 
 sayAgo();
+setInterval(sayAgo, 10000);
 live();

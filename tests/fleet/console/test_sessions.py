@@ -71,6 +71,13 @@ def test_signing_out_ends_one_session_and_no_other() -> None:
     assert kept.find(second, 1) is not None
 
 
+def test_a_stop_signs_everybody_out() -> None:
+    kept = sessions()
+    secrets = [kept.begin(somebody(name), 0)[0] for name in ("vera", "olaf")]
+    kept.end_all()
+    assert [kept.find(secret, 1) for secret in secrets] == [None, None]
+
+
 def test_every_sign_in_has_secrets_of_its_own() -> None:
     kept = sessions()
     made = [kept.begin(somebody(), 0) for _ in range(4)]
