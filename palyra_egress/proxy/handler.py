@@ -257,11 +257,11 @@ class EnforcingHandler(ProxyConnectionHandler):
         """Counted from the moment a layer asks, and until it has heard the answer: nothing is read
         of the worker in between."""
         self._running_hooks += 1
-        return self._counted(super().hook_task(hook))
+        return self._counted(hook)
 
-    async def _counted(self, hook: Coroutine[Any, Any, None]) -> None:
+    async def _counted(self, hook: commands.StartHook) -> None:
         try:
-            await hook
+            await super().hook_task(hook)
         finally:
             self._running_hooks -= 1
             self.progressed()

@@ -91,6 +91,7 @@ class ChannelWorld:
     harness: Harness
     upstream: RecordingUpstream
     directory: Path
+    shown: ClientCertificate | None = None
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
 
     def request(self, credentials: str | None = None, path: str = "/x") -> bytes:
