@@ -25,11 +25,13 @@ from palyra_fleet.wire.dsse import DsseEnvelope
 class ProxyCommands(FleetCore):
     """The proxies' side of the fleet."""
 
-    def view(self, proxy_id: str) -> AsyncIterator[wire.ViewMessage]:
-        """Snapshot, changes, ticks. A reader that is too slow is dropped and must reconnect; one
-        that is taken back hears nothing more."""
+    def view(
+        self, proxy_id: str, heard: tuple[int, int] | None = None
+    ) -> AsyncIterator[wire.ViewMessage]:
+        """Snapshot (or what came after `heard`: epoch and seq), changes, ticks. A reader that is
+        too slow is dropped and must reconnect; one that is taken back hears nothing more."""
         self._enrolled_proxy(proxy_id)
-        return self._hub.stream(proxy_id)
+        return self._hub.stream(proxy_id, heard)
 
     async def evidence_chain(self, proxy_id: str) -> wire.EvidenceChain:
         """How far the fleet holds this proxy's evidence: it goes on with the next number."""

@@ -32,7 +32,13 @@ from palyra_fleet.ledger.manager import Outcome
 from palyra_fleet.ledger.wire_views import lease_state
 from palyra_fleet.operator_commands import OperatorCommands
 from palyra_fleet.proxy_commands import ProxyCommands
-from palyra_fleet.refusals import FleetReason, FleetRefusal, Refusal, worker_unknown
+from palyra_fleet.refusals import (
+    FleetReason,
+    FleetRefusal,
+    Refusal,
+    worker_already_registered,
+    worker_unknown,
+)
 from palyra_fleet.settings import FleetSettings
 from palyra_fleet.store.protocol import FleetStore
 from palyra_fleet.store.sqlite import SqliteFleetStore
@@ -161,6 +167,10 @@ class FleetService(
         known = self.caller_by_key(result.key_sha256)
         if known is not None and known.device_id != device_id:
             raise FleetRefusal(FleetReason.KEY_MISMATCH, "this key belongs to another device")
+        worker = self._manager.state.workers.get(result.worker_id)
+        if worker is not None and worker.proof.device_id != device_id:
+            # no machine takes over another one's worker, whoever vouches for it there
+            raise FleetRefusal.of(worker_already_registered(result.worker_id))
         result = replace(result, device_id=device_id)
         attestor = self._attestors[result.evidence_kind]
         used = await asyncio.to_thread(attestor.claim, request, now)

@@ -8,6 +8,7 @@ without a fresh view denies. `seq` grows with every change of one epoch.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection
 
 from palyra_fleet.leases.records import WorkerLease
@@ -17,6 +18,8 @@ from palyra_fleet.wire.models import AttestedFacts, Binding, ViewMessage
 
 MAX_QUEUED = 1_024
 TICK_EVERY_S = 0.5
+MAX_RECENT = 4_096
+"""How many changes are kept for proxies that were away for a moment."""
 
 
 UNKNOWN = AttestedFacts()
@@ -73,6 +76,7 @@ class ViewHub:
         self._blocked: set[str] = set()
         self._suspended: frozenset[str] = frozenset()
         self._listeners: dict[asyncio.Queue[ViewMessage | None], str] = {}
+        self._recent: deque[ViewMessage] = deque(maxlen=MAX_RECENT)
         self._closed = False
         self._certificates: Callable[[str], tuple[str, ...]] = _none
 
@@ -109,14 +113,21 @@ class ViewHub:
             if lease is not None:
                 self._bind(lease)
 
-    async def stream(self, proxy_id: str) -> AsyncIterator[ViewMessage]:
-        """One proxy's stream. Ends when it is too slow or taken back, or the fleet closes."""
+    async def stream(
+        self, proxy_id: str, heard: tuple[int, int] | None = None
+    ) -> AsyncIterator[ViewMessage]:
+        """One proxy's stream. Ends when it is too slow or taken back, or the fleet closes.
+
+        `heard` is the (epoch, seq) that the proxy heard last: it gets what came after, where that
+        is still known, and else a snapshot.
+        """
         if self._closed:
             return
         queue = asyncio.Queue[ViewMessage | None](self._max_queued)
         self._listeners[queue] = proxy_id
         try:
-            yield self._snapshot()
+            for missed in self._since(heard):
+                yield missed
             while not self._closed:
                 message = await self._next(queue)
                 if message is None or queue not in self._listeners:
@@ -124,6 +135,13 @@ class ViewHub:
                 yield message
         finally:
             self._listeners.pop(queue, None)
+
+    def _since(self, heard: tuple[int, int] | None) -> list[ViewMessage]:
+        """What a proxy that heard so much must hear first. Taken together: nothing is between."""
+        missed = [] if heard is None else [one for one in self._recent if one.seq > heard[1]]
+        if heard is None or heard[0] != self._epoch or not 0 <= self._seq - heard[1] == len(missed):
+            return [self._snapshot()]
+        return missed or [self._message("tick")]
 
     def suspend(self, worker_ids: frozenset[str]) -> None:
         """Whose egress is suspended now; the listeners hear what changed."""
@@ -194,6 +212,7 @@ class ViewHub:
     ) -> None:
         self._seq += 1
         message = self._message(kind, worker_id, lease_id, () if new is None else (new,))
+        self._recent.append(message)
         for queue in tuple(self._listeners):
             try:
                 queue.put_nowait(message)

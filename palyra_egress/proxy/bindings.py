@@ -57,6 +57,12 @@ class BindingView:
     _rolled_back: bool = False
     version: int = 0
 
+    @property
+    def heard(self) -> tuple[int, int] | None:
+        """The (epoch, seq) from which the stream may go on; None where only a snapshot will do."""
+        known = self._heard_at_monotonic_ms is not None and not self._rolled_back
+        return (self._epoch, self._seq) if known else None
+
     def refusal(self, now_monotonic_ms: int) -> Reason | None:
         """Why nobody at all may speak, or None."""
         if self._rolled_back:

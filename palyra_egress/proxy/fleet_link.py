@@ -49,7 +49,7 @@ class FleetLink:
         while True:
             try:
                 await self._take_place()
-                async with aclosing(self.client.view()) as messages:
+                async with aclosing(self.client.view(self.core.view.heard)) as messages:
                     async for message in messages:
                         ended = self.core.view.apply(message, self.core.clocks.now_monotonic_ms())
                         self.core.connections.cut(ended)

@@ -96,6 +96,8 @@ def make_application(
     middlewares: list[Middleware] = [_number_requests, _answer_with_problems]
     if listener is Listener.ADMIN:
         middlewares.append(_check_host(settings.admin_hosts))
+    if listener is Listener.REMOTE:
+        middlewares.append(_know_device(keeper))
     application = web.Application(middlewares=middlewares, client_max_size=MAX_BODY_BYTES)
     rows = rows_of(listener, ROUTES)
     for row in rows:
@@ -142,6 +144,15 @@ async def _answer_with_problems(
         if request.get(STREAMING, False):
             raise ConnectionResetError("the stream broke off") from None
         return problem_of_api(ApiRefusal(ApiReason.INTERNAL))
+
+
+def _know_device(keeper: Gatekeeper) -> Middleware:
+    @web.middleware
+    async def know_device(request: web.Request, handler: AiohttpHandler) -> web.StreamResponse:
+        await keeper.know_device(request)
+        return await handler(request)
+
+    return know_device
 
 
 def _check_host(allowed: frozenset[str]) -> Middleware:

@@ -1,11 +1,11 @@
 """Takes a request of any listener through device, query, caller and body to its row's handler.
 
 In this order: on the listener for other machines the certificate's device, asked of the identity
-for every request, must be paired, of a kind that may call this route, and within its rate; then the
-query, the caller, the body. A worker's or proxy's key is good only on connections of the device it
-belongs to. When all of it has been read, the certificate is looked at once more: nothing is done
-for a device that was revoked meanwhile. Long calls are bounded per caller and end with the
-application.
+for every request, must be paired and within its rate, before there is a route, and of a kind that
+may call it; then the query, the caller, the body. A worker's or proxy's key is good only on
+connections of the device it belongs to. When all of it has been read, the certificate is looked at
+once more: nothing is done for a device that was revoked meanwhile. Long calls are bounded per
+caller and end with the application.
 """
 
 import asyncio
@@ -62,6 +62,9 @@ _KINDS: Final = {
     Who.OPERATOR: frozenset[ClientKind](),
 }
 """What a machine must have paired as, to call a route of this kind."""
+DEVICE: Final = web.RequestKey("palyra-device", PairedDevice)
+_NOT_ONCE: Final = frozenset({Who.ANYBODY, Who.STRANGER, Who.KEY_IN_BODY})
+"""Who has no idempotency keys: they could fill the memory of others, since a key costs nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,7 @@ class Gatekeeper:
 
     def serve(self, row: Row) -> AiohttpHandler:
         async def handler(request: web.Request) -> web.StreamResponse:
-            device = await self._device(row, request)
+            device = self._device_of(row, request)
             query = read_query(request, row.query)
             admitted = await self._admit(row, request, device)
             if self.devices is not None:
@@ -119,21 +122,28 @@ class Gatekeeper:
 
     async def _answer(self, row: Row, call: Call) -> web.StreamResponse:
         given = only(call.request, ONCE_HEADER)
-        if given is None or row.method != "POST" or row.who is Who.ANYBODY:
+        if given is None or row.method != "POST" or row.who in _NOT_ONCE:
             return await row.handler(call)
         request = SignedRequest(row.method, call.request.raw_path, call.body)
         return await self.once.answer(
             call.identity, given, request, lambda: row.handler(call), self.clock()
         )
 
-    async def _device(self, row: Row, request: web.Request) -> PairedDevice | None:
+    async def know_device(self, request: web.Request) -> None:
+        """Note the paired machine behind the connection, whatever it asks for. On the listener for
+        other machines this comes before there is a route. Raises NodeRefused or ApiRefusal."""
+        if self.devices is not None:
+            device = await self.devices.device(_peer(request))
+            self._spend(f"machine {device.device_id}", DEVICE_RATE)
+            request[DEVICE] = device
+
+    def _device_of(self, row: Row, request: web.Request) -> PairedDevice | None:
         """The paired machine behind the connection, if it may call this route."""
         if self.devices is None:
             return None
-        device = await self.devices.device(_peer(request))
+        device = request[DEVICE]
         if device.client_kind not in _KINDS[row.who]:
             raise ApiRefusal(ApiReason.CALLER_NOT_ALLOWED)
-        self._spend(f"machine {device.device_id}", DEVICE_RATE)
         return device
 
     async def _admit(

@@ -18,14 +18,18 @@ from palyra_fleet.wire.dsse import DsseEnvelope
 from palyra_fleet.wire.models import EvidenceChain, ProxyBeat, ViewMessage, ViolationAnswer
 
 STREAMING: Final = web.RequestKey("streaming", bool)
+MAX_SEQ: Final = 10**15 - 1
 _log = logging.getLogger(__name__)
 
 
 @answers.gives(answers.Gives(ViewMessage, content_type="application/x-ndjson"))
 async def view(call: Call) -> web.StreamResponse:
-    """Every change of the bindings, until either side goes away."""
+    """Every change of the bindings, until either side goes away; from where the proxy was, where
+    it says so and that is still known."""
+    epoch = call.number("epoch", default=0, least=0, most=MAX_SEQ)
+    seq = call.number("after_seq", default=0, least=0, most=MAX_SEQ)
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-    messages = call.service.view(call.identity.id)
+    messages = call.service.view(call.identity.id, (epoch, seq) if epoch else None)
     call.request[STREAMING] = True
     await response.prepare(call.request)
     try:

@@ -120,7 +120,7 @@ ROUTES: Final = (
     Row("POST", f"{_OWN_LEASE}:complete", _WORK, _W.complete_lease, wire.CompleteRequest),
     Row("GET", "/v1/worker/orders", _WORK, _W.orders, query=("after_seq", "wait_ms"), streams=True),
     # proxies
-    Row("GET", "/v1/proxy/view", _PROXY, _P.view, streams=True),
+    Row("GET", "/v1/proxy/view", _PROXY, _P.view, query=("epoch", "after_seq"), streams=True),
     Row("POST", "/v1/proxy/heartbeat", _PROXY, _P.beat, wire.ProxyBeat),
     Row("POST", "/v1/proxy/violations", _PROXY, _P.accept_violation, DsseEnvelope),
     Row("GET", "/v1/proxy/chain", _PROXY, _P.evidence_chain),

@@ -32,6 +32,10 @@ from palyra_fleet.node_agent.material import AgentHome, MaterialUnusable, NotPai
 from palyra_fleet.tasks import spawn
 
 
+_STARTS = {"proxy": "palyra-egress proxy serve --fleet https://HOST:PORT"}
+"""What a machine of this kind is started with, if it is not the agent."""
+
+
 def install(arguments: Namespace) -> int:
     """Pair this machine. Nothing is stored unless an operator approved."""
     home = AgentHome(arguments.home)
@@ -51,7 +55,8 @@ def install(arguments: Namespace) -> int:
         )
         material = asyncio.run(enrol(settings, _code(), say))
         home.save(material)
-    put(f"paired as {material.device_id}; start it with `palyra-fleet node run`")
+    start = _STARTS.get(arguments.kind, "palyra-fleet node run")
+    put(f"paired as {material.device_id}; start it with `{start}`")
     return ExitCode.DONE
 
 

@@ -52,7 +52,7 @@ class OperatorClient(EnrolmentCalls, NodeCalls, PrincipalCalls, JoinTokenCalls):
         super().__init__(base_url, TokenCredentials(token), timeout_ms=timeout_ms)
 
     async def create_grant(self, request: GrantRequest) -> GrantView:
-        return await self.call("POST", "/v1/grants", GrantView, request)
+        return await self.call("POST", "/v1/grants", GrantView, request, once=True)
 
     async def grants(self) -> tuple[GrantView, ...]:
         return (await self.call("GET", "/v1/grants", GrantList)).items

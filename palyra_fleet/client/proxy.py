@@ -12,7 +12,12 @@ from pydantic import ValidationError
 
 from palyra_fleet.client.credentials import ProofCredentials
 from palyra_fleet.client.errors import FleetUnavailable
-from palyra_fleet.client.transport import DEFAULT_TIMEOUT_MS, FleetAddress, FleetClient
+from palyra_fleet.client.transport import (
+    DEFAULT_TIMEOUT_MS,
+    FleetAddress,
+    FleetClient,
+    query_target,
+)
 from palyra_fleet.wire.dsse import DsseEnvelope
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.models import EvidenceChain, ProxyBeat, ViewMessage, ViolationAnswer
@@ -28,12 +33,18 @@ class ProxyClient(FleetClient):
     ) -> None:
         super().__init__(where, ProofCredentials(key), timeout_ms=timeout_ms)
 
-    async def view(self, silence_ms: int = DEFAULT_SILENCE_MS) -> AsyncGenerator[ViewMessage]:
+    async def view(
+        self, heard: tuple[int, int] | None = None, silence_ms: int = DEFAULT_SILENCE_MS
+    ) -> AsyncGenerator[ViewMessage]:
         """Every change of the bindings; never ends quietly (FleetUnavailable or FleetProblem).
 
-        Leave it early inside `contextlib.aclosing`, so that the connection is closed at once.
+        `heard` is the (epoch, seq) that was heard last: the fleet goes on from there if it can, and
+        else begins with a snapshot. Leave it early inside `contextlib.aclosing`, so that the
+        connection is closed at once.
         """
-        async with aclosing(self.stream("/v1/proxy/view", silence_ms)) as lines:
+        epoch, seq = heard or (None, None)
+        target = query_target("/v1/proxy/view", epoch=epoch, after_seq=seq)
+        async with aclosing(self.stream(target, silence_ms)) as lines:
             async for line in lines:
                 try:
                     message = ViewMessage.model_validate_json(line)

@@ -7,6 +7,7 @@ refusal a FleetProblem. Nothing here follows redirects or reads proxy settings.
 """
 
 import asyncio
+import secrets
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -108,9 +109,17 @@ class FleetClient:
         body: BaseModel | None = None,
         *,
         extra_wait_ms: int = 0,
+        once: bool = False,
     ) -> Answer:
-        """One request whose answer is an `Answer`. `extra_wait_ms` lengthens the time-out."""
-        raw = await self._exchange(method, target, body, extra_wait_ms)
+        """One request whose answer is an `Answer`. `extra_wait_ms` lengthens the time-out. With
+        `once` it is sent again where no answer came, and the fleet does it once all the same."""
+        key = secrets.token_urlsafe(18) if once else None
+        try:
+            raw = await self._exchange(method, target, body, extra_wait_ms, key)
+        except FleetUnavailable:
+            if key is None:
+                raise
+            raw = await self._exchange(method, target, body, extra_wait_ms, key)
         try:
             return answer.model_validate_json(raw)
         except ValidationError as error:
@@ -145,11 +154,16 @@ class FleetClient:
         raise FleetUnavailable(f"{self._where}: the stream ended")
 
     async def _exchange(
-        self, method: str, target: str, body: BaseModel | None, extra_wait_ms: int
+        self,
+        method: str,
+        target: str,
+        body: BaseModel | None,
+        extra_wait_ms: int,
+        once_key: str | None = None,
     ) -> bytes:
         content = b"" if body is None else body.model_dump_json().encode()
         waits = aiohttp.ClientTimeout(total=(self._timeout_ms + extra_wait_ms) / 1000)
-        async with self._open(method, target, content, waits) as response:
+        async with self._open(method, target, content, waits, once_key) as response:
             raw = await _read_bounded(response)
             if not 200 <= response.status < 300:
                 raise _problem(response.status, raw)
@@ -157,12 +171,19 @@ class FleetClient:
 
     @asynccontextmanager
     async def _open(
-        self, method: str, target: str, content: bytes, waits: aiohttp.ClientTimeout
+        self,
+        method: str,
+        target: str,
+        content: bytes,
+        waits: aiohttp.ClientTimeout,
+        once_key: str | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send the request; translate what the network does on the way in, inside and out."""
         headers = dict(self._credentials.headers(method, target, content))
         if content:
             headers["Content-Type"] = "application/json"
+        if once_key is not None:
+            headers["Idempotency-Key"] = once_key
         url = URL(self._base_url + target, encoded=True)
         try:
             async with self._connected().request(

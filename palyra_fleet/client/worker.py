@@ -51,7 +51,8 @@ class WorkerClient(FleetClient):
         return await self.call("POST", "/v1/worker/heartbeat", HeartbeatAnswer, request)
 
     async def request_lease(self, request: LeaseRequest) -> LeaseAnswer:
-        return await self.call("POST", "/v1/worker/leases", LeaseAnswer, request)
+        """A lost answer is asked for again: a lease whose secret nobody has serves nobody."""
+        return await self.call("POST", "/v1/worker/leases", LeaseAnswer, request, once=True)
 
     async def start_lease(self, lease_id: str, command: LeaseCommand) -> LeaseState:
         return await self.call("POST", f"/v1/worker/leases/{lease_id}:start", LeaseState, command)
@@ -61,7 +62,7 @@ class WorkerClient(FleetClient):
 
     async def complete_lease(self, lease_id: str, request: CompleteRequest) -> LeaseState:
         target = f"/v1/worker/leases/{lease_id}:complete"
-        return await self.call("POST", target, LeaseState, request)
+        return await self.call("POST", target, LeaseState, request, once=True)
 
     async def orders(self, after_seq: int, wait_ms: int) -> tuple[WorkerOrder, ...]:
         """Orders after `after_seq`; the fleet holds the answer back up to `wait_ms` for one."""

@@ -143,7 +143,9 @@ def _take_back(draft: Draft, key: EnrolledKey, why: str) -> None:
         # who vouched is not known of evidence that an older release took: it counts as this one's
         _expire(
             draft,
-            lambda proof: proof.launcher_sha256 in {thumbprint, None},
+            lambda proof: (
+                proof.evidence_kind == "launcher" and proof.launcher_sha256 in {thumbprint, None}
+            ),
             "its launcher was taken back",
         )
 

@@ -152,7 +152,7 @@ class OpenStream:
         loop = asyncio.get_running_loop()
         last = loop.time()
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while await self.reader.read(4096):
                     last = loop.time()
         except (ConnectionError, ssl.SSLError):

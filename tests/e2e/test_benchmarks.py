@@ -78,3 +78,15 @@ async def test_the_soak_samples_the_proxys_memory_and_every_tunnel_lives_to_the_
         report = await report_of(registry, "soak_proxy.py", "--requests", "320", "--tunnels", "5")
     assert (report["requests"], report["tunnels"], len(report["samples_mib"])) == (320, 5, 20)
     assert min(report["samples_mib"]) > 0
+
+
+async def test_every_round_of_the_two_proxies_benchmark_was_refused_and_cut() -> None:
+    async with programs() as registry:
+        report = await report_of(registry, "bench_two_proxies.py", "--rounds", "2", "--beats", "2")
+    assert len(report["rounds"]) == 2
+    for latency in report["rounds"]:
+        assert set(latency) == {"refused_ms", "last_byte_ms", "cut_ms"}
+        assert 0 <= latency["last_byte_ms"] <= latency["cut_ms"]
+        assert latency["refused_ms"] > 0
+    assert report["heartbeats"]["workers"] == 10
+    assert report["heartbeats"]["per_s"] > 0

@@ -1,5 +1,7 @@
 """Fleet, two proxies and a worker's host, each on its own: over mutual TLS, with real programs."""
 
+import signal
+
 import pytest
 
 from tests.e2e.place import METADATA_URL, Place, ask_proxy
@@ -76,3 +78,27 @@ async def test_a_proxy_comes_back_with_its_fleet_and_a_revoked_machine_does_not(
     assert shown[remote.devices["a"]]["revoked_at_unix_ms"] is not None
     assert shown[remote.devices["b"]]["revoked_at_unix_ms"] is None
     assert await remote.has_heard("b")
+
+
+async def test_a_proxy_that_falls_silent_costs_its_workers_their_egress_until_it_is_back(
+    remote: RemotePlace,
+) -> None:
+    place = remote.place
+    puppet = await remote.puppet("a", "run-1")
+    stream = await remote.stream("b", puppet.proxy_url)
+    remote.proxies["a"].signal(signal.SIGSTOP)
+    await stream.until_cut()
+    assert await remote.reason("b", puppet.proxy_url) == "fleet.egress_suspended"
+    shown = {one["device_id"]: one for one in await place.fleet_json("proxy", "list")}
+    standings = [shown[remote.devices[name]]["standing"] for name in ("a", "b")]
+    assert standings == ["silent", "trusted"]
+    remote.proxies["a"].signal(signal.SIGCONT)
+
+    async def is_served() -> bool:
+        return await remote.reason("b", puppet.proxy_url) != "fleet.egress_suspended"
+
+    await until("the proxy is heard again", is_served)
+    (worker,) = await place.workers()
+    assert worker.admission == "active" and worker.lease_id is not None
+    for reason in ("worker.egress_suspended", "worker.egress_resumed"):
+        assert len(await place.events(reason)) == 1

@@ -268,8 +268,10 @@ class FakeFleetService(NoJoinTokens, FleetService):
         self.evidence.append((proxy_id, envelope))
         return wire.ViolationAnswer(accepted_seq=1, outcome="recorded", duplicate=duplicate)
 
-    async def view(self, proxy_id: str) -> AsyncIterator[wire.ViewMessage]:
-        del proxy_id
+    async def view(
+        self, proxy_id: str, heard: tuple[int, int] | None = None
+    ) -> AsyncIterator[wire.ViewMessage]:
+        del proxy_id, heard
         self._enter("view")
         try:
             while (message := await self.view_messages.get()) is not None:

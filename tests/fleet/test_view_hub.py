@@ -140,3 +140,29 @@ async def test_a_lease_is_told_with_its_workers_certificates_and_again_when_they
         known[worker] = ()
         hub.look_at_certificates()
         assert (await anext(stream)).bindings[0].client_certificates_sha256 == ()
+
+
+async def first_of(hub: ViewHub, heard: tuple[int, int] | None, count: int) -> list[str]:
+    """The kinds of the first messages for a proxy that heard so much before."""
+    stream = cast(AsyncGenerator[ViewMessage], hub.stream("proxy-1", heard))
+    async with aclosing(stream):
+        return [(await anext(stream)).kind for _ in range(count)]
+
+
+async def test_a_proxy_that_was_away_for_a_moment_goes_on_where_it_was_and_else_starts_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(view_hub, "TICK_EVERY_S", 0.01)
+    world, hub = LedgerWorld(), ViewHub(7, 0)
+    for number in (101, 102, 103):
+        world.register(ulid(number))
+        decision = world.do(world.manager.quarantine(ulid(number), "alice", "why", 3_000))
+        hub.take(decision.records, 0)
+    assert await first_of(hub, (7, 1), 3) == ["block", "block", "tick"]
+    assert await first_of(hub, (7, 3), 2) == ["tick", "tick"]
+    for elsewhere in (None, (6, 1), (8, 1), (7, 4), (7, 10**9)):
+        assert await first_of(hub, elsewhere, 1) == ["snapshot"]
+    while len(hub._recent) > 1:  # what it missed is known no more
+        hub._recent.popleft()
+    assert await first_of(hub, (7, 1), 1) == ["snapshot"]
+    assert await first_of(hub, (7, 2), 1) == ["block"]

@@ -5,10 +5,15 @@ from contextlib import aclosing
 
 import pytest
 
-from palyra_fleet.client import FleetProblem, FleetUnavailable, ProxyClient
+from palyra_fleet.client import FleetProblem, FleetUnavailable, ProxyClient, transport
 from palyra_fleet.tasks import spawn
 from palyra_fleet.wire.keys import SigningKey
-from palyra_fleet.wire.models import HeartbeatRequest
+from palyra_fleet.wire.models import (
+    HeartbeatRequest,
+    LeaseAnswer,
+    LeaseRequest,
+    WorkspaceScopeModel,
+)
 from tests.fakes.fleet_world import WorkerPen
 from tests.fakes.ledger_world import ulid
 from tests.fakes.remote_world import RemoteWorld, remote_world
@@ -148,3 +153,57 @@ async def test_a_worker_waiting_for_orders_is_let_go_when_its_device_is_revoked(
             await asked
         while world.service._desk._waiting:
             await world.service.reap()
+
+
+async def test_a_lease_whose_answer_was_lost_is_given_once_and_told_again(
+    world: RemoteWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, (_, proxy) = await world.worker_host(), await world.proxy_host()
+    worker = WorkerPen(ulid(201))
+    await world.register(host, worker, proxy)
+    await world.fleet.grant("run-1")
+    real, lost = transport._read_bounded, []
+
+    async def loses_the_first(response: object) -> bytes:
+        raw = await real(response)  # type: ignore[arg-type]
+        if not lost:
+            lost.append(raw)
+            raise FleetUnavailable("the answer was lost")
+        return raw
+
+    async with host.as_worker(worker.key) as client:
+        monkeypatch.setattr(transport, "_read_bounded", loses_the_first)
+        lease = await client.request_lease(
+            LeaseRequest(
+                session_epoch=worker.session_epoch,
+                run_id="run-1",
+                ttl_ms=60_000,
+                workspace_scope=WorkspaceScopeModel(
+                    workspace_root="/job/run", allowed_paths=("/job/run/in",)
+                ),
+            )
+        )
+    assert LeaseAnswer.model_validate_json(lost[0]) == lease
+    assert len(await world.service.leases(10)) == 1
+
+
+async def test_no_machine_takes_over_another_ones_worker(world: RemoteWorld) -> None:
+    host, other = await world.worker_host(), await world.worker_host()
+    _, proxy = await world.proxy_host()
+    await world.register(host, WorkerPen(ulid(201)), proxy)
+    await world.fleet.register(WorkerPen(ulid(202)))
+    for taken in (201, 202):
+        again = world.register(other, WorkerPen(ulid(taken)), proxy)
+        assert await reason_of(again) == "worker.already_registered"
+    await world.register(host, WorkerPen(ulid(201)), proxy)
+
+
+async def test_a_revoked_machine_learns_nothing_not_even_which_routes_there_are(
+    world: RemoteWorld,
+) -> None:
+    host = await world.pair("node")
+    await world.identity.revoke_device(host.device_id, "stolen", "alice")
+    async with host.as_itself() as itself:
+        for target in ("/livez", "/v1/nothing", "/v1/workers"):
+            assert await reason_of(itself.send("GET", target)) == "node.certificate_revoked"
+        assert await reason_of(itself.send("PUT", "/livez")) == "node.certificate_revoked"

@@ -69,7 +69,8 @@ def test_what_was_taken_back_never_comes_again_and_is_taken_back_once() -> None:
 def two_workers(world: LedgerWorld, **of_a: str | None) -> None:
     """`A` with these fields of its evidence, `B` with everything else; both hold a lease."""
     other = {
-        "launcher_sha256": "f" * 64,
+        "launcher_sha256": None,
+        "evidence_kind": "join_token",
         "binding_proxy_id": "proxy-9",
         "device_id": ulid(8),
         "artifact_digest_sha256": "9" * 64,
