@@ -31,7 +31,6 @@ from palyra_fleet.node_agent.keys import CertificateRefused
 from palyra_fleet.node_agent.material import AgentHome, MaterialUnusable, NotPaired
 from palyra_fleet.tasks import spawn
 
-
 _STARTS = {"proxy": "palyra-egress proxy serve --fleet https://HOST:PORT"}
 """What a machine of this kind is started with, if it is not the agent."""
 
