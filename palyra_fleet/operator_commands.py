@@ -47,6 +47,7 @@ class OperatorCommands(FleetCore):
                 expires_at_unix_ms=now + request.ttl_ms,
                 approved_by=actor,
                 max_uses=request.max_uses,
+                worker_id=request.worker_id,
             )
             await self._settle(self._manager.create_grant(grant, actor, now))
             return grant_view(grant)

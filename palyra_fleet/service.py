@@ -233,7 +233,7 @@ class FleetService(
         async def act(now: int) -> wire.LeaseAnswer:
             self._refuse_on_ledger_problem()
             lease_id = str(ULID.from_timestamp(now))
-            grant = self._manager.state.usable_grant(order.run_id, now)
+            grant = self._manager.state.usable_grant(order.run_id, now, worker_id)
             grant_id = None if grant is None else grant.grant_id
             outcome = self._manager.grant_lease(
                 worker_id, request.session_epoch, grant_id, order, lease_id, secret.sha256, now

@@ -1,8 +1,7 @@
 """The fleet's settings file: TOML, read strictly; each mistake is told with file, line and key.
 
-Tables: `[attestors.NAME]` for each attestor beside `launcher` (see docs/attestation.md), and
-`[[approvals]]`, rules that approve runs by themselves (see docs/leases.md). What the file does not
-name is not there: an empty file configures no attestor and no rule. Unknown keys, wrong types,
+Tables: `[attestors.NAME]` for each attestor beside `launcher` (see docs/attestation.md). What the
+file does not name is not there: an empty file configures no attestor. Unknown keys, wrong types,
 unreadable files and lists that would admit nobody are refused. Paths are relative to the file.
 """
 

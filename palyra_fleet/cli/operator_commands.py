@@ -62,6 +62,7 @@ async def create_grant(arguments: Namespace, client: OperatorClient) -> ExitCode
         principal=arguments.principal,
         egress_profile=arguments.profile,
         ttl_ms=arguments.ttl_s * 1000,
+        worker_id=arguments.worker,
     )
     show_one(await client.create_grant(request), arguments.output)
     return ExitCode.DONE

@@ -118,7 +118,7 @@ def _serve(nouns: "_Verbs[argparse.ArgumentParser]") -> None:
         "--settings",
         type=Path,
         metavar="FILE",
-        help="attestors and approval rules, as TOML (default: none but launchers)",
+        help="attestors, as TOML; see docs/attestation.md (default: none but launchers)",
     )
     _serve_nodes(verb)
     verb.set_defaults(run=local_commands.serve)
@@ -226,6 +226,7 @@ def _grant(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
     create.add_argument("--tool", type=types.name, required=True)
     create.add_argument("--principal", type=types.principal, required=True)
     create.add_argument("--profile", type=types.name, required=True, help="the egress profile")
+    create.add_argument("--worker", type=types.ulid, help="only this worker may do it")
     create.add_argument(
         "--ttl-s",
         type=types.seconds,

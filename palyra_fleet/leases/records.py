@@ -29,7 +29,8 @@ class LeaseStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WorkerApprovalGrant:
-    """Someone approved that a worker does this run with this egress profile."""
+    """Someone approved that a worker does this run with this egress profile. With `worker_id` only
+    that worker may."""
 
     grant_id: str
     run_id: str
@@ -41,6 +42,11 @@ class WorkerApprovalGrant:
     max_uses: int = 1
     uses: int = 0
     withdrawn: bool = False
+    worker_id: str | None = None
+
+    def is_for(self, worker_id: str) -> bool:
+        """Whether this worker may spend it."""
+        return self.worker_id in {None, worker_id}
 
     def usable(self, now_unix_ms: int) -> bool:
         """Unexpired, unspent and not withdrawn."""

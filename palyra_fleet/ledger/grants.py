@@ -29,7 +29,7 @@ def create_grant(
         "egress_profile": grant.egress_profile,
         "expires_at_unix_ms": grant.expires_at_unix_ms,
     }
-    draft.event(EventReason.GRANT_CREATED, None, None, detail)
+    draft.event(EventReason.GRANT_CREATED, grant.worker_id, None, detail)
     return draft.finish()
 
 

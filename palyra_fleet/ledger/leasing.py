@@ -52,6 +52,9 @@ def grant_lease(
     grant = _find_grant(state, policy, grant_id, order, now_unix_ms)
     if isinstance(grant, Refusal):
         return grant
+    if not grant.is_for(worker_id):
+        text = f"run '{order.run_id}' is approved for another worker"
+        return Refusal(FleetReason.NO_GRANT, text)
     refusal = _capacity_refusal(state, policy, grant, order.run_id)
     if refusal is not None:
         return refusal

@@ -107,11 +107,13 @@ class LedgerState:
         lease_id = self.lease_by_worker.get(worker_id)
         return None if lease_id is None else self.leases[lease_id]
 
-    def usable_grant(self, run_id: str, now_unix_ms: int) -> WorkerApprovalGrant | None:
-        """The first usable grant for a run."""
+    def usable_grant(
+        self, run_id: str, now_unix_ms: int, worker_id: str | None = None
+    ) -> WorkerApprovalGrant | None:
+        """The first usable grant for a run; that this worker may spend, if one is named."""
         for grant_id in self.grants_by_run.get(run_id, ()):
             grant = self.grants[grant_id]
-            if grant.usable(now_unix_ms):
+            if grant.usable(now_unix_ms) and (worker_id is None or grant.is_for(worker_id)):
                 return grant
         return None
 

@@ -61,6 +61,7 @@ def grant_view(grant: WorkerApprovalGrant) -> GrantView:
         uses=grant.uses,
         max_uses=grant.max_uses,
         withdrawn=grant.withdrawn,
+        worker_id=grant.worker_id,
     )
 
 

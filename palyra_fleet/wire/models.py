@@ -293,12 +293,15 @@ class EvidenceChain(WireModel):
 
 
 class GrantRequest(WireModel):
+    """Asks to approve one run; with `worker_id`, for that worker only."""
+
     run_id: Principal
     tool_name: Name
     principal: Principal
     egress_profile: Name
     ttl_ms: DurationMs
     max_uses: Annotated[int, Field(ge=1, le=1)] = 1
+    worker_id: Ulid | None = None
 
 
 class GrantView(WireModel):
@@ -312,6 +315,7 @@ class GrantView(WireModel):
     uses: int
     max_uses: int
     withdrawn: bool
+    worker_id: Ulid | None = None
 
 
 class LeaseView(WireModel):

@@ -14,7 +14,7 @@ from tests.fakes.fleet_world import DIRTY, FleetWorld, WorkerPen, fleet_world
 from tests.fakes.ledger_world import ulid
 from tests.fakes.memory_fleet_store import MemoryFleetStore
 
-W1 = ulid(1)
+W1, W2 = ulid(1), ulid(2)
 
 
 async def _workers(world: FleetWorld, count: int) -> list[WorkerPen]:
@@ -291,3 +291,43 @@ async def test_a_storm_of_quarantines_freezes_leases_and_never_skips_one() -> No
         await world.service.quarantine("alice", workers[3].worker_id, "one more")
         states = {view.state for view in await world.service.workers()}
         assert states == {"quarantined"}
+
+
+async def test_an_approval_for_one_worker_is_no_other_workers() -> None:
+    async with fleet_world() as world:
+        chosen, other = WorkerPen(W1), WorkerPen(W2)
+        await world.register(chosen)
+        await world.register(other)
+        request = wire.GrantRequest(
+            run_id="run-1",
+            tool_name="tool",
+            principal="principal",
+            egress_profile="profile",
+            ttl_ms=60_000,
+            worker_id=W1,
+        )
+        granted = await world.service.create_grant("alice", request)
+        assert granted.worker_id == W1
+        with pytest.raises(FleetRefusal) as caught:
+            await world.ask(other, "run-1")
+        assert caught.value.reason is FleetReason.NO_GRANT
+        assert (await world.ask(chosen, "run-1")).worker_id == W1
+        created = [e for e in await world.service.events(0, 100) if e.reason == "grant.created"]
+        assert [event.worker_id for event in created] == [W1]
+
+
+async def test_a_workers_own_approval_does_not_hide_the_one_for_everybody() -> None:
+    async with fleet_world() as world:
+        other = WorkerPen(W2)
+        await world.register(other)
+        request = wire.GrantRequest(
+            run_id="run-1",
+            tool_name="tool",
+            principal="principal",
+            egress_profile="profile",
+            ttl_ms=60_000,
+            worker_id=W1,
+        )
+        await world.service.create_grant("alice", request)
+        lease = await world.lease(other, "run-1")  # with one for everybody
+        assert lease.worker_id == W2
