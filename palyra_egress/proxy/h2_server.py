@@ -17,6 +17,7 @@ from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
     RequestHeaders,
+    ResponseData,
     ResponseEndOfMessage,
     ResponseHeaders,
     ResponseProtocolError,
@@ -48,6 +49,7 @@ class StrictHttp2Server(CreditedHttp2, Http2Server):
             client_side=False, clock=guard.now_monotonic_ms, validates=False
         )
         self._answered: set[int] = set()
+        self._bodiless: set[int] = set()
         self._ends_after_answer: set[int] = set()
 
     def _handle_event(self, event: events.Event) -> Commands:
@@ -59,6 +61,8 @@ class StrictHttp2Server(CreditedHttp2, Http2Server):
                 yield from self._send_head(event.stream_id, event.response, event.end_stream)
             case ResponseProtocolError():
                 yield from self._fail(event)
+            case ResponseData() if event.stream_id in self._bodiless:
+                pass  # a refusal of HEAD has a body everywhere else
             case ResponseEndOfMessage():
                 yield from super()._handle_event(event)
                 self.h2_conn.answered()
@@ -97,6 +101,8 @@ class StrictHttp2Server(CreditedHttp2, Http2Server):
         if isinstance(checked, Reason):
             yield from self._answer(stream_id, self._guard.refuse_head(checked))
             return
+        if checked.head.method == "HEAD":
+            self._bodiless.add(stream_id)
         flow = http.HTTPFlow(self.context.client, self.context.server)
         self._guard.begin(
             Turn(stream_id, flow.id, checked.head, checked.authority, has_body=not ends)
@@ -142,8 +148,9 @@ class StrictHttp2Server(CreditedHttp2, Http2Server):
         self._answered.add(stream_id)
         self.streams.pop(stream_id, None)
         fields = http2_response_fields(response_of(answer))
-        self.h2_conn.send_headers(stream_id, fields, end_stream=not answer.body)
-        if answer.body:
+        has_body = stream_id not in self._bodiless
+        self.h2_conn.send_headers(stream_id, fields, end_stream=not has_body)
+        if has_body:
             self.h2_conn.send_data(stream_id, answer.body, end_stream=True)
         self.h2_conn.answered()
         self._ends_after_answer.add(stream_id)
@@ -176,6 +183,7 @@ class StrictHttp2Server(CreditedHttp2, Http2Server):
     def keep(self, stream_ids: set[int]) -> None:
         """Only these streams are open."""
         self._answered &= stream_ids
+        self._bodiless &= stream_ids
         self._ends_after_answer &= {
             one for one in self._ends_after_answer if not self.is_closed(one)
         }

@@ -82,17 +82,25 @@ class JudgedStream(HttpStream):
         self.is_over = False
 
     def handle_event(self, event: events.Event) -> Commands:
-        """Once it is over for its worker, nothing that it waited for lets it go on."""
-        if not self.is_over:
-            yield from super().handle_event(event)
+        """Once it is over for its worker, nothing that it waited for lets it go on. Like the method
+        below, and what they call, it hands a generator on: a request passes here many times."""
+        if self.is_over:
+            return self._ignore(event)
+        return super().handle_event(event)
+
+    def _ignore(self, _event: events.Event) -> Commands:
+        yield from ()
 
     def _handle_event(self, event: events.Event) -> Commands:
         if isinstance(event, RequestTrailers) and not self._may_take(event):
-            self.client_state = self.server_state = self.state_errored
-            client, code = self.context.client, ErrorCode.KILL
-            yield SendHttp(ResponseProtocolError(self.stream_id, "refused", code), client)
-            return
-        yield from super()._handle_event(event)
+            return self._refuse()
+        handled: Commands = super()._handle_event(event)
+        return handled
+
+    def _refuse(self) -> Commands:
+        self.client_state = self.server_state = self.state_errored
+        client, code = self.context.client, ErrorCode.KILL
+        yield SendHttp(ResponseProtocolError(self.stream_id, "refused", code), client)
 
     def _may_take(self, event: RequestTrailers) -> bool:
         return self._guard.take_trailers(self.stream_id, event.trailers)
@@ -201,9 +209,14 @@ class JudgedHttpLayer(HttpLayer):
         yield from self.event_to_child(self.streams[stream_id], events.Start())
 
     def event_to_child(self, child: layer.Layer, event: events.Event) -> Commands:
-        yield from super().event_to_child(child, event)
         if isinstance(event, ResponseProtocolError) and child is self._worker:
-            yield from self._drop(event.stream_id)
+            return self._tell_and_drop(event)
+        return super().event_to_child(child, event)
+
+    def _tell_and_drop(self, event: ResponseProtocolError) -> Commands:
+        if self._worker is not None:
+            yield from super().event_to_child(self._worker, event)
+        yield from self._drop(event.stream_id)
 
     def _drop(self, stream_id: int) -> Commands:
         """A stream is over for the worker: so it is for its server."""

@@ -72,6 +72,8 @@ class Turn:
             flow.kill()  # type: ignore[no-untyped-call]
         else:
             flow.response = response_of(answer)
+            if flow.request.method == "HEAD":  # RFC 9110 section 9.3.2
+                flow.response.data.content = b""
 
     def fail(self, flow: http.HTTPFlow, reason: Reason) -> None:
         """End an exchange whose response cannot be passed on."""

@@ -166,6 +166,7 @@ class JudgedHttp2Client(CreditedHttp2, Http2Client):
         self._guard = guard
         self._requests: dict[int, http.Request] = {}
         self._owed: dict[int, int] = {}
+        self._bodiless: set[int] = set()
         self.h2_conn: BoundedH2Connection = BoundedH2Connection(
             client_side=True, clock=guard.now_monotonic_ms, validates=True
         )
@@ -233,6 +234,9 @@ class JudgedHttp2Client(CreditedHttp2, Http2Client):
                 return True
             case h2.events.PriorityUpdated() | h2.events.UnknownFrameReceived():
                 return False
+            case h2.events.DataReceived() if event.data and event.stream_id in self._bodiless:
+                yield from self.protocol_error("a body where none may be")
+                return True
             case h2.events.DataReceived() if event.stream_id in self._owed:
                 self._owed[event.stream_id] -= len(event.data)
         return (yield from super().handle_h2_event(event))
@@ -245,7 +249,10 @@ class JudgedHttp2Client(CreditedHttp2, Http2Client):
         if request is None or len(named) > 1 or not all(_LENGTH.fullmatch(one) for one in named):
             return False
         status = dict(event.headers)[b":status"]
-        if not named or request.method == "HEAD" or status in _WITHOUT_BODY:
+        if request.method == "HEAD" or status in _WITHOUT_BODY:
+            self._bodiless.add(event.stream_id)
+            return True
+        if not named:
             return True
         if event.stream_ended is not None:
             return int(named[0]) == 0
@@ -275,6 +282,7 @@ class JudgedHttp2Client(CreditedHttp2, Http2Client):
         for ours in [one for one in self._requests if self.is_closed(one)]:
             del self._requests[ours]
             self._owed.pop(ours, None)
+            self._bodiless.discard(ours)
             theirs = self.their_stream_id[ours]
             if ours not in self._held.bytes_of:
                 del self.their_stream_id[ours], self.our_stream_id[theirs]

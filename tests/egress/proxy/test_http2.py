@@ -7,6 +7,7 @@ import pytest
 
 from palyra_egress.proxy import guard_upstream
 from tests.egress.proxy.h2_world import Http2World, http2_world
+from tests.fakes.h2_upstream import answer_hello
 
 BOTH = pytest.mark.parametrize("speaks", [1, 2])
 
@@ -90,6 +91,38 @@ async def test_a_refused_stream_is_answered_and_the_others_go_on(world, speaks):
         assert (await worker.answer(first)).status == 200
         assert (await worker.get("/x")).status == 200
     assert asked(world, speaks) == 2
+
+
+@BOTH
+async def test_a_refusal_of_head_has_no_body_and_the_others_go_on(world, speaks):
+    async with world.worker(speaks=speaks) as worker:
+        refused = await worker.answer(worker.ask(worker.fields("HEAD", "/closed")))
+        assert (refused.status, bytes(refused.body)) == (403, b"")
+        assert (await worker.get("/x")).status == 200
+
+
+async def test_a_refusal_of_head_in_http1_has_no_body_and_the_next_answer_is_its_own(world):
+    authority = world.authority(speaks=1)
+    _, reader, writer = await world.harness.tunnel(authority)
+    for path, status in (("/closed", b"403"), ("/x", b"200")):
+        writer.write(f"HEAD {path} HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode())
+        async with asyncio.timeout(10):
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 " + status)
+
+
+@pytest.mark.parametrize(("method", "status"), [("HEAD", "200"), ("GET", "204"), ("GET", "304")])
+async def test_a_server_that_sends_a_body_where_none_may_be_is_cut(world, method, status):
+    async def too_much(session, stream):
+        session.head(stream.stream_id, [(":status", status)])
+        await session.data(stream.stream_id, b"hello", end=True)
+
+    world.second.respond = too_much
+    async with world.worker() as worker:
+        answer = await worker.answer(worker.ask(worker.fields(method)))
+        assert (answer.status == 502) or answer.reset is not None
+        assert b"hello" not in answer.body
+        world.second.respond = answer_hello
+        assert (await worker.get()).status == 200
 
 
 @BOTH
