@@ -5,7 +5,7 @@ failure; the other streams go on. A connection that is itself malformed ends wit
 floods is reset. After the answer to a threat nothing goes on.
 """
 
-from typing import Any
+from typing import Any, Final
 
 import h2.errors
 import h2.events
@@ -38,6 +38,8 @@ from palyra_egress.proxy.turn import Turn, response_of
 from palyra_egress.proxy.versions import http2_response_fields
 from palyra_egress.reasons import Reason
 
+DISCARD_FOR_MS: Final = 2_000
+
 
 class StrictHttp2Server(CreditedHttp2, Http2Server):
     """Speaks HTTP/2 with one worker."""
@@ -50,7 +52,7 @@ class StrictHttp2Server(CreditedHttp2, Http2Server):
         )
         self._answered: set[int] = set()
         self._bodiless: set[int] = set()
-        self._ends_after_answer: set[int] = set()
+        self._answered_early: dict[int, int] = {}
 
     def _handle_event(self, event: events.Event) -> Commands:
         match event:
@@ -135,7 +137,7 @@ class StrictHttp2Server(CreditedHttp2, Http2Server):
             return
         if event.code is ErrorCode.PASSTHROUGH_CLOSE:  # answered before the request was complete
             self.streams.pop(stream_id, None)
-            self._ends_after_answer.add(stream_id)
+            self._answered_early[stream_id] = self._guard.now_monotonic_ms()
             yield from self._end_refused()
             return
         is_cancelled = event.code is ErrorCode.CANCEL
@@ -153,25 +155,31 @@ class StrictHttp2Server(CreditedHttp2, Http2Server):
         if has_body:
             self.h2_conn.send_data(stream_id, answer.body, end_stream=True)
         self.h2_conn.answered()
-        self._ends_after_answer.add(stream_id)
+        self._answered_early[stream_id] = self._guard.now_monotonic_ms()
         yield from self._end_refused()
 
+    @property
+    def lingers(self) -> bool:
+        """Whether there are streams that were answered and whose body still comes in."""
+        return bool(self._answered_early)
+
     def _end_refused(self) -> Commands:
-        """Reset the streams whose answer is out while their body still comes in."""
-        if not self._ends_after_answer:
+        """Throw the rest of a body away for a while, since some clients lose an answer to a reset;
+        then reset the stream."""
+        if not self._answered_early:
             return
-        for stream_id in list(self._ends_after_answer):
-            if self.h2_conn.waiting_bytes(stream_id):
-                continue
-            self._ends_after_answer.discard(stream_id)
-            if not self.is_closed(stream_id):
+        now = self._guard.now_monotonic_ms()
+        for stream_id, since in list(self._answered_early.items()):
+            if self.is_closed(stream_id):
+                del self._answered_early[stream_id]
+            elif not self.h2_conn.waiting_bytes(stream_id) and now - since >= DISCARD_FOR_MS:
                 self._reset(stream_id, h2.errors.ErrorCodes.NO_ERROR)
         if data := self.h2_conn.data_to_send():
             yield commands.SendData(self.conn, data)
 
     def _reset(self, stream_id: int, code: h2.errors.ErrorCodes) -> None:
         self.streams.pop(stream_id, None)
-        self._ends_after_answer.discard(stream_id)
+        self._answered_early.pop(stream_id, None)
         self.h2_conn.reset_stream(stream_id, code)
 
     def _hang_up(self) -> Commands:
@@ -184,9 +192,6 @@ class StrictHttp2Server(CreditedHttp2, Http2Server):
         """Only these streams are open."""
         self._answered &= stream_ids
         self._bodiless &= stream_ids
-        self._ends_after_answer &= {
-            one for one in self._ends_after_answer if not self.is_closed(one)
-        }
 
 
 def _request_of(checked: StreamHead) -> http.Request:

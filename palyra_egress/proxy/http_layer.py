@@ -191,6 +191,9 @@ class JudgedHttpLayer(HttpLayer):
             case _:
                 self._looks = False
                 self._guard.overdue(self._stalled())
+                yield from self.event_to_child(
+                    self.connections[self.context.client], ReleaseCredit(0)
+                )
 
     def _bound(self, event: events.DataReceived) -> None:
         """Give up on a side that has sent too much of what nothing can be made of yet."""
@@ -250,7 +253,8 @@ class JudgedHttpLayer(HttpLayer):
                 yield from self._get_again(command)
         if self._guard.is_multiplexed:
             self._forget_ended()
-            if self.streams and not self._looks:
+            lingers = isinstance(self._worker, StrictHttp2Server) and self._worker.lingers
+            if (self.streams or lingers) and not self._looks:
                 self._looks = True
                 yield OwnWakeup(self, LOOK_EVERY_S)
 

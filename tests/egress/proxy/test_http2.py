@@ -125,6 +125,19 @@ async def test_a_server_that_sends_a_body_where_none_may_be_is_cut(world, method
         assert (await worker.get()).status == 200
 
 
+async def test_a_refused_body_is_thrown_away_and_its_stream_ends(world):
+    """A reset right behind the answer makes some clients (curl 7) lose the answer."""
+    async with world.worker() as worker:
+        stream = worker.ask(worker.fields("POST", "/closed"), end=False)
+        await worker.answer(stream)
+        assert (stream.status, stream.ended, stream.reset) == (403, True, None)
+        await worker.data(stream.stream_id, b"x" * 200_000, end=True)
+        endless = worker.ask(worker.fields("POST", "/closed"), end=False)
+        await worker.until(lambda: endless.reset is not None)
+        assert (endless.status, endless.reset) == (403, 0)
+        assert (await worker.get()).status == 200
+
+
 @BOTH
 async def test_many_streams_at_once_are_each_answered(world, speaks):
     async with world.worker(speaks=speaks) as worker:
