@@ -42,7 +42,7 @@ TESTS = (
     "tests/fleet/test_service_registration.py",
     "tests/fleet/test_clock_set_back.py",
 )
-WITHIN_S = 120
+WITHIN_S = 600
 _PRELOADED = (cryptography, hypothesis, pydantic, ulid)
 
 ACCEPTED: dict[str, str] = {}
@@ -159,7 +159,7 @@ def _play(mutant: Mutant) -> int:
     if quick != 0:
         return 1
     small_scope = importlib.import_module("tests.fleet.ledger.small_scope")
-    for workers, depth, trust in ((1, 7, False), (2, 4, False), (1, 4, True)):
+    for workers, depth, trust in ((1, 6, False), (2, 3, False), (1, 3, True)):
         scope = small_scope.Scope(workers, trust)
         scope.explore(depth, WITHIN_S)
         if scope.problems:
