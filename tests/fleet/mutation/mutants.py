@@ -34,6 +34,7 @@ LEDGER = ROOT / "palyra_fleet" / "ledger"
 NOT_DECIDING = {"__init__", "wire_views", "decision", "auditor", "restoring"}
 TESTS = (
     "tests/fleet/ledger/test_ledger_commands.py",
+    "tests/fleet/ledger/test_grants.py",
     "tests/fleet/ledger/test_enrolment.py",
     "tests/fleet/ledger/test_ledger_corpus.py",
     "tests/fleet/ledger/test_deadlines.py",
