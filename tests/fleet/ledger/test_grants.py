@@ -1,4 +1,4 @@
-"""A new approval is fresh: unspent, for one use, and ending after now. Found missing by mutation."""
+"""A new approval is fresh: unspent, for one use, ending after now. Mutation found that missing."""
 
 import pytest
 
