@@ -169,7 +169,7 @@ async def test_a_refused_server_name_is_answered_with_an_alert(way):
 async def test_a_client_hello_that_names_no_allowed_server_is_refused(way, sent, reason):
     reader, writer = await way.connect(443)
     writer.write(sent)
-    assert await read_to_end(reader) == ACCESS_DENIED
+    assert await read_to_end(reader) in (ACCESS_DENIED, b"")  # a reset may overtake the alert
     assert way.reasons() == [reason]
     way.world.nothing_was_dialled()
 
