@@ -3,7 +3,7 @@
 import json
 from argparse import Namespace
 
-from palyra_fleet.cli.output import put, say, show_many, show_one
+from palyra_fleet.cli.output import moment, put, say, show_many, show_one
 from palyra_fleet.cli.trouble import ExitCode, Trouble
 from palyra_fleet.client import OperatorClient
 from palyra_fleet.wire.node_models import ApproveDevice, InvokeRequest, PairingCodeRequest
@@ -44,7 +44,8 @@ async def mint_code(arguments: Namespace, client: OperatorClient) -> ExitCode:
         show_one(minted, "json")
     else:
         put(minted.code)
-        say(f"good until {minted.expires_at_unix_ms}; approve the device that uses it")
+        until = moment(minted.expires_at_unix_ms)
+        say(f"good until {until}; then look at `node requests` and approve the device")
     return ExitCode.DONE
 
 

@@ -8,6 +8,7 @@ cursor of an operator's terminal.
 import json
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Final
 
 from pydantic import BaseModel
@@ -102,6 +103,11 @@ def _dig(item: object, path: str) -> object:
     for name in path.split("."):
         item = getattr(item, name)
     return item
+
+
+def moment(unix_ms: int) -> str:
+    """A time for a person to read."""
+    return datetime.fromtimestamp(unix_ms // 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _text(value: object) -> str:

@@ -32,12 +32,17 @@ from palyra_fleet.wire.grpc_runtime import grpc
 from palyra_fleet.wire.protobuf import node_pb2_grpc
 
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
+_WINDOW_BYTES: Final = 256 * 1024
 _MAX_METADATA_BYTES: Final = 16 * 1024
 _MAX_STREAMS_PER_CONNECTION: Final = 64
 _IDLE_CONNECTION_MS: Final = {
     NodeListener.ENROLMENT: 60_000,
     NodeListener.NODE: 10 * 60_000,
 }
+_ENROLMENT_LIMITS: Final = FrontLimits(
+    in_all=4_096, per_source=256, handshakes=512, handshakes_per_source=64
+)
+"""Anybody may connect there, and few do: a pairing is three calls on one connection."""
 _CUT_AFTER_S: Final = 0.5
 """What was just answered (a device that revokes itself) leaves before its connection is cut."""
 _STOP_WITHIN_S: Final = 2.0
@@ -117,6 +122,9 @@ def server_options(listener: NodeListener) -> list[tuple[str, int]]:
         ("grpc.absolute_max_metadata_size", 2 * _MAX_METADATA_BYTES),
         ("grpc.max_concurrent_streams", _MAX_STREAMS_PER_CONNECTION),
         ("grpc.max_connection_idle_ms", _IDLE_CONNECTION_MS[listener]),
+        # a fixed window: no probe rides along with every message, and no peer makes it grow
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", _WINDOW_BYTES),
         # a peer that is gone is noticed within half a minute; one may ask us every five seconds
         ("grpc.keepalive_time_ms", 20_000),
         ("grpc.keepalive_timeout_ms", 10_000),
@@ -185,6 +193,7 @@ async def _served(
         partial(certificate.context, with_clients=listener is NodeListener.NODE),
         server_options(listener),
         (host, where[1]),
+        _ENROLMENT_LIMITS if listener is NodeListener.ENROLMENT else None,
     )
     async with AsyncExitStack() as stack:
         try:

@@ -165,8 +165,17 @@ class NodeRuntimeState:
         capabilities: tuple[DeviceCapabilityRecord, ...],
         now_unix_ms: int,
     ) -> RegisteredNodeRecord:
-        """Remember a node, or what it says of itself now. Durable. Raises StoreFailed."""
+        """Remember a node, or what it says of itself now. Durable. Raises StoreFailed.
+
+        One that comes back and says what is on disk already costs no write of its own.
+        """
         known = self._state.nodes.get(device_id)
+        if known is not None and (known.platform, known.capabilities) == (platform, capabilities):
+            self._raise_if_closed()
+            node = replace(known, last_seen_at_unix_ms=max(now_unix_ms, known.last_seen_at_unix_ms))
+            self._state.nodes[device_id] = node
+            self._soon("nodes", device_id)
+            return node
         node = RegisteredNodeRecord(
             device_id=device_id,
             platform=platform,
@@ -221,13 +230,16 @@ class NodeRuntimeState:
         """Make changes durable, all or none, then take them over. Raises StoreFailed."""
         if not changes:
             return
-        if self._lost is not None or self._closing:
-            raise StoreFailed(self._lost or "the node state is closed", ambiguous=False)
+        self._raise_if_closed()
         waiting = _Waiting(tuple(changes), asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         self._wake.set()
         # whoever stops waiting does not stop the change: it is on its way to the disk
         await asyncio.shield(waiting.done)
+
+    def _raise_if_closed(self) -> None:
+        if self._lost is not None or self._closing:
+            raise StoreFailed(self._lost or "the node state is closed", ambiguous=False)
 
     def _soon(self, section: str, key: str) -> None:
         self._stale.add((section, key))

@@ -21,6 +21,7 @@ from typing import Final
 
 from palyra_fleet.identity.guess_limits import source_of
 from palyra_fleet.nodes.peer import Peer
+from palyra_fleet.nodes.tls_buffers import keep_tls_buffers_small
 from palyra_fleet.tasks import spawn
 
 HANDSHAKE_WITHIN_S: Final = 10.0
@@ -79,6 +80,7 @@ class TlsPort(ABC):
 
     async def open(self, host: str, port: int) -> int:
         """Listen; answers the port. Raises OSError."""
+        keep_tls_buffers_small()
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
             lambda: _Accepted(self), host, port, backlog=1024, reuse_port=False

@@ -8,12 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from palyra_fleet.api import remote_listener
 from palyra_fleet.api.application import ApiSettings, make_application
 from palyra_fleet.api.remote_listener import self_test
 from palyra_fleet.api.routes import Listener, RouteTableError
 from palyra_fleet.client import FleetProblem, FleetUnavailable, ProxyClient
+from palyra_fleet.identity.client_certificate import fingerprint_of
+from palyra_fleet.identity.messages import PairedDevice
 from palyra_fleet.node_agent.keeper import client_context
 from palyra_fleet.node_agent.material import Certificate
 from palyra_fleet.nodes.errors import TlsUnsound
@@ -21,9 +24,11 @@ from palyra_fleet.nodes.server_certificate import ServerCertificate
 from palyra_fleet.nodes.tls_port import FrontLimits
 from palyra_fleet.wire.request_proof import HEADER, prove
 from tests.fakes.node_world import forged
+from tests.fakes.pairing_device import csr_pem
 from tests.fakes.remote_world import Machine, RemoteWorld, remote_world
 
 NAME = "palyrad-node-rpc"
+CLIENT, SERVER = ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH
 WITHIN_S = 20.0
 
 
@@ -79,7 +84,12 @@ async def test_only_certificates_of_paired_devices_get_an_answer(world: RemoteWo
         "expired": forged(authority, host.device_id, days_from=-3, days_to=-2),
         "not valid yet": forged(authority, host.device_id, days_from=1, days_to=2),
         "for no client": forged(authority, host.device_id, purposes=()),
+        "a server's": forged(authority, host.device_id, purposes=(SERVER,)),
+        "a client's and a server's": forged(authority, host.device_id, purposes=(CLIENT, SERVER)),
         "an authority": forged(authority, host.device_id, ca=True),
+        "with two URI names": forged(authority, host.device_id, uris=_two_uris(host)),
+        "with a long chain": forged(authority, host.device_id, junk=6),
+        "with a chain of a megabyte": forged(authority, host.device_id, junk=1200),
         "without identity": forged(authority, host.device_id, uris=()),
         "of another trust domain": forged(
             authority, host.device_id, uris=(f"spiffe://other.example/device/{host.device_id}",)
@@ -94,6 +104,33 @@ async def test_only_certificates_of_paired_devices_get_an_answer(world: RemoteWo
     bare = ssl.create_default_context(cadata=host.roots_pem)
     bare.set_alpn_protocols(["http/1.1"])
     assert (await asyncio.to_thread(exchange, world.port, bare, GET))[0] == b""
+
+
+def _two_uris(host: Machine) -> tuple[str, str]:
+    ours = f"spiffe://palyra.internal/device/{host.device_id}"
+    return ours, ours.replace("01", "02", 1)
+
+
+async def test_what_was_good_and_is_not_any_more_gets_no_answer(world: RemoteWorld) -> None:
+    """Rotated out, revoked, and of a device that was removed: at the next connection."""
+    rotated, revoked, removed = [await world.pair("node") for _ in range(3)]
+    caller = world.identity.check(
+        fingerprint_of(ssl.PEM_cert_to_DER_cert(rotated.certificate.certificate_pem)), world.clock()
+    )
+    assert isinstance(caller, PairedDevice)
+    issued = await world.identity.rotate(caller, csr_pem(rotated.device.tls))
+    assert (await said_to(world, rotated, GET)).startswith(b"HTTP/1.1 200")
+    newer = replace(
+        rotated, certificate=replace(rotated.certificate, certificate_pem=issued.certificate_pem)
+    )
+    assert (await said_to(world, newer, GET)).startswith(b"HTTP/1.1 200")
+    world.clock.ahead_ms += world.identity.settings.overlap_ms
+    await world.identity.revoke_device(revoked.device_id, "lost", "anna")
+    await world.identity.remove_device(removed.device_id, "sold", "anna")
+    for machine in (rotated, revoked, removed):
+        said = await said_to(world, machine, GET)
+        assert said == b"" or said.startswith(b"HTTP/1.1 403"), said[:80]
+    assert (await said_to(world, newer, GET)).startswith(b"HTTP/1.1 200")
 
 
 async def test_old_tls_other_protocols_and_resumed_sessions_are_refused(world: RemoteWorld) -> None:

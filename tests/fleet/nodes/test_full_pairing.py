@@ -117,10 +117,10 @@ def environment(home: Path) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def program(home: Path) -> AsyncIterator[Program]:
+async def program(home: Path, *more: str) -> AsyncIterator[Program]:
     process = await asyncio.create_subprocess_exec(
         *PROGRAM, "serve", "--admin", "127.0.0.1:0", "--nodes", "--enrolment", "127.0.0.1:0",
-        "--node", "127.0.0.1:0", env=environment(home), stderr=asyncio.subprocess.PIPE,
+        "--node", "127.0.0.1:0", *more, env=environment(home), stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     assert process.stderr is not None
     said: dict[str, str] = {}
@@ -144,10 +144,19 @@ async def fleet(tmp_path: Path) -> AsyncIterator[Program]:
         yield running
 
 
+def pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+
+
 class Device:
     """The keys of a device, and what it computes."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, sends_request: bool = True) -> None:
+        self.sends_request = sends_request
         self.id = "0" + "".join(secrets.choice(ALPHABET) for _ in range(25))
         self.signing = ed25519.Ed25519PrivateKey.generate()
         self.exchange = x25519.X25519PrivateKey.generate()
@@ -159,16 +168,12 @@ class Device:
 
     @property
     def tls_pem(self) -> bytes:
-        return self.tls.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
+        return pem(self.tls)
 
-    def certificate_request(self) -> bytes:
+    def certificate_request(self, key: ec.EllipticCurvePrivateKey) -> bytes:
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "whatever")])
         request = x509.CertificateSigningRequestBuilder().subject_name(name)
-        return request.sign(self.tls, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+        return request.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
     def completion(self, session: bytes, gateway: bytes, challenge: bytes, code: str) -> bytes:
         one = (1).to_bytes(4, "little")
@@ -183,7 +188,8 @@ class Device:
             (1, 1), (2, session), (3, self.named), (4, "node"), (5, code),
             (6, self.signing.public_key().public_bytes_raw()),
             (7, self.exchange.public_key().public_bytes_raw()),
-            (8, self.signing.sign(payload)), (9, self.mac), (32, self.certificate_request()),
+            (8, self.signing.sign(payload)), (9, self.mac),
+            *([(32, self.certificate_request(self.tls))] if self.sends_request else ()),
         )  # fmt: skip
 
     def poll(self, session: bytes) -> bytes:
@@ -191,23 +197,25 @@ class Device:
         return message((1, 1), (2, session), (3, self.named), (32, signature))
 
 
-async def test_a_node_pairs_registers_streams_answers_and_leaves(fleet: Program) -> None:
-    device = Device()
-    code, pin, _ = await fleet("node", "code")
-    assert (code, len(pin.strip())) == (0, 6)
+async def pair(fleet: Program, device: Device, method: str) -> tuple[dict[int, Any], bytes]:
+    """Code, beginning, completion and an operator's yes; what the next poll says, and the poll."""
+    code, out, _ = await fleet("node", "code", "--method", method)
+    proof = out.strip()
+    assert (code, len(proof)) == (0, {"pin": 6, "qr": 43}[method])
     async with fleet.channel(fleet.enrolment) as channel:
-        begin = message((1, 1), (2, "node"), (3, message((1, pin.strip()))))
+        begin = message((1, 1), (2, "node"), (3, message(({"pin": 1, "qr": 2}[method], proof))))
         begun = fields(await channel.unary_unary(PACKAGE + "BeginPairingSession")(begin))
         assert (begun[1], begun[3], len(begun[4]), len(begun[5])) == (1, b"node", 32, 32)
-        complete = device.completion(begun[2], begun[4], begun[5], pin.strip())
+        complete = device.completion(begun[2], begun[4], begun[5], proof)
         pending = fields(await channel.unary_unary(PACKAGE + "CompletePairingSession")(complete))
         fingerprint = hashlib.sha256(device.signing.public_key().public_bytes_raw()).hexdigest()
         assert pending.get(2, 0) == 0
         assert pending[3] == b"pending_approval"
         assert pending[4].decode() == fingerprint
         assert pending[5].decode() == hashlib.sha256(device.mac).hexdigest()
+        poll = device.poll(begun[2])
         status = channel.unary_unary(PACKAGE + "GetPairingRequestStatus")
-        assert fields(await status(device.poll(begun[2])))[2] == b"pending_approval"
+        assert fields(await status(poll))[2] == b"pending_approval"
         (request,) = await fleet.json("node", "requests")
         assert request["identity_fingerprint"] == fingerprint
         assert request["transcript_hash"] == pending[5].decode()
@@ -215,10 +223,71 @@ async def test_a_node_pairs_registers_streams_answers_and_leaves(fleet: Program)
         assert (await fleet("node", "approve", approval, "--reason", "it is mine"))[0] == 0
         code, _, err = await fleet("node", "reject", approval, "--reason", "too late")
         assert (code, "pairing.already_decided" in err) == (1, True)
-        paired = fields(await status(device.poll(begun[2])))
+        paired = fields(await status(poll))
         assert (paired[2], paired[4]) == (b"completed", 1)
-        assert 9 not in paired, "a private key was sent"
-        chain = paired[8]
+        return paired, poll
+
+
+async def register(fleet: Program, device: Device, key: bytes, chain: bytes) -> bytes:
+    """The reason in the answer."""
+    async with fleet.channel(fleet.node, key, chain) as channel:
+        asked = message((1, 1), (2, device.named), (3, "linux"))
+        reason: bytes = fields(await channel.unary_unary(PACKAGE + "RegisterNode")(asked))[4]
+        return reason
+
+
+async def test_a_node_pairs_by_token_rotates_its_certificate_and_revokes_itself(
+    fleet: Program,
+) -> None:
+    device = Device()
+    paired, _ = await pair(fleet, device, "qr")
+    old = paired[8]
+    async with fleet.channel(fleet.node, device.tls_pem, old) as channel:
+        newer = ec.generate_private_key(ec.SECP256R1())
+        rotate = channel.unary_unary(PACKAGE + "RotateDeviceCertificate")
+        request = message((1, 1), (2, device.named), (32, device.certificate_request(newer)))
+        rotated = fields(await rotate(request))
+        assert (rotated[1], rotated[2], rotated[3]) == (1, 1, b"rotated")
+        assert 5 not in rotated, "a private key was sent"
+    assert await register(fleet, device, device.tls_pem, old) == b"registered"
+    assert await register(fleet, device, pem(newer), rotated[4]) == b"registered"
+    async with fleet.channel(fleet.node, pem(newer), rotated[4]) as channel:
+        revoke = channel.unary_unary(PACKAGE + "RevokeDevicePairing")
+        answer = fields(await revoke(message((1, 1), (2, device.named), (3, "sold"))))
+        assert (answer[1], answer[2], answer[3]) == (1, 1, b"revoked")
+    for key, chain in ((device.tls_pem, old), (pem(newer), rotated[4])):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await register(fleet, device, key, chain)
+        assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    assert await fleet.json("node", "list") == []
+
+
+async def test_a_client_without_a_request_gets_a_key_once_where_that_is_switched_on(
+    tmp_path: Path,
+) -> None:
+    async with program(tmp_path / "home", "--allow-server-generated-keys") as fleet:
+        device = Device(sends_request=False)
+        paired, poll = await pair(fleet, device, "pin")
+        assert await register(fleet, device, paired[9], paired[8]) == b"registered"
+        async with fleet.channel(fleet.enrolment) as channel:
+            again = fields(await channel.unary_unary(PACKAGE + "GetPairingRequestStatus")(poll))
+        assert (again[2], again[8], 9 in again) == (b"completed", paired[8], False)
+        async with fleet.channel(fleet.node, paired[9], paired[8]) as channel:
+            rotate = channel.unary_unary(PACKAGE + "RotateDeviceCertificate")
+            rotated = fields(await rotate(message((1, 1), (2, device.named))))
+        assert await register(fleet, device, rotated[5], rotated[4]) == b"registered"
+        secrets_given = [line for key in (paired[9], rotated[5]) for line in key.split()[3:6]]
+        kept = [p for p in (tmp_path / "home").rglob("*") if p.is_file()]
+        for file in kept:
+            content = file.read_bytes()
+            assert not any(secret in content for secret in secrets_given), file
+
+
+async def test_a_node_pairs_registers_streams_answers_and_leaves(fleet: Program) -> None:
+    device = Device()
+    paired, _ = await pair(fleet, device, "pin")
+    assert 9 not in paired, "a private key was sent"
+    chain = paired[8]
     async with fleet.channel(fleet.node, device.tls_pem, chain) as channel:
         register = channel.unary_unary(PACKAGE + "RegisterNode")
         echo = message((1, "echo"), (2, 1))

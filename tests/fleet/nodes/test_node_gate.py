@@ -119,6 +119,35 @@ async def test_the_enrolment_listener_serves_no_certificate_more_than_pairing(
             assert (await refused(call))[0] == "UNIMPLEMENTED"
 
 
+async def test_the_enrolment_listener_believes_no_certificate_good_or_gone(
+    tmp_path: Path,
+) -> None:
+    """It asks for none, so one that was revoked or rotated out opens and closes nothing there."""
+    settings = IdentitySettings(reap_every_ms=QUIET, overlap_ms=0)
+    async with node_world(tmp_path / "fleet", identity=settings) as world:
+        revoked, rotated = [await world.pair(PairingDevice(ulid(n))) for n in (1, 2)]
+        async with rotated.calls() as calls:
+            answer = await calls.RotateDeviceCertificate(
+                node_pb2.RotateDeviceCertificateRequest(
+                    device_id=rotated.id,
+                    certificate_signing_request_pem=csr_pem(rotated.device.tls),
+                )
+            )
+        chain = answer.mtls_client_certificate_pem.encode()
+        assert await register_ok(
+            Node(rotated.device, Material(chain, rotated.material.key_pem), world)
+        )
+        await world.identity.revoke_device(revoked.device.device_id, "lost", "anna")
+        for gone in (revoked, rotated):
+            assert await refused(register(gone.material, world)) == ("PERMISSION_DENIED", REVOKED)
+            status, _ = await refused(register(gone.material, world, "enrolment"))
+            assert status == "UNIMPLEMENTED"
+            async with world.channel(gone.material, "enrolment") as channel:
+                begin = node_pb2.BeginPairingSessionRequest(v=1, client_kind="node")
+                calls = node_pb2_grpc.NodeServiceStub(channel)
+                assert (await refused(calls.BeginPairingSession(begin)))[0] == "INVALID_ARGUMENT"
+
+
 async def test_the_good_certificate_gets_through(world: NodeWorld, node: Node) -> None:
     assert (await register(node.material, world)).accepted
 

@@ -97,6 +97,21 @@ async def test_registering_again_keeps_when_it_first_did(state_dir: Path) -> Non
         assert (again.platform, again.capabilities) == ("macos", ())
 
 
+async def test_a_node_that_comes_back_unchanged_costs_no_write_of_its_own(state_dir: Path) -> None:
+    async with opened(state_dir, coalesce_ms=60_000) as state:
+        await state.register_node(DEVICE, "linux", ECHO, NOW)
+        before = (state_dir / FILE_NAME).read_bytes()
+        again = await state.register_node(DEVICE, "linux", ECHO, NOW + 9)
+        assert (again.registered_at_unix_ms, again.last_seen_at_unix_ms) == (NOW, NOW + 9)
+        assert state.nodes[DEVICE] == again
+        assert (state_dir / FILE_NAME).read_bytes() == before
+        await state.register_node(DEVICE, "linux", (), NOW + 10)
+        on_disk = parse((state_dir / FILE_NAME).read_bytes())
+        assert on_disk.nodes[DEVICE].capabilities == ()
+    with pytest.raises(StoreFailed):
+        await state.register_node(DEVICE, "linux", (), NOW + 11)
+
+
 async def test_a_thousand_heartbeats_are_one_write(state_dir: Path) -> None:
     async with opened(state_dir, coalesce_ms=3_600_000) as state:
         await state.register_node(DEVICE, "linux", ECHO, NOW)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+from asyncio import sslproto
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from palyra_fleet.nodes.errors import TlsUnsound
 from palyra_fleet.nodes.listeners import self_test
 from palyra_fleet.nodes.peer import Peer
 from palyra_fleet.nodes.server_certificate import ServerCertificate
+from palyra_fleet.nodes.tls_buffers import BUFFER_BYTES
 from palyra_fleet.nodes.tls_front import Arrivals
 from palyra_fleet.nodes.tls_port import FrontLimits
 from palyra_fleet.wire.grpc_runtime import grpc
@@ -262,6 +264,37 @@ async def test_one_address_cannot_hold_every_place_for_handshakes(
         while front.handshakes < 3:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     for writer in (elsewhere, *(writer for _, writer in silent)):
+        writer.close()
+
+
+async def test_a_secured_connection_has_a_small_buffer(
+    world: NodeWorld, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two TLS records; of asyncio's own accord it would be 256 KiB for whoever connects."""
+    made: list[int] = []
+    real = sslproto.SSLProtocol.__init__
+
+    def watched(self: Any, *arguments: Any, **more: Any) -> None:
+        real(self, *arguments, **more)
+        made.append(len(self.get_buffer(-1)))
+
+    monkeypatch.setattr(sslproto.SSLProtocol, "__init__", watched)
+    async with node.calls() as calls:
+        assert (await calls.RegisterNode(node.registration())).accepted
+    assert made == [BUFFER_BYTES]
+
+
+async def test_strangers_get_fewer_connections_than_nodes(world: NodeWorld) -> None:
+    enrolment, own = world.listeners.fronts
+    assert enrolment.limits.per_source < own.limits.per_source
+    port = world.port("enrolment")
+    allowed = enrolment.limits.handshakes_per_source
+    silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(allowed + 1)]
+    async with asyncio.timeout(20):
+        with contextlib.suppress(ConnectionError):
+            assert await silent[-1][0].read(1) == b""
+    assert enrolment.handshakes == allowed
+    for _, writer in silent:
         writer.close()
 
 
