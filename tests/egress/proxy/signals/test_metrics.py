@@ -5,8 +5,9 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from palyra_egress.proxy.budgets import Direction
-from palyra_egress.proxy.signals.metrics import BUCKETS_MS, ProxyCounts, ProxyState, exposition
+from palyra_egress.proxy.signals.metrics import ProxyCounts, ProxyState, exposition
 from palyra_egress.reasons import Reason
+from palyra_fleet.wire.durations import BUCKETS_MS
 from palyra_fleet.wire.metric_names import EGRESS_METRICS, FLEET_METRICS, MetricKind
 
 STATE = ProxyState(3, "sha256:abc", 0.25, {"root": 2e9, "intermediate": 1.9e9})
