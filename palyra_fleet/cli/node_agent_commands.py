@@ -11,6 +11,7 @@ import fcntl
 import getpass
 import json
 import os
+import shlex
 import signal
 import sys
 from argparse import Namespace
@@ -18,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from palyra_fleet.cli.output import put, say
+from palyra_fleet.cli.place import Home
 from palyra_fleet.cli.trouble import ExitCode, Trouble
 from palyra_fleet.clock import now_unix_ms
 from palyra_fleet.node_agent.agent import (
@@ -54,7 +56,9 @@ def install(arguments: Namespace) -> int:
         )
         material = asyncio.run(enrol(settings, _code(), say))
         home.save(material)
-    start = _STARTS.get(arguments.kind, "palyra-fleet node run")
+    usual = home.directory == Home.of().directory / "node-agent"
+    where = "" if usual else f" --home {shlex.quote(str(home.directory))}"
+    start = _STARTS.get(arguments.kind, f"palyra-fleet node run{where}")
     put(f"paired as {material.device_id}; start it with `{start}`")
     return ExitCode.DONE
 
@@ -69,7 +73,8 @@ def run(arguments: Namespace) -> int:
 
 
 async def _run(agent: NodeAgent) -> None:
-    running = spawn(agent.run(), "node agent")
+    ends = (NodeRefusedForGood, NotPaired, MaterialUnusable)
+    running = spawn(agent.run(), "node agent", told=ends)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, running.cancel)

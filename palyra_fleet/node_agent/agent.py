@@ -72,6 +72,9 @@ class NodeAgent:
                 await self._connection(self.home.load())
             except grpc.aio.AioRpcError as error:
                 self._tell_break(error)
+            except NodeRefusedForGood:
+                self._note("refused")
+                raise
             if time.monotonic() - begun_s > STEADY_AFTER_S or self.connected.is_set():
                 wait_s = FIRST_WAIT_S
             self.connected.clear()
@@ -89,8 +92,7 @@ class NodeAgent:
             if error.code() not in _FINAL:
                 raise
             if material.next_certificate is None:
-                text = f"the fleet refuses this node: {error.details()}; pair it again"
-                raise NodeRefusedForGood(text) from error
+                raise NodeRefusedForGood(f"{error.details()}; pair it again") from error
             await self._serve(material, material.certificate)
 
     def _refuse_expired(self, material: NodeMaterial) -> None:
@@ -135,8 +137,11 @@ class NodeAgent:
             self._started_monotonic_s,
         )
         self._rotate_now.clear()
-        rotating = spawn(self._rotation(stub, material, certificate), "node certificate")
-        talking = spawn(self._talk(conversation, machine), "node stream")
+        broken = (grpc.aio.AioRpcError,)
+        rotating = spawn(
+            self._rotation(stub, material, certificate), "node certificate", told=broken
+        )
+        talking = spawn(self._talk(conversation, machine), "node stream", told=broken)
         try:
             done, _ = await asyncio.wait({rotating, talking}, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -151,7 +156,7 @@ class NodeAgent:
 
     async def _talk(self, conversation: "_Conversation", machine: Machine) -> None:
         await conversation.send("node.started", {"platform": platform_name()})
-        beating = spawn(conversation.keep_beating(), "node heartbeat")
+        beating = spawn(conversation.keep_beating(), "node heartbeat", told=(grpc.aio.AioRpcError,))
         try:
             async for response in conversation.responses():
                 for notice in response.notices:

@@ -170,6 +170,28 @@ async def test_a_killed_agent_goes_on_where_it_was(commands: Commands) -> None:
     assert commands.home.load().device_id == device
 
 
+async def test_a_revoked_agent_ends_with_three_lines_and_its_status_says_so(
+    commands: Commands,
+) -> None:
+    out = await commands.paired()
+    assert f"node run --home {commands.home.directory}`" in out
+    device = commands.home.load().device_id
+    process = await commands.start("run")
+    nodes = commands.world.state.nodes
+    await until(lambda: device in nodes and nodes[device].last_event_name == "node.heartbeat")
+    await commands.world.identity.revoke_device(device, "sold", "anna")
+    _, said = await process.communicate()
+    connected, *told = said.decode().splitlines()
+    assert (process.returncode, connected.startswith("connected to ")) == (1, True)
+    assert told == [
+        "palyra-fleet: the fleet refuses this node",
+        "  why: node RPC client certificate fingerprint is revoked; pair it again",
+        "  do:  `palyra-fleet node install --again` with a new code",
+    ]
+    status = json.loads((await commands.ended("status", "-o", "json"))[1])
+    assert (status["last_state"], status["running"]) == ("refused", False)
+
+
 async def test_forgetting_locally_asks_nobody(commands: Commands) -> None:
     await commands.paired()
     device = commands.home.load().device_id
