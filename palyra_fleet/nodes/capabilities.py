@@ -10,7 +10,6 @@ open; anything else is refused and counted. Payloads are bounded both ways. Inpu
 only, and go with the end of their request. Times: Unix ms. Pure.
 """
 
-import json
 import re
 from collections import deque
 from collections.abc import Iterable
@@ -24,6 +23,7 @@ from palyra_fleet.nodes.records import (
     CapabilityState,
     RegisteredNodeRecord,
 )
+from palyra_fleet.nodes.strict_json import strict_json
 from palyra_fleet.nodes.summaries import payload_summary, text_summary
 
 TIMEOUT_MS: Final = 30_000
@@ -291,14 +291,10 @@ def ask_refusal(
 
 def is_json(payload: bytes) -> bool:
     try:
-        json.loads(payload, parse_constant=_no_such_number)
-    except (ValueError, RecursionError):
+        strict_json(payload)
+    except ValueError:
         return False
     return True
-
-
-def _no_such_number(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
 
 
 def capabilities_refusal(names: Iterable[str], most: int) -> CapabilityRefusal | None:

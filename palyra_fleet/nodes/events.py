@@ -10,6 +10,7 @@ from palyra_fleet.nodes.capability_refusals import (
     CapabilityRefusal,
     CapabilityRefused,
 )
+from palyra_fleet.nodes.strict_json import strict_json
 
 MAX_EVENT_NAME: Final = 128
 MEDIATION: Final = "capability.awaiting_local_mediation"
@@ -46,8 +47,8 @@ def read_event(name: str, payload_json: bytes) -> MediationReport | ResultReport
 
 def _object(payload_json: bytes) -> dict[str, object]:
     try:
-        payload = json.loads(payload_json)
-    except (ValueError, RecursionError):
+        payload = strict_json(payload_json)
+    except ValueError:
         payload = None
     if not isinstance(payload, dict):
         raise CapabilityRefused(CapabilityRefusal(CapabilityReason.PAYLOAD_NOT_JSON))
@@ -73,6 +74,4 @@ def _result(payload: dict[str, object]) -> CapabilityResult:
 
 
 def _compact(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode(
-        "utf-8", "surrogatepass"
-    )
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()

@@ -21,7 +21,10 @@ _PAIR: Final = re.compile(
 _BEARER: Final = re.compile(r"(?i)\b(basic|bearer)\s+[^\s,;]+")
 _URL: Final = re.compile(r"(?i)\b([a-z][a-z0-9+.-]{1,15})://([^\s/?#]*@)?([^\s/?#]*)[^\s]*")
 _LONG: Final = re.compile(r"[A-Za-z0-9+/=_-]{20,}")
-_UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
+_UNPRINTABLE: Final = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff]+"
+)
+"""Control characters, what turns text round or hides, and halves of surrogate pairs."""
 
 
 def payload_summary(payload_json: bytes) -> str | None:

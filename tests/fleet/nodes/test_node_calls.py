@@ -146,6 +146,18 @@ BAD_EVENTS = [
     ("capability.result", b"", "payload_json must be a valid JSON object"),
     ("capability.result", b"\xff", "payload_json must be a valid JSON object"),
     ("capability.result", b"[" * 100_000, "payload_json must be a valid JSON object"),
+    *(
+        ("capability.result", b'{"request_id":"x",' + rest + b"}", "must be a valid JSON object")
+        for rest in (
+            b'"error":"\\ud800"',
+            b'"output_json":"\\udfff"',
+            b'"output_json":{"\\ud800":1}',
+            b'"output_json":NaN',
+            b'"output_json":[-Infinity]',
+            b'"output_json":1e999',
+            b'"output_json":' + b"[" * 64 + b"]" * 64,
+        )
+    ),
     ("capability.result", b"{}", "payload_json must name a request_id"),
     ("capability.awaiting_local_mediation", b'{"request_id":1}', "payload_json must name"),
 ]
@@ -163,6 +175,32 @@ async def test_what_is_no_event_ends_the_stream(
         assert text in said
 
 
+async def test_strange_words_of_a_node_stay_words_everywhere(world: NodeWorld, node: Node) -> None:
+    """Signs that turn text round, move cursors or are half a letter reach neither file nor log."""
+    async with node.calls() as calls:
+        await calls.RegisterNode(node.registration())
+        stream = calls.StreamNodeEvents()
+        asking = asyncio.ensure_future(_execute(calls, node))  # noqa: TID251
+        request_id = (await _next_dispatch(stream, node)).request_id.ulid
+        said = "no\u202e\u200b\x1b[2J\u2066 " + "\U0001f600" * 300
+        await stream.write(_result(node, request_id, success=False, error=said))
+        assert (await stream.read()).accepted
+        assert (await asking).error == said
+        for platform in ("li\u202enux", "li\u200bnux", "li\u00a0nux", "\u2028"):
+            request = node.registration()
+            request.platform = platform
+            assert (await refused(calls.RegisterNode(request)))[0] == "INVALID_ARGUMENT"
+        for name in ("echo\u202e", "\u0435cho", "e" * 65, "Echo", ""):
+            request = node.registration()
+            request.capabilities.add(name=name, available=True)
+            assert (await refused(calls.RegisterNode(request)))[0] == "INVALID_ARGUMENT"
+    kept = world.state.capability_requests[request_id].error
+    assert kept is not None
+    assert kept.startswith("no [2J ")
+    assert len(kept) <= 240
+    assert all(sign.isprintable() for sign in kept)
+
+
 async def test_an_unregistered_node_executes_nothing(node: Node) -> None:
     async with node.calls() as calls:
         assert await refused(_execute(calls, node)) == (
@@ -178,6 +216,9 @@ async def test_bad_asks_are_refused_with_what_is_wrong(node: Node) -> None:
             ({"capability": "camera"}, "FAILED_PRECONDITION"),
             ({"capability": "Echo"}, "INVALID_ARGUMENT"),
             ({"input_json": b"{"}, "INVALID_ARGUMENT"),
+            ({"input_json": b'"http://\\ud800.example"'}, "INVALID_ARGUMENT"),
+            ({"input_json": b"1e999"}, "INVALID_ARGUMENT"),
+            ({"input_json": b"[" * 65 + b"]" * 65}, "INVALID_ARGUMENT"),
             ({"max_payload_bytes": 1, "input_json": b"11"}, "INVALID_ARGUMENT"),
             ({"max_payload_bytes": 2**63}, "INVALID_ARGUMENT"),
         ):

@@ -69,3 +69,10 @@ def test_a_summary_is_short_and_prints_on_one_line(text: str) -> None:
         if summary is not None:
             assert len(summary) <= MAX_SUMMARY
             assert not set(summary) & {"\n", "\r", "\x1b", "\u202e"}
+
+
+def test_half_a_surrogate_pair_is_in_no_summary() -> None:
+    """One in a record would be the end of the file that all records share."""
+    for summary in (text_summary("a\ud800b"), payload_summary(b'"https://a\\ud800b/"')):
+        assert summary is not None
+        summary.encode()
