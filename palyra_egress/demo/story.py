@@ -44,6 +44,10 @@ violations:
 type Tell = Callable[[str], None]
 
 
+BY_SIGNAL = 128
+"""Exit codes from here on say which signal ended a program."""
+
+
 class DemoFailed(Exception):
     """A step did not happen as it must; the message says which."""
 
@@ -188,7 +192,9 @@ class _Tale:
             raise DemoFailed(f"the next request was not refused: {seen}")
         self._tell("6. Its next request, to a host that was allowed before")
         self._tell(f"   {seen['client']}: GET {seen['url']} -> refused: {seen['text']}")
-        self._tell(f"   the worker runtime ended the program (exit {self.story.exit_code})")
+        code = self.story.exit_code
+        who = "the worker runtime ended the program" if code >= BY_SIGNAL else "the program ended"
+        self._tell(f"   {who} (exit {code})")
         self._tell()
 
     async def _why(self, worker: WorkerView, violation: dict[str, Any]) -> None:

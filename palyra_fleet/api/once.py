@@ -20,6 +20,10 @@ from aiohttp import web
 
 from palyra_fleet.api.callers import Identity, SignedRequest
 from palyra_fleet.api.problems import ApiReason, ApiRefusal
+from palyra_fleet.identity.refusals import NodeRefused
+from palyra_fleet.nodes.capability_refusals import CapabilityRefused
+from palyra_fleet.refusals import FleetRefusal
+from palyra_fleet.store.protocol import StoreFailed
 from palyra_fleet.tasks import spawn
 
 HEADER: Final = "Idempotency-Key"
@@ -43,7 +47,7 @@ class _Answer:
 class _Entry:
     request_sha256: bytes
     until_unix_ms: int
-    answer: "asyncio.Task[_Answer]"
+    answer: "asyncio.Task[_Answer | Exception]"
 
 
 type _Key = tuple[Identity, str]
@@ -85,6 +89,10 @@ class OnceOnly:
             if self._entries.get(key) is entry:
                 self._forget(key)
             raise
+        if isinstance(answer, Exception):
+            if self._entries.get(key) is entry:
+                self._forget(key)
+            raise answer
         return answer.response()
 
     def _remember(self, key: _Key, entry: _Entry) -> None:
@@ -113,8 +121,12 @@ class OnceOnly:
             del self._of_caller[key[0]]
 
 
-async def _worked(work: Callable[[], Awaitable[web.StreamResponse]]) -> _Answer:
-    response = await work()
+async def _worked(work: Callable[[], Awaitable[web.StreamResponse]]) -> _Answer | Exception:
+    """A refusal is handed over as a value: it is an answer, and no failure of the task."""
+    try:
+        response = await work()
+    except (ApiRefusal, FleetRefusal, NodeRefused, CapabilityRefused, StoreFailed) as refusal:
+        return refusal
     body = response.body if isinstance(response, web.Response) else b""
     return _Answer(response.status, body if isinstance(body, bytes) else b"", response.content_type)
 

@@ -9,6 +9,7 @@ from palyra_fleet.api.call_rates import CallRates, Rate
 from palyra_fleet.api.callers import Identity, SignedRequest, Who
 from palyra_fleet.api.once import KEPT_MS, MAX_PER_CALLER, OnceOnly
 from palyra_fleet.api.problems import ApiReason, ApiRefusal
+from palyra_fleet.refusals import FleetReason, FleetRefusal
 from palyra_fleet.tasks import spawn
 
 ANNA, BERT = Identity(Who.OPERATOR, "anna"), Identity(Who.OPERATOR, "bert")
@@ -43,6 +44,21 @@ async def test_the_same_again_gets_the_answer_of_the_first_time() -> None:
     assert said(first) == said(again) == (201, b"1")
     assert said(await once.answer(BERT, KEY, REQUEST, work, 0)) == (201, b"2")
     assert said(await once.answer(ANNA, KEY, REQUEST, work, KEPT_MS)) == (201, b"3")
+
+
+async def test_a_refusal_is_an_answer_and_the_same_may_be_asked_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    once, work = OnceOnly(), Work()
+
+    async def refused() -> web.StreamResponse:
+        raise FleetRefusal(FleetReason.WORKER_QUARANTINED, "not now")
+
+    for _ in range(2):
+        with pytest.raises(FleetRefusal, match="not now"):
+            await once.answer(ANNA, KEY, REQUEST, refused, 0)
+    assert said(await once.answer(ANNA, KEY, REQUEST, work, 0)) == (201, b"1")
+    assert caplog.records == []
 
 
 async def test_many_at_once_are_one_change_which_is_finished_though_who_asked_goes_away() -> None:
