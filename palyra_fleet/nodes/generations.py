@@ -73,6 +73,8 @@ class GenerationFile:
         if not self.path.exists():
             return
         newest, *older = self.kept()
+        if newest.exists() and newest.samefile(self.path):
+            return  # a write that failed has set it aside: trying again costs no generation
         for path, place in zip(reversed((newest, *older[:-1])), reversed(older), strict=True):
             if path.exists():
                 path.replace(place)

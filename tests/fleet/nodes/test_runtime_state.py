@@ -1,7 +1,9 @@
 """NodeRuntimeState on a real disk: what was told is there, what is damaged is refused."""
 
 import asyncio
+import errno
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -252,6 +254,27 @@ async def test_what_could_not_be_written_did_not_happen(state_dir: Path) -> None
         assert state.pairing_snapshot().codes == (code(1), code(3))
         on_disk = parse((state_dir / FILE_NAME).read_bytes())
         assert set(on_disk.active_pairing_codes) == {code(1).code_hash, code(3).code_hash}
+
+
+def test_writes_that_fail_again_and_again_cost_no_generation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk is tried every second; the generations are what there is to go back to."""
+    file = GenerationFile(tmp_path / FILE_NAME)
+    for content in (b"one", b"two", b"three"):
+        file.write(content)
+
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as disk:
+        disk.setattr("palyra_fleet.nodes.generations.replace", full)
+        for _ in range(5):
+            with pytest.raises(WriteFailed) as failed:
+                file.write(b"four")
+            assert not failed.value.ambiguous
+    file.write(b"five")
+    assert [path.read_bytes() for path in (file.path, *file.kept())] == [b"five", b"three", b"two"]
 
 
 async def test_a_write_whose_outcome_is_unknown_closes_the_state(state_dir: Path) -> None:
