@@ -7,10 +7,14 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
+from palyra_egress.cli.parser import make_parser as egress_parser
 from palyra_egress.policy.language_page import language_page, table
 from palyra_egress.reasons import REASONS, ReasonClass
 from palyra_fleet.api.openapi import openapi_bytes
 from palyra_fleet.api.problems import ApiReason
+from palyra_fleet.cli.configuration import EGRESS, FLEET, settings_page
+from palyra_fleet.cli.parser import make_parser as fleet_parser
+from palyra_fleet.cli.reference_page import help_sections
 from palyra_fleet.identity.refusals import NodeReason
 from palyra_fleet.nodes.capability_refusals import CapabilityReason
 from palyra_fleet.refusals import FleetReason
@@ -24,6 +28,41 @@ A refusal of the egress proxy carries its reason in the status phrase (`403 Paly
 `error` and `details` of `Proxy-Status` (RFC 9209), in a problem+json body, in the audit log and in
 `policy explain` and `policy judge`. Policy files name the part after the dot. Only reasons of the
 classes policy and threat may cost a worker a strike or its freedom, and only if the policy says so.
+"""
+CLI_HEAD: Final = """\
+# Commands
+
+Made from the code by `make reference`; not to be edited. Every command with its `--help`.
+
+Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 the answer is no, 2 yours to
+fix (usage, file, credentials), 69 the server cannot be reached, 70 our fault; `run` passes the
+program's own code on. `completion SHELL` prints a script that completes commands and flags:
+
+```sh
+palyra-fleet completion bash > ~/.local/share/bash-completion/completions/palyra-fleet
+palyra-fleet completion zsh > ~/.zfunc/_palyra-fleet        # a folder of your fpath
+palyra-fleet completion fish > ~/.config/fish/completions/palyra-fleet.fish
+```
+"""
+SETTINGS_HEAD: Final = """\
+# Settings
+
+Made from the code by `make reference`; not to be edited. What the commands that serve can be told,
+by a TOML file (`--config FILE`, or `PALYRA_FLEET_CONFIG` and `PALYRA_EGRESS_CONFIG`), then by
+environment, then by flags; the later one holds. A list in the environment has commas between its
+parts. An unknown key, a wrong type or a value that the flag would refuse stops the command, and
+says file, line and key. `config validate` looks at everything, `config show --origin` says what
+holds and why.
+
+```toml
+[proxy.serve]
+listen = "127.0.0.1:8080"
+state_dir = "/var/lib/palyra-egress"
+forbid = ["192.0.2.7:7741"]
+```
+
+Variables of the command line beside these: `PALYRA_HOME`, `PALYRA_FLEET_URL`,
+`PALYRA_FLEET_TOKEN_FILE`.
 """
 CLASSES: Final[Mapping[ReasonClass, str]] = {
     ReasonClass.ALLOWED: "Allowed",
@@ -59,10 +98,24 @@ def reasons_page() -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
+def cli_page() -> bytes:
+    """Every command of both programs."""
+    sections = help_sections([egress_parser(), fleet_parser()])
+    return "\n".join([CLI_HEAD, *sections]).encode()
+
+
+def settings_reference() -> bytes:
+    """What can be set, of both programs."""
+    sections = settings_page([(EGRESS, egress_parser()), (FLEET, fleet_parser())])
+    return "\n".join([SETTINGS_HEAD, *sections]).encode()
+
+
 PAGES: Final[Mapping[str, Callable[[], bytes]]] = {
+    "cli.md": cli_page,
     "openapi.json": openapi_bytes,
     "policy-language.md": language_page,
     "reasons.md": reasons_page,
+    "settings.md": settings_reference,
 }
 """What each page holds."""
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from palyra_egress.cli.parser import make_parser
 from palyra_egress.errors import OperatorMustAct
 from palyra_egress.policy.errors import PolicyFileError
+from palyra_fleet.cli.configuration import EGRESS, with_settings
 from palyra_fleet.cli.output import say
 from palyra_fleet.cli.trouble import EXPECTED, ExitCode, Trouble, trouble_of
 
@@ -21,8 +22,10 @@ from palyra_fleet.cli.trouble import EXPECTED, ExitCode, Trouble, trouble_of
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    parsed = make_parser().parse_args(arguments)
     try:
+        given = sys.argv[1:] if arguments is None else arguments
+        parser = make_parser()
+        parsed = parser.parse_args(with_settings(EGRESS, parser, given, os.environ))
         return int(parsed.run(parsed))
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

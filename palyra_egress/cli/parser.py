@@ -13,7 +13,11 @@ from palyra_egress.cli.channel_arguments import add_channel_arguments, address
 from palyra_egress.cli.policy_commands import add_policy_commands
 from palyra_egress.cli.secret_arguments import add_secret_arguments
 from palyra_egress.cli.vault_parser import add_vault
+from palyra_egress.cli.worker_parser import add_doctor, add_worker_commands
 from palyra_egress.proxy.caps import CAPS
+from palyra_fleet.cli.completion import add_completion
+from palyra_fleet.cli.config_commands import add_config
+from palyra_fleet.cli.configuration import EGRESS, add_config_argument
 
 type _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -28,8 +32,11 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_demo(commands)
     _add_up(commands)
-    _add_run(commands)
+    add_worker_commands(commands, _later)
     _add_proxy(commands)
+    add_doctor(commands, _later)
+    add_completion(commands, make_parser)
+    add_config(commands, EGRESS, make_parser)
     _add_audit(commands)
     add_ca(commands, _later)
     add_vault(commands, _later)
@@ -62,49 +69,6 @@ def _add_up(commands: _Commands) -> None:
         help="believe a launcher that says so of its worker (may be repeated; default none)",
     )
     up.set_defaults(run=_later("serve_commands", "up"))
-
-
-def _add_run(commands: _Commands) -> None:
-    run = commands.add_parser("run", help="run any program as a worker of this installation")
-    run.add_argument("--profile", help="the policy's profile (needed where there are several)")
-    run.add_argument(
-        "--hours",
-        type=_hours,
-        default=12,
-        metavar="N",
-        help="how long the approval lasts at most (default 12, at most 168); then the run ends",
-    )
-    run.add_argument(
-        "--capability",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="what to say of the worker; counts where the fleet trusts it (may be repeated)",
-    )
-    run.add_argument("--run-id", help="the run's id (default: a fresh one)")
-    run.add_argument("--worker-id", help="run as this worker (default: a fresh one)")
-    run.add_argument("--url", help="the admin API (default: from PALYRA_HOME)")
-    run.add_argument("--token-file", type=Path, help="the operator's token (default: PALYRA_HOME)")
-    run.add_argument(
-        "--keep-env",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="pass on this variable although it may make the program run other code "
-        "(LD_PRELOAD, NODE_OPTIONS, PYTHONPATH …; may be repeated)",
-    )
-    run.add_argument(
-        "--isolate",
-        action="store_true",
-        help="run it where nothing but the proxy leads out (binding level enforced; needs bwrap)",
-    )
-    run.add_argument(
-        "--socks",
-        action="store_true",
-        help="name SOCKS5 (socks5h) in ALL_PROXY; needs `up --listen-socks`, and no --isolate",
-    )
-    run.add_argument("program", nargs="*", metavar="-- CMD", help="the program and its arguments")
-    run.set_defaults(run=_later("run_commands", "run"))
 
 
 def _add_proxy(commands: _Commands) -> None:
@@ -193,6 +157,7 @@ def _add_proxy_arguments(parser: argparse.ArgumentParser) -> None:
     _add_health(parser)
     add_channel_arguments(parser)
     add_secret_arguments(parser)
+    add_config_argument(parser, EGRESS)
 
 
 def _add_health(parser: argparse.ArgumentParser) -> None:
@@ -287,9 +252,3 @@ def _later(module: str, handler: str) -> Callable[[argparse.Namespace], int]:
         return int(found(arguments))
 
     return call
-
-
-def _hours(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 168:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 168")
-    return int(text)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from palyra_fleet.cli.output import FORMS
+
 _REPEATS: Final = (": invalid", ": ignored explicit")
 """Where argparse begins to repeat what was typed."""
 
@@ -65,7 +67,7 @@ def add_vault(commands: Commands, later: Later) -> None:
     for parser in (init, put, listed, shown, remove, rotate, check):
         _add_place(parser)
     for parser in (listed, shown, check):
-        parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
+        parser.add_argument("-o", "--output", choices=FORMS, default="table")
 
 
 def _add_place(parser: argparse.ArgumentParser) -> None:

@@ -43,7 +43,7 @@ async def mint(arguments: Namespace, client: OperatorClient) -> ExitCode:
             reason=arguments.reason,
         )
     )
-    if arguments.output == "json":
+    if arguments.output in ("json", "yaml"):
         show_one(made, arguments.output)
         return ExitCode.DONE
     put(made.token)

@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from palyra_fleet.cli.configuration import FLEET, with_settings
 from palyra_fleet.cli.output import say
 from palyra_fleet.cli.parser import make_parser
 from palyra_fleet.cli.trouble import EXPECTED, ExitCode, Trouble, trouble_of
@@ -18,8 +19,10 @@ from palyra_fleet.cli.trouble import EXPECTED, ExitCode, Trouble, trouble_of
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    parsed = make_parser().parse_args(arguments)
     try:
+        given = sys.argv[1:] if arguments is None else arguments
+        parser = make_parser()
+        parsed = parser.parse_args(with_settings(FLEET, parser, given, os.environ))
         return int(parsed.run(parsed))
     except Trouble as trouble:
         return _tell(trouble)

@@ -40,8 +40,8 @@ async def mint_code(arguments: Namespace, client: OperatorClient) -> ExitCode:
     minted = await client.mint_pairing_code(
         PairingCodeRequest(method=arguments.method, ttl_ms=ttl_ms)
     )
-    if arguments.output == "json":
-        show_one(minted, "json")
+    if arguments.output in ("json", "yaml"):
+        show_one(minted, arguments.output)
     else:
         put(minted.code)
         until = moment(minted.expires_at_unix_ms)
@@ -107,8 +107,8 @@ async def invoke(arguments: Namespace, client: OperatorClient) -> ExitCode:
     answer = await client.invoke(
         arguments.device_id, InvokeRequest(capability=arguments.capability, input=given)
     )
-    if arguments.output == "json":
-        show_one(answer, "json")
+    if arguments.output in ("json", "yaml"):
+        show_one(answer, arguments.output)
     elif answer.success:
         put(json.dumps(answer.output))
     else:

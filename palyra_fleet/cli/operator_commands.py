@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from palyra_fleet.cli.output import put, say, show_many, show_one
+from palyra_fleet.cli.output import clear, put, say, show_many, show_one
 from palyra_fleet.cli.place import find_token, find_url
 from palyra_fleet.cli.trouble import ExitCode
 from palyra_fleet.client import OperatorClient, WorkerAction
@@ -27,7 +27,12 @@ def run(command: Command, arguments: Namespace) -> ExitCode:
     async def with_client() -> ExitCode:
         url, token = find_url(arguments.url), find_token(arguments.token_file)
         async with OperatorClient(url, token) as client:
-            return await command(arguments, client)
+            code = await command(arguments, client)
+            while getattr(arguments, "watch", None):
+                await asyncio.sleep(arguments.watch)
+                clear()
+                code = await command(arguments, client)
+            return code
 
     return asyncio.run(with_client())
 
@@ -43,15 +48,26 @@ async def show_worker(arguments: Namespace, client: OperatorClient) -> ExitCode:
 
 
 async def change_worker(arguments: Namespace, client: OperatorClient) -> ExitCode:
+    if arguments.dry_run:
+        return await _only_look(arguments, client)
     action = WorkerAction(arguments.verb)
     show_one(await client.act(action, arguments.worker_id, arguments.reason), arguments.output)
     return ExitCode.DONE
 
 
 async def drain_worker(arguments: Namespace, client: OperatorClient) -> ExitCode:
+    if arguments.dry_run:
+        return await _only_look(arguments, client)
     deadline_ms = arguments.within_s * 1000
     changed = await client.drain(arguments.worker_id, arguments.reason, deadline_ms)
     show_one(changed, arguments.output)
+    return ExitCode.DONE
+
+
+async def _only_look(arguments: Namespace, client: OperatorClient) -> ExitCode:
+    """What `--dry-run` does: the worker must be there, and stays as it is."""
+    show_one(await client.worker(arguments.worker_id), arguments.output)
+    say(f"{arguments.verb} was not asked for: --dry-run")
     return ExitCode.DONE
 
 
@@ -119,5 +135,9 @@ async def tail_events(arguments: Namespace, client: OperatorClient) -> ExitCode:
 
 async def verify_events(arguments: Namespace, client: OperatorClient) -> ExitCode:
     entries = await client.verify_events()
-    put(f'{{"entries": {entries}}}' if arguments.output == "json" else f"{entries} entries, whole")
+    put(
+        f'{{"entries": {entries}}}'
+        if arguments.output in ("json", "yaml")
+        else f"{entries} entries, whole"
+    )
     return ExitCode.DONE

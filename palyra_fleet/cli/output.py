@@ -1,10 +1,12 @@
-"""Answers on standard output, as a table for people or JSON for programs; chatter on stderr.
+"""Answers on standard output: a table for people, JSON or YAML for programs, or names alone for
+shells; chatter on stderr.
 
 A table has the columns named for its model; long values are kept whole, so that ids can be copied.
 Control characters in values that workers chose are shown as `?`, so that no answer can move the
 cursor of an operator's terminal.
 """
 
+import io
 import json
 import sys
 from collections.abc import Sequence
@@ -12,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from pydantic import BaseModel
+from ruamel.yaml import YAML
 
 from palyra_fleet.wire.enrolment_models import EnrolmentView, ReferenceValueView
 from palyra_fleet.wire.models import (
@@ -22,6 +25,9 @@ from palyra_fleet.wire.models import (
     ViolationView,
     WorkerView,
 )
+
+FORMS: Final = ("table", "json", "yaml", "name")
+"""`name` is the first column alone, one a line."""
 
 COLUMNS: Final[dict[type[BaseModel], tuple[str, ...]]] = {
     WorkerView: ("worker_id", "state", "admission", "eligibility", "work", "run_id", "lease_id"),
@@ -62,8 +68,12 @@ def show_many(
 ) -> None:
     """A list, as it is: an empty list is an empty table, or `[]`. A table has the columns given, or
     those of its model."""
-    if form == "json":
-        _line(json.dumps([item.model_dump(mode="json") for item in found], indent=2))
+    columns = columns or (COLUMNS.get(type(found[0])) if found else None)
+    if form == "name":
+        for item in found:
+            _line(printable(_dig(item, _naming(item, columns))))
+    elif form != "table":
+        _line(_written([item.model_dump(mode="json") for item in found], form))
     elif found:
         _table(found, columns or COLUMNS[type(found[0])])
     else:
@@ -73,18 +83,43 @@ def show_many(
 def show_one(found: BaseModel, form: str) -> None:
     """One thing with all its fields."""
     values = found.model_dump(mode="json")
-    if form == "json":
-        _line(json.dumps(values, indent=2))
+    if form == "name":
+        _line(printable(_dig(found, _naming(found, COLUMNS.get(type(found))))))
+        return
+    if form != "table":
+        _line(_written(values, form))
         return
     width = max(len(name) for name in values)
     for name, value in values.items():
-        _line(f"{name.ljust(width)}  {_text(value)}")
+        _line(f"{name.ljust(width)}  {printable(value)}")
+
+
+def _naming(item: BaseModel, columns: tuple[str, ...] | None) -> str:
+    """The field that names a thing: its first column, or its first field."""
+    return columns[0] if columns else next(iter(type(item).model_fields))
+
+
+def _written(values: object, form: str) -> str:
+    """JSON or YAML; in both, control characters are escaped."""
+    if form == "json":
+        return json.dumps(values, indent=2)
+    text = io.StringIO()
+    yaml = YAML(pure=True)
+    yaml.allow_unicode = False
+    yaml.dump(values, text)
+    return text.getvalue()
 
 
 def say(sentence: str) -> None:
     """Chatter, on stderr. It may quote what workers and proxies chose."""
-    sys.stderr.write("\n".join(map(_text, sentence.split("\n"))) + "\n")
+    sys.stderr.write("\n".join(map(printable, sentence.split("\n"))) + "\n")
     sys.stderr.flush()
+
+
+def clear() -> None:
+    """An empty screen on a terminal, an empty line elsewhere."""
+    sys.stdout.write("\x1b[H\x1b[2J" if sys.stdout.isatty() else "\n")
+    sys.stdout.flush()
 
 
 def put(text: str) -> None:
@@ -93,7 +128,7 @@ def put(text: str) -> None:
 
 
 def _table(found: Sequence[BaseModel], columns: tuple[str, ...]) -> None:
-    rows = [columns, *(tuple(_text(_dig(item, name)) for name in columns) for item in found)]
+    rows = [columns, *(tuple(printable(_dig(item, name)) for name in columns) for item in found)]
     widths = [max(len(row[index]) for row in rows) for index in range(len(columns))]
     for row in rows:
         _line("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)))
@@ -110,7 +145,8 @@ def moment(unix_ms: int) -> str:
     return datetime.fromtimestamp(unix_ms // 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def _text(value: object) -> str:
+def printable(value: object) -> str:
+    """One line of text that cannot move the cursor; `-` for None."""
     text = "-" if value is None else str(value)
     return "".join(sign if sign.isprintable() else "?" for sign in text)
 

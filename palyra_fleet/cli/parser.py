@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Final
 
 from palyra_fleet.cli import argument_types as types
-from palyra_fleet.cli import local_commands, operator_commands
+from palyra_fleet.cli import doctor_commands, local_commands, operator_commands
+from palyra_fleet.cli.completion import add_completion
+from palyra_fleet.cli.config_commands import add_config
+from palyra_fleet.cli.configuration import FLEET, add_config_argument
 from palyra_fleet.cli.enrolment_parser import add_enrolment, add_launcher_key, add_references
 from palyra_fleet.cli.evidence_arguments import add_evidence_arguments, add_keep_env
 from palyra_fleet.cli.join_token_commands import add_join_tokens
 from palyra_fleet.cli.node_agent_parser import add_node_agent
 from palyra_fleet.cli.node_parser import add_authorities, add_node_operations, add_node_state
+from palyra_fleet.cli.output import FORMS
 from palyra_fleet.cli.place import Home
 from palyra_fleet.cli.principal_parser import add_principals
 from palyra_fleet.cli.snapshot_parser import add_snapshots
@@ -23,6 +27,9 @@ from palyra_fleet.client import WorkerAction
 DEFAULT_ADMIN: Final = "127.0.0.1:7741"
 DEFAULT_ENROLMENT: Final = "127.0.0.1:7742"
 DEFAULT_NODE: Final = "127.0.0.1:7743"
+
+_LISTS: Final = frozenset({"list", "requests", "asked"})
+"""Verbs that answer a list, and can be watched."""
 
 _Verbs = argparse._SubParsersAction  # what add_subparsers returns; it has no public name
 
@@ -33,6 +40,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     nouns = parser.add_subparsers(dest="noun", required=True, metavar="NOUN")
     _serve(nouns)
+    _doctor(nouns)
+    add_completion(nouns, make_parser)
+    add_config(nouns, FLEET, make_parser)
     _worker(_noun(nouns, "worker", "workers: look, act, run one"))
     _grant(_noun(nouns, "grant", "approvals of runs"))
     _lease(_noun(nouns, "lease", "live leases"))
@@ -73,7 +83,16 @@ def _operator_verb(
     command: operator_commands.Command,
 ) -> argparse.ArgumentParser:
     verb = verbs.add_parser(name, help=text, description=text)
-    verb.add_argument("-o", "--output", choices=("table", "json"), default="table")
+    verb.add_argument("-o", "--output", choices=FORMS, default="table")
+    if name in _LISTS:
+        verb.add_argument(
+            "--watch",
+            type=types.seconds,
+            nargs="?",
+            const=2,
+            metavar="SECONDS",
+            help="look again every so often (2 where not said), until Ctrl-C",
+        )
     verb.add_argument("--url", help="the fleet's admin address (else PALYRA_FLEET_URL)")
     verb.add_argument(
         "--token-file", type=Path, help="the operator's token (else PALYRA_FLEET_TOKEN_FILE)"
@@ -121,7 +140,21 @@ def _serve(nouns: "_Verbs[argparse.ArgumentParser]") -> None:
         help="attestors, as TOML; see docs/attestation.md (default: none but launchers)",
     )
     _serve_nodes(verb)
+    add_config_argument(verb, FLEET)
     verb.set_defaults(run=local_commands.serve)
+
+
+def _doctor(nouns: "_Verbs[argparse.ArgumentParser]") -> None:
+    home = Home.of()
+    verb = nouns.add_parser(
+        "doctor",
+        help="find what is wrong with this installation",
+        description=doctor_commands.DESCRIPTION,
+    )
+    verb.add_argument("--state-dir", type=Path, default=home.fleet_state)
+    verb.add_argument("--socket", type=Path, default=home.socket_path)
+    doctor_commands.add_doctor_arguments(verb)
+    verb.set_defaults(run=doctor_commands.doctor)
 
 
 def _serve_nodes(verb: argparse.ArgumentParser) -> None:
@@ -167,13 +200,21 @@ def _worker(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
         )
         verb.add_argument("worker_id", type=types.ulid)
         verb.add_argument("--reason", type=types.reason, required=True)
+        _add_dry_run(verb)
     drain = _operator_verb(
         verbs, "drain", "let a worker finish, give it nothing new", operator_commands.drain_worker
     )
     drain.add_argument("worker_id", type=types.ulid)
     drain.add_argument("--reason", type=types.reason, required=True)
     drain.add_argument("--within-s", type=types.seconds, default=900)
+    _add_dry_run(drain)
     _worker_run(verbs)
+
+
+def _add_dry_run(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--dry-run", action="store_true", help="show the worker as it is, and change nothing"
+    )
 
 
 def _worker_run(verbs: "_Verbs[argparse.ArgumentParser]") -> None:

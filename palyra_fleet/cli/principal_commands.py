@@ -43,7 +43,7 @@ async def rotate(arguments: Namespace, client: OperatorClient) -> ExitCode:
 
 
 def _hand_over(made: PrincipalToken, form: str) -> ExitCode:
-    if form == "json":
+    if form in ("json", "yaml"):
         show_one(made, form)
         return ExitCode.DONE
     put(made.token)

@@ -92,7 +92,8 @@ _TABLE_NAMES: Final = frozenset(row.name.lower() for row in TABLE)
 @dataclass(frozen=True, slots=True)
 class EgressAccess:
     """How one lease reaches the network. Addresses are `host:port`, IPv6 in brackets; where there
-    is a `socks_address`, the variables that stand for every protocol name it."""
+    is a `socks_address`, the variables that stand for every protocol name it. Without a lease the
+    URLs carry no credential: for workers whom the proxy knows by another channel."""
 
     proxy_address: str
     lease_id: str
@@ -112,6 +113,8 @@ class EgressAccess:
         return self._url("socks5h", self.socks_address) if self.socks_address else self.proxy_url
 
     def _url(self, scheme: str, address: str) -> str:
+        if not self.lease_id:
+            return f"{scheme}://{address}"
         secret = quote(self.egress_secret, safe="")
         return f"{scheme}://{quote(self.lease_id, safe='')}:{secret}@{address}"
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from palyra_egress.proxy.tested_mitmproxy import TESTED_MITMPROXY
+
 LOCKS = ("requirements/runtime.lock", "requirements/dev.lock")
 REQUIREMENT = re.compile(r"(?P<name>[a-z0-9][a-z0-9.-]*)==(?P<version>[^ ;]+)")
 
@@ -78,3 +80,9 @@ def test_there_is_no_second_lock_format(repository: Path, tracked_files: tuple[P
     others = {"uv.lock", "poetry.lock", "Pipfile.lock", "pdm.lock", "pylock.toml"}
     assert [path.name for path in tracked_files if path.name in others] == []
     assert not (repository / "uv.lock").exists()
+
+
+def test_the_locked_mitmproxy_is_one_that_was_tested(repository: Path) -> None:
+    lock = (repository / "requirements" / "runtime.lock").read_text(encoding="utf-8")
+    locked = re.search(r"^mitmproxy==(?P<version>\S+)", lock, re.MULTILINE)
+    assert locked is not None and locked["version"] in TESTED_MITMPROXY

@@ -1,0 +1,1 @@
+"""What is wrong with a proxy's installation, and what to do; the form is the fleet's."""

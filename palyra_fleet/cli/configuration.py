@@ -1,0 +1,311 @@
+"""Settings of the commands that serve: by file, then environment, then flags; the later one holds.
+
+What can be set is what the command takes as flags, read from its parser, so there is one table. A
+key is the flag's name with `_`; in the TOML file it stands in the table of its command
+(`[serve]`, `[proxy.serve]`), in the environment behind the program's prefix with `__` between the
+parts (`PALYRA_EGRESS_PROXY__SERVE__LISTEN`). Strict: an unknown key or variable, a wrong type or a
+value that the flag would refuse stops the command and says where. A list replaces the list of an
+earlier layer; of flags that exclude each other only those of the latest layer count.
+"""
+
+import argparse
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from palyra_fleet.cli.trouble import ExitCode, Trouble
+from palyra_fleet.settings_file import line_of
+
+MAX_FILE_BYTES: Final = 1024 * 1024
+_NOT_SETTINGS: Final = frozenset({"help", "config"})
+_TRUTH: Final = {"true": True, "false": False}
+
+type Verb = tuple[str, ...]
+type Given = bool | str | list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program's name, its prefix in the environment, and the commands that take settings."""
+
+    name: str
+    prefix: str
+    verbs: tuple[Verb, ...]
+
+    @property
+    def file_variable(self) -> str:
+        return f"{self.prefix}_CONFIG"
+
+    def variable(self, verb: Verb, key: str) -> str:
+        return f"{self.prefix}_{'__'.join((*verb, key)).upper()}"
+
+
+FLEET: Final = Program("palyra-fleet", "PALYRA_FLEET", (("serve",),))
+EGRESS: Final = Program("palyra-egress", "PALYRA_EGRESS", (("up",), ("proxy", "serve")))
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A value that was set, and where."""
+
+    key: str
+    value: Given
+    origin: str
+
+
+def add_config_argument(parser: argparse.ArgumentParser, program: Program) -> None:
+    """Say that the command reads settings; `with_settings` has read them by then."""
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help=f"settings, as TOML (default {program.file_variable}; docs/reference/settings.md)",
+    )
+
+
+def settings_page(programs: Iterable[tuple[Program, argparse.ArgumentParser]]) -> Iterator[str]:
+    """What can be set, in Markdown: a table for each command."""
+    for program, top in programs:
+        for verb in program.verbs:
+            name = " ".join((program.name, *verb))
+            start = program.variable(verb, "")
+            yield f"## `{name}`\n\nIn the file: `[{'.'.join(verb)}]`. Variables: `{start}KEY`.\n"
+            yield "| key | type | default | meaning |\n|---|---|---|---|"
+            for key, action in actions(parser_of(top, verb)).items():
+                default = default_of(action)
+                shown = "" if default in (None, [], "") else f"`{default}`"
+                said = (action.help or "").replace("|", "\\|")
+                yield f"| `{key}` | {_kind(action)} | {shown} | {said} |"
+            yield ""
+
+
+def _kind(action: argparse.Action) -> str:
+    if action.nargs == 0:
+        return "true or false"
+    if action.choices is not None:
+        return "one of " + ", ".join(f"`{choice}`" for choice in action.choices)
+    return "list of texts" if isinstance(action, argparse._AppendAction) else "text"
+
+
+def default_of(action: argparse.Action) -> bool | str | list[str] | None:
+    """The default as it would be written in the file."""
+    match action.default:
+        case bool() | None:
+            return action.default
+        case list():
+            return [str(one) for one in action.default]
+        case (str(host), int(port)):
+            return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        case _:
+            return str(action.default)
+
+
+def parser_of(top: argparse.ArgumentParser, verb: Verb) -> argparse.ArgumentParser:
+    """The parser of a command below `top`."""
+    for word in verb:
+        (below,) = [one for one in top._actions if isinstance(one, argparse._SubParsersAction)]
+        top = below.choices[word]
+    return top
+
+
+def actions(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
+    """What can be set, by key."""
+    return {
+        key_of(action): action
+        for action in parser._actions
+        if action.option_strings and key_of(action) not in _NOT_SETTINGS
+    }
+
+
+def key_of(action: argparse.Action) -> str:
+    return action.option_strings[-1].removeprefix("--").replace("-", "_") or action.dest
+
+
+def with_settings(
+    program: Program,
+    top: argparse.ArgumentParser,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+) -> list[str]:
+    """The arguments with what file and environment set put before the flags. Raises Trouble."""
+    for verb in program.verbs:
+        if tuple(arguments[: len(verb)]) == verb:
+            flags = list(arguments[len(verb) :])
+            if {"-h", "--help"} & set(flags):
+                break
+            parser = parser_of(top, verb)
+            file = _file_of(program, flags, environment)
+            found = settings(program, verb, parser, file, environment)
+            return [*verb, *_as_flags(parser, found, flags), *flags]
+    return list(arguments)
+
+
+def settings(
+    program: Program,
+    verb: Verb,
+    parser: argparse.ArgumentParser,
+    file: Path | None,
+    environment: Mapping[str, str],
+) -> tuple[Setting, ...]:
+    """What file and environment set for a command, each key once. Raises Trouble."""
+    known = actions(parser)
+    by_file = {} if file is None else _of_file(program, verb, known, file)
+    by_environment = _of_environment(program, verb, known, environment)
+    taken = _exclusive(parser, by_environment)
+    kept = {key: one for key, one in by_file.items() if key not in taken}
+    return tuple({**kept, **by_environment}.values())
+
+
+def _file_of(program: Program, flags: Sequence[str], environment: Mapping[str, str]) -> Path | None:
+    reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    reader.add_argument("--config")
+    named = reader.parse_known_args(flags)[0].config or environment.get(program.file_variable)
+    return Path(named) if named else None
+
+
+def _of_file(
+    program: Program, verb: Verb, known: Mapping[str, argparse.Action], file: Path
+) -> dict[str, Setting]:
+    try:
+        content = file.read_bytes()
+        text = content[: MAX_FILE_BYTES + 1].decode()
+        tree = tomllib.loads(text)
+    except OSError as error:
+        raise _mistake(f"{file}: cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise _mistake(f"{file}: not TOML: {error}") from None
+    if len(content) > MAX_FILE_BYTES:
+        raise _mistake(f"{file}: is larger than {MAX_FILE_BYTES} bytes")
+    _check_tables(program, tree, (), file, text)
+    table: object = tree
+    for word in verb:
+        table = table.get(word, {}) if isinstance(table, dict) else {}
+    if not isinstance(table, dict):
+        raise _mistake(f"{file}: [{'.'.join(verb)}]: expected a table")
+    found: dict[str, Setting] = {}
+    for key, value in table.items():
+        where = f"{file}:{line_of(text, (*verb, key))}"
+        said = f"{where}: {'.'.join((*verb, key))}"
+        found[key] = Setting(key, _checked(known, key, _written(value, said), said), where)
+    return found
+
+
+def _check_tables(program: Program, table: object, above: Verb, file: Path, text: str) -> None:
+    """Tables on the way to a command hold nothing else."""
+    if above in program.verbs or not isinstance(table, dict):
+        return
+    expected = sorted({verb[len(above)] for verb in program.verbs if verb[: len(above)] == above})
+    for key, below in table.items():
+        if key not in expected or not isinstance(below, dict):
+            place = f"{file}:{line_of(text, (*above, key))}: {'.'.join((*above, key))}"
+            raise _mistake(f"{place}: expected a table: {', '.join(expected)}")
+        _check_tables(program, below, (*above, key), file, text)
+
+
+def _of_environment(
+    program: Program,
+    verb: Verb,
+    known: Mapping[str, argparse.Action],
+    environment: Mapping[str, str],
+) -> dict[str, Setting]:
+    start = program.variable(verb, "")
+    starts = tuple(program.variable(one, "") for one in program.verbs)
+    found: dict[str, Setting] = {}
+    for name in sorted(environment):
+        if name.startswith(start):
+            key = name.removeprefix(start).lower()
+            text = environment[name]
+            is_list = key in known and isinstance(known[key], argparse._AppendAction)
+            value: Given = text.split(",") if is_list else _TRUTH.get(text, text)
+            found[key] = Setting(key, _checked(known, key, value, name), f"environment {name}")
+        elif _is_nested(program, name) and not name.startswith(starts):
+            raise _mistake(f"{name}: expected one that begins with {' or '.join(starts)}")
+    return found
+
+
+def _is_nested(program: Program, name: str) -> bool:
+    return name.startswith(f"{program.prefix}_") and "__" in name
+
+
+def _written(value: object, where: str) -> Given:
+    match value:
+        case bool() | str():
+            return value
+        case int():
+            return str(value)
+        case list() if all(isinstance(one, str) for one in value):
+            return value
+        case _:
+            raise _mistake(f"{where}: expected a text, a number, true, false or a list of texts")
+
+
+def _checked(known: Mapping[str, argparse.Action], key: str, value: Given, where: str) -> Given:
+    """The value, if the flag would take it. Raises Trouble."""
+    action = known.get(key)
+    if action is None:
+        raise _mistake(f"{where}: there is no such setting")
+    is_switch = action.nargs == 0
+    is_list = isinstance(action, argparse._AppendAction)
+    if is_switch != isinstance(value, bool):
+        raise _mistake(f"{where}: expected {'true or false' if is_switch else 'a text'}")
+    if is_list != isinstance(value, list):
+        raise _mistake(f"{where}: expected {'a list of texts' if is_list else 'one text'}")
+    for text in value if isinstance(value, list) else () if isinstance(value, bool) else (value,):
+        _check_text(action, text, where)
+    return value
+
+
+def _check_text(action: argparse.Action, text: str, where: str) -> None:
+    try:
+        read = action.type(text) if callable(action.type) else text
+    except (argparse.ArgumentTypeError, ValueError, TypeError) as error:
+        raise _mistake(f"{where}: {text!r}: {error}") from None
+    if action.choices is not None and read not in action.choices:
+        expected = ", ".join(map(str, action.choices))
+        raise _mistake(f"{where}: {text!r}: expected one of {expected}")
+
+
+def _as_flags(
+    parser: argparse.ArgumentParser, found: Iterable[Setting], flags: Sequence[str]
+) -> Iterator[str]:
+    """The settings as flags, without those that the given flags take the place of."""
+    given = {
+        key: action
+        for key, action in actions(parser).items()
+        if any(_names(flag, action) for flag in flags)
+    }
+    taken = _exclusive(parser, given) | given.keys()
+    known = actions(parser)
+    for setting in found:
+        if setting.key in taken or setting.value is False:
+            continue
+        option = known[setting.key].option_strings[-1]
+        values = setting.value if isinstance(setting.value, list) else [setting.value]
+        yield from (option if value is True else f"{option}={value}" for value in values)
+
+
+def _names(flag: str, action: argparse.Action) -> bool:
+    """Whether a word of the command line is this flag, also cut short as argparse allows."""
+    word = flag.partition("=")[0]
+    return len(word) > 2 and any(option.startswith(word) for option in action.option_strings)
+
+
+def _exclusive(parser: argparse.ArgumentParser, given: Iterable[str]) -> set[str]:
+    """The keys that exclude one of these."""
+    names = set(given)
+    groups = [
+        {key_of(action) for action in group._group_actions}
+        for group in parser._mutually_exclusive_groups
+    ]
+    return set().union(*(group for group in groups if group & names))
+
+
+def _mistake(why: str) -> Trouble:
+    return Trouble(
+        ExitCode.YOURS,
+        "the settings are not usable",
+        why,
+        "correct it; `config validate` looks at all of it, docs/reference/settings.md lists it",
+    )
