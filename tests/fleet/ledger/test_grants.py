@@ -10,9 +10,14 @@ NOW = 2_000
 
 
 def _grant(**changes: object) -> WorkerApprovalGrant:
-    facts = {"expires_at_unix_ms": NOW + 1, "max_uses": 1, "uses": 0, "withdrawn": False}
+    facts = {"grant_id": ulid(1), "expires_at_unix_ms": NOW + 1, "max_uses": 1, "uses": 0}
     return WorkerApprovalGrant(
-        ulid(1), "run-1", "tool", "who", "profile", approved_by="alice", **(facts | changes)
+        run_id="run-1",
+        tool_name="tool",
+        principal="who",
+        egress_profile="profile",
+        approved_by="alice",
+        **(facts | changes),  # type: ignore[arg-type]
     )
 
 
@@ -24,6 +29,7 @@ def _grant(**changes: object) -> WorkerApprovalGrant:
         {"max_uses": 2},
         {"max_uses": 2, "uses": 1},
         {"uses": 1},
+        {"uses": -1},
         {"max_uses": 0},
     ],
 )
@@ -56,3 +62,19 @@ def test_an_approval_is_taken_back_once_and_ends_only_its_own_lease() -> None:
         NOW,
     )
     assert refused(again) is FleetReason.COMMAND_INVALID
+
+
+def test_a_spent_approval_that_is_taken_back_ends_its_lease() -> None:
+    world = LedgerWorld()
+    world.register(ulid(5))
+    lease = world.lease(ulid(5), "run-1", NOW)
+    spent = _grant(grant_id=lease.grant_id, uses=1)
+    world.do(world.manager.withdraw_grant(spent, "alice", "why", NOW))
+    assert world.manager.state.live_lease_of(ulid(5)) is None
+
+
+def test_an_approval_whose_run_has_no_lease_is_taken_back_too() -> None:
+    world = LedgerWorld()
+    grant = world.manager.state.grants[world.grant("run-1", NOW)]
+    world.do(world.manager.withdraw_grant(grant, "alice", "why", NOW))
+    assert world.manager.state.grants == {}
