@@ -7,6 +7,7 @@ take turns writing: the one that answers, and the one that pushes and ends it.
 """
 
 import asyncio
+import logging
 from typing import Any
 
 from ulid import ULID
@@ -20,6 +21,8 @@ from palyra_fleet.nodes.service import NodeService
 from palyra_fleet.nodes.streams import EventStream, NoticeKind
 from palyra_fleet.wire.grpc_runtime import grpc
 from palyra_fleet.wire.protobuf import node_pb2
+
+_log = logging.getLogger(__name__)
 
 type _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -41,6 +44,8 @@ async def serve_stream(
         pass
     except* (NodeRefused, CapabilityRefused) as refused:
         raise _first(refused) from None
+    except* grpc.aio.InternalError as gone:  # what was being written to a client that went away
+        _log.debug("a stream of device %s broke off: %s", stream.device_id, gone.exceptions)
 
 
 class _Conversation:
