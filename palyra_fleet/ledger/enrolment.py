@@ -140,14 +140,16 @@ def _take_back(draft: Draft, key: EnrolledKey, why: str) -> None:
     if key.kind == "proxy":
         _expire(draft, lambda proof: proof.binding_proxy_id == key.name, "its proxy was taken back")
     else:
-        # who vouched is not known of evidence that an older release took: it counts as this one's
         _expire(
-            draft,
-            lambda proof: (
-                proof.evidence_kind == "launcher" and proof.launcher_sha256 in {thumbprint, None}
-            ),
-            "its launcher was taken back",
+            draft, lambda proof: _launched_by(proof, thumbprint), "its launcher was taken back"
         )
+
+
+def _launched_by(proof: Proof, thumbprint: str) -> bool:
+    """Whether a launcher signed the evidence, alone or with provenance behind it. Who vouched is
+    not known of evidence that an older release took: it counts as this one's."""
+    unknown = proof.launcher_sha256 is None and proof.evidence_kind == "launcher"
+    return unknown or proof.launcher_sha256 == thumbprint
 
 
 def _expire(draft: Draft, rests: Callable[[Proof], bool], why: str) -> None:

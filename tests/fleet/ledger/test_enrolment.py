@@ -107,6 +107,15 @@ def test_a_launchers_workers_go_with_it_and_so_do_those_whose_launcher_is_not_kn
     assert [(one.worker_id, one.kind.value) for one in decision.notices] == [(A, "stop_lease")]
 
 
+def test_workers_with_provenance_go_with_the_launcher_that_signed_for_them() -> None:
+    world = world_with(LAUNCHER)
+    signer = thumbprint_sha256(LAUNCHER.public_key)
+    two_workers(world, launcher_sha256=signer, evidence_kind="oci_dsse")
+    state = world.manager.state
+    world.do(enrolment.take_back(state, "launcher", LAUNCHER.name, "al", "lost", 4_000))
+    assert_only_a_must_attest_anew(world, 4_000)
+
+
 def test_a_proxys_workers_go_with_it() -> None:
     world = world_with(PROXY)
     two_workers(world, binding_proxy_id="proxy-1")
