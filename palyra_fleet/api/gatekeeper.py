@@ -3,9 +3,9 @@
 In this order: on the listener for other machines the certificate's device, asked of the identity
 for every request, must be paired and within its rate, before there is a route, and of a kind that
 may call it; then the query, the caller, the body. A worker's or proxy's key is good only on
-connections of the device it belongs to. When all of it has been read, the certificate is looked at
-once more: nothing is done for a device that was revoked meanwhile. Long calls are bounded per
-caller and end with the application.
+connections of the device it belongs to. When all of it has been read, certificate and token are
+looked at once more: nothing is done for a device or a principal that was revoked meanwhile. Long
+calls are bounded per caller and end with the application.
 """
 
 import asyncio
@@ -149,18 +149,18 @@ class Gatekeeper:
     async def _admit(
         self, row: Row, request: web.Request, device: PairedDevice | None
     ) -> _Admitted:
-        """Who calls, and the body. Operators are known before their body is read."""
+        """Who calls, and the body. Operators are known before their body is read, and once more
+        when it is here: a token that was taken back meanwhile moves nothing."""
         match row.who:
             case Who.ANYBODY | Who.STRANGER:
                 return _Admitted(NOBODY, await self._body(row, request), device)
             case Who.OPERATOR:
-                operator = self.tokens.operator(
-                    only(request, "Authorization"), request.remote or "", self.clock()
-                )
-                if isinstance(row.allowed, Role) and not permits(operator.roles, row.allowed):
-                    raise ApiRefusal(ApiReason.ROLE_REFUSED, f"it takes the role {row.allowed}")
+                operator = self._operator(row, request)
+                body = await self._body(row, request)
+                if self._operator(row, request) != operator:
+                    raise ApiRefusal(ApiReason.TOKEN_REFUSED)
                 ORIGIN.set(Origin(request.remote or "", request[REQUEST_ID]))
-                return _Admitted(operator, await self._body(row, request), device)
+                return _Admitted(operator, body, device)
             case Who.DEVICE:
                 if device is None:
                     raise ApiRefusal(ApiReason.CALLER_NOT_ALLOWED)
@@ -171,6 +171,15 @@ class Gatekeeper:
                 return await self._admit_by_proof(row, request, device)
             case _:
                 assert_never(row.who)
+
+    def _operator(self, row: Row, request: web.Request) -> Identity:
+        """The principal whose token this is, if its roles permit the row."""
+        operator = self.tokens.operator(
+            only(request, "Authorization"), request.remote or "", self.clock()
+        )
+        if isinstance(row.allowed, Role) and not permits(operator.roles, row.allowed):
+            raise ApiRefusal(ApiReason.ROLE_REFUSED, f"it takes the role {row.allowed}")
+        return operator
 
     async def _admit_by_proof(
         self, row: Row, request: web.Request, device: PairedDevice | None

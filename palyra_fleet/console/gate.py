@@ -3,7 +3,7 @@
 `ConsoleRow` is one line of the console's table. A page without a session leads to the sign-in page;
 everything else without one is refused. A change takes the session's token in a header and, where
 the browser says where it comes from, our own origin. Roles are those of the principal who signed
-in, looked up again for every request.
+in, looked up again for every request, and once more when its body is here.
 """
 
 from collections import Counter
@@ -107,7 +107,7 @@ def serve(desk: ConsoleDesk, row: ConsoleRow) -> AiohttpHandler:
 
     async def handler(request: web.Request) -> web.StreamResponse:
         query = read_query(request, row.query)
-        session = desk.sessions.find(request.cookies.get(COOKIE), desk.clock())
+        session = _session(desk, request)
         if row.role is not None:
             if session is None and row.page:
                 return _to_login(request)
@@ -115,9 +115,15 @@ def serve(desk: ConsoleDesk, row: ConsoleRow) -> AiohttpHandler:
         elif row.method != "GET":
             _check_origin(request)
         body = await read_body(request, wanted=row.body is not None, within_ms=_BODY_WITHIN_MS)
+        if row.role is not None and _session(desk, request) is not session:
+            raise ApiRefusal(ApiReason.SESSION_NEEDED)  # it ended while the body came
         return await row.handler(ConsoleCall(desk, request, query, body, session))
 
     return handler
+
+
+def _session(desk: ConsoleDesk, request: web.Request) -> ConsoleSession | None:
+    return desk.sessions.find(request.cookies.get(COOKIE), desk.clock())
 
 
 def _to_login(request: web.Request) -> web.Response:

@@ -140,9 +140,7 @@ def _take_back(draft: Draft, key: EnrolledKey, why: str) -> None:
     if key.kind == "proxy":
         _expire(draft, lambda proof: proof.binding_proxy_id == key.name, "its proxy was taken back")
     else:
-        _expire(
-            draft, lambda proof: _launched_by(proof, thumbprint), "its launcher was taken back"
-        )
+        _expire(draft, lambda proof: _launched_by(proof, thumbprint), "its launcher was taken back")
 
 
 def _launched_by(proof: Proof, thumbprint: str) -> bool:

@@ -88,6 +88,8 @@ def _hold(draft: Draft, held: Confined) -> None:
             _take_over(draft, worker)
         elif _who_shares(draft.state, worker):
             draft.put(Tombstone(TombstoneKind.WORKER, worker.worker_id))
+            if worker.evidence_identity not in draft.state.worker_by_identity:
+                draft.put(Tombstone(TombstoneKind.IDENTITY, worker.evidence_identity))
         else:
             draft.put_worker(worker)
             draft.event(EventReason.QUARANTINED_BY_RESTORE, worker.worker_id, None, {"why": HELD})
@@ -124,6 +126,9 @@ def _take_over(draft: Draft, worker: WorkerRecord) -> None:
     mine = draft.worker(worker.worker_id)
     quarantine = worker.quarantine or mine.quarantine
     banned = Admission.BANNED in {worker.admission, mine.admission}
+    if worker.evidence_identity not in draft.state.worker_by_identity:
+        # the record keeps the identity of the snapshot: the other would be free under another id
+        draft.put(Tombstone(TombstoneKind.IDENTITY, worker.evidence_identity))
     for proof in (worker.proof, worker.candidate):
         if proof is not None and proof.key_sha256 != mine.proof.key_sha256:
             draft.put(Tombstone(TombstoneKind.KEY, proof.key_sha256))

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,16 +66,50 @@ async def ask_raw(where: Path | str, request: bytes) -> RawAnswer:
         writer.write(request)
         with contextlib.suppress(ConnectionError):
             await writer.drain()  # the server may answer and close before it has read everything
-        head = await reader.readuntil(b"\r\n\r\n")
-        status_line, *lines = head.decode("latin-1").split("\r\n")
-        fields = dict(line.split(": ", 1) for line in lines if line)
-        named = {name.lower(): value for name, value in fields.items()}
-        if "content-length" in named:
-            body = await reader.readexactly(int(named["content-length"]))
-        else:
-            body = await reader.read()
-        return RawAnswer(int(status_line.split()[1]), named, body)
+        return await _answer(reader)
     finally:
         writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
+
+
+async def ask_with_pause(
+    where: Path | str,
+    target: str,
+    body: bytes,
+    headers: dict[str, str],
+    before_the_body: Callable[[], Awaitable[object]],
+) -> RawAnswer:
+    """POST JSON, whose body follows when the server waits for it and the step is done."""
+    given = {
+        "Host": "localhost",
+        "Connection": "close",
+        "Content-Type": "application/json",
+        "Content-Length": str(len(body)),
+        "Expect": "100-continue",
+        **headers,
+    }
+    head = "".join(f"{name}: {value}\r\n" for name, value in given.items())
+    reader, writer = await open_connection(where)
+    try:
+        writer.write(f"POST {target} HTTP/1.1\r\n{head}\r\n".encode("latin-1"))
+        assert b" 100 " in await reader.readuntil(b"\r\n\r\n")
+        await before_the_body()
+        writer.write(body)
+        return await _answer(reader)
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def _answer(reader: asyncio.StreamReader) -> RawAnswer:
+    head = await reader.readuntil(b"\r\n\r\n")
+    status_line, *lines = head.decode("latin-1").split("\r\n")
+    fields = dict(line.split(": ", 1) for line in lines if line)
+    named = {name.lower(): value for name, value in fields.items()}
+    if "content-length" in named:
+        body = await reader.readexactly(int(named["content-length"]))
+    else:
+        body = await reader.read()
+    return RawAnswer(int(status_line.split()[1]), named, body)

@@ -103,6 +103,7 @@ def body_of(row: Row, key: SigningKey) -> bytes:
             values=wire.ReferenceValues(), reason="because"
         ),
         DsseEnvelope: envelope,
+        wire.ProxyBeat: wire.ProxyBeat(spooled_seq=0),
         MintJoinToken: MintJoinToken(identity="dev-1", reason="because"),
         CreatePrincipal: CreatePrincipal(name="new", roles=(Role.VIEWER,), reason="because"),
         node_wire.PairingCodeRequest: node_wire.PairingCodeRequest(),

@@ -17,7 +17,7 @@ from palyra_fleet.principals.roles import permits
 from palyra_fleet.wire import models as wire
 from palyra_fleet.wire import node_models as node_wire
 from palyra_fleet.wire.principal_models import Role
-from tests.fakes.raw_http import RawAnswer, ask
+from tests.fakes.raw_http import RawAnswer, ask, ask_with_pause
 from tests.fakes.served_fleet import TOKENS, ServedFleet, served_fleet
 
 BODIES: dict[type[BaseModel], BaseModel] = {
@@ -193,3 +193,24 @@ async def test_pages_allow_nothing_inline_and_nothing_from_elsewhere(fleet: Serv
         text = answer.body.decode()
         assert not re.search(r"<script(?![^>]* src=)|\son\w+=|\sstyle=|https?://", text), row.path
         assert answer.headers["cache-control"] == "no-store"
+
+
+async def test_a_session_that_ends_while_the_body_comes_changes_nothing(
+    fleet: ServedFleet,
+) -> None:
+    browser = await sign_in(fleet, TOKENS[Role.ADMIN])
+    headers = {name: str(value) for name, value in browser.headers().items()}
+
+    async def sign_out() -> None:
+        path = f"{PREFIX}/v1/auth/logout"
+        assert (await ask(fleet.admin_url, "POST", path, headers=headers)).status == 200
+
+    answer = await ask_with_pause(
+        fleet.admin_url,
+        f"{PREFIX}/v1/networked-workers/{fleet.worker_id}/ban",
+        b'{"reason": "because"}',
+        headers,
+        sign_out,
+    )
+    assert (answer.status, answer.reason) == (401, "console.session_needed")
+    assert fleet.service.calls == []

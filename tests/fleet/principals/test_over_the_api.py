@@ -9,7 +9,7 @@ from ulid import ULID
 from palyra_fleet.client import FleetProblem, OperatorClient, WorkerAction
 from palyra_fleet.wire.models import GrantRequest
 from palyra_fleet.wire.principal_models import CreatePrincipal, Role
-from tests.fakes.raw_http import ask
+from tests.fakes.raw_http import ask, ask_with_pause
 from tests.fakes.real_fleet import RealFleet, real_fleet
 
 GRANT = GrantRequest(
@@ -54,6 +54,22 @@ async def test_an_operator_does_not_approve_and_an_approver_does_not_operate() -
         with pytest.raises(FleetProblem) as unknown:
             await olga.act(WorkerAction.QUARANTINE, str(ULID()), "why")
         assert unknown.value.reason == "worker.unknown"
+
+
+async def test_a_token_that_is_taken_back_while_the_body_comes_moves_nothing() -> None:
+    async with real_fleet() as fleet:
+        asked = CreatePrincipal(name="eve", roles=(Role.ADMIN,), reason="for the test")
+        token = (await fleet.operator.create_principal(asked)).token
+        heir = CreatePrincipal(name="heir", roles=(Role.ADMIN,), reason="to stay")
+        answer = await ask_with_pause(
+            fleet.server.admin_url,
+            "/v1/principals",
+            heir.model_dump_json().encode(),
+            {"Authorization": f"Bearer {token}"},
+            lambda: fleet.operator.revoke_principal("eve", "stolen"),
+        )
+        assert (answer.status, answer.reason) == (401, "api.token_refused")
+        assert [one.name for one in await fleet.operator.principals()] == ["operator"]
 
 
 async def test_every_change_records_who_from_where_and_why() -> None:

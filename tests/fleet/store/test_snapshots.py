@@ -22,13 +22,14 @@ from palyra_fleet.ledger.decision import (
 )
 from palyra_fleet.ledger.facts import Admission, Work, WorkerRecord
 from palyra_fleet.ledger.restoring import HELD, UNKNOWN
+from palyra_fleet.refusals import FleetReason, Refusal
 from palyra_fleet.store.protocol import Snapshot, StateUnusable
 from palyra_fleet.store.restore import EPOCH_LEAP, FENCE_LEAP, restore
 from palyra_fleet.store.snapshot import inspect, save
 from palyra_fleet.store.sqlite import SqliteFleetStore
 from palyra_fleet.store.sqlite_connection import FLEET_DATABASE
 from palyra_fleet.store.state_directory import FLEET_FILES, RESTORING
-from tests.fakes.ledger_world import LedgerWorld, key_of, ulid
+from tests.fakes.ledger_world import LedgerWorld, attested, key_of, ulid
 
 W1, W2, W3, W4 = (ulid(n) for n in range(1, 5))
 NOW = 10_000
@@ -278,6 +279,28 @@ async def test_a_worker_of_the_snapshot_with_the_key_of_a_held_one_is_held_too(
     assert workers[W1].quarantine is not None
     assert workers[W1].quarantine.reason == HELD
     assert Tombstone(TombstoneKind.WORKER, W2) in snapshot.records
+
+
+async def test_an_identity_that_took_a_workers_id_since_the_snapshot_stays_out(
+    tmp_path: Path,
+) -> None:
+    state, file = tmp_path / "state", tmp_path / "snapshot"
+    async with Fleet(state) as fleet:
+        world = fleet.world
+        world.register(W1)
+        await fleet.write()
+        save(state, file)
+        world.do(world.manager.evict(W1, "alice", "rebuilt", 3_000))
+        world.do(world.manager.register(attested(W1, "new", "another"), 3_100))
+        world.do(world.manager.quarantine(W1, "alice", "late", 3_200))
+    restore(state, file, NOW, replace=True)
+    snapshot, workers = await _opened(state)
+    assert workers[W1].admission is Admission.QUARANTINED
+    restored = LedgerWorld()
+    restored.manager.state.load(snapshot.records, snapshot.highest_fence, NOW, 1)
+    again = restored.manager.register(attested(W2, "fresh", "another", now_unix_ms=NOW), NOW)
+    assert isinstance(again, Refusal)
+    assert again.reason is FleetReason.WORKER_BANNED
 
 
 async def test_what_was_taken_back_since_the_snapshot_is_not_trusted_again(
