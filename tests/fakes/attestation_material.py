@@ -115,7 +115,12 @@ class MachinePlan:
     key: Any = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
     common_name: str = "machine-1"
 
-    def issue(self, key: ec.EllipticCurvePrivateKey, ca: x509.Certificate) -> x509.Certificate:
+    def issue(
+        self,
+        key: ec.EllipticCurvePrivateKey,
+        ca: x509.Certificate,
+        *others: x509.ExtensionType,
+    ) -> x509.Certificate:
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self.common_name)])
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key())
         made = (
@@ -128,6 +133,8 @@ class MachinePlan:
         )
         if self.names:
             made = made.add_extension(x509.SubjectAlternativeName(self.names), critical=False)
+        for other in others:
+            made = made.add_extension(other, critical=False)
         return made.sign(key, hashes.SHA256())
 
 

@@ -34,6 +34,16 @@ from palyra_fleet.wire.certificate_names import identity_of, names_of_host, uris
 from palyra_fleet.wire.models import RegisterRequest
 from palyra_fleet.wire.signatures import KeyNotSupported, is_signed_by, supported
 
+_UNREADABLE: Final = (
+    ValueError,
+    KeyError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What `cryptography` raises over strangers' bytes, some of it only when a part is looked at."""
+
 
 @dataclass(frozen=True, slots=True)
 class CertificateSelector:
@@ -79,14 +89,14 @@ class X509PopAttestor:
             return refused("the evidence comes without a certificate")
         try:
             leaf, *others = [_certificate(text) for text in backing.chain]
-        except ValueError:
+            refusal = self._chain_refusal(leaf, others, now_unix_ms)
+        except _UNREADABLE:
             return refused("the certificate chain is not base64 of DER certificates")
-        refusal = self._chain_refusal(leaf, others, now_unix_ms)
         if refusal is not None:
             return refusal
         try:
             identity, key = identity_of(leaf), supported(leaf.public_key())
-        except (ValueError, KeyNotSupported, UnsupportedAlgorithm) as error:
+        except (KeyNotSupported, *_UNREADABLE) as error:
             return refused(f"the certificate is refused: {error}")
         opened = open_statement(request, self.kind, partial(is_signed_by, key), identity)
         if isinstance(opened, Refusal):

@@ -12,6 +12,7 @@ from ulid import ULID
 from palyra_fleet.api.callers import Who
 from palyra_fleet.api.routes import ROUTES, Listener, Row
 from palyra_fleet.clock import now_unix_ms
+from palyra_fleet.wire import device_models as device_wire
 from palyra_fleet.wire import enrolment_models as enrolment_wire
 from palyra_fleet.wire import models as wire
 from palyra_fleet.wire import node_models as node_wire
@@ -101,6 +102,12 @@ def body_of(row: Row, key: SigningKey) -> bytes:
         ),
         enrolment_wire.WithdrawReferences: enrolment_wire.WithdrawReferences(
             values=wire.ReferenceValues(), reason="because"
+        ),
+        device_wire.RotateCertificateRequest: device_wire.RotateCertificateRequest(
+            certificate_signing_request_pem="no request"
+        ),
+        device_wire.EnrolDeviceRequest: device_wire.EnrolDeviceRequest(
+            name="new", public_key=public_key
         ),
         DsseEnvelope: envelope,
         wire.ProxyBeat: wire.ProxyBeat(spooled_seq=0),

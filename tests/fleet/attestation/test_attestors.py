@@ -19,7 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from palyra_fleet.attestation.attestors.k8s_psat import KeySetError, read_key_set
 from palyra_fleet.attestation.attestors.x509pop import CertificateSelector
 from palyra_fleet.refusals import FleetReason, FleetRefusal
-from palyra_fleet.wire.backing import ServiceAccountBacking
+from palyra_fleet.wire.backing import ServiceAccountBacking, X509Backing
 from tests.fakes.attestation_material import (
     SPIFFE,
     MachinePlan,
@@ -109,6 +109,34 @@ async def test_a_chain_of_another_authority_is_refused(tmp_path: Path) -> None:
     prover.certificate = prover.plan.issue(key, ca)
     said = await outcome(prover, tmp_path)
     assert said == "the certificate does not lead to a configured authority"
+
+
+class OddVersionProver(X509Prover):
+    """Sends a certificate of a version that there is not."""
+
+    def backing(self, worker: WorkerPen) -> X509Backing:
+        del worker
+        der = self.certificate.public_bytes(Encoding.DER)
+        version = bytes.fromhex("a003020102")
+        assert der.count(version) == 1
+        odd = der.replace(version, bytes.fromhex("a003020137"))
+        return X509Backing(chain=(base64.b64encode(odd).decode(),))
+
+
+async def test_a_certificate_that_cannot_be_read_is_refused_and_is_no_fault_of_ours(
+    tmp_path: Path,
+) -> None:
+    said = await outcome(OddVersionProver(), tmp_path)
+    assert said == "the certificate chain is not base64 of DER certificates"
+
+
+async def test_an_authority_that_signs_odd_names_admits_nobody_by_them(tmp_path: Path) -> None:
+    prover = X509Prover()
+    alternative = x509.SubjectAlternativeName.oid
+    odd = x509.UnrecognizedExtension(alternative, bytes.fromhex("3003870101"))
+    prover.certificate = MachinePlan(names=()).issue(prover.ca_key, prover.ca, odd)
+    said = await outcome(prover, tmp_path)
+    assert said == "the certificate chain is not base64 of DER certificates"
 
 
 @pytest.mark.parametrize(
