@@ -51,7 +51,7 @@ fuzz: setup ## fuzz every target for FUZZ_SECONDS each (default 60)
 		echo "== $$target"; $(BIN)/python -m tests.fuzz.fuzz_policy $$target \
 			-max_total_time=$(or $(FUZZ_SECONDS),60); done
 
-races: setup ## 64 at once for one nonce, approval, run, release: RACE_ROUNDS rounds (default 200)
+races: setup ## 64 at once for one nonce, join token, approval, run, release: RACE_ROUNDS rounds (default 200)
 	PALYRA_RACE_ROUNDS=$(or $(RACE_ROUNDS),200) $(BIN)/pytest -q tests/fleet/test_races.py
 
 crash: setup ## kill the fleet at failpoints and at random, CRASH_ROUNDS rounds (default 300)

@@ -1,4 +1,4 @@
-"""Sixty-four at once, one winner: nonce, grant, run, release, on a real store.
+"""Sixty-four at once, one winner: nonce, token, grant, run, release, on a real store.
 
 The suite plays a few rounds of each; `make races` plays 200 (PALYRA_RACE_ROUNDS).
 """
@@ -11,13 +11,18 @@ from typing import Any
 
 import pytest
 
+from palyra_fleet.attestation.join_tokens import JoinTokenBook
+from palyra_fleet.fleet_core import JOIN_TOKENS
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.refusals import FleetReason, FleetRefusal
+from palyra_fleet.settings_file import SettingsFile
 from palyra_fleet.store.sqlite import SqliteFleetStore
 from palyra_fleet.wire import models as wire
 from palyra_fleet.wire.keys import SigningKey
+from tests.fakes.attestation_material import JoinTokenProver
 from tests.fakes.fleet_world import FleetWorld, WorkerPen, fleet_world
 from tests.fakes.ledger_world import ulid
+from tests.fleet.attestation.test_attestor_contract import registration
 
 ROUNDS = int(os.environ.get("PALYRA_RACE_ROUNDS", "3"))
 AT_ONCE = 64
@@ -47,6 +52,24 @@ async def _nonce(world: FleetWorld, number: int) -> set[FleetReason]:
     request = await world.registration(WorkerPen(ulid(number)))
     answer, reasons = await _one_wins(world.service.register(request) for _ in range(AT_ONCE))
     assert answer.session_epoch == 1
+    return reasons
+
+
+async def _join_token(world: FleetWorld, number: int) -> set[FleetReason]:
+    """One token, many keys: the first that joins is the only one, also after a restart."""
+    prover = JoinTokenProver()
+    await prover.prepare(world)
+    pens = [WorkerPen(ulid(10_000 * number + n)) for n in range(AT_ONCE)]
+    requests = [await registration(prover, world, pen) for pen in pens]
+    answer, reasons = await _one_wins(map(world.service.register, requests))
+    (joined,) = await world.service.workers()
+    winner = next(pen for pen in pens if pen.worker_id == joined.worker_id)
+    assert answer.session_epoch == 1
+    (kept,) = JoinTokenBook.open(world.service._settings.state_dir / JOIN_TOKENS).all()
+    assert kept.used_by_key_sha256 == winner.key.thumbprint
+    loser = next(pen for pen in pens if pen is not winner)
+    with pytest.raises(FleetRefusal, match="the join token is"):
+        await world.service.register(await registration(prover, world, loser))
     return reasons
 
 
@@ -112,6 +135,7 @@ async def _completion(world: FleetWorld, number: int) -> set[FleetReason]:
     ("race", "losers"),
     [
         (_nonce, {FleetReason.NONCE_REFUSED}),
+        (_join_token, {FleetReason.EVIDENCE_REFUSED}),
         (_grant, {FleetReason.NO_GRANT, FleetReason.RUN_LEASED}),
         (_run, {FleetReason.RUN_LEASED}),
         (_slot, {FleetReason.NO_WORKER}),
@@ -121,7 +145,8 @@ async def _completion(world: FleetWorld, number: int) -> set[FleetReason]:
 )
 async def test_of_64_at_once_one_wins(race: Race, losers: set[FleetReason], tmp_path: Path) -> None:
     for number in range(1, ROUNDS + 1):
-        store = SqliteFleetStore(tmp_path / f"state-{number}")
-        async with fleet_world(store, POLICY) as world:
+        place = tmp_path / f"state-{number}"
+        file = SettingsFile(join_tokens=True)
+        async with fleet_world(SqliteFleetStore(place), POLICY, file, place) as world:
             assert await race(world, number) <= losers
             assert await world.service.verify_events() > 0

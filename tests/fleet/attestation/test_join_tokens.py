@@ -1,6 +1,5 @@
 """Join tokens: one key each, hashed at rest, kept through a restart, taken back."""
 
-import asyncio
 import stat
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from palyra_fleet.attestation.join_tokens import (
     NewToken,
 )
 from palyra_fleet.refusals import FleetReason, FleetRefusal, Refusal
-from palyra_fleet.wire import models as wire
 from palyra_fleet.wire.join_models import MintJoinToken
 from tests.fakes.attestation_material import JoinTokenProver
 from tests.fakes.fleet_world import WorkerPen, fleet_world
@@ -112,18 +110,6 @@ def test_so_many_tokens_are_open_and_no_more_and_ended_ones_make_room() -> None:
     assert isinstance(book.mint(NewToken(ulid(7), "d", "a", 600), 1_999), Refusal)
     assert not isinstance(book.mint(NewToken(ulid(7), "d", "a", 600), 2_000), Refusal)
     assert len(book.all()) == 1
-
-
-async def test_of_64_workers_that_race_with_one_token_one_joins(tmp_path: Path) -> None:
-    prover = JoinTokenProver()
-    async with world_of(prover, tmp_path) as world:
-        requests = [await registration(prover, world, WorkerPen(ulid(n))) for n in range(1, 65)]
-        calls = map(world.service.register, requests)
-        answers = await asyncio.gather(*calls, return_exceptions=True)
-        assert sum(isinstance(answer, wire.RegisterAnswer) for answer in answers) == 1
-        refused = [answer for answer in answers if isinstance(answer, FleetRefusal)]
-        assert {one.reason for one in refused} == {FleetReason.EVIDENCE_REFUSED}
-        assert len(await world.service.workers()) == 1
 
 
 def test_of_64_keys_that_race_for_one_token_one_wins_in_every_round(tmp_path: Path) -> None:
