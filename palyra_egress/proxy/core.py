@@ -199,16 +199,15 @@ class EnforcementCore:
             reason = self._budget_problem(verdict, request, declared_body_bytes or 0)
             if reason is not None:
                 verdict, injected = self.service.refusal(request, reason), ()
-        judgement = self._release(verdict, request, addresses, started, speaker, injected)
-        if not judgement.allowed:
-            await self._slow_down(request.requester.worker_id)
-        return judgement
+        return self._release(verdict, request, addresses, started, speaker, injected)
 
-    async def _slow_down(self, worker_id: str) -> None:
+    async def slow_down(self, judgement: Judgement, requester: Requester | None) -> None:
         """A worker that is refused all the time waits for its refusals: each costs us as much as an
-        allowed request, and it must not cost the others their turn."""
-        now_monotonic_ms = self.clocks.now_monotonic_ms()
-        if not self._rates.take(f"refusals/{worker_id}", REFUSALS_PER_MINUTE, now_monotonic_ms):
+        allowed request, and it must not cost the others their turn. An end waits for nothing."""
+        if judgement.allowed or judgement.close or requester is None:
+            return
+        key, now_monotonic_ms = f"refusals/{requester.worker_id}", self.clocks.now_monotonic_ms()
+        if not self._rates.take(key, REFUSALS_PER_MINUTE, now_monotonic_ms):
             await self.pause(SLOWED_REFUSAL_S)
 
     def _bind(

@@ -109,6 +109,7 @@ class ConnectionGuard(SocketGuard):
         turn = self._turn_of(flow)
         judgement = await self._judge_connect(flow, turn)
         if not judgement.allowed:
+            await self.core.slow_down(judgement, self.requester)
             turn.give(flow, answer_to(judgement, close=judgement.close))
             return
         flow.response = None
@@ -156,6 +157,7 @@ class ConnectionGuard(SocketGuard):
         elif not judged.allowed:
             if judged.close and self.is_multiplexed:
                 self._end_all_but(turn, judged.reason)
+            await self.core.slow_down(judged, self.requester)
             turn.give(flow, answer_to(judged, close=judged.close or turn.has_body))
 
     async def _judge_request(self, flow: http.HTTPFlow, turn: Turn) -> Judgement | Answer:

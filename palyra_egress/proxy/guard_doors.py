@@ -78,6 +78,7 @@ class DoorGuard(TunnelGuard):
         judgement = await self.core.judge(request, known, None, self._connection)
         if judgement.allowed:
             self._open_tunnel(request, judgement)
+        await self.core.slow_down(judgement, self.requester)
         return judgement
 
     async def _settle_scheme(self, *, starts_tls: bool) -> bool:

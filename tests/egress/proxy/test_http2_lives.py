@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from palyra_egress.policy.load import load_policy
+from palyra_egress.proxy.core import REFUSALS_PER_MINUTE, Clocks
 from tests.egress.proxy.h2_world import POLICY, Http2World, http2_world
 from tests.fakes.proxy_harness import LEASE, OTHER_LEASE, OTHER_SECRET, WORKER, basic
 
@@ -78,6 +79,27 @@ async def test_a_threat_on_one_stream_ends_the_others_before_it_is_answered(worl
         await servers_are_closed(world)
     assert world.harness.core.view.is_blocked(WORKER)
     assert {entry["outcome"] for entry in world.transfers()} == {"egress.authority_mismatch"}
+
+
+async def test_a_threat_waits_for_nothing(tmp_path):
+    """Refusals of a worker that is refused all the time come later; the end of its streams not."""
+    policy = POLICY.replace("quarantine: [", "quarantine: [path_not_allowed, ")
+    async with http2_world(tmp_path, policy) as world:
+        core, paused = world.harness.core, []
+        frozen = core.clocks.now_monotonic_ms()
+
+        async def pause(seconds):
+            paused.append(seconds)
+
+        core.pause, core.clocks = pause, Clocks(core.clocks.now_unix_ms, lambda: frozen)
+        while core._rates.take(f"refusals/{WORKER}", REFUSALS_PER_MINUTE, frozen):
+            pass
+        async with world.worker() as worker:
+            await open_streams(world, worker, 2)
+            threat = worker.ask(worker.fields(path="/elsewhere"))
+            await worker.ended()
+        assert threat.status == 403
+        assert paused == []
 
 
 async def test_a_worker_that_does_not_read_its_last_answer_is_cut_all_the_same(world):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from mitmproxy.proxy import events
 
 from palyra_egress.proxy.bindings import Ended
@@ -121,7 +122,16 @@ async def test_what_was_read_before_the_cut_is_not_looked_at_after_it(tmp_path: 
         assert len(world.plain.received) == before
 
 
-async def test_a_worker_that_is_refused_all_the_time_waits_and_the_others_do_not(tmp_path: Path):
+OUTSIDE_THE_JUDGE = "Connection: upgrade\r\nUpgrade: h2c\r\n"
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [("", "egress.host_not_allowed"), (OUTSIDE_THE_JUDGE, "egress.upgrade_not_allowed")],
+)
+async def test_a_worker_that_is_refused_all_the_time_waits_and_the_others_do_not(
+    tmp_path: Path, more: str, reason: str
+):
     async with chaos(tmp_path) as world:
         paused: list[float] = []
 
@@ -134,12 +144,12 @@ async def test_a_worker_that_is_refused_all_the_time_waits_and_the_others_do_not
         reader, writer = await world.harness.connect()
         refused = (
             "GET http://nobody.example/ HTTP/1.1\r\nHost: nobody.example\r\n"
-            f"Proxy-Authorization: {basic()}\r\n\r\n"
+            f"{more}Proxy-Authorization: {basic()}\r\n\r\n"
         ).encode()
         for _ in range(REFUSALS_PER_MINUTE + 5):
             writer.write(refused)
             reply = await read_reply(reader)
-            assert reply is not None and reply.reason == "egress.host_not_allowed"
+            assert reply is not None and reply.reason == reason
         assert paused == [SLOWED_REFUSAL_S] * 5
         before = len(paused)
         assert (await plain(world)).endswith(b"hello")
