@@ -48,6 +48,14 @@ class UpstreamGuard(DoorGuard):
         return self._carrier is not None and self._carrier.is_backed_up(source)
 
     @property
+    def takes_pieces(self) -> bool:
+        """Whether what is read belongs to requests, and may be handed on in any pieces; a hello
+        that is passed on goes with all that came with it."""
+        tunnel = self._tunnel
+        is_inspected = tunnel is not None and tunnel.has_hello and not self._passes_on
+        return is_inspected or bool(self._turns.open())
+
+    @property
     def stall_ms(self) -> int:
         return int(self._parts.deadlines.stall_s * 1000)
 

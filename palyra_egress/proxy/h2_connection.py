@@ -33,6 +33,7 @@ from mitmproxy.proxy.layers.http._http_h2 import BufferedH2Connection
 from palyra_egress.proxy.frame_budget import (
     DATA_EARNS,
     FRAME_COST,
+    MALFORMED_COST,
     RESET_COST,
     SETTINGS_COST,
     STREAM_EARNS,
@@ -123,6 +124,10 @@ class BoundedH2Connection(BufferedH2Connection):
     def answered(self) -> None:
         """A stream of the peer's was answered, or one of ours ended."""
         self._budget.earn(STREAM_EARNS)
+
+    def refused_head(self) -> bool:
+        """A head of the peer's was malformed; whether it may still send such ones."""
+        return self._budget.spend(MALFORMED_COST, self._clock())
 
     def reset_stream(self, stream_id: int, error_code: int = 0) -> None:
         self.stream_trailers.pop(stream_id, None)

@@ -79,8 +79,7 @@ class StrictHttp2Server(CreditedHttp2, Http2Server):
     def handle_h2_event(self, event: Any) -> layer.CommandGenerator[bool]:
         match event:
             case h2.events.RequestReceived():
-                yield from self._begin(event)
-                return False
+                return (yield from self._begin(event))
             case h2.exceptions.DenialOfServiceError():
                 self._guard.flooded(by_worker=True)
                 yield from self.close_connection("flood")
@@ -96,13 +95,18 @@ class StrictHttp2Server(CreditedHttp2, Http2Server):
             case _:
                 return (yield from super().handle_h2_event(event))
 
-    def _begin(self, event: Any) -> Commands:
-        """A stream was opened: check its head, and hand the request on."""
+    def _begin(self, event: Any) -> layer.CommandGenerator[bool]:
+        """A stream was opened: check its head, and hand the request on; whether that was the last
+        one."""
         stream_id, ends = event.stream_id, event.stream_ended is not None
         checked = check_stream_head(event.headers, ends=ends)
         if isinstance(checked, Reason):
+            if not self.h2_conn.refused_head():
+                self._guard.flooded(by_worker=True)
+                yield from self.close_connection("flood")
+                return True
             yield from self._answer(stream_id, self._guard.refuse_head(checked))
-            return
+            return False
         if checked.head.method == "HEAD":
             self._bodiless.add(stream_id)
         flow = http.HTTPFlow(self.context.client, self.context.server)
@@ -111,6 +115,7 @@ class StrictHttp2Server(CreditedHttp2, Http2Server):
         )
         self.streams[stream_id] = StreamState.HEADERS_RECEIVED
         yield ReceiveHttp(RequestHeaders(stream_id, _request_of(checked), ends, flow))
+        return False
 
     # --- responses out --------------------------------------------------------------------------
 

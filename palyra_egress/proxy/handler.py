@@ -25,6 +25,7 @@ from palyra_egress.proxy.guard import ConnectionGuard
 from palyra_egress.proxy.guard_parts import Pinned, Refused
 from palyra_egress.proxy.hooks import DECIDED, OURS_ALONE, TOLD
 from palyra_egress.proxy.http_layer import AwaitRoom, AwaitWord
+from palyra_egress.proxy.pieces import in_pieces
 from palyra_egress.proxy.pinned_dial import DialRefused, dial_pinned
 from palyra_egress.proxy.redirected import Address
 from palyra_egress.proxy.relay import Relay
@@ -195,7 +196,10 @@ class EnforcingHandler(ProxyConnectionHandler):
         """What was read before the connection was aborted is not looked at any more, and what is
         left to do for it waits for its turn: many that are cut at once must not stop the others."""
         if self._aborted is None:
-            await super().server_event(event)
+            if self.guard.takes_pieces and isinstance(event, events.DataReceived):
+                await in_pieces(event, super().server_event, lambda: self._aborted is None)
+            else:
+                await super().server_event(event)
             self._progress.set()
             return
         if isinstance(event, events.DataReceived):

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 import h2.settings
 import hpack
 import pytest
+from mitmproxy.proxy.events import DataReceived
 
 from palyra_egress.proxy.deadlines import Deadlines
 from palyra_egress.proxy.frame_budget import CAPACITY, REFILL_PER_S, RESET_COST, FrameBudget
@@ -23,10 +24,11 @@ from palyra_egress.proxy.h2_connection import (
     BoundedH2Connection,
 )
 from palyra_egress.proxy.http_layer import MAX_WAITING_BYTES
+from palyra_egress.proxy.pieces import MAX_PIECE_BYTES
 from tests.egress.proxy.h2_world import Http2World, http2_world
 from tests.fakes.h2_peer import frame
 from tests.fakes.h2_worker import H2Worker
-from tests.fakes.proxy_harness import Injection
+from tests.fakes.proxy_harness import WORKER, Injection
 
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY = range(8)
 WINDOW_UPDATE, CONTINUATION = 8, 9
@@ -84,6 +86,40 @@ async def test_streams_that_are_opened_and_reset_at_once_end_the_connection(worl
     reached = len(world.second.streams) + len(world.first.heads)
     assert reached <= CAPACITY // RESET_COST + MAX_STREAMS
     await still_serves(world)
+
+
+async def test_malformed_heads_without_end_end_the_connection(world):
+    """No policy is asked about them, so no rate of a policy counts them."""
+    before = len(world.harness.verdicts())
+    async with world.worker() as worker:
+        for _ in range(MANY):
+            await worker.get(scheme="http")
+            if worker.closed:
+                break
+        assert worker.closed
+    assert len(world.harness.verdicts()) - before < MANY // 4
+    world.nothing_arrived()
+    await still_serves(world)
+
+
+@pytest.mark.parametrize("speaks", [1, 2])
+async def test_others_have_a_turn_between_pieces_of_small_frames(world, speaks):
+    async with world.worker(speaks=speaks) as worker:
+        (handler,) = world.harness.core.connections._by_worker[WORKER]
+        sizes, handle = [], handler.layer.handle_event
+
+        def noted(event):
+            if isinstance(event, DataReceived) and event.connection is handler.client:
+                sizes.append(len(event.data))
+            return handle(event)
+
+        handler.layer.handle_event = noted
+        stream = worker.ask(worker.fields("POST"), end=False)
+        small, count = frame(DATA, 0, stream.stream_id, b"x"), 10_000
+        worker.raw(small * count + frame(DATA, 1, stream.stream_id, b"x"))
+        assert (await worker.answer(stream)).status == 200
+        assert sum(sizes) > count * len(small) // 2 or speaks == 1
+    assert 0 < max(sizes) <= MAX_PIECE_BYTES
 
 
 async def test_honest_cancellations_go_on(world):

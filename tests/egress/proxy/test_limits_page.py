@@ -18,6 +18,7 @@ from palyra_egress.proxy.http_layer import MAX_UNPARSED_BYTES
 from palyra_egress.proxy.interception import MAX_LEAVES
 from palyra_egress.proxy.layers import MAX_HELLO_BYTES
 from palyra_egress.proxy.master import IDLE_TIMEOUT_S
+from palyra_egress.proxy.pieces import MAX_PIECE_BYTES
 from palyra_egress.proxy.pinned_dial import DIAL_DEADLINE_S
 from palyra_egress.proxy.request_head import MAX_HEAD_BYTES
 from palyra_egress.proxy.signals.live_view import MAX_VERDICTS, MAX_WORKERS
@@ -50,6 +51,7 @@ NUMBERS: dict[str, list[float]] = {
     ],
     "leaf certificates kept": [MAX_LEAVES],
     "refusals of one worker that are answered at once": [REFUSALS_PER_MINUTE, SLOWED_REFUSAL_S],
+    "read of one side of a request at once": [MAX_PIECE_BYTES / KIB],
     "strangers' refusals that are answered": [STRANGERS_PER_MINUTE],
     "workers in the live view": [MAX_WORKERS, MAX_VERDICTS],
 }
