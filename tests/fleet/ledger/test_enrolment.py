@@ -149,3 +149,19 @@ def test_a_withdrawn_digest_is_accepted_no_more_nor_who_runs_it() -> None:
     world.do(enrolment.withdraw_references(state, (value,), "alice", "bad", 4_000))
     assert state.references == {stays}
     assert_only_a_must_attest_anew(world, 4_000)
+
+
+def test_a_workers_key_is_no_launchers_and_no_proxys() -> None:
+    world = LedgerWorld()
+    world.register(A)
+    key = attested(A).public_key
+    for of_worker in (replace(LAUNCHER, public_key=key), replace(PROXY, public_key=key)):
+        outcome = enrolment.enrol(world.manager.state, of_worker, "alice", 2_000)
+        assert reason_of(outcome) is FleetReason.ENROLMENT_CONFLICT
+
+
+def test_the_log_names_the_device_of_a_key_that_has_one() -> None:
+    world = world_with(LAUNCHER, PROXY)
+    named = [event.detail.get("device_id") for one in world.decisions for event in one.events]
+    assert named == [None, DEVICE]
+    assert "device_id" not in world.decisions[0].events[0].detail

@@ -36,6 +36,7 @@ TESTS = (
     "tests/fleet/ledger/test_ledger_commands.py",
     "tests/fleet/ledger/test_grants.py",
     "tests/fleet/ledger/test_leasing.py",
+    "tests/fleet/ledger/test_admission.py",
     "tests/fleet/ledger/test_enrolment.py",
     "tests/fleet/ledger/test_ledger_corpus.py",
     "tests/fleet/ledger/test_deadlines.py",

@@ -1,0 +1,103 @@
+"""Who comes in and who comes back, each guard at its boundary. Mutation found what was not said."""
+
+from dataclasses import replace
+
+import pytest
+
+from palyra_fleet.ledger.manager import WorkerFleetManager
+from palyra_fleet.ledger.policy import WorkerFleetPolicy
+from palyra_fleet.refusals import FleetReason
+from tests.fakes.ledger_world import LedgerWorld, attested, reasons, refused, ulid
+
+W1, W2 = ulid(1001), ulid(1002)
+NOW = 2_000
+
+
+@pytest.mark.parametrize(
+    ("before", "issued", "key", "refusal"),
+    [
+        (5, 5, "another", FleetReason.KEY_MISMATCH),
+        (5, 4, "another", FleetReason.KEY_MISMATCH),
+        (5, 6, "another", None),
+        (5, 4, "key", None),
+        (None, 4, "another", None),
+        (5, None, "another", None),
+    ],
+    ids=["the same", "an older", "a newer", "same key", "first of its kind", "of another kind"],
+)
+@pytest.mark.parametrize("confined", [False, True])
+def test_a_credential_admits_another_key_only_if_it_was_issued_later(
+    before: int | None, issued: int | None, key: str, refusal: FleetReason | None, confined: bool
+) -> None:
+    world = LedgerWorld()
+    first = replace(attested(W1), credential_issued_at_unix_ms=before)
+    world.do(world.manager.register(first, NOW))
+    if confined:
+        world.do(world.manager.quarantine(W1, "alice", "why", NOW))
+        key = "another" if key == "key" and refusal else key
+    again = replace(attested(W1, key), credential_issued_at_unix_ms=issued)
+    outcome = world.manager.register(again, NOW)
+    if refusal is None:
+        world.do(outcome)
+    else:
+        assert refused(outcome) is refusal
+
+
+def test_evidence_is_good_until_its_last_millisecond_and_not_in_it() -> None:
+    world = LedgerWorld()
+    late = world.manager.register(attested(W1, until_unix_ms=NOW), NOW)
+    assert refused(late) is FleetReason.ATTESTATION_EXPIRED
+    world.do(world.manager.register(attested(W1, until_unix_ms=NOW + 1), NOW))
+
+
+def test_a_key_or_an_identity_of_another_worker_is_taken() -> None:
+    world = LedgerWorld()
+    world.register(W1)
+    mine = attested(W1)
+    same_identity = attested(W2, identity=mine.evidence_identity)
+    same_key = replace(attested(W2), public_key=mine.public_key, key_sha256=mine.key_sha256)
+    new_identity = attested(W1, identity="another")
+    for result in (same_identity, same_key, new_identity):
+        assert refused(world.manager.register(result, NOW)) is FleetReason.WORKER_EXISTS
+
+
+def test_a_full_fleet_still_takes_new_evidence_of_its_own() -> None:
+    world = LedgerWorld(WorkerFleetManager(WorkerFleetPolicy(max_workers=1)))
+    world.register(W1)
+    world.register(W1, key="newer")
+    assert refused(world.manager.register(attested(W2), NOW)) is FleetReason.FLEET_FULL
+
+
+def test_a_release_needs_candidate_evidence_that_still_holds() -> None:
+    world = LedgerWorld()
+    world.register(W1)
+    assert refused(world.manager.release(W1, "bob", "why", NOW)) is FleetReason.NOT_QUARANTINED
+    world.do(world.manager.quarantine(W1, "alice", "why", NOW))
+    world.do(world.manager.register(attested(W1, "newer", until_unix_ms=NOW + 9), NOW))
+    late = world.manager.release(W1, "bob", "why", NOW + 9)
+    assert refused(late) is FleetReason.RELEASE_NEEDS_EVIDENCE
+    world.do(world.manager.release(W1, "bob", "why", NOW + 8))
+
+
+def test_evidence_that_ends_with_the_lease_does_not_shorten_it() -> None:
+    world = LedgerWorld()
+    world.register(W1)
+    lease = world.lease(W1, "run-1", NOW, 500)
+    same_end = attested(W1, until_unix_ms=lease.expires_at_unix_ms)
+    assert reasons(world.do(world.manager.register(same_end, NOW))) == ["worker.registered"]
+
+
+def test_evicting_asks_for_a_worker_that_is_known_free_and_not_held() -> None:
+    world = LedgerWorld()
+    evict = world.manager.evict
+    assert refused(evict(W1, "alice", "why", NOW)) is FleetReason.WORKER_UNKNOWN
+    for number, worker_id in enumerate((W1, W2, ulid(1003), ulid(1004))):
+        world.register(worker_id, key=f"key-{number}")
+    world.do(world.manager.ban(W1, "alice", "why", NOW))
+    world.do(world.manager.quarantine(W2, "alice", "why", NOW))
+    world.lease(ulid(1003), "run-1", NOW)
+    assert refused(evict(W1, "alice", "why", NOW)) is FleetReason.WORKER_BANNED
+    assert refused(evict(W2, "alice", "why", NOW)) is FleetReason.WORKER_QUARANTINED
+    assert refused(evict(ulid(1003), "alice", "why", NOW)) is FleetReason.WORKER_LEASED
+    world.do(evict(ulid(1004), "alice", "why", NOW))
+    assert ulid(1004) not in world.manager.state.workers
