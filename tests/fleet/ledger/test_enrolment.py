@@ -146,6 +146,8 @@ def test_a_withdrawn_digest_is_accepted_no_more_nor_who_runs_it() -> None:
     refused = enrolment.withdraw_references(state, (value, unknown), "alice", "bad", 4_000)
     assert reason_of(refused) is FleetReason.ENROLMENT_UNKNOWN
     assert value in state.references
+    nothing = enrolment.withdraw_references(state, (), "alice", "bad", 4_000)
+    assert reason_of(nothing) is FleetReason.ENROLMENT_UNKNOWN
     world.do(enrolment.withdraw_references(state, (value,), "alice", "bad", 4_000))
     assert state.references == {stays}
     assert_only_a_must_attest_anew(world, 4_000)
