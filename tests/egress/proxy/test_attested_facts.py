@@ -145,8 +145,8 @@ async def test_a_request_is_judged_by_what_the_fleet_says_while_it_is_judged(wor
     harness.tell("bind", bindings=(binding(facts=facts(binding_level="enforced")),))
     resolve = harness.core.resolver.resolve
 
-    async def slow(host: str, port: int) -> tuple[str, ...]:
-        found: tuple[str, ...] = await resolve(host, port)
+    async def slow(host: str, port: int, asker: str = "") -> tuple[str, ...]:
+        found: tuple[str, ...] = await resolve(host, port, asker)
         harness.tell("bind", bindings=(binding(facts=facts()),))
         return found
 

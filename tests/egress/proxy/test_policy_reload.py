@@ -76,9 +76,11 @@ async def test_included_files_are_swapped_together_as_a_mounted_folder_does_it(
         (directory / name).symlink_to(f"..data/{name}")
     async with proxy_harness(directory, outer, "192.0.2.1 h2.example\n") as harness:
         assert await reason(harness, "h2.example") == "egress.host_not_allowed"
+        digest = harness.core.service.policy_digest
         (directory / "..fresh").symlink_to("..v2")
         (directory / "..fresh").replace(directory / "..data")
-        await until(lambda: len(changes(harness)) == 1)
+        await until(lambda: harness.core.service.policy_digest != digest)
+        assert len(changes(harness)) == 1
         assert await reason(harness, "h2.example") != "egress.host_not_allowed"
         assert await reason(harness, "h1.example") == "egress.host_not_allowed"
         (directory / "..v2" / "team.yaml").write_text(team.replace("hosts", "host"))
