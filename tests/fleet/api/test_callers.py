@@ -104,7 +104,7 @@ def knock(gate: ProofGate, key: SigningKey, who: Who) -> ApiReason | None:
     request = SignedRequest("GET", "/v1/x", b"")
     proof = parse_proof(prove(key, request.method, request.target, request.body, 0))
     try:
-        gate.known_caller(proof, request, who, 0)
+        gate.known_caller(proof, request, who, None, 0)
     except ApiRefusal as refusal:
         return refusal.reason
     return None
