@@ -8,8 +8,8 @@ same credentials, and the head is, to the letter, the sealed one.
 from functools import partial
 
 from mitmproxy import http, tls
+from mitmproxy.connection import Client, Server
 from mitmproxy.connection import Connection as NetworkConnection
-from mitmproxy.connection import Server
 
 from palyra_egress.credentials.binding import CredentialBinding, SecretValue
 from palyra_egress.credentials.echo import EchoFilter
@@ -47,10 +47,13 @@ class UpstreamGuard(DoorGuard):
         """Whether nothing more should be read of this side now."""
         return self._carrier is not None and self._carrier.is_backed_up(source)
 
-    @property
-    def takes_pieces(self) -> bool:
-        """Whether what is read belongs to requests, and may be handed on in any pieces; a hello
-        that is passed on goes with all that came with it."""
+    def takes_pieces(self, source: NetworkConnection) -> bool:
+        """Whether what is read of this side belongs to requests, and is handed on in pieces; a
+        hello that is passed on goes with all that came with it. What an HTTP/1 worker sends is not
+        cut: a server that answers early would find less of the body and the worker's rest be reset.
+        """
+        if isinstance(source, Client) and _speaks_http1(source):
+            return False
         tunnel = self._tunnel
         is_inspected = tunnel is not None and tunnel.has_hello and not self._passes_on
         return is_inspected or bool(self._turns.open())
@@ -282,3 +285,8 @@ class UpstreamGuard(DoorGuard):
 def _credentials_of(exchange: Exchange) -> _CredentialsKey:
     """Which credentials an exchange carries; connections are not shared across them."""
     return tuple((one.binding, one.secret) for one in exchange.injected)
+
+
+def _speaks_http1(worker: Client) -> bool:
+    """Whether it is settled that this worker's connection carries HTTP/1."""
+    return not worker.tls or (worker.tls_established and worker.alpn != HTTP2_ALPN)

@@ -196,7 +196,7 @@ class EnforcingHandler(ProxyConnectionHandler):
         """What was read before the connection was aborted is not looked at any more, and what is
         left to do for it waits for its turn: many that are cut at once must not stop the others."""
         if self._aborted is None:
-            if self.guard.takes_pieces and isinstance(event, events.DataReceived):
+            if isinstance(event, events.DataReceived) and self.guard.takes_pieces(event.connection):
                 await in_pieces(event, super().server_event, lambda: self._aborted is None)
             else:
                 await super().server_event(event)
