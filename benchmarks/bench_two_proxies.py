@@ -43,7 +43,7 @@ from palyra_fleet.wire.models import (
     RegisterRequest,
     WorkspaceScopeModel,
 )
-from palyra_fleet.worker.launcher import Launcher, WorkerIdentity
+from palyra_fleet.worker.launcher import Launcher, Statement, WorkerIdentity
 from palyra_fleet.worker.receipt import fetch_receipt
 
 METADATA: Final = "http://169.254.169.254/latest/meta-data/"
@@ -103,14 +103,15 @@ async def worker_of(
         nonce = (await client.issue_nonce()).nonce
         host, port = place.proxies[proxy]
         receipt = await fetch_receipt(f"{host}:{port}", key, nonce)
-        evidence = Launcher(place.launcher).evidence(
-            WorkerIdentity(worker_id, f"bench:{worker_id}"),
-            place.measured,
+        statement = Statement(
+            identity=WorkerIdentity(worker_id, f"bench:{worker_id}"),
+            measured=place.measured,
             nonce=nonce,
-            worker_key_sha256=key.thumbprint,
-            egress_proxy_attested=True,
+            key=key,
+            egress_enforced=False,
             now_unix_ms=now_unix_ms(),
         )
+        evidence = Launcher(place.launcher).attest(statement).envelope
         public_key = base64.b64encode(key.public_key).decode()
         registered = RegisterRequest(public_key=public_key, evidence=evidence, receipt=receipt)
         yield client, await client.register(registered)
