@@ -42,6 +42,7 @@ class FleetLink:
     heard: asyncio.Event = field(default_factory=asyncio.Event)
     _chain_compared: bool = False
     _joined: bool = False
+    _believes: bool = False
 
     async def follow_view(self) -> None:
         """Follow the stream for ever."""
@@ -57,6 +58,7 @@ class FleetLink:
                             self._chain_compared = False
                             self.core.evidence_waiting.set()
                         self.view_problem = None
+                        self._believes = True
                         self.heard.set()
                         wait_s = RETRY_AFTER_S
             except FleetError as error:
@@ -75,10 +77,15 @@ class FleetLink:
             self._joined = True
 
     def _stand_down(self) -> None:
-        """The fleet knows this proxy no more: what was believed is believed no longer, at once."""
+        """The fleet knows this proxy no more: what was believed is believed no longer, at once.
+
+        Once: where nothing was believed since, no connection had a lease, and each of them is
+        owed its refusal."""
         self._joined = False
         self.core.view.forget()
-        self.core.connections.cut_everything(Reason.VIEW_STALE)
+        if self._believes:
+            self._believes = False
+            self.core.connections.cut_everything(Reason.VIEW_STALE)
 
     async def report(self) -> None:
         """Say for ever that this proxy is there, and how far its evidence goes: a proxy that the

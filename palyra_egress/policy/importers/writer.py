@@ -45,6 +45,13 @@ def _scalar(text: str) -> str:
     return f'"{"".join(map(_in_quotes, text))}"'
 
 
+def _prose(text: str) -> str:
+    """A stranger's sentence as the loader takes one: of bounded length, with every sign that
+    cannot be shown replaced."""
+    shown = (one if one.isprintable() or one == "\n" else "\ufffd" for one in text[:MAX_TEXT])
+    return _scalar("".join(shown))
+
+
 def _listing(key: str, values: Iterable[str | int]) -> list[str]:
     """`key: [a, b]` on one line, or one value a line where that is too long."""
     texts = [_scalar(value) if isinstance(value, str) else str(value) for value in values]
@@ -92,14 +99,14 @@ def _rule_lines(rule: DraftRule) -> list[str]:
         lines.append(f"    # the original says so too, but think again: {words}")
         lines += _listing("acknowledge", [word.value for word in acknowledged])
     if rule.owner:
-        lines.append(f"    owner: {_scalar(rule.owner[:MAX_TEXT])}")
+        lines.append(f"    owner: {_prose(rule.owner)}")
     return lines
 
 
 def _deny_lines(rule: DraftDeny) -> list[str]:
     lines = [f"  - id: {_scalar(rule.rule_id)}", *_listing("hosts", rule.hosts)]
     if rule.reason:
-        lines.append(f"    reason: {_scalar(rule.reason[:MAX_TEXT])}")
+        lines.append(f"    reason: {_prose(rule.reason)}")
     return lines
 
 

@@ -23,7 +23,7 @@ from palyra_fleet.tasks import spawn
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.models import EnrolKeyRequest
 from tests.egress.proxy.test_spool_and_log import VIOLATION
-from tests.fakes.proxy_harness import WORKER, Harness, proxy_harness
+from tests.fakes.proxy_harness import WORKER, Harness, basic, proxy_harness, read_reply
 
 POLICY = "version: 1\nname: test\nprofiles: {test: []}\n"
 
@@ -144,3 +144,33 @@ async def test_a_proxy_that_was_taken_back_believes_nothing_any_more_at_once(
         finally:
             for task in (following, reporting):
                 task.cancel()
+
+
+async def test_a_proxy_the_fleet_does_not_know_refuses_and_cuts_no_answer_off(
+    harness: Harness, tmp_path: Path
+):
+    """It asks the fleet again and again, and a worker's connection outlives each refusal."""
+    attempts = asyncio.Semaphore(0)
+
+    async def join() -> None:
+        attempts.release()
+
+    harness.core.view = BindingView()
+    async with fleet_for(harness, tmp_path / "fleet") as link:
+        await take_back(harness, link)
+        link.join = join
+        following = spawn(link.follow_view(), "view")
+        try:
+            async with asyncio.timeout(20):
+                for _ in range(2):  # what the harness had told has had its end
+                    await attempts.acquire()
+                reader, writer = await harness.connect()
+                writer.write(b"GET http://api.example/ HTTP/1.1\r\n")
+                for _ in range(3):
+                    await attempts.acquire()
+                head = f"Host: api.example\r\nProxy-Authorization: {basic()}\r\n\r\n"
+                writer.write(head.encode())
+                reply = await read_reply(reader)
+        finally:
+            following.cancel()
+    assert reply is not None and (reply.status, reply.reason) == (503, "fleet.view_stale")

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from palyra_egress.cli.main import main
@@ -42,6 +42,8 @@ HOSTILE = st.one_of(
 
 
 @given(st.sampled_from(list(Source)), st.lists(HOSTILE, max_size=4), st.lists(HOSTILE, max_size=2))
+@example(Source.SMOKESCREEN, ["a.example"], ["\x1f"])
+@example(Source.AGENT_VAULT, ["\u202e"], [])
 def test_no_text_of_a_stranger_becomes_a_line_of_the_policy(
     source: Source, allowed: list[str], denied: list[str]
 ) -> None:
