@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fuzz.targets import SEEDS, TARGETS
@@ -38,7 +38,6 @@ def test_every_target_has_seeds_that_pass(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_a_target_holds_for_any_bytes(name: str, data: st.DataObject) -> None:
     seeds = [mutated(seed) for seed in SEEDS[name]]

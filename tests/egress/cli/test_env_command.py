@@ -77,7 +77,7 @@ def test_every_value_survives_the_real_shell_and_what_leads_around_is_gone(
     assert not {"ftp_proxy", "PIP_PROXY"} & found.keys()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.text(st.characters(exclude_characters="\0", codec="utf-8")), max_size=20))
 def test_any_text_survives_sh(values: list[str]) -> None:
     variables = {f"V{number}": value for number, value in enumerate(values)}

@@ -9,7 +9,7 @@ import tracemalloc
 import zlib
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from palyra_egress.credentials.inflate import FREE_BYTES, MAX_RATIO
@@ -86,7 +86,6 @@ def test_a_secret_is_found_however_it_is_written_compressed_and_cut(name, coding
         assert written not in out
 
 
-@settings(deadline=None)
 @given(
     st.binary(min_size=0, max_size=200),
     st.binary(max_size=200),
@@ -103,7 +102,6 @@ def test_a_secret_is_found_between_any_bytes_in_any_pieces(
     assert isinstance(stop, Finding), stop
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.binary(max_size=120) | st.sampled_from(HARMLESS), max_size=12),
     st.sampled_from(sorted(CODED)),
@@ -114,7 +112,6 @@ def test_what_holds_no_secret_comes_out_unchanged_and_complete(parts, coding, si
     assert run(scanner(coding), cut(body, sizes)) == (body, None)
 
 
-@settings(deadline=None)
 @given(st.binary(min_size=12, max_size=40), st.integers(0, 30), st.data())
 def test_any_secret_is_found_in_any_form(value, before, data):
     secret = bytes(0x21 + byte % 0x5E for byte in value)

@@ -194,7 +194,7 @@ def _bare(text: str) -> str:
     return text[1:-1] if text.startswith("[") and text.endswith("]") else text
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(HOSTS)
 @example("0177.0.0.1")
 @example("127.000.0.1")
@@ -218,7 +218,7 @@ def test_no_text_that_anyone_reads_as_an_address_is_a_name(text: str) -> None:
         assert again in (None, mine), f"{who} reads our own {host!r} as something else"
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(AUTHORITIES, TAILS)
 @example("a.example\\@b.example", "/")
 @example("a.example#@b.example", "/")
@@ -238,7 +238,6 @@ def test_a_url_has_the_same_host_for_everyone(authority: str, tail: str) -> None
         assert is_same(ada_host(url), host)
 
 
-@settings(deadline=None)
 @given(HOSTS)
 def test_what_we_accept_is_written_in_one_way_for_everyone(text: str) -> None:
     try:

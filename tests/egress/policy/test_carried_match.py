@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from palyra_egress.policy.compile import CompiledPolicy
@@ -24,7 +24,6 @@ def needs(policy: CompiledPolicy, asked: EgressRequest, now_unix_ms: int) -> Nee
     return answer
 
 
-@settings(deadline=None)
 @given(
     RULES,
     MODES,
@@ -50,7 +49,6 @@ def test_the_verdict_is_the_same_with_and_without_it(
         assert decide(policy, asked, answers, then_ms, forbidden, judged) == slow
 
 
-@settings(deadline=None)
 @given(RULES, RULES, REQUESTS, REQUESTS, ANSWERS)
 def test_another_policys_or_another_requests_note_changes_nothing(
     items: list[str],

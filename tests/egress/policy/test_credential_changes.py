@@ -1,7 +1,7 @@
 """Mirror of policy/credential_changes.py: no credential comes, goes or changes unseen."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from palyra_egress.policy.compile import CompiledPolicy
@@ -109,7 +109,6 @@ _ITEMS = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(_ITEMS, _ITEMS)
 def test_where_no_change_is_told_no_request_carries_another_credential(
     before: list[str], after: list[str]

@@ -1,6 +1,6 @@
 """Which verdicts name credentials: those of the rule that allowed the request, and nothing else."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from palyra_egress.policy.compile import CompiledPolicy
@@ -74,7 +74,6 @@ def test_what_only_observing_lets_pass_carries_nothing() -> None:
         assert carried(observing, "GET https://a.test/x") == ["global/a"]
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.sampled_from(

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from palyra_egress.policy.compile import CompiledPolicy, compile_policy
@@ -63,7 +63,6 @@ def _without_last(policy: CompiledPolicy) -> CompiledPolicy:
     return compile_policy(replace(spec, rules=spec.rules[:-1], profiles=profiles), policy.digest)
 
 
-@settings(deadline=None)
 @given(RULES.filter(len), MODES, REQUESTS, ANSWERS)
 def test_adding_an_allow_rule_never_turns_allow_into_deny(
     items: list[str], mode: str, asked: EgressRequest, answers: list[str]
@@ -104,7 +103,6 @@ def test_what_an_observing_policy_lets_through_to_a_private_address_stays_let_th
     assert not closed.allowed, "nothing opens the address"
 
 
-@settings(deadline=None)
 @given(RULES, REQUESTS, ANSWERS, st.sampled_from([".x.test", "a.x.test", "10.0.0.0/8", "8.8.8.8"]))
 def test_adding_a_deny_rule_never_allows(
     items: list[str], asked: EgressRequest, answers: list[str], host: str
@@ -115,7 +113,6 @@ def test_adding_a_deny_rule_never_allows(
     assert before.allowed or not after.allowed
 
 
-@settings(deadline=None)
 @given(RULES, MODES, REQUESTS, ANSWERS)
 def test_both_phases_agree_and_only_judged_addresses_are_pinned(
     items: list[str], mode: str, asked: EgressRequest, answers: list[str]
@@ -133,7 +130,6 @@ def test_both_phases_agree_and_only_judged_addresses_are_pinned(
     assert final.allowed is (final.effect is Effect.ALLOW)
 
 
-@settings(deadline=None)
 @given(
     st.text(max_size=20),
     st.text(max_size=20),

@@ -164,14 +164,13 @@ def test_a_new_profile_of_an_observing_policy_is_a_widening() -> None:
     assert _widens(old, policy("mode: observe\nprofiles: {p: [], q: []}\n"))
 
 
-@settings(deadline=None)
 @given(RULES, MODES, DENY)
 def test_a_policy_does_not_differ_from_itself(items: list[str], mode: str, deny: str) -> None:
     given_policy = rules(*items, more=mode + deny)
     assert diff_policies(given_policy.spec, given_policy.spec) == ()
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     RULES, RULES, MODES, MODES, DENY, DENY, LIMITS, LIMITS, st.lists(REQUESTS, max_size=30), ANSWERS
 )
@@ -200,7 +199,6 @@ def test_whatever_is_newly_allowed_is_a_widening_and_newly_refused_a_narrowing(
                 assert ChangeKind.NEWLY_REFUSED in changes, request
 
 
-@settings(deadline=None)
 @given(RULES.filter(len), MODES, DENY)
 def test_taking_a_rule_away_never_adds_a_grant(items: list[str], mode: str, deny: str) -> None:
     whole = rules(*items, more=mode + deny).spec
@@ -218,7 +216,6 @@ def test_taking_a_rule_away_never_adds_a_grant(items: list[str], mode: str, deny
     )
 
 
-@settings(deadline=None)
 @given(RULES, DENY.filter(len))
 def test_adding_deny_rules_never_widens(items: list[str], deny: str) -> None:
     assert not _widens(rules(*items), rules(*items, more=deny))

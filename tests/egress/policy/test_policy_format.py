@@ -161,7 +161,6 @@ def test_a_policy_whose_tests_fail_is_refused() -> None:
         format_policy(f"{text}profiles: {{p: []}}\n".encode(), "f")
 
 
-@settings(deadline=None)
 @given(RULES, MODES)
 def test_formatting_twice_changes_nothing_and_the_meaning_never(
     items: list[str], mode: str
@@ -170,7 +169,7 @@ def test_formatting_twice_changes_nothing_and_the_meaning_never(
     formatted(f"profiles: {{p: []}}\n{mode}rules:{' []' if not items else ''}\n{lines}{HEAD}")
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.integers(0, 2**32), st.integers(1, 12), st.sampled_from([MESSY, TIDY, COMPLETE]))
 def test_a_comment_put_anywhere_is_kept_or_the_file_is_left_alone(
     seed: int, count: int, text: str

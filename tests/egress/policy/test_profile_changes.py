@@ -64,7 +64,7 @@ def test_a_newly_allowed_line_says_for_whom_it_was_before() -> None:
     assert "in the old policy only for workers with binding_level at least enforced" in told
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     RULES.filter(len),
     MODES,

@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 
 import jsonschema
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from palyra_egress.facts import UNATTESTED, AttestedFacts, BindingLevel
@@ -269,7 +269,6 @@ def test_an_embedded_test_says_what_is_known_about_its_worker() -> None:
         profile("limits: {}", tests.replace("binding_level: enforced", "image_digest: x"))
 
 
-@settings(deadline=None)
 @given(RULES, MODES, REQUESTS, ANSWERS, FACTS, REQUIREMENTS)
 def test_adding_a_demand_never_allows_anything(
     items: list[str],

@@ -1,7 +1,7 @@
 """The edit that explain tells: written into the file by hand, it allows the request."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from palyra_egress.policy.decide import decide
 from palyra_egress.policy.explain import explain
@@ -165,7 +165,6 @@ def test_an_allowed_request_has_no_edit() -> None:
     assert not any(line.startswith("edit") for line in found.lines)
 
 
-@settings(deadline=None)
 @given(RULES, MODES, REQUESTS, ANSWERS)
 def test_for_every_policy_and_request_there_is_an_answer_and_the_rest_stays_as_it_was(
     items: list[str], mode: str, asked: EgressRequest, answers: list[str]

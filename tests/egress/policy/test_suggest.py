@@ -1,7 +1,7 @@
 """Mirror of policy/suggest.py and policy/path_groups.py: least rules, never more than was asked."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from palyra_egress.policy.decide import decide
@@ -124,7 +124,6 @@ ASKED = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(ASKED)
 def test_pasted_suggestions_load_and_allow_what_was_asked_and_no_other_method_or_host(
     texts: list[str],

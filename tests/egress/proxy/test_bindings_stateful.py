@@ -7,7 +7,7 @@ view must authenticate exactly when every fact allows it, and never otherwise.
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -209,8 +209,6 @@ TestBindingView = ViewMachine.TestCase
 TestBindingView.settings = settings(
     max_examples=60,
     stateful_step_count=40,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
 )
 
 

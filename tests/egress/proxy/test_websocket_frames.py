@@ -230,7 +230,7 @@ def test_what_holds_no_secret_arrives_whole_under_the_scanner():
     assert whole(read_by_server(out)) == text.encode()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     messages=st.lists(
         st.tuples(st.booleans(), st.lists(st.text(max_size=40), min_size=1, max_size=5)),

@@ -273,6 +273,5 @@ TestIdentity = IdentityMachine.TestCase
 TestIdentity.settings = settings(
     max_examples=40,
     stateful_step_count=60,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

@@ -80,11 +80,11 @@ _QUIET = [HealthCheck.too_slow, HealthCheck.filter_too_much]
 
 TestLedgerOnMemory = LedgerMachine.TestCase
 TestLedgerOnMemory.settings = settings(
-    max_examples=200, stateful_step_count=80, deadline=None, suppress_health_check=_QUIET
+    max_examples=200, stateful_step_count=80, suppress_health_check=_QUIET
 )
 TestLedgerOnSqlite = SqliteLedgerMachine.TestCase
 TestLedgerOnSqlite.settings = settings(
-    max_examples=25, stateful_step_count=60, deadline=None, suppress_health_check=_QUIET
+    max_examples=25, stateful_step_count=60, suppress_health_check=_QUIET
 )
 
 

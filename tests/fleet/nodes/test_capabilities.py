@@ -355,4 +355,4 @@ class DeskMachine(RuleBasedStateMachine):
 
 
 TestDesk = DeskMachine.TestCase
-TestDesk.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestDesk.settings = settings(max_examples=60, stateful_step_count=40)
