@@ -33,6 +33,16 @@ def test_a_flipped_bit_is_refused(place: int, bit: int) -> None:
     assert checked_public_key(_pem(bytes(changed))) is None
 
 
+def test_a_signature_that_leaves_out_bits_is_refused() -> None:
+    """Bits that are zero may be called unused: one request in two can be changed so."""
+    for _ in range(20):
+        der = bytearray(base64.b64decode("".join(csr_pem(new_key()).splitlines()[1:-1])))
+        at = der.index(0, -75)
+        assert der[at - 2] == 0x03
+        der[at] = 1
+        assert checked_public_key(_pem(bytes(der))) is None
+
+
 @given(junk=st.binary(max_size=100))
 def test_what_is_no_request_is_refused(junk: bytes) -> None:
     assert checked_public_key(_pem(junk)) is None
