@@ -21,6 +21,7 @@ from palyra_egress.installation import EgressNote, Installation, written
 from palyra_egress.policy_window import PolicyWindow
 from palyra_egress.proxy.caps import CAPS, Caps
 from palyra_egress.proxy.channels.settings import NO_CHANNELS, ChannelSettings
+from palyra_egress.proxy.deadlines import DEADLINES, Deadlines
 from palyra_egress.proxy.egress_proxy import EgressProxy
 from palyra_egress.proxy.settings import ProxySettings
 from palyra_fleet.serve import (
@@ -61,6 +62,7 @@ class EmbeddedSettings:
     trusted_capabilities: frozenset[str] = frozenset()
     approvers_file: Path | None = None
     caps: Caps = CAPS
+    deadlines: Deadlines = DEADLINES
     channels: ChannelSettings = NO_CHANNELS
     health_address: tuple[str, int] | None = None
 
@@ -144,6 +146,7 @@ def _proxy_settings(
         audit_segment_bytes=settings.audit_segment_bytes,
         approvers_file=settings.approvers_file,
         caps=settings.caps,
+        deadlines=settings.deadlines,
         channels=settings.channels,
         health_address=settings.health_address,
         forbidden=frozenset({(admin.hostname or "", admin.port or 0)}),

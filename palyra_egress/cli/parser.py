@@ -15,6 +15,7 @@ from palyra_egress.cli.secret_arguments import add_secret_arguments
 from palyra_egress.cli.vault_parser import add_vault
 from palyra_egress.cli.worker_parser import add_doctor, add_worker_commands
 from palyra_egress.proxy.caps import CAPS
+from palyra_egress.proxy.deadlines import DEADLINES
 from palyra_fleet.cli.completion import add_completion
 from palyra_fleet.cli.config_commands import add_config
 from palyra_fleet.cli.configuration import EGRESS, add_config_argument
@@ -198,12 +199,27 @@ def _add_caps(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"for one worker (default {CAPS.lookups.per_asker})",
     )
+    parser.add_argument(
+        "--answer-within",
+        type=_seconds,
+        default=DEADLINES.answer_s,
+        metavar="SECONDS",
+        help="how long a server may take to begin its answer; a long poll that waits longer needs"
+        f" more (default {DEADLINES.answer_s:g})",
+    )
 
 
 def _count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 1000000")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    most = int(DEADLINES.tunnel_s)
+    if not text.isdecimal() or not 1 <= int(text) <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is not whole seconds from 1 to {most}")
+    return float(text)
 
 
 def _mebibytes(text: str) -> int:

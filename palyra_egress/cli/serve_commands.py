@@ -14,6 +14,7 @@ from palyra_egress.embedded import EmbeddedSettings, embedded
 from palyra_egress.installation import Installation, written
 from palyra_egress.policy.load import load_policy_file
 from palyra_egress.proxy.caps import CAPS, Caps
+from palyra_egress.proxy.deadlines import DEADLINES
 from palyra_egress.proxy.egress_proxy import EgressProxy
 from palyra_egress.proxy.settings import ProxySettings
 from palyra_fleet.cli.output import put, say
@@ -56,6 +57,7 @@ async def _up(arguments: Namespace) -> int:
         trusted_capabilities=frozenset(arguments.trust_capability),
         approvers_file=arguments.approvers,
         caps=_caps(arguments),
+        deadlines=replace(DEADLINES, answer_s=arguments.answer_within),
         channels=channels_of(arguments),
         health_address=arguments.health,
     )
@@ -102,6 +104,7 @@ async def _serve_proxy(arguments: Namespace) -> int:
             secret_sources=secrets_of(arguments),
             approvers_file=arguments.approvers,
             caps=_caps(arguments),
+            deadlines=replace(DEADLINES, answer_s=arguments.answer_within),
             channels=channels_of(arguments),
             health_address=arguments.health,
             forbidden=frozenset(arguments.forbid) | place.forbidden,

@@ -1,5 +1,5 @@
-"""How long a client, a tunnel or a stream may take for what, in seconds. Constants of the product;
-tests shorten them."""
+"""How long a client, a server, a tunnel or a stream may take for what, in seconds. A flag sets
+`answer_s`, the others are constants of the product; tests shorten them."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -11,7 +11,9 @@ class Deadlines:
     SOCKS request; `hello_s` from the allowed tunnel to a whole ClientHello or request head;
     `idle_s` without a byte either way in a tunnel that is passed on, `half_open_s` once one side
     has ended; `tunnel_s` at all. `last_answer_s` is for reading the answer that ends a connection;
-    in HTTP/2 `upstream_s` from a stream's grant until its head leaves, `stall_s` without a byte
+    `answer_s` is from a whole request written to its server until the head of its final response,
+    longer than the usual long poll.
+    In HTTP/2 `upstream_s` from a stream's grant until its head leaves, `stall_s` without a byte
     taken of what waits for one side of a stream."""
 
     handshake_s: float = 10.0
@@ -20,6 +22,7 @@ class Deadlines:
     idle_s: float = 600.0
     half_open_s: float = 60.0
     last_answer_s: float = 2.0
+    answer_s: float = 120.0
     upstream_s: float = 30.0
     stall_s: float = 60.0
     tunnel_s: float = 12 * 3600.0

@@ -70,7 +70,9 @@ class Exchange:
     `spend` counts bytes against the hours that hold and says whether they have room; `cut` ends the
     exchange; `injected` are the credentials it leaves with; `look_through` says what of its body
     may leave, or why it must end; `wants_trailers` that its worker reads trailers (`te: trailers`);
-    `socket` what it goes on as, if its server agrees.
+    `socket` what it goes on as, if its server agrees; `has_left` that its head was written,
+    `has_answer` that the head of its response is there; `unanswered_since_ms` (monotonic) when all
+    of the request was written, until then.
     The meters are the stream callbacks of request and response: they pass data on, or give `[]`
     (nothing now; `b""` would end a chunked body) once it is over.
     """
@@ -87,6 +89,8 @@ class Exchange:
     wants_trailers: bool = False
     socket: WebSocket | None = None
     has_left: bool = False
+    has_answer: bool = False
+    unanswered_since_ms: int | None = None
     ended: bool = False
     interim_count: int = 0
     request_bytes: int = 0
@@ -168,6 +172,7 @@ class Exchange:
 
     def admit(self, request: http.Request, response: http.Response) -> Reason | None:
         """Make a response's head what the worker may see, or say why it may see none of it."""
+        self.has_answer, self.unanswered_since_ms = True, None
         limit = self.judgement.limits.max_response_bytes
         switches = response.status_code == 101
         if not is_well_formed(response, interim=switches):

@@ -43,6 +43,9 @@ class UpstreamGuard(DoorGuard):
     def carried_by(self, carrier: Carrier) -> None:
         self._carrier = carrier
 
+    def is_carried_by(self, carrier: Carrier) -> bool:
+        return self._carrier is carrier
+
     def is_backed_up(self, source: NetworkConnection) -> bool:
         """Whether nothing more should be read of this side now."""
         return self._carrier is not None and self._carrier.is_backed_up(source)
@@ -161,6 +164,19 @@ class UpstreamGuard(DoorGuard):
         self._connection.progressed()
         return leaves
 
+    def left_whole(self, stream_id: int) -> None:
+        """All of a request was written: from now on its server has a deadline to answer."""
+        turn = self._turns.of_stream(stream_id)
+        exchange = turn.exchange if turn is not None else None
+        if exchange is not None and not exchange.has_answer:
+            exchange.unanswered_since_ms = self.now_monotonic_ms()
+
+    def awaits_answer(self, carrier: Carrier) -> bool:
+        """Whether a request that this layer carries has left whole and was not answered yet."""
+        return self.is_carried_by(carrier) and any(
+            exchange.unanswered_since_ms is not None for _, exchange in self._turns.open()
+        )
+
     def wants_trailers(self, stream_id: int) -> bool:
         """Whether the worker of this stream reads trailers (`te: trailers`)."""
         turn = self._turns.of_stream(stream_id)
@@ -211,26 +227,32 @@ class UpstreamGuard(DoorGuard):
 
     # --- ending -----------------------------------------------------------------------------------
 
-    def _break_off(self, turn: Turn, reason: Reason) -> None:
+    def _break_off(self, turn: Turn, reason: Reason, *, in_layer: bool = False) -> None:
         """End one turn: in HTTP/1, and where its worker may speak no more, with the connection; in
-        HTTP/2 its stream alone, which the layer does as soon as it hears of it."""
+        HTTP/2, and where the layer asked (`in_layer`), its stream alone, which the layer does as
+        soon as it hears of it."""
         self._finish(turn, reason.value)
         turn.break_off(reason)
-        if not self.is_multiplexed or self._still_allowed() is not None:
+        if not (self.is_multiplexed or in_layer) or self._still_allowed() is not None:
             self._connection.abort(reason)
             return
         self._broken.append(turn)
         self._connection.wake_layer()
 
     def overdue(self, stalled: set[int]) -> None:
-        """Break off what waits too long: streams whose upstream is not ready, and these, of which
-        one side takes nothing."""
-        patience_ms, now = self._parts.deadlines.upstream_s * 1000, self.now_monotonic_ms()
+        """Break off what waits too long: streams whose upstream is not ready or does not answer,
+        and these, of which one side takes nothing."""
+        deadlines, now = self._parts.deadlines, self.now_monotonic_ms()
+        patience_ms, answer_ms = deadlines.upstream_s * 1000, deadlines.answer_s * 1000
         for turn, exchange in self._turns.open():
+            since = exchange.unanswered_since_ms
             if not exchange.has_left and now - exchange.started_monotonic_ms > patience_ms:
-                self._break_off(turn, Reason.UPSTREAM_TIMEOUT)
+                self._break_off(turn, Reason.UPSTREAM_TIMEOUT, in_layer=True)
+            elif since is not None and now - since >= answer_ms:
+                turn.is_unanswered = True
+                self._break_off(turn, Reason.UPSTREAM_TIMEOUT, in_layer=True)
             elif turn.stream_id in stalled:
-                self._break_off(turn, Reason.DEADLINE)
+                self._break_off(turn, Reason.DEADLINE, in_layer=True)
 
     def take_broken(self) -> list[Turn]:
         """The turns that were broken off since the last time."""

@@ -24,13 +24,13 @@ from palyra_egress.proxy.channels.channel import Channel
 from palyra_egress.proxy.guard import ConnectionGuard
 from palyra_egress.proxy.guard_parts import Pinned, Refused
 from palyra_egress.proxy.hooks import DECIDED, OURS_ALONE, TOLD
-from palyra_egress.proxy.http_layer import AwaitRoom, AwaitWord
 from palyra_egress.proxy.pieces import in_pieces
 from palyra_egress.proxy.pinned_dial import DialRefused, dial_pinned
 from palyra_egress.proxy.redirected import Address
 from palyra_egress.proxy.relay import Relay
 from palyra_egress.proxy.relaying import COMPLETE, Side, TunnelCarrier
 from palyra_egress.proxy.resets import reset
+from palyra_egress.proxy.wakeups import AwaitRoom, AwaitWord
 from palyra_egress.reasons import Reason
 from palyra_egress.request import Requester
 

@@ -33,6 +33,10 @@ class HttpGuard(SocketCarrier, Protocol):
         """The layer that carries this connection's requests from now on."""
         ...
 
+    def is_carried_by(self, carrier: "Carrier") -> bool:
+        """Whether this layer still carries this connection's requests."""
+        ...
+
     def now_monotonic_ms(self) -> int: ...
 
     def begin(self, turn: Turn) -> None:
@@ -53,6 +57,14 @@ class HttpGuard(SocketCarrier, Protocol):
     def leaving(self, stream_id: int, request: http.Request, server: object) -> http.Request:
         """What is written to `server` for this head. Raises unless the head is, to the letter, the
         one that was granted, and the server one that may see it."""
+        ...
+
+    def left_whole(self, stream_id: int) -> None:
+        """The whole request of a stream was written to its server."""
+        ...
+
+    def awaits_answer(self, carrier: "Carrier") -> bool:
+        """Whether a request that this layer carries has left whole and was not answered yet."""
         ...
 
     def take_trailers(self, stream_id: int, trailers: http.Headers) -> bool: ...
@@ -80,6 +92,6 @@ class HttpGuard(SocketCarrier, Protocol):
     def keep_turns(self, stream_ids: set[int]) -> None: ...
 
     def overdue(self, stalled: set[int]) -> None:
-        """Break off what waits too long: streams whose upstream is not ready, and these, of which
-        one side takes nothing."""
+        """Break off what waits too long: streams whose upstream is not ready or does not answer,
+        and these, of which one side takes nothing."""
         ...

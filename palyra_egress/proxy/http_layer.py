@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from mitmproxy.connection import Connection, ConnectionState, Server
-from mitmproxy.proxy import commands, events, layer, tunnel
+from mitmproxy.proxy import events, layer, tunnel
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import ServerTLSLayer
 from mitmproxy.proxy.layers.http import (
@@ -40,6 +40,7 @@ from palyra_egress.proxy.upstream_layers import (
     JudgedUpstream,
     StrictHttp1Client,
 )
+from palyra_egress.proxy.wakeups import AwaitRoom, AwaitWord, OwnWakeup
 from palyra_egress.proxy.websocket_layer import WebSocketLayer
 
 MAX_UNPARSED_BYTES: Final = 256 * 1024  # heads, chunk lines, trailers, pipelined requests
@@ -49,26 +50,6 @@ MAX_WAITING_BYTES: Final = (
 MAX_UPSTREAMS: Final = 16  # of one worker's connection, where the server speaks HTTP/1
 MAX_TURNS: Final = 300  # streams that are not over here; a worker may have reset them
 LOOK_EVERY_S: Final = 5.0
-
-
-class OwnWakeup(commands.RequestWakeup):
-    """A wakeup that `owner`, and no layer around it, waits for."""
-
-    def __init__(self, owner: layer.Layer, delay_s: float = 0) -> None:
-        super().__init__(delay_s)
-        self.owner = owner
-
-
-class AwaitRoom(OwnWakeup):
-    """Wake the layer when what was written to `connection` has gone on."""
-
-    def __init__(self, owner: layer.Layer, connection: Connection) -> None:
-        super().__init__(owner)
-        self.connection = connection
-
-
-class AwaitWord(OwnWakeup):
-    """Wake the layer when its guard has broken something off."""
 
 
 class JudgedStream(HttpStream):
@@ -170,6 +151,9 @@ class JudgedHttpLayer(HttpLayer):
             self._bound(event)
         if self._has_http2:
             yield from self._settle()
+        if not self._looks and self._has_to_look():
+            self._looks = True
+            yield OwnWakeup(self, LOOK_EVERY_S)
 
     def _start(self) -> Commands:
         client = self.context.client
@@ -190,10 +174,23 @@ class JudgedHttpLayer(HttpLayer):
                 self._awaited.discard(command.connection)
             case _:
                 self._looks = False
-                self._guard.overdue(self._stalled())
-                yield from self.event_to_child(
-                    self.connections[self.context.client], ReleaseCredit(0)
-                )
+                yield from self._look()
+
+    def _has_to_look(self) -> bool:
+        """Whether something here may come to wait for too long."""
+        worker = self._worker
+        if isinstance(worker, StrictHttp2Server):
+            return bool(self.streams) or worker.lingers
+        return self._guard.awaits_answer(self)
+
+    def _look(self) -> Commands:
+        """End what waits for too long; nothing, once another layer carries the requests."""
+        if not self._guard.is_carried_by(self):
+            return
+        self._guard.overdue(self._stalled())
+        yield from self._end_broken()
+        if isinstance(self._worker, StrictHttp2Server):
+            yield from self.event_to_child(self._worker, ReleaseCredit(0))
 
     def _bound(self, event: events.DataReceived) -> None:
         """Give up on a side that has sent too much of what nothing can be made of yet."""
@@ -234,14 +231,23 @@ class JudgedHttpLayer(HttpLayer):
     def _end(self, stream_id: int, code: ErrorCode) -> Commands:
         """End a stream from outside."""
         if stream_id in self.streams and self._worker is not None:
+            self.streams[stream_id].is_over = True
             ended = ResponseProtocolError(stream_id, "broken off", code)
             yield from self.event_to_child(self._worker, ended)
+
+    def _end_broken(self) -> Commands:
+        """End what the guard broke off. Nothing new goes to a server of HTTP/2 that left a request
+        without an answer."""
+        for turn in self._guard.take_broken():
+            stream = self.streams.get(turn.stream_id)
+            if turn.is_unanswered and stream is not None:
+                self._upstreams[stream.context.server].retire()
+            yield from self._end(turn.stream_id, ErrorCode.KILL)
 
     def _settle(self) -> Commands:
         """After every event of a connection with HTTP/2: end what the guard broke off, hand credit
         back, let waiting streams have a connection, and forget what is over."""
-        for turn in self._guard.take_broken():
-            yield from self._end(turn.stream_id, ErrorCode.KILL)
+        yield from self._end_broken()
         if isinstance(self._worker, StrictHttp2Server):
             yield from self._release(self.context.client, self._worker.held_streams)
         for connection, upstream in list(self._upstreams.items()):
@@ -253,10 +259,6 @@ class JudgedHttpLayer(HttpLayer):
                 yield from self._get_again(command)
         if self._guard.is_multiplexed:
             self._forget_ended()
-            lingers = isinstance(self._worker, StrictHttp2Server) and self._worker.lingers
-            if (self.streams or lingers) and not self._looks:
-                self._looks = True
-                yield OwnWakeup(self, LOOK_EVERY_S)
 
     # --- credit ---------------------------------------------------------------------------------
 

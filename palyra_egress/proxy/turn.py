@@ -40,7 +40,8 @@ def response_of(answer: Answer) -> http.Response:
 class Turn:
     """`head` until it was looked at; `authority` is what an HTTP/2 stream names, None in HTTP/1;
     `has_body` whether one may follow the head. `upstream_failure` is why the upstream could not be
-    used; `ends_connection` that nothing goes on behind the answer."""
+    used; `ends_connection` that nothing goes on behind the answer; `is_unanswered` that its server
+    took the request and did not answer in time."""
 
     stream_id: int
     flow_id: str
@@ -52,6 +53,7 @@ class Turn:
     upstream_failure: Reason | None = None
     ends_connection: bool = False
     is_answered: bool = False
+    is_unanswered: bool = False
     is_finished: bool = False
     _pending: Answer | None = None
 

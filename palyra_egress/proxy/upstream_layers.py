@@ -67,6 +67,11 @@ class JudgedUpstream(layer.Layer):
             yield from self._handle_event(event)
         yield RegisterHttpConnection(server, error)
 
+    def retire(self) -> None:
+        """Carry nothing new. In HTTP/1 the end of its one exchange closes the connection."""
+        if isinstance(self.http, JudgedHttp2Client):
+            self.http.is_retired = True
+
 
 class StrictHttp1Client(ChunkedBody, Http1Client):
     """Speaks HTTP/1.1 with one server, one exchange at a time."""
@@ -105,6 +110,7 @@ class StrictHttp1Client(ChunkedBody, Http1Client):
                 yield from self._give_up()
             case RequestEndOfMessage():
                 yield from self.with_trailers(super().send(event))
+                self._guard.left_whole(event.stream_id)
             case _:
                 yield from super().send(event)
 
@@ -159,7 +165,9 @@ def pass_interim(
 
 
 class JudgedHttp2Client(CreditedHttp2, Http2Client):
-    """Speaks HTTP/2 with one server."""
+    """Speaks HTTP/2 with one server. `is_retired` closes the connection with its last stream."""
+
+    is_retired = False
 
     def __init__(self, context: Context, guard: HttpGuard) -> None:
         super().__init__(context)
@@ -175,7 +183,8 @@ class JudgedHttp2Client(CreditedHttp2, Http2Client):
     def takes_streams(self) -> bool:
         """Whether new streams may be opened."""
         has_ids = self.h2_conn.highest_outbound_stream_id < 2**31 - 1000
-        return self.conn.connected and not self.h2_conn.goes_away and has_ids
+        goes_on = not (self.h2_conn.goes_away or self.is_retired)
+        return self.conn.connected and goes_on and has_ids
 
     def own_stream(self, stream_id: int) -> int | None:
         """The number here of a worker's stream."""
@@ -203,10 +212,20 @@ class JudgedHttp2Client(CreditedHttp2, Http2Client):
         yield from super()._handle_event(event)
         if isinstance(event, events.DataReceived):
             yield from self._after_data()
+        if isinstance(event, RequestProtocolError):
+            self.streams.pop(event.stream_id, None)  # by now its number here
+        if self.is_retired and self.conn.connected and not self._carries_any:
+            yield commands.CloseConnection(self.conn)
+
+    @property
+    def _carries_any(self) -> bool:
+        return bool(self.h2_conn.open_outbound_streams or self.stream_queue)
 
     def _handle_event2(self, event: events.Event) -> Commands:
         if not isinstance(event, RequestHeaders):
             yield from super()._handle_event2(event)
+            if isinstance(event, RequestEndOfMessage) and event.stream_id in self.their_stream_id:
+                self._guard.left_whole(self.their_stream_id[event.stream_id])
             return
         ours, theirs = event.stream_id, self.their_stream_id[event.stream_id]
         request = self._guard.leaving(theirs, event.request, self.conn)

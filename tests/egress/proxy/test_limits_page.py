@@ -43,6 +43,9 @@ NUMBERS: dict[str, list[float]] = {
     "a ClientHello, in an allowed tunnel": [DEADLINES.hello_s, MAX_HELLO_BYTES / KIB],
     "dialling a server": [DIAL_DEADLINE_S],
     "a server that is not ready for a granted request": [UPSTREAM_READY_DEADLINE_S],
+    "a server's answer, from the whole request until the head of the response": [
+        DEADLINES.answer_s
+    ],
     "a connection without a byte": [IDLE_TIMEOUT_S],
     "a tunnel that is passed on": [
         DEADLINES.tunnel_s / HOUR_S,
