@@ -181,7 +181,7 @@ class JudgedHttpLayer(HttpLayer):
         worker = self._worker
         if isinstance(worker, StrictHttp2Server):
             return bool(self.streams) or worker.lingers
-        return self._guard.awaits_answer(self)
+        return self._guard.awaits_answer(self) or (self._has_http2 and bool(self.streams))
 
     def _look(self) -> Commands:
         """End what waits for too long; nothing, once another layer carries the requests."""

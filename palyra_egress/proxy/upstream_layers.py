@@ -175,6 +175,7 @@ class JudgedHttp2Client(CreditedHttp2, Http2Client):
         self._requests: dict[int, http.Request] = {}
         self._owed: dict[int, int] = {}
         self._bodiless: set[int] = set()
+        self._ending: set[int] = set()  # requests that are whole here, and perhaps not there
         self.h2_conn: BoundedH2Connection = BoundedH2Connection(
             client_side=True, clock=guard.now_monotonic_ms, validates=True
         )
@@ -212,6 +213,7 @@ class JudgedHttp2Client(CreditedHttp2, Http2Client):
         yield from super()._handle_event(event)
         if isinstance(event, events.DataReceived):
             yield from self._after_data()
+        self._tell_left_whole()
         if isinstance(event, RequestProtocolError):
             self.streams.pop(event.stream_id, None)  # by now its number here
         if self.is_retired and self.conn.connected and not self._carries_any:
@@ -221,11 +223,18 @@ class JudgedHttp2Client(CreditedHttp2, Http2Client):
     def _carries_any(self) -> bool:
         return bool(self.h2_conn.open_outbound_streams or self.stream_queue)
 
+    def _tell_left_whole(self) -> None:
+        """A request has left when nothing of it waits for the server's window any more."""
+        for ours in [one for one in self._ending if not self.h2_conn.waiting_bytes(one)]:
+            self._ending.discard(ours)
+            if ours in self.their_stream_id:
+                self._guard.left_whole(self.their_stream_id[ours])
+
     def _handle_event2(self, event: events.Event) -> Commands:
         if not isinstance(event, RequestHeaders):
             yield from super()._handle_event2(event)
-            if isinstance(event, RequestEndOfMessage) and event.stream_id in self.their_stream_id:
-                self._guard.left_whole(self.their_stream_id[event.stream_id])
+            if isinstance(event, RequestEndOfMessage):
+                self._ending.add(event.stream_id)
             return
         ours, theirs = event.stream_id, self.their_stream_id[event.stream_id]
         request = self._guard.leaving(theirs, event.request, self.conn)

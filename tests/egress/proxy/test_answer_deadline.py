@@ -18,6 +18,7 @@ from tests.fakes.proxy_harness import read_to_end
 
 SHORT = Deadlines(answer_s=0.05)
 REASON = "egress.upstream_timeout"
+WINDOW = 65_535  # of a stream and of a connection, unless told otherwise (RFC 9113 section 6.9.2)
 CARRIED_BY_REQUEST = [lane for lane in CARRYING if lane not in (passed_on, socks_passed_on)]
 
 
@@ -160,3 +161,28 @@ async def test_a_request_that_is_not_over_waits_without_this_deadline(world):
         answers.set()
         await worker.until(lambda: open_one.fields)
         assert open_one.status == 200
+
+
+async def test_a_body_that_waits_for_its_servers_window_has_not_left(world):
+    async def takes_it_later(session, stream):
+        if stream[":path"] == "/x/silent":
+            await asyncio.Event().wait()
+        await opens.wait()
+        for session_stream in list(session.streams):
+            session.give_credit(session_stream)
+        session.flush()
+        session.credits = True
+        await session.until(lambda: stream.over)
+        session.head(stream.stream_id, [(":status", "200")], end=True)
+
+    opens = asyncio.Event()
+    world.second.respond, world.second.credits = takes_it_later, False
+    async with world.worker() as worker:
+        long_one = worker.ask(worker.fields("POST"), end=False)
+        await worker.data(long_one.stream_id, bytes(WINDOW + 1), end=True)
+        await world.second.until(lambda: [one.received for one in world.second.streams] == [WINDOW])
+        assert (await worker.get("/x/silent")).status == 504
+        opens.set()
+        await worker.answer(long_one)
+        assert (long_one.status, long_one.reset) == (200, None)
+    assert [one.received for one in world.second.streams if one.ended] == [WINDOW + 1, 0]
