@@ -50,11 +50,11 @@ _PRELOADED = (cryptography, hypothesis, pydantic, ulid)
 
 _ENDED = "(lease_id, fence) == (worker.last_lease_id, worker.last_fence)"
 ACCEPTED: dict[str, str] = {
-    f"leasing:175 lease is None and {_ENDED} -> {_ENDED}": (
+    f"leasing._current_lease: lease is None and {_ENDED} -> {_ENDED}": (
         "a live lease is the worker's last (invariant 2), and was returned two lines before"
     )
 }
-"""`module:line text -> text` of a mutant, and why it may live."""
+"""`module.function: text -> text` of a mutant, and why it may live."""
 
 _TURNED: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE,
@@ -75,26 +75,49 @@ class Mutant:
     """One changed module."""
 
     module: str
+    function: str
     line: int
     was: str
     now: str
     tree: ast.Module
 
+    @property
+    def key(self) -> str:
+        """Its name while lines come and go above it."""
+        return f"{self.module}.{self.function}: {self.was} -> {self.now}"
+
     def __str__(self) -> str:
-        return f"{self.module}:{self.line} {self.was} -> {self.now}"
+        return f"line {self.line} of {self.key}"
 
 
 def mutants_of(path: Path) -> Iterator[Mutant]:
     """Every mutant of a file, in the order of its lines."""
     tree = ast.parse(path.read_text())
+    functions = _functions(tree)
     for index, node in enumerate(ast.walk(tree)):
         for changed in _changes(node):
             mutated = copy.deepcopy(tree)
             target = list(ast.walk(mutated))[index]
             _replace(mutated, target, changed)
             ast.fix_missing_locations(mutated)
-            line = getattr(node, "lineno", 0)
-            yield Mutant(path.stem, line, ast.unparse(node), ast.unparse(changed), mutated)
+            was, now = ast.unparse(node), ast.unparse(changed)
+            yield Mutant(
+                path.stem,
+                functions.get(node, "module"),
+                getattr(node, "lineno", 0),
+                was,
+                now,
+                mutated,
+            )
+
+
+def _functions(tree: ast.Module) -> dict[ast.AST, str]:
+    """The innermost function of each node that is in one."""
+    found: dict[ast.AST, str] = {}
+    for outer in ast.walk(tree):  # from the outside in
+        if isinstance(outer, ast.FunctionDef | ast.AsyncFunctionDef):
+            found |= dict.fromkeys(ast.walk(outer), outer.name)
+    return found
 
 
 def _changes(node: ast.AST) -> Iterator[ast.expr]:
@@ -180,14 +203,14 @@ def main(modules: Sequence[str]) -> int:
     if modules:
         files = [path for path in files if path.stem in modules]
     everything = [mutant for path in files for mutant in mutants_of(path)]
-    unchanged = Mutant("guards", 0, "", "", ast.parse((LEDGER / "guards.py").read_text()))
+    unchanged = Mutant("guards", "", 0, "", "", ast.parse((LEDGER / "guards.py").read_text()))
     if not survives(unchanged):
         print("the tests fail on the unchanged ledger; nothing can be said")
         return 2
     left = 0
     for number, mutant in enumerate(everything, start=1):
         if survives(mutant):
-            reason = ACCEPTED.get(str(mutant))
+            reason = ACCEPTED.get(mutant.key)
             left += reason is None
             print(f"[{number}/{len(everything)}] survives: {mutant} ({reason})", flush=True)
     print(f"{len(everything)} mutants, {left} survivors that nobody accepted")
