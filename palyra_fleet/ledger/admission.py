@@ -246,10 +246,10 @@ def release(
     worker = find_worker(state, worker_id)
     if isinstance(worker, Refusal):
         return worker
-    if worker.admission is not Admission.QUARANTINED or worker.quarantine is None:
+    confined = worker.quarantine
+    if confined is None:
         text = f"worker '{worker_id}' is not quarantined"
         return Refusal(FleetReason.NOT_QUARANTINED, text)
-    confined = worker.quarantine
     candidate = worker.candidate
     if (
         candidate is None

@@ -100,3 +100,31 @@ def test_evicting_asks_for_a_worker_that_is_known_free_and_not_held() -> None:
     assert refused(evict(ulid(1003), "alice", "why", NOW)) is FleetReason.WORKER_LEASED
     world.do(evict(ulid(1004), "alice", "why", NOW))
     assert ulid(1004) not in world.manager.state.workers
+
+
+@pytest.mark.parametrize("device_id", [None, ulid(7)])
+def test_a_registration_records_the_machine_that_it_came_from(device_id: str | None) -> None:
+    world = LedgerWorld()
+    told = world.do(world.manager.register(replace(attested(W1), device_id=device_id), NOW))
+    (event,) = told.events
+    assert event.detail.get("device_id") == device_id
+    assert ("device_id" in event.detail) == (device_id is not None)
+
+
+def test_a_quarantined_workers_newest_credential_counts() -> None:
+    world = LedgerWorld()
+    first, newest = (
+        replace(attested(W1, str(at)), credential_issued_at_unix_ms=at) for at in (5, 9)
+    )
+    world.do(world.manager.register(first, NOW))
+    world.do(world.manager.quarantine(W1, "alice", "why", NOW))
+    world.do(world.manager.register(newest, NOW))
+    stolen = replace(attested(W1, "another"), credential_issued_at_unix_ms=7)
+    assert refused(world.manager.register(stolen, NOW)) is FleetReason.KEY_MISMATCH
+
+
+def test_evidence_is_believed_no_longer_than_the_policy_says() -> None:
+    policy = WorkerFleetPolicy(attestation_max_ms=100, binding_max_age_ms=500)
+    world = LedgerWorld(WorkerFleetManager(policy))
+    world.register(W1, NOW)
+    assert world.worker(W1).proof.attested_until_unix_ms == NOW + 100
