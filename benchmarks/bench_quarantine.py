@@ -1,12 +1,14 @@
 """How fast a violation ends a worker's egress, with 1, 50 and 500 live tunnels of that worker.
 
-Fleet and proxy run in this process (the embedded installation); the worker's connections, each in
-the middle of an upload, and the server they lead to are programs of their own. A registered worker
-with a real lease asks for the metadata address. Five times are taken, in milliseconds from the
-moment before that request is written: its refusal has been read; the last byte of all the others
-has reached the server; the worker has seen the last of them end; the fleet had the worker
-quarantined, durably (a whole millisecond of the fleet's clock); the worker's own order stream said
-so. `bytes` is what arrived at the server meanwhile. Each round has an installation of its own.
+The installation (`palyra-egress up`) is one program on one core; the worker's connections, each in
+the middle of an upload, and the server they lead to are programs of their own on the other, and so
+is this one, which holds the worker's lease. It asks for the metadata address. Times are in
+milliseconds: until the verdict (which the audit log has in whole milliseconds), until its refusal
+was read, until the last byte of all the others reached the server, until the server and the worker
+saw the last of them end, until the fleet had the worker quarantined, durably (a whole millisecond
+of the fleet's clock), and until the worker's own order stream said so, all from the moment before
+that request is written; and from the verdict to the last byte. `bytes` is what arrived at the
+server meanwhile. Each round has an installation of its own.
 """
 
 import argparse
@@ -14,24 +16,25 @@ import asyncio
 import base64
 import json
 import math
+import os
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from contenders import line_of, started
+from contenders import BIN, PROXY_CORE, line_of, started, with_all_descriptors
 from ulid import ULID
 
 from palyra_egress.clock import now_unix_ms
 from palyra_egress.demo.upstream_ca import UpstreamCa
-from palyra_egress.embedded import Embedded, EmbeddedSettings, embedded
-from palyra_egress.installation import Installation
-from palyra_egress.proxy.caps import CAPS
+from palyra_egress.installation import EgressNote, Installation
 from palyra_fleet.cli.place import Home
+from palyra_fleet.client import OperatorClient
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.models import (
     GrantRequest,
@@ -46,7 +49,10 @@ HOST: Final = "api.example"
 METADATA: Final = "http://169.254.169.254/latest/meta-data/"
 RUN_ID: Final = "run-bench"
 WITHIN_S: Final = 30.0
+OPEN_WITHIN_S: Final = 60.0
+OPEN_ONE_WITHIN_S: Final = 0.1
 SETTLE_S: Final = 1.0
+CHUNKS_PER_S: Final = 400
 _POLICY: Final = """\
 version: 1
 name: bench
@@ -61,10 +67,14 @@ violations:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """One round, in milliseconds after the violating request was about to be written."""
+    """One round, in milliseconds after the violating request was about to be written; `stopped_ms`
+    after the verdict. 0 for the last byte when none came."""
 
+    decided_ms: float
     refused_ms: float
     last_byte_ms: float
+    stopped_ms: float
+    server_end_ms: float
     cut_ms: float
     quarantined_ms: float
     told_ms: float
@@ -72,26 +82,48 @@ class Latency:
 
 
 @dataclass(frozen=True, slots=True)
+class Running:
+    """An installation in a program of its own."""
+
+    installation: Installation
+    note: EgressNote
+    operator: OperatorClient
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, _, port = self.note.proxy.rpartition(":")
+        return host, int(port)
+
+    def decided_at(self, decision_id: str) -> int:
+        """When the verdict was released, in Unix milliseconds."""
+        for line in Path(self.note.audit_file).read_text().splitlines():
+            entry = json.loads(line)
+            if entry.get("decision_id") == decision_id:
+                return int(entry["at_unix_ms"])
+        raise RuntimeError("the audit log does not hold the refusal")
+
+
+@dataclass(frozen=True, slots=True)
 class Round:
     """What one round needs: a running installation, a lease in it, and the server."""
 
-    running: Embedded
+    running: Running
     session: WorkerSession
     credential: str
     upstream: asyncio.subprocess.Process
     upstream_port: int
 
     def talk(self, tunnels: int) -> str:
-        """What the talking program is told: together 200 chunks a second."""
+        """What the talking program is told."""
         return json.dumps(
             {
-                "proxy": self.running.proxy.address,
+                "proxy": self.running.address,
                 "authority": f"{HOST}:{self.upstream_port}",
                 "name": HOST,
                 "ca_file": self.running.note.ca_file,
                 "credential": self.credential,
                 "tunnels": tunnels,
-                "every_ms": 5 * tunnels,
+                "every_ms": 1000 * tunnels / CHUNKS_PER_S,
             }
         )
 
@@ -104,26 +136,32 @@ class Round:
 
     async def violate(self, talkers: asyncio.subprocess.Process) -> Latency:
         head = f"GET {METADATA} HTTP/1.1\r\nHost: 169.254.169.254\r\n{self.credential}\r\n"
-        reader, writer = await asyncio.open_connection(*self.running.proxy.address)
+        reader, writer = await asyncio.open_connection(*self.running.address)
         await self.arrived()
         async with asyncio.timeout(WITHIN_S), asyncio.TaskGroup() as group:
             told = group.create_task(self._told())
             await asyncio.sleep(0)
             began, began_wall = time.monotonic_ns(), now_unix_ms()
             writer.write(head.encode())
-            status = await reader.readline()
+            answer = await reader.readuntil(b"\r\n\r\n")
             refused = time.monotonic_ns()
-        if b"403 Palyra: egress.metadata_target" not in status:
-            raise RuntimeError(f"not the refusal that was expected: {status!r}")
+        if b"403 Palyra: egress.metadata_target" not in answer:
+            raise RuntimeError(f"not the refusal that was expected: {answer!r}")
         writer.close()
         ended: dict[str, int] = json.loads(await line_of(talkers))
         got = await self.arrived()
-        (worker,) = await self.running.fleet.workers()
+        (worker,) = await self.running.operator.workers()
         if worker.quarantined_at_unix_ms is None:
             raise RuntimeError("the worker was told, and is not quarantined")
+        decided_wall = self.running.decided_at(_decision_in(answer))
+        decided_ms = float(max(0, decided_wall - began_wall))
+        last_byte_ms = max(0, got["last_byte_ns"] - began) / 1e6
         return Latency(
+            decided_ms=decided_ms,
             refused_ms=(refused - began) / 1e6,
-            last_byte_ms=max(0, got["last_byte_ns"] - began) / 1e6,
+            last_byte_ms=last_byte_ms,
+            stopped_ms=max(0.0, last_byte_ms - decided_ms),
+            server_end_ms=max(0, got["last_end_ns"] - began) / 1e6,
             cut_ms=(ended["last_end_ns"] - began) / 1e6,
             quarantined_ms=float(worker.quarantined_at_unix_ms - began_wall),
             told_ms=(told.result() - began) / 1e6,
@@ -135,26 +173,47 @@ class Round:
         return time.monotonic_ns()
 
 
+def _decision_in(answer: bytes) -> str:
+    _, _, behind = answer.lower().partition(b"x-palyra-decision:")
+    return behind.split(b"\r\n", 1)[0].strip().decode().upper()
+
+
+@asynccontextmanager
+async def installation_in(
+    directory: Path, upstream_port: int, ca: UpstreamCa, tunnels: int
+) -> AsyncIterator[Running]:
+    """`palyra-egress up`, until the block ends."""
+    policy, hosts = directory / "policy.yaml", directory / "hosts"
+    policy.write_text(_POLICY.format(port=upstream_port))
+    hosts.write_text(f"127.0.0.1 {HOST}\n")
+    home = Home(directory / "home")
+    async with started(
+        *(BIN / "palyra-egress", "up", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"),
+        *("--policy", policy, "--hosts-file", hosts, "--extra-roots", ca.ca_file),
+        *("--max-connections-per-worker", str(tunnels + 1)),
+        core=PROXY_CORE,
+        environment={**os.environ, "PALYRA_HOME": str(home.directory)},
+    ) as up:
+        await line_of(up, "Ctrl-C")
+        token = home.token_file.read_text().strip()
+        operator = OperatorClient(home.admin_url_file.read_text().strip(), token)
+        installation = Installation(home)
+        try:
+            yield Running(installation, EgressNote.read(installation.note), operator)
+        finally:
+            await operator.close()
+
+
 async def one_round(
     tunnels: int, upstream: asyncio.subprocess.Process, upstream_port: int, ca: UpstreamCa
 ) -> Latency:
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         directory = Path(name)
-        policy, hosts = directory / "policy.yaml", directory / "hosts"
-        policy.write_text(_POLICY.format(port=upstream_port))
-        hosts.write_text(f"127.0.0.1 {HOST}\n")
-        installation = Installation(Home(directory / "home"))
-        settings = EmbeddedSettings(
-            policy,
-            hosts_file=hosts,
-            extra_roots_file=ca.ca_file,
-            caps=replace(CAPS, connections_per_worker=tunnels + 1),
-        )
-        async with embedded(installation, settings) as running:
+        async with installation_in(directory, upstream_port, ca, tunnels) as running:
             worker_id = str(ULID())
-            launcher = Launcher(SigningKey.load(installation.launcher_key))
+            launcher = Launcher(SigningKey.load(running.installation.launcher_key))
             session = SessionSettings(
-                fleet=installation.home.socket_path,
+                fleet=running.installation.home.socket_path,
                 proxy_address=running.note.proxy,
                 launcher=launcher,
                 identity=WorkerIdentity(worker_id, f"bench:{worker_id}"),
@@ -166,23 +225,23 @@ async def one_round(
                 made = Round(running, worker, _credential(lease), upstream, upstream_port)
                 program = Path(__file__).with_name("talkers.py")
                 async with started(sys.executable, program, made.talk(tunnels), core=1) as talkers:
-                    await line_of(talkers, "ready")
+                    await line_of(talkers, "ready", OPEN_WITHIN_S + tunnels * OPEN_ONE_WITHIN_S)
                     await asyncio.sleep(SETTLE_S)
                     return await made.violate(talkers)
 
 
-async def _approve(running: Embedded, measured: Measurement) -> None:
+async def _approve(running: Running, measured: Measurement) -> None:
     """Accept what was measured, and grant it one run."""
     values = ReferenceValues(
         image_digests_sha256=(measured.image_digest_sha256,),
         build_digests_sha256=(measured.build_digest_sha256,),
         artifact_digests_sha256=(measured.artifact.digest_sha256,),
     )
-    await running.fleet.add_reference_values("bench", values)
+    await running.operator.add_reference_values(values)
     grant = GrantRequest(
         run_id=RUN_ID, tool_name="bench", principal="bench", egress_profile="bench", ttl_ms=600_000
     )
-    await running.fleet.create_grant("bench", grant)
+    await running.operator.create_grant(grant)
 
 
 async def _lease(worker: WorkerSession, directory: Path) -> LeaseAnswer:
@@ -203,6 +262,7 @@ def _credential(lease: LeaseAnswer) -> str:
 
 async def run(rounds: int, sizes: Sequence[int]) -> dict[str, list[dict[str, float]]]:
     """Every round of every size; sizes take turns."""
+    with_all_descriptors()
     found: dict[str, list[dict[str, float]]] = {str(size): [] for size in sizes}
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         ca = UpstreamCa.create(Path(name))
@@ -223,21 +283,25 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 def table(found: dict[str, list[dict[str, float]]]) -> str:
     columns = {
+        "decided_ms": "verdict",
         "refused_ms": "refusal read",
         "last_byte_ms": "last byte out",
+        "stopped_ms": "since verdict",
+        "server_end_ms": "server end",
         "cut_ms": "last one cut",
         "quarantined_ms": "fleet has it",
         "told_ms": "worker told",
     }
-    lines = [f"{'ms, p50 / p99':16}" + "".join(f"{title:>18}" for title in columns.values())]
+    lines = [f"{'ms, p50 / p99':16}" + "".join(f"{title:>16}" for title in columns.values())]
     for size, rounds in found.items():
         cells = ""
         for column in columns:
             values = [one[column] for one in rounds]
             shown = f"{statistics.median(values):.1f} / {percentile(values, 0.99):.1f}"
-            cells += f"{shown:>18}"
+            cells += f"{shown:>16}"
         lines.append(f"{size + ' tunnels':16}{cells}")
-    lines.append(f"{len(next(iter(found.values())))} rounds of each")
+    load = " ".join(f"{one:.1f}" for one in os.getloadavg())
+    lines.append(f"{len(next(iter(found.values())))} rounds of each; load average {load}")
     return "\n".join(lines)
 
 

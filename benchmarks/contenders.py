@@ -10,6 +10,7 @@ import base64
 import contextlib
 import json
 import os
+import resource
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -106,10 +107,12 @@ async def started(
                 await process.wait()
 
 
-async def line_of(process: asyncio.subprocess.Process, prefix: str = "") -> str:
+async def line_of(
+    process: asyncio.subprocess.Process, prefix: str = "", within_s: float = START_WITHIN_S
+) -> str:
     """The next line of stdout that starts with `prefix`. Raises EOFError when there is none."""
     assert process.stdout is not None
-    async with asyncio.timeout(START_WITHIN_S):
+    async with asyncio.timeout(within_s):
         while line := await process.stdout.readline():
             text = line.decode().rstrip("\n")
             if text.startswith(prefix):
@@ -185,6 +188,12 @@ def _held(line: str, pid: int) -> Contender:
     credential = base64.b64encode(f"{parts.username}:{parts.password}".encode()).decode()
     address = (str(parts.hostname), int(parts.port or 0))
     return Contender("ours", address, f"Basic {credential}", Path(ca_file), pid)
+
+
+def with_all_descriptors() -> None:
+    """Let this program, and those it starts, open as many files as the system allows."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _free_port() -> int:

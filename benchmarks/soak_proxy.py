@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import json
 import os
-import resource
 import ssl
 import sys
 import tempfile
@@ -21,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from contenders import NAME, Contender, line_of, ours_for, started
+from contenders import NAME, Contender, line_of, ours_for, started, with_all_descriptors
 from load import Caller, Plan, opened
 
 from palyra_egress.demo.upstream_ca import UpstreamCa
@@ -100,8 +99,7 @@ async def soaked(
 
 
 async def run(count: int, tunnels: int) -> dict[str, object]:
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with_all_descriptors()
     with tempfile.TemporaryDirectory(prefix="soak-") as name:
         directory = Path(name)
         ca = UpstreamCa.create(directory)

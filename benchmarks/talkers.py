@@ -2,9 +2,10 @@
 
 A program of its own, so that what it does costs the proxy nothing. The argument is a `Talk` as
 JSON. It opens its tunnels, each with TLS inside and one chunked request whose body never ends, says
-`ready`, and from then on writes one chunk every `every_ms` on each. When every connection has ended
-it prints the time of the last end (monotonic nanoseconds, which all processes of a machine share)
-as JSON. An answer before the end is an error: the tunnels must have been alive.
+`ready`, and from then on writes one chunk every `every_ms` on each, evenly spread over the tunnels.
+When every connection has ended it prints the time of the last end (monotonic nanoseconds, which all
+processes of a machine share) as JSON. An answer before the end is an error: the tunnels must have
+been alive.
 """
 
 import asyncio
@@ -29,7 +30,7 @@ class Talk:
     ca_file: str
     credential: str
     tunnels: int
-    every_ms: int
+    every_ms: float
 
 
 async def opened(
@@ -50,7 +51,9 @@ async def opened(
         return reader, writer
 
 
-async def talking(writer: asyncio.StreamWriter, every_s: float) -> None:
+async def talking(writer: asyncio.StreamWriter, first_s: float, every_s: float) -> None:
+    """Say something every `every_s`, from `first_s` on."""
+    await asyncio.sleep(first_s)
     while not writer.is_closing():
         writer.write(CHUNK)
         await asyncio.sleep(every_s)
@@ -72,8 +75,9 @@ async def main() -> None:
     gate = asyncio.Semaphore(OPEN_AT_ONCE)
     streams = await asyncio.gather(*(opened(talk, context, gate) for _ in range(talk.tunnels)))
     async with asyncio.TaskGroup() as group:
-        for _, writer in streams:
-            group.create_task(talking(writer, talk.every_ms / 1000))
+        every_s = talk.every_ms / 1000
+        for number, (_, writer) in enumerate(streams):
+            group.create_task(talking(writer, every_s * number / len(streams), every_s))
         print("ready", flush=True)
         ends = await asyncio.gather(*(end_of(reader) for reader, _ in streams))
         for _, writer in streams:

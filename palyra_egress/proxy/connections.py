@@ -1,11 +1,15 @@
 """Which client connections are open, and whose they are, so that a sweep touches only its worker.
 
 A connection is counted from accept to close; it belongs to a worker from its first verified request
-on. Pure bookkeeping; `abort` is the connection's own.
+on. A sweep goes over its connections in the order of what it costs to be late: first nothing more
+leaves of any of them, then every worker's side is reset, and only then are they unwound, one in
+each pass of the loop, so that the others are served, and evidence leaves, in between.
 """
 
 import asyncio
 import contextlib
+from collections import deque
+from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -18,7 +22,7 @@ from palyra_egress.request import Requester
 
 
 class LiveConnection(Protocol):
-    """One client connection that can be cut. `abort` resets it at once, both ways."""
+    """One client connection that can be cut, in three steps."""
 
     @property
     def requester(self) -> Requester | None: ...
@@ -31,7 +35,17 @@ class LiveConnection(Protocol):
         """Where it was headed for, if it was redirected."""
         ...
 
-    def abort(self, reason: Reason) -> None: ...
+    def stop_sending(self, reason: Reason) -> None:
+        """Reset what leads to servers."""
+        ...
+
+    def hang_up(self) -> None:
+        """Reset the worker's side."""
+        ...
+
+    def unwind(self) -> None:
+        """End what still runs for it."""
+        ...
 
     def review(self) -> None:
         """Judge again what is open here, and cut it if it is not allowed any more."""
@@ -48,6 +62,8 @@ class ConnectionTable:
     _by_worker: dict[str, set[LiveConnection]] = field(default_factory=dict)
     _empty: asyncio.Event = field(default_factory=asyncio.Event)
     _unwinding: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _severed: set[LiveConnection] = field(default_factory=set)
+    _to_unwind: deque[LiveConnection] = field(default_factory=deque)
 
     async def turn_to_unwind(self) -> None:
         """Wait until a cut connection may take its next step: one of them in each pass of the loop,
@@ -89,6 +105,7 @@ class ConnectionTable:
     def forget(self, connection: LiveConnection) -> None:
         """The connection is closed."""
         self._all.discard(connection)
+        self._severed.discard(connection)
         if not self._all:
             self._empty.set()
         who = connection.requester
@@ -114,10 +131,28 @@ class ConnectionTable:
                 if connection.channel is not None
                 and connection.channel.certificate in ended.certificates
             }
-        hit -= {spare}
+        return self._cut(hit - {spare}, Reason.NO_LEASE)
+
+    def _cut(self, hit: Set[LiveConnection], reason: Reason) -> int:
+        """Cut those that were not cut before; how many that are."""
+        hit = hit - self._severed
+        self._severed |= hit
         for connection in hit:
-            connection.abort(Reason.NO_LEASE)
+            connection.stop_sending(reason)
+        for connection in hit:
+            connection.hang_up()
+        is_idle = not self._to_unwind
+        self._to_unwind.extend(hit)
+        if hit and is_idle:
+            asyncio.get_running_loop().call_soon(self._unwind_next)
         return len(hit)
+
+    def _unwind_next(self) -> None:
+        """Unwind one; the transports that were reset before have closed their sockets by now."""
+        connection = self._to_unwind.popleft()
+        if self._to_unwind:
+            asyncio.get_running_loop().call_soon(self._unwind_next)
+        connection.unwind()
 
     def review(self) -> None:
         """Have every open connection judged again."""
@@ -126,5 +161,4 @@ class ConnectionTable:
 
     def cut_everything(self, reason: Reason) -> None:
         """Abort every connection there is."""
-        for connection in list(self._all):
-            connection.abort(reason)
+        self._cut(self._all, reason)

@@ -12,16 +12,15 @@ from typing import Protocol
 from mitmproxy.connection import Connection as NetworkConnection
 from mitmproxy.connection import Server
 
-from palyra_egress.proxy.channels.channel import Channel
+from palyra_egress.proxy.connections import LiveConnection
 from palyra_egress.proxy.core import EnforcementCore, Judgement
 from palyra_egress.proxy.deadlines import DEADLINES, Deadlines
 from palyra_egress.proxy.identity import ProxyCredentials
 from palyra_egress.proxy.interception import InterceptionAuthority
 from palyra_egress.proxy.receipt import ReceiptIssuer
-from palyra_egress.proxy.redirected import Address
 from palyra_egress.proxy.relay import Relay
 from palyra_egress.reasons import Reason
-from palyra_egress.request import CanonicalHost, EgressRequest, Requester, Scheme
+from palyra_egress.request import CanonicalHost, EgressRequest, Scheme
 
 
 class Refused(Exception):
@@ -34,27 +33,16 @@ class Refused(Exception):
         self.audited = audited
 
 
-class Connection(Protocol):
+class Connection(LiveConnection, Protocol):
     """What the guard needs of its handler."""
 
-    @property
-    def requester(self) -> Requester | None: ...
-
-    @property
-    def channel(self) -> Channel | None: ...
-
-    @property
-    def destination(self) -> Address | None:
-        """Where it was headed for, if it was redirected."""
+    def abort(self, reason: Reason) -> None:
+        """Reset both sides at once."""
         ...
-
-    def abort(self, reason: Reason) -> None: ...
 
     def progressed(self) -> None: ...
 
     def open_upstreams(self) -> list[Server]: ...
-
-    def review(self) -> None: ...
 
     def unsent_bytes(self, connection: NetworkConnection) -> int:
         """How much that was written to one side still waits in memory."""

@@ -17,7 +17,6 @@ from mitmproxy.connection import Connection, ConnectionState, Server
 from mitmproxy.master import Master
 from mitmproxy.options import Options
 from mitmproxy.proxy import commands, events, mode_specs, server_hooks
-from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 from mitmproxy.proxy.server import ConnectionIO
 
 from palyra_egress.proxy.channels.channel import Channel
@@ -30,6 +29,7 @@ from palyra_egress.proxy.redirected import Address
 from palyra_egress.proxy.relay import Relay
 from palyra_egress.proxy.relaying import COMPLETE, Side, TunnelCarrier
 from palyra_egress.proxy.resets import reset
+from palyra_egress.proxy.severable import SeverableHandler
 from palyra_egress.proxy.wakeups import AwaitRoom, AwaitWord
 from palyra_egress.reasons import Reason
 from palyra_egress.request import Requester
@@ -44,7 +44,7 @@ type AddonChain = Callable[[commands.StartHook], Awaitable[None]]
 type GuardFactory = Callable[["EnforcingHandler"], ConnectionGuard]
 
 
-class EnforcingHandler(ProxyConnectionHandler):
+class EnforcingHandler(SeverableHandler):
     """One client connection, enforced. `chain` runs foreign addons first; our Master has none."""
 
     def __init__(
@@ -62,18 +62,16 @@ class EnforcingHandler(ProxyConnectionHandler):
         hook_deadline_s: float = HOOK_DEADLINE_S,
         identity_deadline_s: float = IDENTITY_DEADLINE_S,
     ) -> None:
-        super().__init__(master, reader, writer, options, mode)  # type: ignore[no-untyped-call]
+        super().__init__(master, reader, writer, options, mode)
         self.channel = channel
         self.destination = destination
         self._chain = chain
         self._hook_deadline_s = hook_deadline_s
         self._identity_deadline_s = identity_deadline_s
-        self._aborted: Reason | None = None
         self._running_hooks = 0
         self._progress = asyncio.Event()
         self._word = asyncio.Event()
         self._timers: list[asyncio.TimerHandle] = []
-        self._passed_on: asyncio.StreamWriter | None = None
         self.guard = make_guard(self)
 
     # --- what the core needs --------------------------------------------------------------------
@@ -89,36 +87,6 @@ class EnforcingHandler(ProxyConnectionHandler):
             for connection in self.transports
             if isinstance(connection, Server) and connection.connected
         ]
-
-    def abort(self, reason: Reason) -> None:
-        """Reset both sides now: what is in a buffer stays there. Unwinding the tasks costs much
-        more, so it waits for the loop's next pass: a sweep over many connections has closed the
-        last socket before it unwinds the first task."""
-        if self._aborted is not None:
-            return
-        self._aborted = reason
-        for writer in self._writers():
-            reset(writer)
-        asyncio.get_running_loop().call_soon(self._unwind)
-
-    def _writers(self) -> list[asyncio.StreamWriter]:
-        held = [self._passed_on, *(io.writer for io in self.transports.values())]
-        return [writer for writer in held if isinstance(writer, asyncio.StreamWriter)]
-
-    def _unwind(self) -> None:
-        """End what still runs for an aborted connection, and whatever it opened in between."""
-        for writer in self._writers():
-            if not writer.is_closing():
-                reset(writer)
-        for io in list(self.transports.values()):
-            if io.handler is not None:
-                io.handler.cancel("aborted")
-
-    def reset_upstreams(self) -> None:
-        """Reset every server behind this connection; the worker's side stays."""
-        for side, io in list(self.transports.items()):
-            if side is not self.client and isinstance(io.writer, asyncio.StreamWriter):
-                reset(io.writer)
 
     def unsent_bytes(self, connection: Connection) -> int:
         io = self.transports.get(connection)

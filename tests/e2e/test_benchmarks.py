@@ -44,11 +44,12 @@ async def test_every_cell_of_the_quarantine_benchmark_has_a_latency() -> None:
     assert set(report) == {"1", "3"}
     for (latency,) in report.values():
         assert set(latency) == {
-            *("refused_ms", "last_byte_ms", "cut_ms", "quarantined_ms", "told_ms"),
-            "bytes",
+            *("decided_ms", "refused_ms", "last_byte_ms", "stopped_ms", "server_end_ms"),
+            *("cut_ms", "quarantined_ms", "told_ms", "bytes"),
         }
         assert min(latency.values()) >= 0
-        assert latency["cut_ms"] > 0
+        assert min(latency["cut_ms"], latency["server_end_ms"]) > 0
+        assert latency["stopped_ms"] <= latency["last_byte_ms"]
 
 
 async def test_every_cell_of_the_node_benchmark_has_calls_and_streams() -> None:

@@ -13,13 +13,23 @@ from palyra_egress.request import Requester
 
 @dataclass(eq=False)
 class Line:
-    """A connection that notes how it was cut."""
+    """A connection that notes how it was cut; `steps` is shared by those of a test."""
 
     requester: Requester | None = None
     cuts: list[Reason] = field(default_factory=list)
+    steps: list[str] = field(default_factory=list)
+    unwound: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def abort(self, reason: Reason) -> None:
+    def stop_sending(self, reason: Reason) -> None:
         self.cuts.append(reason)
+        self.steps.append("stop sending")
+
+    def hang_up(self) -> None:
+        self.steps.append("hang up")
+
+    def unwind(self) -> None:
+        self.steps.append("unwind")
+        self.unwound.set()
 
 
 def line(table: ConnectionTable, worker: str | None, lease: str = "lease") -> Line:
@@ -30,21 +40,21 @@ def line(table: ConnectionTable, worker: str | None, lease: str = "lease") -> Li
     return made
 
 
-def test_only_the_workers_connections_are_cut():
+async def test_only_the_workers_connections_are_cut():
     table = ConnectionTable()
     mine, also_mine, other, nobody = (line(table, w) for w in ("a", "a", "b", None))
     assert table.cut(Ended(worker_ids=frozenset({"a"}))) == 2
     assert [bool(c.cuts) for c in (mine, also_mine, other, nobody)] == [True, True, False, False]
 
 
-def test_a_lease_that_ended_cuts_its_connections_and_not_the_workers_others():
+async def test_a_lease_that_ended_cuts_its_connections_and_not_the_workers_others():
     table = ConnectionTable()
     old, new = line(table, "a", "old"), line(table, "a", "new")
     assert table.cut(Ended(lease_ids=frozenset({"old"}))) == 1
     assert (bool(old.cuts), bool(new.cuts)) == (True, False)
 
 
-def test_the_speaker_is_spared_so_that_it_hears_the_answer():
+async def test_the_speaker_is_spared_so_that_it_hears_the_answer():
     table = ConnectionTable()
     speaker, other = line(table, "a"), line(table, "a")
     assert table.cut(Ended(worker_ids=frozenset({"a"})), spare=speaker) == 1
@@ -58,11 +68,36 @@ def test_cutting_nobody_is_nothing():
     assert table.cut(Ended(worker_ids=frozenset({"unknown"}))) == 0
 
 
-def test_everything_is_cut_known_or_not():
+async def test_everything_is_cut_known_or_not():
     table = ConnectionTable()
     known, unknown = line(table, "a"), line(table, None)
     table.cut_everything(Reason.STOPPING)
     assert known.cuts == unknown.cuts == [Reason.STOPPING]
+
+
+async def test_nothing_leaves_any_more_before_a_worker_is_hung_up_on_and_unwinding_takes_turns():
+    table, steps = ConnectionTable(), list[str]()
+    lines = [line(table, "a") for _ in range(3)]
+    for each in lines:
+        each.steps = steps
+    others: list[str] = []
+    assert table.cut(Ended(worker_ids=frozenset({"a"}))) == 3
+    assert steps == ["stop sending"] * 3 + ["hang up"] * 3
+    while not all(each.unwound.is_set() for each in lines):
+        others.append(f"{steps.count('unwind')} unwound")
+        await asyncio.sleep(0)
+    assert steps[6:] == ["unwind"] * 3
+    assert others == ["0 unwound", "1 unwound", "2 unwound"]
+
+
+async def test_a_second_sweep_joins_the_queue_of_the_first():
+    table = ConnectionTable()
+    lines = [line(table, name) for name in ("a", "b")]
+    assert table.cut(Ended(worker_ids=frozenset({"a"}))) == 1
+    assert table.cut(Ended(worker_ids=frozenset({"b"}))) == 1
+    async with asyncio.timeout(5):
+        for each in lines:
+            await each.unwound.wait()
 
 
 def test_a_forgotten_connection_is_not_cut_and_makes_room():

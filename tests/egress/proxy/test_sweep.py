@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,29 @@ async def test_every_socket_of_a_swept_worker_is_closed_before_the_first_is_unwo
         await world.everything_is_closed()
     closings = [still_open for kind, still_open in looking.seen if kind == "ConnectionClosed"]
     assert closings == [0] * 2 * CONNECTIONS
+
+
+async def test_a_swept_connection_is_woken_in_its_turn_and_not_by_its_sockets(tmp_path: Path):
+    async def say_nothing(_head: bytes, _writer: asyncio.StreamWriter) -> None:
+        pass
+
+    async with chaos(tmp_path) as world:
+        world.plain.respond = say_nothing
+        for _ in range(CONNECTIONS):
+            await _open_upload(world)
+        await _until_uploads_arrive(world)
+        handlers = list(world.core.connections._by_worker[WORKER])
+        readers = [io.reader for handler in handlers for io in handler.transports.values()]
+        world.core.connections.cut(Ended(worker_ids=frozenset({WORKER})))
+        woken: list[int] = []
+        async with asyncio.timeout(20):
+            while not all(reader.at_eof() for reader in readers):
+                woken.append(sum(reader.at_eof() for reader in readers))
+                await asyncio.sleep(0)
+        await world.everything_is_closed()
+    steps = [after - before for before, after in itertools.pairwise(woken)]
+    assert max(steps) <= 2  # both sides of one connection in each pass
+    assert sum(steps) >= 2 * (CONNECTIONS - 1)
 
 
 async def test_the_others_are_served_while_a_sweep_is_unwound(tmp_path: Path):

@@ -1,0 +1,93 @@
+"""A connection that can be severed: mitmproxy's handler with an end that waits for nothing.
+
+Severing has three steps, which a sweep takes for all of its connections one after the other:
+nothing more leaves towards servers, the worker's side is reset, and what still runs is unwound.
+Resetting a socket takes microseconds; unwinding a connection's tasks and layers takes milliseconds,
+so nothing of it may stand before the next reset: its tasks are not even woken by the end of their
+sockets, but in their turn.
+"""
+
+import asyncio
+
+from mitmproxy.master import Master
+from mitmproxy.options import Options
+from mitmproxy.proxy import mode_specs
+from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
+
+from palyra_egress.proxy.resets import reset, reset_quietly
+from palyra_egress.reasons import Reason
+
+
+class SeverableHandler(ProxyConnectionHandler):
+    """`_aborted` is why it was severed; `_passed_on` leads to the server of a tunnel that is passed
+    on."""
+
+    def __init__(
+        self,
+        master: Master,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        options: Options,
+        mode: mode_specs.ProxyMode,
+    ) -> None:
+        super().__init__(master, reader, writer, options, mode)  # type: ignore[no-untyped-call]
+        self._aborted: Reason | None = None
+        self._passed_on: asyncio.StreamWriter | None = None
+        self._is_unwound = False
+        self._not_told: list[asyncio.BaseProtocol] = []
+
+    def abort(self, reason: Reason) -> None:
+        """Reset both sides now: what is in a buffer stays there."""
+        if self._aborted is None:
+            self.stop_sending(reason)
+            self.hang_up()
+            asyncio.get_running_loop().call_soon(self.unwind)
+
+    def stop_sending(self, reason: Reason) -> None:
+        """Reset every server; what is read from now on goes nowhere."""
+        if self._aborted is not None:
+            return
+        self._aborted = reason
+        for writer in self._server_writers():
+            self._reset_quietly(writer)
+
+    def hang_up(self) -> None:
+        """Reset the worker's side."""
+        if (writer := self._worker_writer()) is not None:
+            self._reset_quietly(writer)
+
+    def unwind(self) -> None:
+        """End what still runs for a connection that was severed, and whatever it opened in between.
+        Done once."""
+        if self._is_unwound:
+            return
+        self._is_unwound = True
+        for writer in self._writers():
+            if not writer.is_closing():
+                self._reset_quietly(writer)
+        for protocol in self._not_told:
+            protocol.connection_lost(None)
+        for io in list(self.transports.values()):
+            if io.handler is not None:
+                io.handler.cancel("aborted")
+
+    def reset_upstreams(self) -> None:
+        """Reset every server behind this connection; the worker's side stays."""
+        for writer in self._server_writers():
+            reset(writer)
+
+    def _reset_quietly(self, writer: asyncio.StreamWriter) -> None:
+        if (protocol := reset_quietly(writer)) is not None:
+            self._not_told.append(protocol)
+
+    def _writers(self) -> list[asyncio.StreamWriter]:
+        worker = self._worker_writer()
+        return self._server_writers() + ([worker] if worker is not None else [])
+
+    def _worker_writer(self) -> asyncio.StreamWriter | None:
+        io = self.transports.get(self.client)
+        return io.writer if io is not None and isinstance(io.writer, asyncio.StreamWriter) else None
+
+    def _server_writers(self) -> list[asyncio.StreamWriter]:
+        held = [io.writer for side, io in self.transports.items() if side is not self.client]
+        return [w for w in (self._passed_on, *held) if isinstance(w, asyncio.StreamWriter)]
