@@ -37,6 +37,7 @@ from palyra_fleet.origin import nobodys_doing, with_origin
 from palyra_fleet.refusals import FleetReason, FleetRefusal, Refusal
 from palyra_fleet.settings import FleetSettings
 from palyra_fleet.signals.counts import NOBODY, FleetCounts
+from palyra_fleet.signals.traffic import TrafficBook
 from palyra_fleet.store.failpoints import reached
 from palyra_fleet.store.protocol import (
     FleetStore,
@@ -105,6 +106,7 @@ class FleetCore:
         self._desk = OrderDesk(snapshot.epoch)
         self._unbound_evidence = UnboundEvidence()
         self.counts = FleetCounts()
+        self._traffic = TrafficBook(snapshot.high_water_unix_ms)
         self._watch = ProxyWatch(settings.policy.proxy_silence_ms, snapshot.high_water_unix_ms)
         self._join_tokens = _join_tokens(settings.state_dir)
         self._attestors = settings.file.with_launcher(self._join_tokens)

@@ -21,6 +21,7 @@ from palyra_fleet.refusals import FleetReason, FleetRefusal, worker_unknown
 from palyra_fleet.signals.metrics import FleetState
 from palyra_fleet.store.protocol import ChainBroken, StateUnusable, StoreFailed
 from palyra_fleet.wire import models as wire
+from palyra_fleet.wire.traffic_models import TrafficView
 
 MAX_LISTED = 1_000
 
@@ -77,6 +78,14 @@ class OperatorCommands(FleetCore):
         now, state = self._now(), self._manager.state
         workers = Counter(lifecycle_state(one, now).value for one in state.workers.values())
         return FleetState(workers, len(state.leases))
+
+    def traffic(self) -> TrafficView:
+        """What the proxies reported of their traffic, by the minute and as last told."""
+        return self._traffic.view(self._now())
+
+    def traffic_mark(self) -> object:
+        """Changes when a proxy counted anything."""
+        return self._traffic.mark()
 
     async def leases(self, limit: int) -> tuple[wire.LeaseView, ...]:
         """The live leases, newest first."""

@@ -20,6 +20,7 @@ from palyra_fleet.violations.intake import (
 )
 from palyra_fleet.wire import models as wire
 from palyra_fleet.wire.dsse import DsseEnvelope
+from palyra_fleet.wire.traffic_models import TrafficReport
 
 
 class ProxyCommands(FleetCore):
@@ -48,6 +49,11 @@ class ProxyCommands(FleetCore):
             return wire.EvidenceChain(seq=proxy.seq, last_sha256=proxy.last_sha256)
 
         return await self._locked(act)
+
+    def report_traffic(self, proxy_id: str, report: TrafficReport) -> None:
+        """Numbers for people, kept in memory. Nothing is decided by them."""
+        self._enrolled_proxy(proxy_id)
+        self._traffic.reported(proxy_id, report, self._now())
 
     async def accept_violation(self, proxy_id: str, envelope: DsseEnvelope) -> wire.ViolationAnswer:
         """Evidence of an enrolled proxy; the same twice answers the same."""

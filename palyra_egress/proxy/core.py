@@ -329,7 +329,7 @@ class EnforcementCore:
                 self._punish(verdict, request, decision_id, now, speaker)
         except (AuditUnavailable, SpoolUnavailable):
             return Judgement(Reason.AUDIT_UNAVAILABLE, decision_id, close=True)
-        self.signals.decided(verdict.reason, request, now, took_ms)
+        self.signals.decided(verdict, request, now, took_ms)
         return Judgement(
             reason=verdict.reason,
             decision_id=decision_id,

@@ -156,6 +156,8 @@ class Enforcement:
         if self.sources is not None:
             self._spawn(self.sources.keep(), "keep the secrets")
         self._spawn(self._expire(), "expire bindings")
+        # the one task whose end refuses nobody anything: numbers for people
+        self._tasks.append(spawn(self.link.tell_traffic(), "tell the fleet of the traffic"))
         self.channels = channels
         if channels is not None and channels.lease_listeners is not None:
             self._spawn(channels.follow(self.core.view), "follow the view with listeners")

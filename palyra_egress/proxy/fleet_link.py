@@ -15,10 +15,12 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
+from palyra_egress.clock import now_unix_ms
 from palyra_egress.proxy.core import EnforcementCore
 from palyra_egress.reasons import Reason
 from palyra_fleet.client.errors import FleetError, FleetProblem
 from palyra_fleet.client.proxy import ProxyClient
+from palyra_fleet.wire.traffic_models import TrafficReport
 
 RETRY_AFTER_S = 0.25
 RETRY_AT_MOST_S = 2.0
@@ -40,6 +42,7 @@ class FleetLink:
     view_problem: str | None = "the fleet has not been heard yet"
     evidence_problem: str | None = None
     heard: asyncio.Event = field(default_factory=asyncio.Event)
+    counting_since_unix_ms: int = field(default_factory=now_unix_ms)
     _chain_compared: bool = False
     _joined: bool = False
     _believes: bool = False
@@ -95,6 +98,19 @@ class FleetLink:
                 with contextlib.suppress(FleetError):  # the view tells of it, and goes stale
                     await self.client.beat(self.core.spool.head_seq)
             await asyncio.sleep(REPORT_EVERY_S)
+
+    async def tell_traffic(self) -> None:
+        """Say for ever what passed. Apart from `report`, so that numbers which are late, or which
+        the fleet does not take, cost nobody anything."""
+        while True:
+            if self.view_problem is None:
+                with contextlib.suppress(FleetError):
+                    await self.client.report_traffic(self.traffic())
+            await asyncio.sleep(REPORT_EVERY_S)
+
+    def traffic(self) -> TrafficReport:
+        """What this proxy counted since it started."""
+        return self.core.signals.traffic(self.counting_since_unix_ms)
 
     async def deliver_evidence(self) -> None:
         """Deliver for ever, woken by new evidence."""

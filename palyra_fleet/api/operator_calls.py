@@ -28,6 +28,7 @@ from palyra_fleet.wire.models import (
     ReasonRequest,
     WorkerView,
 )
+from palyra_fleet.wire.traffic_models import TrafficView
 
 MAX_ROWS: Final = 1000
 DEFAULT_ROWS: Final = 100
@@ -85,6 +86,11 @@ async def drain(call: Call) -> web.StreamResponse:
         call.identity.id, call.part("worker_id"), request.reason, request.deadline_ms
     )
     return answers.model(changed)
+
+
+@answers.gives(TrafficView)
+async def show_traffic(call: Call) -> web.StreamResponse:
+    return answers.model(call.service.traffic())
 
 
 @answers.gives(LeaseList)

@@ -16,6 +16,7 @@ from palyra_fleet.api.call import Call
 from palyra_fleet.refusals import FleetRefusal
 from palyra_fleet.wire.dsse import DsseEnvelope
 from palyra_fleet.wire.models import EvidenceChain, ProxyBeat, ViewMessage, ViolationAnswer
+from palyra_fleet.wire.traffic_models import TrafficReport
 
 STREAMING: Final = web.RequestKey("streaming", bool)
 MAX_SEQ: Final = 10**15 - 1
@@ -52,6 +53,12 @@ async def view(call: Call) -> web.StreamResponse:
 @answers.gives(EvidenceChain)
 async def beat(call: Call) -> web.StreamResponse:
     return answers.model(await call.service.proxy_beat(call.identity.id, call.read(ProxyBeat)))
+
+
+@answers.gives(answers.NOTHING)
+async def report_traffic(call: Call) -> web.StreamResponse:
+    call.service.report_traffic(call.identity.id, call.read(TrafficReport))
+    return answers.nothing()
 
 
 @answers.gives(ViolationAnswer)

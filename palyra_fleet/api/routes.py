@@ -39,6 +39,7 @@ from palyra_fleet.wire.dsse import DsseEnvelope
 from palyra_fleet.wire.ids import NAME_PATTERN, ULID_PATTERN
 from palyra_fleet.wire.join_models import MintJoinToken
 from palyra_fleet.wire.principal_models import CreatePrincipal, Role
+from palyra_fleet.wire.traffic_models import TrafficReport
 
 
 class Listener(StrEnum):
@@ -122,6 +123,7 @@ ROUTES: Final = (
     # proxies
     Row("GET", "/v1/proxy/view", _PROXY, _P.view, query=("epoch", "after_seq"), streams=True),
     Row("POST", "/v1/proxy/heartbeat", _PROXY, _P.beat, wire.ProxyBeat),
+    Row("POST", "/v1/proxy/traffic", _PROXY, _P.report_traffic, TrafficReport),
     Row("POST", "/v1/proxy/violations", _PROXY, _P.accept_violation, DsseEnvelope),
     Row("GET", "/v1/proxy/chain", _PROXY, _P.evidence_chain),
     # paired machines
@@ -144,6 +146,7 @@ ROUTES: Final = (
     Row("GET", "/v1/leases", _LOOK, _O.list_leases, query=("limit",)),
     Row("POST", f"{_LEASE}:revoke", _STOP, _O.revoke_lease, _REASON),
     Row("POST", "/v1/leases:unfreeze", _LET_IN, _O.unfreeze_leases, _REASON),
+    Row("GET", "/v1/traffic", _LOOK, _O.show_traffic),
     Row("GET", "/v1/violations", _LOOK, _O.list_violations, query=("worker_id", "limit")),
     Row("GET", "/v1/events", _LOOK, _O.list_events, query=_PAGE),
     Row("POST", "/v1/events:verify", _LOOK, _O.verify_events),

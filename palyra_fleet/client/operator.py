@@ -31,6 +31,7 @@ from palyra_fleet.wire.models import (
     ViolationView,
     WorkerView,
 )
+from palyra_fleet.wire.traffic_models import TrafficView
 
 
 class WorkerAction(StrEnum):
@@ -90,6 +91,10 @@ class OperatorClient(EnrolmentCalls, NodeCalls, PrincipalCalls, JoinTokenCalls):
     ) -> tuple[ViolationView, ...]:
         target = query_target("/v1/violations", worker_id=worker_id, limit=limit)
         return (await self.call("GET", target, ViolationList)).items
+
+    async def traffic(self) -> TrafficView:
+        """What passed at the proxies in the last three hours, and as each told last."""
+        return await self.call("GET", "/v1/traffic", TrafficView)
 
     async def events(self, after_seq: int = 0, limit: int = 100) -> tuple[EventView, ...]:
         target = query_target("/v1/events", after_seq=after_seq, limit=limit)

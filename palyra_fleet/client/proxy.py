@@ -21,6 +21,7 @@ from palyra_fleet.client.transport import (
 from palyra_fleet.wire.dsse import DsseEnvelope
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.models import EvidenceChain, ProxyBeat, ViewMessage, ViolationAnswer
+from palyra_fleet.wire.traffic_models import TrafficReport
 
 DEFAULT_SILENCE_MS = 10_000
 
@@ -60,6 +61,10 @@ class ProxyClient(FleetClient):
         """Say that this proxy is there; a proxy that is silent costs its workers their egress."""
         request = ProxyBeat(spooled_seq=spooled_seq)
         return await self.call("POST", "/v1/proxy/heartbeat", EvidenceChain, request)
+
+    async def report_traffic(self, report: TrafficReport) -> None:
+        """Say what passed since this proxy started. Only numbers for people hang on it."""
+        await self.send("POST", "/v1/proxy/traffic", report)
 
     async def evidence_chain(self) -> EvidenceChain:
         """How far the fleet holds this proxy's evidence. Less than was acknowledged before: its

@@ -64,6 +64,24 @@ def bars(counts: Sequence[int], titles: Sequence[str], tone: str) -> BarChart:
     return BarChart(drawn, highest, sum(counts))
 
 
+def stacked(rows: Sequence[Sequence[int]], titles: Sequence[str], tones: Sequence[str]) -> BarChart:
+    """One bar for each row, its parts one on the other, the first at the bottom."""
+    totals = [sum(row) for row in rows]
+    highest = max(totals, default=0)
+    width = WIDTH / max(len(rows), 1)
+    drawn = []
+    for n, (row, title) in enumerate(zip(rows, titles, strict=True)):
+        top = float(HEIGHT)
+        for count, tone in zip(row, tones, strict=True):
+            height = HEIGHT * count / max(highest, 1)
+            top -= height
+            if count:
+                x, y = round(n * width, 2), round(top, 2)
+                wide = round(max(width - _GAP, 1), 2)
+                drawn.append(Bar(x, y, wide, round(height, 2), tone, title))
+    return BarChart(tuple(drawn), highest, sum(totals))
+
+
 def in_parts(counts: Mapping[str, int]) -> BarChart:
     """One bar whose parts are as wide as their share; parts without anything are left out."""
     total = sum(counts.values())

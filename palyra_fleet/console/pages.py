@@ -5,7 +5,7 @@ from typing import Final
 
 from aiohttp import web
 
-from palyra_fleet.console import charts
+from palyra_fleet.console import charts, traffic
 from palyra_fleet.console.gate import PREFIX, ConsoleCall
 from palyra_fleet.console.policy_port import PolicyAnswer
 from palyra_fleet.console.rendering import render
@@ -38,8 +38,7 @@ async def overview(call: ConsoleCall) -> web.StreamResponse:
         states=charts.in_parts(counts),
         leases=len(await service.leases(1000)),
         per_hour=charts.over_time((one.payload.at_unix_ms for one in violations), now, HOUR_MS, 24),
-        reasons=Counter(one.payload.reason for one in violations).most_common(8),
-        per_reason=len(violations),
+        traffic=traffic.picture(service.traffic(), now),
         latency=_latency(violations),
         quarantined=[one for one in workers if one.state == "quarantined"][:_ON_OVERVIEW],
         events=await service.recent_events(None, _ON_OVERVIEW),
@@ -114,12 +113,16 @@ async def nodes(call: ConsoleCall) -> web.StreamResponse:
 async def policies(call: ConsoleCall) -> web.StreamResponse:
     """The policy in force, what changed last, and how a request would be judged."""
     port = call.desk.policies
+    policy = None if port is None else port.in_force()
+    view = call.desk.service.traffic()
     return render(
         call,
         "policies.html",
         title="Policies",
         known=port is not None,
-        policy=None if port is None else port.in_force(),
+        policy=policy,
+        verdicts=None if policy is None else traffic.of_policy(view, policy.digest),
+        proxies=view.proxies,
         asked=_asked(call),
         answer=_answer(call),
     )

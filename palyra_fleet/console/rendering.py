@@ -47,6 +47,7 @@ _ENVIRONMENT.filters.update(
     iso=words.iso,
     clock=words.clock_time,
     duration=words.duration,
+    size=words.size,
     short=words.short,
 )
 

@@ -1,5 +1,5 @@
 """The console's live stream (server-sent events): each entry of the event log, as it comes, and a
-word when devices or nodes change, which have no entries there.
+word when devices or nodes change, or a proxy counted anything, which have no entries there.
 
 A browser that was away names the last entry it saw (`Last-Event-ID`) and gets what followed, up to
 a bound. The stream ends with the session, without making it last longer; streams are few per
@@ -28,6 +28,7 @@ _LOOK_EVERY_S: Final = 0.25
 _KEEP_ALIVE_EVERY: Final = 40
 _NODES_EVERY: Final = 2
 _NODES_LOOKED_AT: Final = 200
+_TRAFFIC_EVERY: Final = 20
 _MOST_AT_ONCE: Final = 200
 _WRITE_WITHIN_S: Final = 5.0
 
@@ -61,7 +62,8 @@ async def _follow(
 ) -> None:
     """Tell what comes after entry `seen`, until the browser or the session is gone."""
     await _write(response, f"retry: 1000\nid: {seen}\nevent: here\ndata: {{}}\n\n")
-    quiet, nodes = 0, _nodes_mark(call)
+    quiet, nodes, looks = 0, _nodes_mark(call), 0
+    counted = call.desk.service.traffic_mark()
     secret = call.request.cookies.get(COOKIE)
     while _is_there(call) and _holds(call, secret, session):
         fresh = await call.desk.service.events(seen, _MOST_AT_ONCE)
@@ -73,6 +75,9 @@ async def _follow(
             await _write(response, ": still here\n\n")
         elif quiet % _NODES_EVERY == 0 and nodes != (nodes := _nodes_mark(call)):
             await _write(response, "event: entry\ndata: {}\n\n")
+        looks += 1
+        if not looks % _TRAFFIC_EVERY and counted != (counted := call.desk.service.traffic_mark()):
+            await _write(response, "event: traffic\ndata: {}\n\n")
         await asyncio.sleep(_LOOK_EVERY_S)
     if _is_there(call):
         await _write(response, "event: over\ndata: {}\n\n")

@@ -82,6 +82,16 @@ def duration(milliseconds: int) -> str:
     return f"{seconds:.1f} s"
 
 
+def size(count: int) -> str:
+    """A number of bytes, in the unit that fits (powers of 1000)."""
+    amount = float(count)
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if amount < 1000 or unit == "TB":
+            break
+        amount /= 1000
+    return f"{count} B" if unit == "B" else f"{amount:.1f} {unit}"
+
+
 def short(identifier: str) -> str:
     """The part of an id or a digest that a person compares first."""
     return identifier if len(identifier) <= 14 else f"{identifier[:6]}…{identifier[-6:]}"

@@ -39,6 +39,15 @@ async def test_a_violation_appears_by_itself_and_one_screen_tells_the_whole_stor
         await page.wait_for_selector(".tile.bad:has-text('1')")
         await console.picture("overview-quarantined")
 
+        # the proxy tells every three seconds, and the page looks again by itself
+        await page.wait_for_selector("#decisions .chip.bad:has-text('1 refused')")
+        assert "egress.metadata_target" in await page.locator("#refusals").inner_text()
+        table = page.locator("#decisions-table")
+        await table.locator("summary").click()
+        assert "Refused" in await table.inner_text()
+        await console.assert_accessible()
+        await console.picture("overview-traffic")
+
         await page.get_by_role("link", name="Violations", exact=True).click()
         await page.locator("table a.id").first.click()
         story = await page.locator(".cause").inner_text()

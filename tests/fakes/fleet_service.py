@@ -25,6 +25,7 @@ from palyra_fleet.wire import models as wire
 from palyra_fleet.wire.dsse import ATTESTATION_TYPE, RECEIPT_TYPE, DsseEnvelope, open_envelope
 from palyra_fleet.wire.keys import thumbprint_sha256
 from tests.fakes.no_join_tokens import NoJoinTokens
+from tests.fakes.what_operators_read import ReadByOperators
 
 NO_DIGEST = "0" * 64
 
@@ -42,7 +43,7 @@ class FakeWorker:
     cleanups: list[wire.CleanupReport] = field(default_factory=list)
 
 
-class FakeFleetService(NoJoinTokens, FleetService):
+class FakeFleetService(NoJoinTokens, ReadByOperators, FleetService):
     """The fake. Everything it keeps is open to tests."""
 
     def __init__(self, clock: Callable[[], int] = now_unix_ms) -> None:
@@ -383,10 +384,6 @@ class FakeFleetService(NoJoinTokens, FleetService):
     async def evidence_chain(self, proxy_id: str) -> wire.EvidenceChain:
         self._enter("evidence_chain")
         return wire.EvidenceChain(seq=len(self.evidence), last_sha256=NO_DIGEST)
-
-    async def violations(self, worker_id: str | None, limit: int) -> tuple[wire.ViolationView, ...]:
-        self._enter("violations")
-        return ()
 
     async def events(self, after_seq: int, limit: int) -> tuple[wire.EventView, ...]:
         self._enter("events")

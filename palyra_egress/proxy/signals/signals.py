@@ -6,8 +6,11 @@ from dataclasses import dataclass, field
 from palyra_egress.proxy.budgets import Direction
 from palyra_egress.proxy.signals.live_view import LiveView
 from palyra_egress.proxy.signals.metrics import ProxyCounts
+from palyra_egress.proxy.signals.traffic import RuleCounts, traffic_report
 from palyra_egress.reasons import Reason
 from palyra_egress.request import EgressRequest, Requester
+from palyra_egress.verdict import Verdict
+from palyra_fleet.wire.traffic_models import TrafficReport
 
 
 @dataclass(slots=True)
@@ -16,14 +19,16 @@ class Signals:
 
     counts: ProxyCounts = field(default_factory=ProxyCounts)
     live: LiveView = field(default_factory=LiveView)
+    rules: RuleCounts = field(default_factory=RuleCounts)
 
     def decided(
-        self, reason: Reason, request: EgressRequest, at_unix_ms: int, took_ms: int
+        self, verdict: Verdict, request: EgressRequest, at_unix_ms: int, took_ms: int
     ) -> None:
         """A verdict about a canonical request was released."""
-        self.counts.decisions[reason] += 1
+        self.counts.decisions[verdict.reason] += 1
         self.counts.durations.took(took_ms)
-        self.live.decided(reason, request.requester, request, at_unix_ms)
+        self.rules.decided(verdict)
+        self.live.decided(verdict.reason, request.requester, request, at_unix_ms)
 
     def refused_early(self, reason: Reason, who: Requester | None, at_unix_ms: int) -> None:
         """A refusal before there was a request; strangers have no row."""
@@ -35,3 +40,7 @@ class Signals:
         """Bytes of a body or of a tunnel passed."""
         self.counts.bytes[direction] += count
         self.live.passed(worker_id, direction, count)
+
+    def traffic(self, since_unix_ms: int) -> TrafficReport:
+        """What the fleet is told; `since_unix_ms` is when this began to count."""
+        return traffic_report(since_unix_ms, self.counts, self.rules, self.live)

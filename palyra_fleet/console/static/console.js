@@ -138,8 +138,34 @@ async function refresh() {
     const mine = kept.get(one.id || one.className);
     if (mine) one.replaceWith(mine);
   });
+  keepOpen(find("main"), main);
   find("main").replaceChildren(...main.childNodes);
   sayAgo();
+}
+
+// What counts all the time is put in place by itself, so that nobody loses a place in the page.
+async function recount() {
+  const own = [...document.querySelectorAll("main [data-traffic]")];
+  if (own.length === 0) return;
+  const answer = await fetch(location.href, { credentials: "same-origin" });
+  if (!answer.ok || answer.redirected) return;
+  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+  own.forEach((one) => {
+    const now = fresh.getElementById(one.id);
+    if (now && one.isConnected && !one.contains(document.activeElement)) {
+      keepOpen(one, now);
+      one.replaceWith(now);
+    }
+  });
+  sayAgo();
+}
+
+// What somebody unfolded stays so.
+function keepOpen(before, after) {
+  before.querySelectorAll("details[id][open]").forEach((one) => {
+    const same = after.querySelector(`#${one.id}`);
+    if (same) same.open = true;
+  });
 }
 
 function sayAgo() {
@@ -174,6 +200,7 @@ function live() {
   source.addEventListener("entry", () => {
     if (waiting === null) waiting = setTimeout(() => { waiting = null; refresh(); }, 150);
   });
+  source.addEventListener("traffic", recount);
   source.addEventListener("error", () => {
     say("warn", "not live");
     if (source.readyState === EventSource.CLOSED) setTimeout(comeBack, 2000);

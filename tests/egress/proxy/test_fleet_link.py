@@ -117,9 +117,13 @@ async def test_a_restored_fleet_is_told_without_a_new_violation(harness: Harness
     assert harness.core.spool.pending == ()
 
 
+def operator_of(link: FleetLink) -> OperatorClient:
+    return OperatorClient(link_admin[link.client], "t" * 43)
+
+
 async def take_back(harness: Harness, link: FleetLink) -> None:
     name = harness.proxy.enforcement.settings.proxy_id
-    async with OperatorClient(link_admin[link.client], "t" * 43) as operator:
+    async with operator_of(link) as operator:
         await operator.take_back("proxy", name, "stolen")
 
 
@@ -174,3 +178,27 @@ async def test_a_proxy_the_fleet_does_not_know_refuses_and_cuts_no_answer_off(
         finally:
             following.cancel()
     assert reply is not None and (reply.status, reply.reason) == (503, "fleet.view_stale")
+
+
+async def test_what_passed_is_told_to_the_fleet_by_reason_and_by_rule(
+    harness: Harness, tmp_path: Path
+):
+    reader, writer = await harness.connect()
+    writer.write(
+        f"GET http://api.example/ HTTP/1.1\r\nHost: api.example\r\n"
+        f"Proxy-Authorization: {basic()}\r\n\r\n".encode()
+    )
+    assert await read_reply(reader) is not None
+    async with fleet_for(harness, tmp_path / "fleet") as link:
+        link.view_problem = None
+        telling = spawn(link.tell_traffic(), "traffic")
+        try:
+            async with asyncio.timeout(20), operator_of(link) as operator:
+                while not (told := await operator.traffic()).proxies:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+        finally:
+            telling.cancel()
+    (proxy,) = told.proxies
+    assert proxy.proxy_id == harness.proxy.enforcement.settings.proxy_id
+    assert proxy.report.refused == {"egress.host_not_allowed": 1}
+    assert proxy.report.policy_digest == harness.core.service.policy_digest

@@ -21,6 +21,7 @@ from palyra_fleet.wire.join_models import MintJoinToken
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.principal_models import CreatePrincipal, Role
 from palyra_fleet.wire.request_proof import HEADER, WINDOW_MS, prove
+from palyra_fleet.wire.traffic_models import TrafficReport
 from tests.fakes.raw_http import RawAnswer, ask
 from tests.fakes.served_fleet import TOKEN, TOKENS, ServedFleet
 
@@ -111,6 +112,7 @@ def body_of(row: Row, key: SigningKey) -> bytes:
         ),
         DsseEnvelope: envelope,
         wire.ProxyBeat: wire.ProxyBeat(spooled_seq=0),
+        TrafficReport: TrafficReport(since_unix_ms=0),
         MintJoinToken: MintJoinToken(identity="dev-1", reason="because"),
         CreatePrincipal: CreatePrincipal(name="new", roles=(Role.VIEWER,), reason="because"),
         node_wire.PairingCodeRequest: node_wire.PairingCodeRequest(),

@@ -6,11 +6,13 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from palyra_fleet.console import stream
 from palyra_fleet.console.gate import COOKIE
 from palyra_fleet.console.routes import CONSOLE_ROUTES
 from palyra_fleet.console.stream import MAX_STREAMS
 from palyra_fleet.ledger.decision import EventReason
 from palyra_fleet.wire.principal_models import Role
+from palyra_fleet.wire.traffic_models import TrafficReport
 from tests.fakes.raw_http import open_connection
 from tests.fakes.served_fleet import TOKENS, ServedFleet, served_fleet
 from tests.fleet.console.test_gate import Browser, sign_in
@@ -130,3 +132,15 @@ async def test_a_stop_does_not_wait_for_open_pages() -> None:
         await heard.hears("event: here")
     await heard.ends()
     await ear.__aexit__(None, None, None)
+
+
+async def test_what_a_proxy_counted_is_told_once_it_changed(
+    fleet: ServedFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "_TRAFFIC_EVERY", 1)
+    report = TrafficReport(since_unix_ms=2**52, allowed={"egress.allowed": 1})
+    async with listening(await sign_in(fleet, TOKENS[Role.VIEWER])) as ear:
+        await ear.hears("event: here")
+        async with fleet.as_proxy() as proxy:
+            await proxy.report_traffic(report)
+        await ear.hears("event: traffic")
