@@ -74,13 +74,13 @@ def _check_private(path: Path, found: os.stat_result) -> None:
         raise KeyFileError(f"{path}: mode {mode:o} is too open; run: chmod 600 on it")
 
 
-def replace(path: Path, content: bytes) -> None:
-    """Put `content` at `path` (0600) in one step, durable when this returns.
+def replace(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Put `content` at `path` in one step, durable when this returns.
 
     Callers hold `exclusive`, or are the only writer: what a killed writer left of the new file is
     written over.
     """
-    _draft(path, content).replace(path)
+    _draft(path, content, mode).replace(path)
     sync_directory(path.parent)
 
 
@@ -94,13 +94,15 @@ def create(path: Path, content: bytes) -> None:
     sync_directory(path.parent)
 
 
-def _draft(path: Path, content: bytes) -> Path:
+def _draft(path: Path, content: bytes, mode: int = 0o600) -> Path:
     """The new file beside the old one, durable but for its name."""
     draft = path.with_name(path.name + ".new")
     draft.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(draft, flags, 0o600), "wb") as file:
         file.write(content)
+        if mode != 0o600:
+            os.fchmod(file.fileno(), mode)
         file.flush()
         os.fsync(file.fileno())
     return draft

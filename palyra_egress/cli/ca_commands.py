@@ -12,7 +12,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
-from palyra_egress.cli.system_stores import SystemStore, store_of
+from palyra_egress.cli.system_stores import SystemStore, store_of, write_below
 from palyra_egress.clock import now_utc
 from palyra_egress.installation import Installation
 from palyra_egress.proxy.interception import InterceptionAuthority
@@ -105,7 +105,7 @@ def install(arguments: Namespace) -> int:
             put(f"write {path}")
         put(f"{'in the image: ' if is_image else ''}run {' '.join(store.command)}")
         return ExitCode.DONE
-    _write(files)
+    _write(prefix, files)
     if is_image:
         say(f"run in the image: {' '.join(store.command)}")
         return ExitCode.DONE
@@ -158,11 +158,10 @@ def _pem(roots: Roots) -> str:
     return "".join(_one_pem(root) for root in roots.trusted)
 
 
-def _write(files: dict[Path, str]) -> None:
+def _write(prefix: Path, files: dict[Path, str]) -> None:
     try:
         for path, content in files.items():
-            path.write_text(content, encoding="ascii")
-            path.chmod(0o644)
+            write_below(prefix, path, content.encode("ascii"))
             say(f"wrote {path}")
     except OSError as error:
         raise Trouble(

@@ -131,9 +131,9 @@ class ConnectionTable:
                 if connection.channel is not None
                 and connection.channel.certificate in ended.certificates
             }
-        return self._cut(hit - {spare}, Reason.NO_LEASE)
+        return self.sever(hit - {spare}, Reason.NO_LEASE)
 
-    def _cut(self, hit: Set[LiveConnection], reason: Reason) -> int:
+    def sever(self, hit: Set[LiveConnection], reason: Reason) -> int:
         """Cut those that were not cut before; how many that are."""
         hit = hit - self._severed
         self._severed |= hit
@@ -154,6 +154,10 @@ class ConnectionTable:
             asyncio.get_running_loop().call_soon(self._unwind_next)
         connection.unwind()
 
+    def on_channels(self) -> list[LiveConnection]:
+        """Those that came in by a channel."""
+        return [connection for connection in self._all if connection.channel is not None]
+
     def review(self) -> None:
         """Have every open connection judged again."""
         for connection in list(self._all):
@@ -161,4 +165,4 @@ class ConnectionTable:
 
     def cut_everything(self, reason: Reason) -> None:
         """Abort every connection there is."""
-        self._cut(self._all, reason)
+        self.sever(self._all, reason)

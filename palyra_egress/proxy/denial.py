@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from palyra_egress.reasons import Reason, row
 
 PROXY_NAME = "palyra-egress"
+REFUSED = "palyra:"
+"""How the phrase of a refusal begins, in small letters; a server's never does."""
 
 
 @dataclass(frozen=True, slots=True)

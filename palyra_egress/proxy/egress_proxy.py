@@ -11,6 +11,7 @@ import contextlib
 import logging
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -36,6 +37,7 @@ from palyra_egress.policy.live import EveryGate, PolicyFile, PolicyGate
 from palyra_egress.policy.policy_diff import policy_change
 from palyra_egress.proxy.bindings import BindingView
 from palyra_egress.proxy.channels.channels import Channels
+from palyra_egress.proxy.channels.ended import ChannelWatch
 from palyra_egress.proxy.core import Clocks, EnforcementCore, Phase
 from palyra_egress.proxy.evidence import EvidenceSpool, SpoolUnavailable
 from palyra_egress.proxy.fleet_link import FleetLink
@@ -290,16 +292,18 @@ class Enforcement:
             self.core.audit_unanswered()
 
     async def _expire(self) -> None:
-        """End what may not go on: leases whose time is over, what a new policy or the end of a rule
-        does not allow any more, and everything once the view is stale, since an order to stop could
-        not reach us any more."""
+        """End what may not go on: leases whose time is over, channels that do not hold any more,
+        what a new policy or the end of a rule does not allow any more, and everything once the view
+        is stale, since an order to stop could not reach us any more."""
         was_fresh = False
+        watch = ChannelWatch(self.core.connections)
         review = Review(self.core.service.policy, self.core.clocks.now_unix_ms())
         while True:
             await asyncio.sleep(EXPIRE_EVERY_S)
             if review.is_due(self.core.service.policy, self.core.clocks.now_unix_ms()):
                 self.core.connections.review()
             self.core.connections.cut(self.core.view.expired(now_unix_ms()))
+            watch.cut_ended(self.core.clocks.now_unix_ms())
             refusal = self.core.view.refusal(now_monotonic_ms())
             if refusal is not None and was_fresh:
                 _log.error("%s: every connection is cut", refusal.value)
@@ -329,7 +333,12 @@ class EgressProxy:
         listeners: Listeners | None = None
         try:
             listeners = Listeners(
-                settings, master, factory, enforcement.authority, enforcement.told
+                settings,
+                master,
+                factory,
+                enforcement.authority,
+                enforcement.told,
+                partial(enforcement.core.refuse_early, requester=None),
             )
             await listeners.open()
         except (OSError, OperatorMustAct):

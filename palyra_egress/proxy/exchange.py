@@ -17,7 +17,7 @@ from palyra_egress.proxy.budgets import Direction
 from palyra_egress.proxy.canonical import HOP_BY_HOP, Target, nominated
 from palyra_egress.proxy.core import Judgement
 from palyra_egress.proxy.credential_headers import is_verified, redact_echo, with_injected
-from palyra_egress.proxy.denial import PROXY_NAME
+from palyra_egress.proxy.denial import PROXY_NAME, REFUSED
 from palyra_egress.proxy.websocket import WebSocket
 from palyra_egress.proxy.websocket_handshake import opened_head, opens
 from palyra_egress.reasons import Reason
@@ -160,9 +160,16 @@ class Exchange:
         return with_injected(request, self.injected) if is_verified(server, self.target) else None
 
     def admit_interim(self, response: http.Response) -> bool:
-        """Make an interim response what the worker may see, or say that it sees none of it."""
+        """Make an interim response what the worker may see, or say that it sees none of it. Those
+        beyond the bound are bytes like any other: without them a server sends for ever for free."""
         self.interim_count += 1
-        if self.interim_count > MAX_INTERIM or not is_well_formed(response, interim=True):
+        if self.interim_count > MAX_INTERIM:
+            self.meter_response(_head_bytes(response))
+        if (
+            self.ended
+            or self.interim_count > MAX_INTERIM
+            or not is_well_formed(response, interim=True)
+        ):
             return False
         only_hints = [field for field in response.headers.fields if field[0].lower() == b"link"]
         response.headers.fields = tuple(only_hints)
@@ -175,7 +182,7 @@ class Exchange:
         self.has_answer, self.unanswered_since_ms = True, None
         limit = self.judgement.limits.max_response_bytes
         switches = response.status_code == 101
-        if not is_well_formed(response, interim=switches):
+        if not is_well_formed(response, interim=switches) or speaks_for_us(response):
             return Reason.UPSTREAM_PROTOCOL
         if switches and (self.socket is None or not opens(self.socket.offer, response)):
             return Reason.UPSTREAM_PROTOCOL
@@ -189,6 +196,11 @@ class Exchange:
             self.socket.is_open = True
         response.stream = self.meter_response
         return None
+
+
+def _head_bytes(response: http.Response) -> bytes:
+    """The fields of a head, about as long as they were on their way."""
+    return b"\r\n".join(name + b": " + value for name, value in response.headers.fields) + b"\r\n"
 
 
 def is_as_read(request: http.Request, target: Target, version: bytes = b"HTTP/1.") -> bool:
@@ -248,6 +260,13 @@ def is_well_formed(response: http.Response, *, interim: bool = False) -> bool:
         and all(_FIELD_VALUE.fullmatch(value) for _, value in data.headers.fields)
         and all(coding.lower() == "chunked" for coding in codings)
     )
+
+
+def speaks_for_us(response: http.Response) -> bool:
+    """Whether a server answers in the proxy's words: 407 is a proxy's alone (RFC 9110 section
+    15.5.8), and the phrase of a refusal is what many clients show of it."""
+    data = response.data
+    return data.status_code == 407 or data.reason.strip().lower().startswith(REFUSED.encode())
 
 
 def returnable(request: http.Request, response: http.Response) -> None:

@@ -70,8 +70,9 @@ class ConnectionGuard(SocketGuard):
             raise Refused(Reason.TOO_MANY_CONNECTIONS)
 
     async def client_disconnected(self, _client: Client) -> None:
-        self._finish_all("client_closed")
-        self.tunnel_over("client_closed")
+        outcome = self.outcome("client_closed")
+        self._finish_all(outcome)
+        self.tunnel_over(outcome)
         self.core.connections.forget(self._connection)
 
     async def next_layer(self, next_layer: layer.NextLayer) -> None:

@@ -26,6 +26,12 @@ class IdentityGuard:
         self._connection = connection
         self._leaks = LeakGuard(parts.core, connection)
 
+    def outcome(self, seen: str) -> str:
+        """How something ended that looks as if it had ended like this: once the connection was
+        reset, every end that is seen is ours."""
+        reason = self._connection.severed_for
+        return seen if reason is None else reason.value
+
     def _identify(self, headers: http.Headers) -> Reason | None:
         """Verify who makes this request; None when it may."""
         shown = headers.get_all("proxy-authorization")

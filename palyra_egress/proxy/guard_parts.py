@@ -36,6 +36,11 @@ class Refused(Exception):
 class Connection(LiveConnection, Protocol):
     """What the guard needs of its handler."""
 
+    @property
+    def severed_for(self) -> Reason | None:
+        """Why it was reset, if it was."""
+        ...
+
     def abort(self, reason: Reason) -> None:
         """Reset both sides at once."""
         ...

@@ -93,7 +93,7 @@ class SocketGuard(UpstreamGuard):
         if found is not None:
             turn, _, socket = found
             early = "client_closed" if from_worker else "server_closed"
-            self._finish(turn, "complete" if socket.is_closing else early)
+            self._finish(turn, self.outcome("complete" if socket.is_closing else early))
 
     def socket_is_over(self, stream_id: int) -> bool:
         return self._socket(stream_id) is None

@@ -354,7 +354,7 @@ class EnforcingHandler(SeverableHandler):
             outcome = refused.reason.value
             self.abort(refused.reason)
         except asyncio.CancelledError:
-            outcome = "client_closed" if self._aborted is None else self._aborted.value
+            outcome = "client_closed"
             raise
         except Exception as fault:  # noqa: BLE001 the proxy's outer edge: every fault refuses
             _log.error("carrying a tunnel failed: %s", type(fault).__name__)
@@ -365,7 +365,7 @@ class EnforcingHandler(SeverableHandler):
                     self._passed_on.close()
                 else:
                     reset(self._passed_on)
-            self.guard.tunnel_over(outcome)
+            self.guard.tunnel_over(self.guard.outcome(outcome))
 
     async def _pass_on(self, relay: Relay) -> str:
         if self._aborted is not None:

@@ -32,6 +32,7 @@ from palyra_egress.proxy.root_files import (
     Roots,
 )
 from palyra_egress.request import CanonicalHost
+from palyra_fleet.private_files import replace
 
 INTERMEDIATE_LIFE = timedelta(days=2)
 LEAF_LIFE = timedelta(days=1)
@@ -289,7 +290,5 @@ def _builder(
 
 def _publish(path: Path, content: bytes) -> Path:
     """Replace a file that everybody may read in one step."""
-    temporary = path.with_suffix(".new")
-    temporary.write_bytes(content)
-    temporary.chmod(0o644)
-    return temporary.replace(path)
+    replace(path, content, 0o644)
+    return path

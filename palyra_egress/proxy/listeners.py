@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from mitmproxy.master import Master
 
+from palyra_egress.proxy.channels.carry import TurnedAway
 from palyra_egress.proxy.channels.channels import Channels
 from palyra_egress.proxy.handler import GuardFactory
 from palyra_egress.proxy.interception import InterceptionAuthority
@@ -28,6 +29,7 @@ class Listeners:
     make_guard: GuardFactory
     authority: InterceptionAuthority
     told: Told
+    turned_away: TurnedAway
     doors: dict[Door, EgressListener] = field(default_factory=dict)
     addresses: dict[Door, tuple[Address, ...]] = field(default_factory=dict)
     channels: Channels = field(init=False)
@@ -42,7 +44,9 @@ class Listeners:
         handshake_s = settings.deadlines.handshake_s
         carry = self.doors[Door.HTTP].carry
         redirected = EgressListener(self.master, self.make_guard, Door.TRANSPARENT).carry
-        self.channels = Channels(settings.channels, self.authority, carry, redirected, handshake_s)
+        self.channels = Channels(
+            settings.channels, self.authority, carry, redirected, self.turned_away, handshake_s
+        )
         self.admin = AdminListeners(self.told, settings.admin_socket, settings.health_address)
 
     async def open(self) -> None:

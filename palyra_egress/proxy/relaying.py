@@ -95,9 +95,13 @@ class TunnelCarrier:
             self._break()
 
     def _end(self, writer: asyncio.StreamWriter) -> None:
-        """Pass the end of one direction on; the other has a shorter patience from now on."""
+        """Pass the end of one direction on; the other has a shorter patience from now on. A worker
+        inside TLS of ours knows no half of a connection: its end is the whole end."""
         self._is_half_open = True
         self._listen_for_silence()
+        if not writer.can_write_eof():
+            writer.close()
+            return
         with contextlib.suppress(OSError):  # closed already
             writer.write_eof()
 

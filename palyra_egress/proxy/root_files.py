@@ -21,8 +21,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from palyra_egress.errors import OperatorMustAct
-from palyra_fleet.private_files import FileStamp, exclusive, replace, stamp
+from palyra_fleet.private_files import FileStamp, exclusive, read_private, replace, stamp
+from palyra_fleet.wire.keys import KeyFileError
 
+MAX_KEY_BYTES: Final = 64 * 1024
 ROOT_LIFE: Final = timedelta(days=3650)
 CLOCK_SKEW: Final = timedelta(minutes=5)
 _NAMES: Final = ("root.pem", "root-key.pem", "next-root.pem", "next-root-key.pem", "old-root.pem")
@@ -166,10 +168,12 @@ class RootFiles:
 def _read_issuer(path: Path, key_path: Path) -> Issuer:
     if not key_path.exists():
         raise AuthorityError(f"{key_path}: is missing; restore it from a backup")
-    if key_path.stat().st_mode & 0o077:
-        raise AuthorityError(f"{key_path}: is readable by others; expected mode 600")
     try:
-        key = serialization.load_pem_private_key(key_path.read_bytes(), password=None)
+        key = serialization.load_pem_private_key(
+            read_private(key_path, MAX_KEY_BYTES), password=None
+        )
+    except KeyFileError as error:
+        raise AuthorityError(str(error)) from error
     except ValueError as error:
         raise AuthorityError(f"{key_path}: the root CA files are damaged") from error
     certificate = _read_certificate(path)

@@ -36,6 +36,11 @@ class SeverableHandler(ProxyConnectionHandler):
         self._is_unwound = False
         self._not_told: list[asyncio.BaseProtocol] = []
 
+    @property
+    def severed_for(self) -> Reason | None:
+        """Why it was severed, if it was."""
+        return self._aborted
+
     def abort(self, reason: Reason) -> None:
         """Reset both sides now: what is in a buffer stays there."""
         if self._aborted is None:

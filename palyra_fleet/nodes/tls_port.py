@@ -131,7 +131,7 @@ class TlsPort(ABC):
                 ssl_shutdown_timeout=1.0,
             )
         except (OSError, asyncio.IncompleteReadError) as error:
-            _log.debug("a handshake failed: %s", type(error).__name__)
+            self.handshake_failed(error)
             self._forget_source(source)
             transport.abort()
             return
@@ -141,6 +141,10 @@ class TlsPort(ABC):
             self._forget_source(source)
             return
         side.begin(secured, address)
+
+    def handshake_failed(self, error: Exception) -> None:
+        """Somebody did not get as far as a session."""
+        _log.debug("a handshake failed: %s", type(error).__name__)
 
     def took(self, side: "SecuredSide") -> None:
         self._open.add(side)

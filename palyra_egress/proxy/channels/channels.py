@@ -7,7 +7,7 @@ from typing import Final
 
 from palyra_egress.clock import now_utc
 from palyra_egress.proxy.bindings import BindingView
-from palyra_egress.proxy.channels.carry import Carry
+from palyra_egress.proxy.channels.carry import Carry, TurnedAway
 from palyra_egress.proxy.channels.listener_certificate import ListenerCertificate
 from palyra_egress.proxy.channels.settings import ChannelSettings
 from palyra_egress.proxy.channels.worker_sockets import LeaseListeners, PeerSocket
@@ -26,6 +26,7 @@ class Channels:
         authority: InterceptionAuthority,
         carry: Carry,
         carry_redirected: Carry,
+        turned_away: TurnedAway,
         handshake_within_s: float,
         now: Callable[[], datetime] = now_utc,
     ) -> None:
@@ -33,9 +34,11 @@ class Channels:
         self.worker_tls: WorkerTlsListener | None = None
         if tls is not None:
             certificate = ListenerCertificate(authority, (tls.host, *tls.names), now)
-            self.worker_tls = WorkerTlsListener(tls, carry, certificate.current, handshake_within_s)
+            self.worker_tls = WorkerTlsListener(
+                tls, carry, turned_away, certificate.current, handshake_within_s
+            )
         peers, leases = settings.peer_socket, settings.lease_listeners
-        self.peer_socket = None if peers is None else PeerSocket(peers, carry)
+        self.peer_socket = None if peers is None else PeerSocket(peers, carry, turned_away)
         self.lease_listeners: LeaseListeners | None = None
         if leases is not None:
             self.lease_listeners = LeaseListeners(leases, carry, carry_redirected)

@@ -9,6 +9,7 @@ with the lease. Whoever is given that listener alone (a mount, a network namespa
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import stat
 from collections.abc import Awaitable, Callable, Mapping
@@ -18,9 +19,10 @@ from pathlib import Path
 from typing import Final
 
 from palyra_egress.errors import OperatorMustAct
-from palyra_egress.proxy.channels.carry import Carry, UnixWriter
+from palyra_egress.proxy.channels.carry import Carry, TurnedAway, UnixWriter
 from palyra_egress.proxy.channels.channel import Channel, ChannelKind
 from palyra_egress.proxy.channels.peer_process import peer_process
+from palyra_egress.reasons import Reason
 
 BACKLOG: Final = 1024
 _MOST_PATH_BYTES: Final = 107  # sun_path of unix(7), with its final zero
@@ -61,9 +63,10 @@ class LeaseListenerSettings:
 class PeerSocket:
     """The socket where the account behind a connection names its worker."""
 
-    def __init__(self, settings: PeerSocketSettings, carry: Carry) -> None:
+    def __init__(self, settings: PeerSocketSettings, carry: Carry, turned_away: TurnedAway) -> None:
         self._settings = settings
         self._carry = carry
+        self._turned_away = turned_away
         self._server: asyncio.Server | None = None
 
     async def open(self) -> None:
@@ -79,6 +82,7 @@ class PeerSocket:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         channel = self._channel(writer)
         if channel is None:
+            self._turned_away(Reason.NO_IDENTITY)
             writer.transport.abort()
             return
         await self._carry(reader, _unix(reader, writer), channel)
@@ -186,11 +190,13 @@ def _unix(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> UnixWri
 
 
 async def _listen_at(path: Path, mode: int, accept: Accept) -> asyncio.Server:
-    """A listening Unix socket that nobody reaches before it has its mode."""
+    """A listening Unix socket that nobody reaches before it has its mode, in a directory where
+    nobody else can put another in its place."""
     if len(str(path).encode()) > _MOST_PATH_BYTES:
         raise SocketPathError(
             f"{path}: longer than the {_MOST_PATH_BYTES} bytes of a socket's path"
         )
+    _check_directory(path.parent)
     _clear(path)
     fresh = path.with_name(f".{path.name}.new")
     fresh.unlink(missing_ok=True)
@@ -206,6 +212,18 @@ async def _listen_at(path: Path, mode: int, accept: Accept) -> asyncio.Server:
         sock.close()
         fresh.unlink(missing_ok=True)
         raise
+
+
+def _check_directory(directory: Path) -> None:
+    """Raises SocketPathError where somebody else may change what is in it: whoever puts his own
+    socket there is the proxy for those workers."""
+    found = directory.stat()
+    is_shared = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX
+    if is_shared or found.st_uid not in (0, os.geteuid()):
+        raise SocketPathError(
+            f"{directory}: others may put a socket of theirs there; expected a directory of ours"
+            " (or root's) that only its owner writes to"
+        )
 
 
 def _clear(path: Path) -> None:

@@ -22,9 +22,10 @@ from cryptography.hazmat.primitives import serialization
 
 from palyra_egress.clock import now_unix_ms
 from palyra_egress.errors import OperatorMustAct
-from palyra_egress.proxy.channels.carry import Carry
+from palyra_egress.proxy.channels.carry import Carry, TurnedAway
 from palyra_egress.proxy.channels.channel import Channel, ChannelKind
 from palyra_egress.proxy.channels.listener_certificate import Shown
+from palyra_egress.reasons import Reason
 from palyra_fleet.identity.client_certificate import (
     CertificateFlaw,
     verify_client_certificate,
@@ -38,6 +39,8 @@ READ_BUFFER_BYTES: Final = 1 << 17
 MOST_CONNECTIONS: Final = 4_096
 MOST_HANDSHAKES: Final = 128
 HANDSHAKES_PER_SOURCE: Final = 1_024
+
+_HUNG_UP: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
 _log = logging.getLogger(__name__)
 
@@ -81,6 +84,7 @@ class WorkerTlsListener(TlsPort):
         self,
         settings: WorkerTlsSettings,
         carry: Carry,
+        turned_away: TurnedAway,
         shown: Callable[[], Shown],
         handshake_within_s: float,
     ) -> None:
@@ -93,6 +97,7 @@ class WorkerTlsListener(TlsPort):
         super().__init__(self._context_or_nobody, limits)
         self.settings = settings
         self.carry = carry
+        self.turned_away = turned_away
         self.roots: tuple[x509.Certificate, ...] = ()
         self._shown = shown
         self.problem: str | None = None
@@ -101,6 +106,13 @@ class WorkerTlsListener(TlsPort):
 
     def side(self, source: str) -> SecuredSide:
         return _WorkerSide(self, source)
+
+    def handshake_failed(self, error: Exception) -> None:
+        """Whoever spoke TLS and was not let in. Who hung up, or asked only whether somebody
+        listens, was turned away by nobody."""
+        super().handshake_failed(error)
+        if isinstance(error, ssl.SSLError) and not isinstance(error, _HUNG_UP):
+            self.turned_away(Reason.NO_IDENTITY)
 
     def _context_or_nobody(self) -> ssl.SSLContext:
         """Raises OSError, which ends the handshake: no roots, nobody."""
@@ -172,6 +184,7 @@ class _WorkerSide(SecuredSide):
         )
         if isinstance(leaf, CertificateFlaw):
             _log.info("a worker's certificate was refused: %s", leaf.value)
+            self._listener.turned_away(Reason.BAD_CREDENTIALS)
             transport.abort()
             return
         channel = Channel(

@@ -111,3 +111,63 @@ def test_install_says_how_where_the_store_is_not_known(
     called(state, "init")
     assert called(state, "install", "--prefix", str(tmp_path / "empty")) == 2
     assert "palyra-egress ca bundle" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("at", ["usr/local/share/ca-certificates", "usr/local"])
+def test_an_image_whose_links_lead_out_of_it_gets_nothing_written_there(
+    state: Path, tmp_path: Path, at: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever made the image is a stranger, and this may run as root."""
+    called(state, "init")
+    image, outside = tmp_path / "image", tmp_path / "outside"
+    (outside / "share" / "ca-certificates").mkdir(parents=True)
+    (image / at).parent.mkdir(parents=True)
+    is_last = at.endswith("ca-certificates")
+    (image / at).symlink_to(outside / "share" / "ca-certificates" if is_last else outside)
+    assert called(state, "install", "--prefix", str(image)) == 2
+    assert "a link leads out of" in capsys.readouterr().err
+    assert [path for path in outside.rglob("*") if path.is_file()] == []
+
+
+def test_a_link_in_the_place_of_a_root_is_replaced_and_not_followed(
+    state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    called(state, "init")
+    image, victim = tmp_path / "image", tmp_path / "victim"
+    victim.write_text("mine")
+    store = image / "usr/local/share/ca-certificates"
+    store.mkdir(parents=True)
+    name = f"palyra-egress-{shown(state, capsys)['signing']:.12}.crt"
+    for planted in (name, f".{name}.new"):
+        (store / planted).symlink_to(victim)
+    assert called(state, "install", "--prefix", str(image)) == 0
+    assert victim.read_text() == "mine"
+    (written,) = store.iterdir()
+    assert not written.is_symlink()
+    assert written.stat().st_mode & 0o777 == 0o644
+    assert written.read_text() == (state / "ca" / "root.pem").read_text()
+
+
+def test_a_link_in_the_place_of_what_workers_read_is_not_followed(
+    state: Path, tmp_path: Path
+) -> None:
+    called(state, "init")
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    for name in ("worker-roots.pem.new", "bundle.pem.new", "worker-roots.new", "bundle.new"):
+        (state / "ca" / name).symlink_to(victim)
+    (state / "ca" / "worker-roots.pem").unlink()
+    assert called(state, "init") == 0
+    assert victim.read_text() == "mine"
+    assert (state / "ca" / "worker-roots.pem").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_key_that_is_a_link_is_not_read(
+    state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    called(state, "init")
+    key = state / "ca" / "root-key.pem"
+    moved = key.rename(tmp_path / "moved.pem")
+    key.symlink_to(moved)
+    assert called(state, "show") == 2
+    assert "root-key.pem" in capsys.readouterr().err

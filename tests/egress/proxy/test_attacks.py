@@ -15,7 +15,7 @@ import pytest
 from palyra_egress.proxy.master import Door
 from palyra_egress.proxy.pinned_dial import DialRefused, dial_pinned
 from palyra_egress.reasons import Reason
-from tests.egress.proxy.lanes import Chaos, chaos
+from tests.egress.proxy.lanes import Chaos, chaos, plain
 from tests.fakes.proxy_harness import WORKER, Injection, basic, read_reply, read_to_end
 
 POLICY_PENALTIES = "quarantine: [metadata_target, private_target, authority_mismatch]"
@@ -207,6 +207,24 @@ async def test_a_chunk_line_or_a_trailer_without_end_is_cut(world, framing):
     assert await pour(writer, b"a" * MIB, ENOUGH) < ENOUGH
     await world.everything_is_closed()
     assert world.harness.verdicts()[-1]["reason"] == "egress.request_malformed"
+
+
+@pytest.mark.parametrize(
+    "status_line",
+    [
+        b"HTTP/1.1 407 Proxy Authentication Required",
+        b"HTTP/1.1 403 Palyra: egress.quarantined",
+        b"HTTP/1.1 200 PALYRA: egress.allowed",
+    ],
+)
+async def test_a_server_does_not_answer_in_the_proxys_words(tmp_path, status_line):
+    """407 would have a client show its lease anew, or give it up; the phrase is all that many show
+    of a refusal."""
+    async with chaos(tmp_path) as world:
+        world.plain.answer = status_line + b"\r\nContent-Length: 5\r\n\r\nhello"
+        got = await plain(world)
+        assert got.startswith(b"HTTP/1.1 502 Palyra: egress.upstream_protocol\r\n")
+        assert b"hello" not in got
 
 
 async def test_a_response_head_without_end_is_cut(world):

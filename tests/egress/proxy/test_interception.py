@@ -159,7 +159,7 @@ def test_the_root_key_is_for_its_owner_alone(authority, tmp_path):
     assert key.stat().st_mode & 0o777 == 0o600
     assert key.parent.stat().st_mode & 0o777 == 0o700
     key.chmod(0o640)
-    with pytest.raises(AuthorityError, match="readable by others"):
+    with pytest.raises(AuthorityError, match="is too open"):
         InterceptionAuthority.load_or_create(tmp_path / "ca", NOW)
 
 

@@ -213,6 +213,27 @@ async def test_interim_responses_without_end_are_not_passed_on_without_end(world
 
 
 @BOTH
+async def test_interim_responses_without_end_are_bytes_of_the_answer(tmp_path, speaks):
+    """What is dropped is counted all the same: the budget ends who sends nothing else."""
+    policy = POLICY.replace("paths:", "limits: {{max_response_bytes: 4KiB}}\n    paths:")
+
+    async def endless(session, stream):
+        for _ in range(500):
+            session.head(stream.stream_id, HINT)
+        session.head(stream.stream_id, [(":status", "200")], end=True)
+
+    async with http2_world(tmp_path, policy) as world:
+        world.second.respond = endless
+        hints = HINTS_IN_HTTP1.partition(b"HTTP/1.1 200")[0]
+        world.first.answer = hints * 500 + world.first.answer
+        async with world.worker(speaks=speaks) as worker:
+            answer = await worker.get()
+        assert answer.status == 502
+        (transfer,) = world.transfers()
+        assert transfer["outcome"] == "egress.response_too_large"
+
+
+@BOTH
 async def test_expect_continue_is_answered_after_the_verdict_and_not_sent_on(world, speaks):
     async with world.worker(speaks=speaks) as worker:
         stream = worker.ask(worker.fields("POST", expect="100-continue"), end=False)

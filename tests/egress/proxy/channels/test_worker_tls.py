@@ -21,6 +21,7 @@ from tests.egress.proxy.channels.channel_world import (
     worker_tls,
     write_roots,
 )
+from tests.egress.proxy.test_policy_reload import until
 from tests.fakes.hostile_certificates import FLAWS, Authority, flawed
 from tests.fakes.proxy_harness import (
     LEASE,
@@ -85,6 +86,9 @@ async def test_a_certificate_that_is_wrong_in_one_thing_gets_nobody_in(
     except OSError:
         reply = None
     assert reply is None
+    (entry,) = world.harness.verdicts()
+    assert (entry["early"], entry["worker_id"]) == (True, None)
+    assert entry["reason"] in ("egress.no_identity", "egress.bad_credentials")
     world.nothing_left()
 
 
@@ -200,11 +204,9 @@ async def test_a_certificate_is_asked_again_at_every_request(world: ChannelWorld
     world.harness.core.clocks = type(clocks)(
         lambda: clocks.now_unix_ms() + day_ms, clocks.now_monotonic_ms
     )
-    reply = await world.ask(stream)
-    assert reply is not None and (reply.status, reply.reason) == (
-        403,
-        "egress.certificate_not_bound",
-    )
+    reply = await world.ask(stream)  # cut already, perhaps: it is looked at between requests too
+    assert reply is None or (reply.status, reply.reason) == (403, "egress.certificate_not_bound")
+    assert len(world.upstream.heads) == 1
 
 
 async def test_no_session_is_resumed_and_nothing_below_tls_1_3_is_spoken(
@@ -259,6 +261,18 @@ async def test_a_handshake_that_does_not_end_is_cut(tmp_path: Path):
         world.writers.append(writer)
         writer.write(b"\x16\x03\x01")
         assert await read_to_end(reader) == b""
+
+
+async def test_who_only_looks_whether_somebody_listens_is_in_no_log(world: ChannelWorld):
+    where = world.harness.proxy.channels.worker_tls_address
+    assert where is not None
+    for sent in (b"", b"\x16\x03\x01"):
+        _, writer = await asyncio.open_connection(*where)
+        writer.write(sent)
+        writer.close()
+        await writer.wait_closed()
+    await until(lambda: not world.harness.proxy.channels.worker_tls.handshakes)
+    assert world.harness.verdicts() == []
 
 
 @pytest.mark.parametrize("content", ["", "no PEM", "-----BEGIN CERTIFICATE-----\nAAAA\n"])
