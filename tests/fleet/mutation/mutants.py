@@ -51,6 +51,7 @@ _PRELOADED = (cryptography, hypothesis, pydantic, ulid)
 _FAILED_AT = "worker.failed_at_attestation_epoch"
 _NEWER = "candidate.attestation_epoch <= confined.attestation_epoch"
 _HOLDS = "now_unix_ms >= candidate.attested_until_unix_ms"
+_ATTESTED_AFTER = "a quarantine drops the candidate, so one that is there was attested after it"
 _ENDED = "(lease_id, fence) == (worker.last_lease_id, worker.last_fence)"
 ACCEPTED: dict[str, str] = {
     f"leasing._current_lease: lease is None and {_ENDED} -> {_ENDED}": (
@@ -59,7 +60,8 @@ ACCEPTED: dict[str, str] = {
     (
         f"admission.release: candidate is None or {_NEWER} or {_HOLDS}"
         f" -> candidate is None or {_HOLDS}"
-    ): "a quarantine drops the candidate, so one that is there was attested after it",
+    ): _ATTESTED_AFTER,
+    f"admission.release: {_NEWER} -> {_NEWER.replace('<=', '<')}": _ATTESTED_AFTER,
     (
         f"admission.reverify: worker.proof.attestation_epoch <= {_FAILED_AT}"
         f" -> worker.proof.attestation_epoch < {_FAILED_AT}"
