@@ -216,7 +216,7 @@ def _renew_evidence(draft: Draft, worker: WorkerRecord, proof: Proof, continues:
             session_epoch=worker.session_epoch + 1,
             liveness=Liveness.LIVE,
             work=Work.IDLE if clean else worker.work,
-            cleanup_verified=clean or worker.cleanup_verified,
+            cleanup_verified=clean,
         )
     )
 
