@@ -23,6 +23,7 @@ from palyra_egress.proxy.caps import CAPS, Caps
 from palyra_egress.proxy.channels.settings import NO_CHANNELS, ChannelSettings
 from palyra_egress.proxy.deadlines import DEADLINES, Deadlines
 from palyra_egress.proxy.egress_proxy import EgressProxy
+from palyra_egress.proxy.server_tls import NOTHING_NAMED, ServerTlsSettings
 from palyra_egress.proxy.settings import ProxySettings
 from palyra_fleet.serve import (
     FleetServer,
@@ -58,6 +59,7 @@ class EmbeddedSettings:
     hosts_file: Path | None = None
     extra_roots_file: Path | None = None
     secret_sources: SecretSettings = VAULT_ONLY
+    server_tls: ServerTlsSettings = NOTHING_NAMED
     audit_segment_bytes: int = DEFAULT_SEGMENT_BYTES
     trusted_capabilities: frozenset[str] = frozenset()
     approvers_file: Path | None = None
@@ -143,6 +145,7 @@ def _proxy_settings(
         hosts_file=settings.hosts_file,
         extra_roots_file=settings.extra_roots_file,
         secret_sources=settings.secret_sources,
+        server_tls=settings.server_tls,
         audit_segment_bytes=settings.audit_segment_bytes,
         approvers_file=settings.approvers_file,
         caps=settings.caps,

@@ -92,6 +92,7 @@ class Reason(StrEnum):
     UPSTREAM_TIMEOUT = "egress.upstream_timeout"
     NOT_PINNED = "egress.not_pinned"
     CREDENTIAL_UNAVAILABLE = "egress.credential_unavailable"
+    UPSTREAM_TLS_UNAVAILABLE = "egress.upstream_tls_unavailable"
     POLICY_NOT_LOADED = "egress.policy_not_loaded"
     POLICY_CHANGED = "egress.policy_changed"
     NOT_READY = "egress.not_ready"
@@ -255,6 +256,9 @@ REASONS: Final = MappingProxyType(
         _R.NOT_PINNED: ReasonRow(_I, 502, _INTERNAL, "the address was not judged", _LATER),
         _R.CREDENTIAL_UNAVAILABLE: ReasonRow(
             _I, 503, _INTERNAL, "a credential of this rule is missing on our side", _LATER
+        ),
+        _R.UPSTREAM_TLS_UNAVAILABLE: ReasonRow(
+            _I, 503, _INTERNAL, "roots or a certificate of this rule are missing here", _LATER
         ),
         _R.POLICY_NOT_LOADED: ReasonRow(_I, 503, _INTERNAL, "no policy is loaded", _LATER),
         _R.POLICY_CHANGED: ReasonRow(

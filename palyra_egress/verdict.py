@@ -49,6 +49,35 @@ INSPECTED: Final = Carriage()
 
 
 @dataclass(frozen=True, slots=True)
+class UpstreamTls:
+    """How the server behind an allowed request is met, by names that the proxy knows; no material.
+
+    `roots` is what it is verified against instead of the proxy's bundle; `client_certificate` is
+    what the proxy shows where the server asks. None is what holds for rules that say nothing.
+    """
+
+    roots: str | None = None
+    client_certificate: str | None = None
+
+    @property
+    def named(self) -> dict[str, str]:
+        """What is named, by the key that names it."""
+        given = (("roots", self.roots), ("client_certificate", self.client_certificate))
+        return {key: name for key, name in given if name is not None}
+
+    def __str__(self) -> str:
+        """In words, as `explain` and `diff` tell it."""
+        roots = "the public roots" if self.roots is None else f"the roots {self.roots} alone"
+        shown = self.client_certificate
+        return f"verified by {roots}, shown " + (
+            "no certificate" if shown is None else f"the certificate {shown}"
+        )
+
+
+USUAL_TLS: Final = UpstreamTls()
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """Budgets as a rule, a profile or a file sets them; None means that it sets none.
 
@@ -108,6 +137,7 @@ class Verdict(NamedTuple):
     bytes an hour the exchange is counted against.
     `credentials` name what is added to the request before it leaves, or what could not be; they
     hold no secret. `log_query`: the deciding rule wants the query in the audit entry.
+    `upstream_tls` is how the server must be met.
     """
 
     effect: Effect
@@ -127,6 +157,7 @@ class Verdict(NamedTuple):
     credentials: tuple[CredentialBinding, ...] = ()
     accounts: tuple[Account, ...] = ()
     log_query: bool = False
+    upstream_tls: UpstreamTls = USUAL_TLS
 
     @property
     def tls(self) -> TlsMode:

@@ -63,6 +63,9 @@ def verdict_entry(
     named: AuditFields = {"credentials": [str(one) for one in credentials]} if credentials else {}
     if verdict.log_query and verdict.allowed and request.query:
         named["query"] = request.query[:MAX_TARGET]
+    tls = verdict.upstream_tls
+    met = {"upstream_roots": tls.roots, "client_certificate": tls.client_certificate}
+    named |= {key: name for key, name in met.items() if name is not None}
     if headed_for is not None:
         named["headed_for"] = headed_for
     if leak is not None:

@@ -82,6 +82,8 @@ _REQUEST: Final = {
         "header and secret's name of each credential that was added, or that could not be",
         needed=False,
     ),
+    "upstream_roots": _text("what its server is verified by, if the rule says", needed=False),
+    "client_certificate": _text("what its server is shown, if the rule says", needed=False),
     "consequence": _text("what it costs the worker: none, strike, quarantine", needed=False),
     "found": _text("the canary or secret that was leaving", optional=True, needed=False),
     "found_as": _text("how it was written", optional=True, needed=False),

@@ -154,11 +154,30 @@ def _add_proxy_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--extra-roots", type=Path, metavar="PEM", help="CAs to trust upstream beside the public"
     )
+    _add_upstream_tls(parser)
     _add_caps(parser)
     _add_health(parser)
     add_channel_arguments(parser)
     add_secret_arguments(parser)
     add_config_argument(parser, EGRESS)
+
+
+def _add_upstream_tls(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--upstream-roots",
+        action="append",
+        default=[],
+        metavar="NAME=PEM",
+        help="CAs that rules may name in `upstream_tls`; read again on change (may be repeated)",
+    )
+    parser.add_argument(
+        "--client-certificate",
+        action="append",
+        default=[],
+        metavar="NAME=CERT,KEY",
+        help="what rules may have shown to servers, or NAME=PEM with both; read again on change"
+        " (may be repeated)",
+    )
 
 
 def _add_health(parser: argparse.ArgumentParser) -> None:

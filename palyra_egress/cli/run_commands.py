@@ -91,7 +91,7 @@ def _isolation(note: EgressNote) -> Isolation:
 
 
 def _binds_secrets(policy_file: Path, profile: str) -> bool:
-    """Whether a rule of this profile adds a credential."""
+    """Whether a rule of this profile adds a credential or shows a certificate."""
     policy = load_policy_file(policy_file)
     rule_ids = {
         rule_id
@@ -99,7 +99,8 @@ def _binds_secrets(policy_file: Path, profile: str) -> bool:
         if spec.name == profile
         for rule_id, _ in spec.rule_ids
     }
-    return any(policy.rules[rule_id].credentials for rule_id in rule_ids)
+    rules = [policy.rules[rule_id] for rule_id in rule_ids]
+    return any(one.credentials or one.upstream_tls.client_certificate for one in rules)
 
 
 def _tell_refusals(refusals: list[str]) -> None:

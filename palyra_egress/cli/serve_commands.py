@@ -16,6 +16,7 @@ from palyra_egress.policy.load import load_policy_file
 from palyra_egress.proxy.caps import CAPS, Caps
 from palyra_egress.proxy.deadlines import DEADLINES
 from palyra_egress.proxy.egress_proxy import EgressProxy
+from palyra_egress.proxy.server_tls import server_tls_settings
 from palyra_egress.proxy.settings import ProxySettings
 from palyra_fleet.cli.output import put, say
 from palyra_fleet.cli.trouble import ExitCode
@@ -53,6 +54,7 @@ async def _up(arguments: Namespace) -> int:
         hosts_file=arguments.hosts_file,
         extra_roots_file=arguments.extra_roots,
         secret_sources=secrets_of(arguments),
+        server_tls=server_tls_settings(arguments.upstream_roots, arguments.client_certificate),
         audit_segment_bytes=arguments.audit_segment_bytes,
         trusted_capabilities=frozenset(arguments.trust_capability),
         approvers_file=arguments.approvers,
@@ -102,6 +104,7 @@ async def _serve_proxy(arguments: Namespace) -> int:
             hosts_file=arguments.hosts_file,
             extra_roots_file=arguments.extra_roots,
             secret_sources=secrets_of(arguments),
+            server_tls=server_tls_settings(arguments.upstream_roots, arguments.client_certificate),
             approvers_file=arguments.approvers,
             caps=_caps(arguments),
             deadlines=replace(DEADLINES, answer_s=arguments.answer_within),

@@ -3,8 +3,8 @@
 A rule says `tls: inspect` or `tls: tunnel`, or takes the policy's `tls: {default: …}`. In a tunnel
 that is passed on the proxy sees a host and a port and nothing else, so a rule that tunnels speaks
 about whole connections: it allows every request there, and a key that only inspection could keep
-(methods, paths, credentials) refuses the file. `settle` is asked once the whole policy is read,
-because the default may stand in another file. Pure.
+(methods, paths, credentials, upstream_tls) refuses the file. `settle` is asked once the whole
+policy is read, because the default may stand in another file. Pure.
 """
 
 from dataclasses import replace
@@ -20,6 +20,7 @@ INSPECTED_KEYS: Final = (
     "paths",
     "encoded_slash",
     "credentials",
+    "upstream_tls",
     "log_query",
     "websocket",
 )

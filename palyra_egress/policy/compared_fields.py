@@ -24,7 +24,8 @@ COMPARED: Final[Mapping[type, frozenset[str]]] = MappingProxyType(
         RuleSpec: _WHERE
         | {"rule_id", "hosts", "endpoints", "methods", "paths", "private", "until_unix_ms"}
         | {"limits", "observe", "encoded_slash", "owner", "reason", "acknowledged", "credentials"}
-        | {"own_tls", "carriage", "inspected_keys", "log_query", "websocket"},
+        | {"own_tls", "carriage", "inspected_keys", "log_query", "websocket"}
+        | {"upstream_tls", "upstream_tls_places"},
         DenySpec: _WHERE | {"rule_id", "hosts", "reason"},
         CanarySpec: _WHERE | {"rule_id", "value", "secret", "owner", "reason"},
         ProfileSpec: _WHERE | {"name", "rule_ids", "limits", "requires"},

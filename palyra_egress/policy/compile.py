@@ -39,11 +39,13 @@ from palyra_egress.request import Scheme
 from palyra_egress.verdict import (
     INSPECTED,
     NO_LIMITS,
+    USUAL_TLS,
     Account,
     Carriage,
     Consequence,
     Limits,
     TlsMode,
+    UpstreamTls,
 )
 
 type Endpoint = tuple[Scheme, int]
@@ -74,6 +76,7 @@ class CompiledRule:
     carriage: Carriage = INSPECTED
     log_query: bool = False
     websocket: bool = False
+    upstream_tls: UpstreamTls = USUAL_TLS
 
     def is_live(self, now_unix_ms: int) -> bool:
         return self.until_unix_ms is None or now_unix_ms < self.until_unix_ms
@@ -330,6 +333,7 @@ def _compile_rule(spec: RuleSpec, policy: PolicySpec, profile: ProfileSpec) -> C
         carriage=spec.carriage,
         log_query=spec.log_query,
         websocket=spec.websocket,
+        upstream_tls=spec.upstream_tls,
     )
 
 

@@ -9,14 +9,12 @@ that header passes. Policies name secrets and never hold them, so nothing here c
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from palyra_egress.credentials.binding import SECRET_SLOT, CredentialBinding
-from palyra_egress.policy.coverage import hosts_overlap, paths_overlap
-from palyra_egress.policy.grants import Grant, rules_of
-from palyra_egress.policy.meaning import Meaning, meaning
+from palyra_egress.policy.grants import Grant
+from palyra_egress.policy.meeting_rules import uncertain
 from palyra_egress.policy.minor_changes import Minor, decided_before_and_after
-from palyra_egress.policy.schema import PolicySpec, RuleSpec
+from palyra_egress.policy.schema import PolicySpec
 
 
 def describe_binding(binding: CredentialBinding) -> str:
@@ -48,45 +46,12 @@ def _between(before: Grant, after: Grant) -> Iterator[Minor]:
         yield Minor(1, what, rule.position, rule.rule_id, rule.file)
 
 
-def _meet(one: RuleSpec, other: RuleSpec) -> bool:
-    """Whether some request may be matched by both, at some time."""
-    return (
-        any(hosts_overlap(mine, theirs) for mine in one.hosts for theirs in other.hosts)
-        and bool(set(one.endpoints) & set(other.endpoints))
-        and bool(set(one.methods) & set(other.methods))
-        and any(
-            paths_overlap(mine, theirs)
-            for mine in (one.paths if one.paths is not None else (None,))
-            for theirs in (other.paths if other.paths is not None else (None,))
-        )
-    )
-
-
-def _of_profile(spec: PolicySpec, profile: str) -> list[RuleSpec]:
-    rules = [rule for name, rule in rules_of(spec) if name == profile]
-    return sorted(rules, key=lambda rule: rule.rule_id)
-
-
-def _judged(rules: list[RuleSpec]) -> Meaning:
-    """What of these rules decides a request."""
-    return meaning(tuple(replace(rule, owner=None, reason=None) for rule in rules))
-
-
 def _uncertain(old: PolicySpec, new: PolicySpec) -> Iterator[Minor]:
     """Places where rules with different credentials meet, and not all is as it was."""
-    known = {profile.name for profile in old.profiles}
-    for profile in (one.name for one in new.profiles if one.name in known):
-        before, after = _of_profile(old, profile), _of_profile(new, profile)
-        for rule in (*after, *before):
-            if not rule.credentials:
-                continue
-            were = [other for other in before if _meet(rule, other)]
-            are = [other for other in after if _meet(rule, other)]
-            differ = any(other.credentials != rule.credentials for other in (*were, *are))
-            if differ and _judged(were) != _judged(are):
-                named = ", ".join(str(one) for one in rule.credentials)
-                what = f"{profile}: which requests carry {named} may be others now"
-                yield Minor(1, what, rule.position, rule.rule_id, rule.file)
+    for profile, rule in uncertain(old, new, lambda rule: rule.credentials):
+        named = ", ".join(str(one) for one in rule.credentials)
+        what = f"{profile}: which requests carry {named} may be others now"
+        yield Minor(1, what, rule.position, rule.rule_id, rule.file)
 
 
 def credential_changes(old: PolicySpec, new: PolicySpec) -> Iterator[Minor]:

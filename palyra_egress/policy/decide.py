@@ -45,7 +45,15 @@ from palyra_egress.policy.paths import ReadPath, read_path
 from palyra_egress.policy.schema import KNOWN_METHODS
 from palyra_egress.reasons import Reason
 from palyra_egress.request import CanonicalHost, EgressRequest, RequestKind
-from palyra_egress.verdict import INSPECTED, NO_LIMITS, Effect, NeedsResolution, TlsMode, Verdict
+from palyra_egress.verdict import (
+    INSPECTED,
+    NO_LIMITS,
+    USUAL_TLS,
+    Effect,
+    NeedsResolution,
+    TlsMode,
+    Verdict,
+)
 
 type Forbidden = frozenset[tuple[str, int]]
 NOTHING_FORBIDDEN: Final[Forbidden] = frozenset()
@@ -100,13 +108,15 @@ def _allow(
     pinned: tuple[str, ...],
 ) -> Verdict:
     """CONNECT to an inspected tunnel carries no byte budget, and none a credential: the requests
-    inside have theirs. What only observe mode lets pass gets no credential either."""
+    inside have theirs, and their way to meet the server. What only observe mode lets pass gets no
+    credential either, and its server is met as usual."""
     decider = policy.profiles[request.requester.profile] if rule is None else rule
     carriage = policy.carriage if rule is None else rule.carriage
     if request.scheme == "http":  # there is no TLS to pass on, whatever the file's default is
         carriage = INSPECTED
     has_budgets = request.kind is RequestKind.REQUEST or carriage.mode is TlsMode.TUNNEL
-    carries = rule is not None and would_deny is None and request.kind is RequestKind.REQUEST
+    is_granted = would_deny is None and request.kind is RequestKind.REQUEST
+    giver = rule if is_granted else None
     return Verdict(
         Effect.ALLOW,
         Reason.ALLOWED if would_deny is None else Reason.OBSERVED,
@@ -119,9 +129,10 @@ def _allow(
         decider.limits if has_budgets else NO_LIMITS,
         carriage,
         would_deny=would_deny,
-        credentials=rule.credentials if carries and rule is not None else (),
+        credentials=() if giver is None else giver.credentials,
         accounts=decider.accounts if has_budgets else (),
         log_query=rule is not None and would_deny is None and rule.log_query,
+        upstream_tls=USUAL_TLS if giver is None else giver.upstream_tls,
     )
 
 

@@ -42,6 +42,7 @@ class ProblemCode(StrEnum):
     NO_CONSEQUENCE = "no_consequence"
     CREDENTIAL_OVER_HTTP = "credential_over_http"
     CREDENTIAL_IN_TUNNEL = "credential_in_tunnel"
+    UNKNOWN_TLS_NAME = "unknown_tls_name"
     TEST_FAILED = "test_failed"
 
 

@@ -26,7 +26,7 @@ from palyra_egress.policy.smallest_edit import Edit, near_words, smallest_edit
 from palyra_egress.policy.values import write_size
 from palyra_egress.reasons import REASONS, Reason, ReasonClass
 from palyra_egress.request import EgressRequest, RequestKind
-from palyra_egress.verdict import Account, Limits, NeedsResolution, TlsMode, Verdict
+from palyra_egress.verdict import USUAL_TLS, Account, Limits, NeedsResolution, TlsMode, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +152,8 @@ def _verdict_steps(verdict: Verdict, rule: CompiledRule | None) -> list[Step]:
     if verdict.allowed and verdict.tls is TlsMode.TUNNEL:
         steps.append(Step("tls", "the tunnel may be passed on: what is inside is not seen"))
     steps += [Step("credential", describe_binding(one)) for one in verdict.credentials]
+    if verdict.upstream_tls != USUAL_TLS:
+        steps.append(Step("server", str(verdict.upstream_tls)))
     if verdict.pinned:
         steps.append(Step("pinned", ", ".join(verdict.pinned)))
     if verdict.consequence.value != "none":

@@ -164,6 +164,13 @@ CREDENTIAL: Final = Section(
         Key("placeholder", Holds.PLACEHOLDER, "what workers send where the secret is to stand"),
     ),
 )
+UPSTREAM_TLS: Final = Section(
+    "'upstream_tls'",
+    (
+        Key("roots", Holds.IDENTIFIER, "verified by these of --upstream-roots and no others"),
+        Key("client_certificate", Holds.IDENTIFIER, "shown to servers that ask for one"),
+    ),
+)
 RULE: Final = Section(
     "a rule",
     (
@@ -185,6 +192,7 @@ RULE: Final = Section(
         Key("missing_sni", Holds.BOOLEAN, "accept a TLS handshake that names no server"),
         Key("ech", Holds.BOOLEAN, "accept an encrypted ClientHello in a tunnel that is passed on"),
         Key("credentials", CREDENTIAL, "secrets that allowed requests carry", _LIST),
+        Key("upstream_tls", UPSTREAM_TLS, "how its servers are verified, and what they are shown"),
         Key("until", Holds.TIME, "then the rule is gone"),
         Key("observe", Holds.BOOLEAN, "refusals for these hosts pass and are reported"),
         Key("acknowledge", Holds.ACKNOWLEDGEMENT, "dangers that are meant", _LIST),
@@ -247,6 +255,7 @@ TEST: Final = Section(
         Key("resolved", Holds.ADDRESS, "the addresses of the name; else one public one", _LIST),
         Key("at", Holds.TIME, "when; else a moment before every `until`"),
         Key("expect", Holds.TEST_ANSWER, "what the answer must be", required=EXPECTED_ANSWER),
+        Key("upstream_tls", UPSTREAM_TLS, "how an allowed request's server must be met"),
     ),
 )
 IGNORE: Final = Section(

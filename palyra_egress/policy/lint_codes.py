@@ -35,6 +35,7 @@ class LintCode(StrEnum):
     WIDE_PRIVATE_RANGE = "wide_private_range"
     PRIVATE_RANGE = "private_range"
     CREDENTIAL_WILDCARD = "credential_wildcard"
+    CLIENT_CERTIFICATE_WILDCARD = "client_certificate_wildcard"
     CANARY_COSTS_NOTHING = "canary_costs_nothing"
     TUNNEL_WIDE = "tunnel_wide"
     TUNNEL_NEVER = "tunnel_never"
@@ -128,6 +129,9 @@ LINT: Final = MappingProxyType(
         ),
         _C.CREDENTIAL_WILDCARD: LintRow(
             _WARNING, "a credential goes to any host below a name", "the names that need it"
+        ),
+        _C.CLIENT_CERTIFICATE_WILDCARD: LintRow(
+            _WARNING, "a client certificate is shown to any host below a name", "the names that ask"
         ),
         _C.CANARY_COSTS_NOTHING: LintRow(
             _WARNING,

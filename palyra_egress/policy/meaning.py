@@ -15,7 +15,9 @@ from palyra_egress.policy.errors import Position
 from palyra_egress.policy.paths import PathPattern
 from palyra_egress.policy.schema import PolicySpec
 
-_NO_MEANING: Final = frozenset({"file", "files", "mode_position", "own_tls", "inspected_keys"})
+_NO_MEANING: Final = frozenset(
+    {"file", "files", "mode_position", "own_tls", "inspected_keys", "upstream_tls_places"}
+)
 """Where things stand and how they are spelled; `carriage` says what `own_tls` comes to."""
 
 type Meaning = tuple["Meaning", ...] | str | int | None

@@ -34,6 +34,7 @@ from palyra_egress.policy.requirements import Requirements, describe
 from palyra_egress.policy.requirements import covers as requirements_cover
 from palyra_egress.policy.schema import DenySpec, Mode, PolicySpec
 from palyra_egress.policy.tunnel_changes import exception_changes, newly_passed_on
+from palyra_egress.policy.upstream_tls_changes import upstream_tls_changes
 from palyra_egress.policy.values import write_time
 
 
@@ -43,6 +44,7 @@ class ChangeKind(StrEnum):
     NEWLY_ALLOWED = "newly_allowed"
     NEWLY_OBSERVED = "newly_observed"
     CREDENTIALS = "credentials"
+    UPSTREAM_TLS = "upstream_tls"
     LOOSENED = "loosened"
     NOT_COMPARED = "not_compared"
     NEWLY_REFUSED = "newly_refused"
@@ -61,6 +63,9 @@ CHANGE_KINDS: Final = MappingProxyType(
         ChangeKind.NEWLY_ALLOWED: KindRow("newly allowed", widens=True),
         ChangeKind.NEWLY_OBSERVED: KindRow("refusals that now pass, observed", widens=True),
         ChangeKind.CREDENTIALS: KindRow("credentials that are others now", widens=True),
+        ChangeKind.UPSTREAM_TLS: KindRow(
+            "servers that are verified, or shown who asks, in another way", widens=True
+        ),
         ChangeKind.LOOSENED: KindRow("limits and consequences that are looser", widens=True),
         ChangeKind.NOT_COMPARED: KindRow("what the comparison does not know", widens=True),
         ChangeKind.NEWLY_REFUSED: KindRow("newly refused", widens=False),
@@ -100,6 +105,7 @@ def _conditions(grant: Grant) -> str:
     words += ["with encoded slashes"] if rule.encoded_slash else []
     words += ["as WebSockets too"] if rule.websocket else []
     words += [f"carrying {binding}" for binding in rule.credentials]
+    words += [str(rule.upstream_tls)] if rule.upstream_tls.named else []
     words += [f"requires {describe(grant.requires)}"] if grant.requires is not None else []
     return f" ({', '.join(words)})" if words else ""
 
@@ -289,6 +295,10 @@ def diff_policies(old: PolicySpec, new: PolicySpec) -> tuple[Change, ...]:
         *(
             replace(change, kind=ChangeKind.CREDENTIALS)
             for change in _minor(credential_changes(old, new), new.file)
+        ),
+        *(
+            replace(change, kind=ChangeKind.UPSTREAM_TLS) if change.widens else change
+            for change in _minor(upstream_tls_changes(old, new), new.file)
         ),
         *_minor(minor_changes(old, new), new.file),
         *_minor(exception_changes(old, new), new.file),

@@ -2,6 +2,7 @@
 
 A test says who asks for what and what the answer must be:
 `{profile: p, request: GET https://host/path, expect: deny method_not_allowed}`. Optional keys are
+`upstream_tls` (how the server of what is allowed must be met, all of it; without it, anyhow),
 `facts` (what is known about the worker; without it, nothing), `resolved` (the addresses of the
 name; without it, one public address) and `at` (the time; without it, a moment before every
 `until`). `expect` is `allow`, `deny`, `observe`, and after the last two
@@ -21,9 +22,10 @@ from palyra_egress.policy.language import EXPECTED_ANSWER, EXPECTED_REQUEST, TES
 from palyra_egress.policy.profile_reader import read_test_facts
 from palyra_egress.policy.request_text import connect_from_authority, judge_request_from_url
 from palyra_egress.policy.schema import EmbeddedRequest, EmbeddedTest
+from palyra_egress.policy.upstream_tls_reader import read_upstream_tls
 from palyra_egress.reasons import Reason
 from palyra_egress.request import EgressRequest, Requester, RequestKind
-from palyra_egress.verdict import Effect, Verdict
+from palyra_egress.verdict import USUAL_TLS, Effect, Verdict
 
 STAND_IN_ADDRESS: Final = "203.0.114.1"
 """A public address, one beyond a documentation range, for tests that name none."""
@@ -94,6 +96,7 @@ def read_test(node: Node, problems: Problems) -> EmbeddedTest | None:
         expect=effect,
         expected_reason=reason,
         file=problems.file,
+        expected_tls=read_upstream_tls(fields),
     )
 
 
@@ -136,11 +139,15 @@ def run_test(policy: CompiledPolicy, test: EmbeddedTest) -> Problem | None:
     """None if the test passes, else the problem at its place in the file."""
     answer = judge_test(policy, test)
     effect, reason = _outcome(answer)
-    if effect == test.expect and test.expected_reason in (None, reason):
+    tls = answer.upstream_tls if isinstance(answer, Verdict) else USUAL_TLS
+    is_met = test.expected_tls in (None, tls)
+    if effect == test.expect and test.expected_reason in (None, reason) and is_met:
         return None
     got = effect if effect == "allow" else f"{effect} {reason.short}"
     line = answer.line if isinstance(answer, Verdict) else None
     wanted = test.expect
+    if not is_met:
+        got, wanted = f"{got}, a server {tls}", f"{wanted}, a server {test.expected_tls}"
     if test.expected_reason is not None:
         wanted += f" {test.expected_reason.short}"
     by = ""

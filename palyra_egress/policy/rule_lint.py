@@ -93,6 +93,11 @@ def _width_findings(rule: RuleSpec) -> Iterator[Said]:
                 LintCode.CREDENTIAL_WILDCARD,
                 f"sends {binding.secret} to any host in {', '.join(many)}",
             )
+        if (shown := rule.upstream_tls.client_certificate) is not None:
+            yield (
+                LintCode.CLIENT_CERTIFICATE_WILDCARD,
+                f"shows the certificate {shown} to any host in {', '.join(many)}",
+            )
     for version, low, high in rule.private:
         size = high - low + 1
         wide = size > (WIDE_PRIVATE_IPV4 if version == 4 else WIDE_PRIVATE_IPV6)
@@ -177,6 +182,7 @@ def _beside_others(rule: RuleSpec, neighbours: Neighbours) -> Iterator[Said]:
             neighbours.same_limits(rule, other)
             and other.observe == rule.observe
             and other.credentials == rule.credentials
+            and other.upstream_tls == rule.upstream_tls
         )
         is_first = _allows_all_of(rule, other) and rule.rule_id < other.rule_id
         comes_first = _names(other) == _names(rule) and other.rule_id < rule.rule_id

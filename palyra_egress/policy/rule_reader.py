@@ -31,6 +31,7 @@ from palyra_egress.policy.schema import (
     DenySpec,
     RuleSpec,
 )
+from palyra_egress.policy.upstream_tls_reader import read_rule_tls, upstream_tls_places
 from palyra_egress.request import Scheme
 from palyra_egress.verdict import NO_LIMITS, Limits, TlsMode
 
@@ -245,6 +246,7 @@ def read_rule(node: Node, problems: Problems) -> RuleSpec | None:
     acknowledged = _read_acknowledgements(fields)
     endpoints = _read_endpoints(fields, acknowledged)
     methods = _read_methods(fields)
+    schemes = {scheme for scheme, _ in endpoints}
     return RuleSpec(
         rule_id=fields.identifier("id"),
         position=node.position,
@@ -261,12 +263,14 @@ def read_rule(node: Node, problems: Problems) -> RuleSpec | None:
         reason=fields.text("reason"),
         acknowledged=acknowledged,
         file=problems.file,
-        credentials=read_credentials(fields, {scheme for scheme, _ in endpoints}),
+        credentials=read_credentials(fields, schemes),
         own_tls=fields.choice("tls", TlsMode, TlsMode.INSPECT) if fields.has("tls") else None,
         carriage=read_exceptions(fields),
         inspected_keys=inspected_keys(fields),
         log_query=fields.boolean("log_query"),
         websocket=_read_websocket(fields, methods),
+        upstream_tls=read_rule_tls(fields, schemes),
+        upstream_tls_places=upstream_tls_places(fields),
     )
 
 

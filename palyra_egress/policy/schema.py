@@ -20,7 +20,15 @@ from palyra_egress.policy.paths import PathPattern
 from palyra_egress.policy.requirements import Requirements
 from palyra_egress.reasons import REASONS, Reason, ReasonClass
 from palyra_egress.request import Requester, RequestKind, Scheme
-from palyra_egress.verdict import INSPECTED, NO_LIMITS, Carriage, Limits, TlsMode
+from palyra_egress.verdict import (
+    INSPECTED,
+    NO_LIMITS,
+    USUAL_TLS,
+    Carriage,
+    Limits,
+    TlsMode,
+    UpstreamTls,
+)
 
 LANGUAGE_VERSION: Final = 1
 DEFAULT_METHODS: Final = ("GET", "HEAD")
@@ -129,7 +137,8 @@ class RuleSpec:
     order of their headers, each header once.
 
     `own_tls` is what the rule itself says; `carriage` is what holds once the whole policy is known.
-    `inspected_keys` are the keys it writes that only an inspected tunnel can keep.
+    `inspected_keys` are the keys it writes that only an inspected tunnel can keep, and
+    `upstream_tls_places` is where the names of `upstream_tls` stand, by their keys.
     """
 
     rule_id: str
@@ -153,6 +162,8 @@ class RuleSpec:
     inspected_keys: tuple[tuple[str, Position], ...] = ()
     log_query: bool = False
     websocket: bool = False
+    upstream_tls: UpstreamTls = USUAL_TLS
+    upstream_tls_places: tuple[tuple[str, Position], ...] = ()
 
     @property
     def is_tunnelled(self) -> bool:
@@ -231,7 +242,8 @@ class EmbeddedRequest:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedTest:
-    """One test of the file. `resolved` None means one public address; `at_unix_ms` is its time."""
+    """One test of the file. `resolved` None means one public address; `at_unix_ms` is its time;
+    `expected_tls` None does not ask how the server is met."""
 
     position: Position
     request: EmbeddedRequest
@@ -240,6 +252,7 @@ class EmbeddedTest:
     expect: str
     expected_reason: Reason | None
     file: str = ""
+    expected_tls: UpstreamTls | None = None
 
 
 @dataclass(frozen=True, slots=True)

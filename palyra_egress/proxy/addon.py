@@ -21,6 +21,7 @@ from palyra_egress.credentials.settings import KvChoices, secret_settings
 from palyra_egress.proxy.egress_proxy import Enforcement, guard_factory
 from palyra_egress.proxy.handler import EnforcingHandler
 from palyra_egress.proxy.master import LOCKED_OPTIONS
+from palyra_egress.proxy.server_tls import server_tls_settings
 from palyra_egress.proxy.settings import ProxySettings
 from palyra_fleet.tasks import spawn
 
@@ -33,6 +34,8 @@ OPTIONS: Final = {
     "palyra_forbid": "IP:PORT pairs (commas between) that are never a target, as the admin API.",
     "palyra_approvers": "Who must have signed the policy, outside its folder; empty for nobody.",
     "palyra_extra_roots": "CAs (PEM) to trust upstream beside the public ones; empty for none.",
+    "palyra_upstream_roots": "NAME=PEM (commas between) that rules may name; empty for none.",
+    "palyra_client_certificates": "NAME=CERT,KEY (semicolons between), likewise.",
     "palyra_master_key_file": "The vault's master key; empty for the one in the state directory.",
     "palyra_secrets_dir": "Mounted files that policies name as file:NAME; empty for none.",
     "palyra_secret_env": "Variables (commas between) that policies may name as env:NAME.",
@@ -156,6 +159,10 @@ def _settings() -> ProxySettings:
         extra_roots_file=_path(values["palyra_extra_roots"]),
         approvers_file=_path(values["palyra_approvers"]),
         forbidden=frozenset(_pair(text) for text in _words(values["palyra_forbid"])),
+        server_tls=server_tls_settings(
+            _words(values["palyra_upstream_roots"]),
+            _words(values["palyra_client_certificates"], ";"),
+        ),
         secret_sources=secret_settings(
             _path(values["palyra_master_key_file"]),
             _path(values["palyra_secrets_dir"]),
@@ -175,9 +182,9 @@ def _path(text: str) -> Path | None:
     return Path(text) if text else None
 
 
-def _words(text: str) -> list[str]:
+def _words(text: str, between: str = ",") -> list[str]:
     """What stands between commas."""
-    return [word.strip() for word in text.split(",") if word.strip()]
+    return [word.strip() for word in text.split(between) if word.strip()]
 
 
 def _pair(text: str) -> tuple[str, int]:

@@ -40,8 +40,9 @@ from palyra_egress.proxy.bindings import Authentication, BindingView, Ended
 from palyra_egress.proxy.budgets import ByteBudgets, Direction, account_key
 from palyra_egress.proxy.channels.channel import Channel
 from palyra_egress.proxy.connections import ConnectionTable, LiveConnection
-from palyra_egress.proxy.evidence import EvidenceSpool, SpoolUnavailable, Violation
+from palyra_egress.proxy.evidence import EvidenceSpool, SpoolUnavailable, violation_of
 from palyra_egress.proxy.rates import RequestRates
+from palyra_egress.proxy.server_tls import ServerTls, ServerTlsLookup
 from palyra_egress.proxy.signals.signals import Signals
 from palyra_egress.reasons import Reason
 from palyra_egress.request import EgressRequest, Requester
@@ -76,8 +77,8 @@ class Phase(StrEnum):
 class Judgement:
     """A released decision. `addresses` is the whole answer that was judged, `pinned` what may be
     dialled, `accounts` what its bytes are counted against for `worker_id`, `credentials` what the
-    rule binds and `injected` what of it leaves. `close` says that the connection must end after
-    the answer."""
+    rule binds and `injected` what of it leaves, `server_tls` how its server is met. `close` says
+    that the connection must end after the answer."""
 
     reason: Reason
     decision_id: str
@@ -91,6 +92,7 @@ class Judgement:
     credentials: tuple[CredentialBinding, ...] = ()
     injected: tuple[Injected, ...] = ()
     carriage: Carriage = INSPECTED
+    server_tls: ServerTls | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,7 @@ class EnforcementCore:
     spool: EvidenceSpool
     resolver: Resolver
     clocks: Clocks
+    server_tls: ServerTlsLookup
     secrets: SecretLookup = NO_SECRETS
     judge_deadline_s: float = 8.0
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep
@@ -193,13 +196,18 @@ class EnforcementCore:
         except ResolutionRefused as refused:
             verdict = self.service.refusal(request, refused.reason)
         injected: tuple[Injected, ...] = ()
+        server_tls = self.server_tls.find(verdict.upstream_tls)
+        has_none = server_tls is None or (verdict.upstream_tls.named and request.scheme != "https")
+        if verdict.allowed and has_none:
+            verdict = self._unable(verdict, request, Reason.UPSTREAM_TLS_UNAVAILABLE)
         if verdict.allowed and verdict.credentials:
             verdict, injected = self._bind(verdict, request, offered)
         if verdict.allowed:
             reason = self._budget_problem(verdict, request, declared_body_bytes or 0)
             if reason is not None:
                 verdict, injected = self.service.refusal(request, reason), ()
-        return self._release(verdict, request, addresses, started, speaker, injected)
+        judgement = self._release(verdict, request, addresses, started, speaker, injected)
+        return replace(judgement, server_tls=server_tls) if judgement.allowed else judgement
 
     async def slow_down(self, judgement: Judgement, requester: Requester | None) -> None:
         """A worker that is refused all the time waits for its refusals: each costs us as much as an
@@ -219,13 +227,15 @@ class EnforcementCore:
         found = inject(verdict.credentials, self.secrets, offered)
         if not isinstance(found, BindingRefused):
             return verdict, found
-        refusal = self.service.refusal(request, found.reason)
-        return refusal._replace(
-            rule_id=verdict.rule_id,
-            policy_file=verdict.policy_file,
-            line=verdict.line,
-            credentials=(found.binding,),
-        ), ()
+        return self._unable(verdict, request, found.reason, found.binding), ()
+
+    def _unable(
+        self, verdict: Verdict, request: EgressRequest, reason: Reason, *named: CredentialBinding
+    ) -> Verdict:
+        """A refusal of what a rule allows and we cannot do: the rule, and what is missing."""
+        refusal = self.service.refusal(request, reason)
+        place = {name: getattr(verdict, name) for name in ("rule_id", "policy_file", "line")}
+        return refusal._replace(credentials=named, upstream_tls=verdict.upstream_tls, **place)
 
     def _budget_problem(
         self, verdict: Verdict, request: EgressRequest, declared_body_bytes: int
@@ -417,28 +427,9 @@ class EnforcementCore:
         speaker: LiveConnection,
     ) -> None:
         """Block first, cut second, write the evidence third: nothing more leaves meanwhile."""
-        who = request.requester
-        quarantines = verdict.consequence is Consequence.QUARANTINE
-        if quarantines:
-            self.view.block_here(who.worker_id)
-            self.connections.cut(Ended(worker_ids=frozenset({who.worker_id})), spare=speaker)
-        self.spool.append(
-            Violation(
-                worker_id=who.worker_id,
-                lease_id=who.lease_id,
-                fence=who.fence,
-                reason=verdict.reason.value,
-                quarantines=quarantines,
-                strike_limit=verdict.strike_limit,
-                strike_window_ms=verdict.strike_window_ms,
-                rule_id=verdict.rule_id,
-                policy_file=verdict.policy_file,
-                policy_line=verdict.line,
-                policy_digest=verdict.policy_digest,
-                fingerprint=verdict.fingerprint,
-                target=f"{request.method} {request.url}",
-                decision_id=decision_id,
-                at_unix_ms=now_unix_ms,
-            )
-        )
+        worker_id = request.requester.worker_id
+        if verdict.consequence is Consequence.QUARANTINE:
+            self.view.block_here(worker_id)
+            self.connections.cut(Ended(worker_ids=frozenset({worker_id})), spare=speaker)
+        self.spool.append(violation_of(verdict, request, decision_id, now_unix_ms))
         self.evidence_waiting.set()

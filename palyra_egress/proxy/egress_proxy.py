@@ -54,6 +54,8 @@ from palyra_egress.proxy.master import (
 )
 from palyra_egress.proxy.receipt import ReceiptIssuer
 from palyra_egress.proxy.review import Review
+from palyra_egress.proxy.server_tls import ServerTlsStore
+from palyra_egress.proxy.server_tls_gate import ServerTlsGate
 from palyra_egress.proxy.settings import ProxySettings
 from palyra_egress.proxy.signals.told import ProxyTold
 from palyra_egress.reasons import Reason
@@ -84,6 +86,7 @@ class Enforcement:
     core: EnforcementCore
     parts: GuardParts
     authority: InterceptionAuthority
+    server_tls: ServerTlsStore
     link: FleetLink
     policy_file: PolicyFile
     sources: SecretSources | None = None
@@ -116,6 +119,8 @@ class Enforcement:
         if sources is not None:
             sources.want(policy)
         resolver = _resolver(settings)
+        bundle = _write_upstream_roots(settings.ca_dir, extra_roots)
+        server_tls = ServerTlsStore(settings.server_tls, bundle, now_utc)
         core = EnforcementCore(
             proxy_id=settings.proxy_id,
             service=EgressProxyPolicyService(policy, settings.forbidden),
@@ -124,6 +129,7 @@ class Enforcement:
             spool=EvidenceSpool.open(settings.spool_dir, settings.proxy_id, key),
             resolver=resolver,
             clocks=Clocks(now_unix_ms, now_monotonic_ms),
+            server_tls=server_tls,
             secrets=lookup,
         )
         table = core.connections
@@ -135,12 +141,11 @@ class Enforcement:
         parts = GuardParts(
             core=core,
             authority=authority,
-            trusted_bundle=_write_upstream_roots(settings.ca_dir, extra_roots),
             receipts=ReceiptIssuer(key, settings.proxy_id),
             deadlines=settings.deadlines,
         )
         link = FleetLink(core, ProxyClient(settings.fleet, key), settings.join)
-        return cls(settings, core, parts, authority, link, policy_file, sources)
+        return cls(settings, core, parts, authority, server_tls, link, policy_file, sources)
 
     def begin(
         self, listening: frozenset[tuple[str, int]], channels: Channels | None = None
@@ -176,6 +181,7 @@ class Enforcement:
             "evidence": self.link.evidence_problem or "ok",
             "audit": self.core.audit.problem or "ok",
             "ca": self.authority.problem(now_utc()) or "ok",
+            "server_tls": self.server_tls.problem or "ok",
             "secrets": "ok" if self.sources is None else self.sources.problem or "ok",
             "channels": "ok" if self.channels is None else self.channels.problem or "ok",
         }
@@ -258,6 +264,7 @@ class Enforcement:
             if (roots := await asyncio.to_thread(self.authority.read_again)) is not None:
                 self.authority.use(roots)
                 _log.warning("the roots that workers trust have changed; %s", self._roots_now())
+            await asyncio.to_thread(self.server_tls.read_again)
             if self.policy_file.problem not in (None, problem):
                 _log.error("the policy in force stays: %s", self.policy_file.problem)
                 self.core.signals.counts.policy_reload_failures += 1
@@ -383,7 +390,7 @@ def guard_factory(parts: GuardParts) -> GuardFactory:
 
 def _gates(settings: ProxySettings, with_secrets: bool) -> list[PolicyGate]:
     """What a good policy must pass; the one that remembers what it let pass stands last."""
-    gates: list[PolicyGate] = []
+    gates: list[PolicyGate] = [ServerTlsGate(settings.server_tls)]
     if with_secrets:
         gates.append(SecretGate(settings.state_dir, settings.secret_sources))
     if settings.approvers_file is not None:

@@ -17,6 +17,8 @@ from typing import Self
 from pydantic import ValidationError
 
 from palyra_egress.errors import OperatorMustAct
+from palyra_egress.request import EgressRequest
+from palyra_egress.verdict import Consequence, Verdict
 from palyra_fleet.wire.dsse import (
     VIOLATION_TYPE,
     DsseEnvelope,
@@ -63,6 +65,30 @@ class Violation:
     target: str
     decision_id: str
     at_unix_ms: int
+
+
+def violation_of(
+    verdict: Verdict, request: EgressRequest, decision_id: str, at_unix_ms: int
+) -> Violation:
+    """The violation that a refusal is."""
+    who = request.requester
+    return Violation(
+        worker_id=who.worker_id,
+        lease_id=who.lease_id,
+        fence=who.fence,
+        reason=verdict.reason.value,
+        quarantines=verdict.consequence is Consequence.QUARANTINE,
+        strike_limit=verdict.strike_limit,
+        strike_window_ms=verdict.strike_window_ms,
+        rule_id=verdict.rule_id,
+        policy_file=verdict.policy_file,
+        policy_line=verdict.line,
+        policy_digest=verdict.policy_digest,
+        fingerprint=verdict.fingerprint,
+        target=f"{request.method} {request.url}",
+        decision_id=decision_id,
+        at_unix_ms=at_unix_ms,
+    )
 
 
 class EvidenceSpool:

@@ -155,9 +155,11 @@ class Exchange:
         credentials; None if that server may not see them."""
         if self.socket is not None and getattr(server, "alpn", None) == b"h2":
             return None  # no Upgrade in HTTP/2 (RFC 9113 section 8.6)
-        if not self.injected:
-            return request
-        return with_injected(request, self.injected) if is_verified(server, self.target) else None
+        tls = self.judgement.server_tls
+        needs_verified = bool(self.injected) or (tls is not None and bool(tls.names.named))
+        if needs_verified and not is_verified(server, self.target):
+            return None
+        return with_injected(request, self.injected) if self.injected else request
 
     def admit_interim(self, response: http.Response) -> bool:
         """Make an interim response what the worker may see, or say that it sees none of it. Those

@@ -6,7 +6,6 @@ holds one may do exactly what it says.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from mitmproxy.connection import Connection as NetworkConnection
@@ -111,7 +110,6 @@ class GuardParts:
 
     core: EnforcementCore
     authority: InterceptionAuthority
-    trusted_bundle: Path
     receipts: ReceiptIssuer
     deadlines: Deadlines = DEADLINES
 

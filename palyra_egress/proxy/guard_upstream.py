@@ -1,11 +1,13 @@
 """What a connection's guard does about servers: which may be dialled, reused, and written to.
 
 Part of `ConnectionGuard`. Whatever leaves was granted to an exchange that is still open: the
-address is one of its pinned ones, the connection is verified for its host and was opened for the
-same credentials, and the head is, to the letter, the sealed one.
+address is one of its pinned ones, the connection is verified for its host by what its rule says
+and was opened for the same credentials and the same TLS, and the head is, to the letter, the sealed
+one.
 """
 
 from functools import partial
+from typing import NamedTuple
 
 from mitmproxy import http, tls
 from mitmproxy.connection import Client, Server
@@ -20,12 +22,18 @@ from palyra_egress.proxy.guard_parts import Connection, GuardParts, Pinned, Refu
 from palyra_egress.proxy.http_guard import Carrier
 from palyra_egress.proxy.interception import HTTP1_ALPN, HTTP2_ALPN, upstream_connection
 from palyra_egress.proxy.review import judge_again
+from palyra_egress.proxy.server_tls import ServerTls
 from palyra_egress.proxy.trailers import returnable_trailers, trailers_problem
 from palyra_egress.proxy.turn import Turn, Turns, answer_to
 from palyra_egress.reasons import Reason
 from palyra_egress.request import RequestKind
 
-type _CredentialsKey = tuple[tuple[CredentialBinding, SecretValue], ...]
+
+class OpenedFor(NamedTuple):
+    """What an upstream connection is for: nobody else's requests go over it."""
+
+    credentials: tuple[tuple[CredentialBinding, SecretValue], ...]
+    server_tls: ServerTls | None
 
 
 class UpstreamGuard(DoorGuard):
@@ -35,7 +43,7 @@ class UpstreamGuard(DoorGuard):
         super().__init__(parts, connection)
         self._turns = Turns()
         self._broken: list[Turn] = []
-        self._opened_for: dict[NetworkConnection, _CredentialsKey] = {}
+        self._opened_for: dict[NetworkConnection, OpenedFor] = {}
         self._only_http2: set[tuple[str, int]] = set()
         self._carrier: Carrier | None = None
         self.is_multiplexed = False
@@ -72,20 +80,21 @@ class UpstreamGuard(DoorGuard):
 
     def _exchanges_for(self, server: Server) -> list[tuple[Turn, Exchange]]:
         """The open exchanges that this upstream connection would serve."""
+        opened = self._opened_for.get(server)
         return [
             (turn, exchange)
             for turn, exchange in self._turns.open()
             if server.address == (exchange.target.host, exchange.target.port)
             and server.tls == (exchange.target.scheme == "https")
+            and opened in (None, _what_it_is_for(exchange))
         ]
 
     def pinned_for(self, server: Server) -> Pinned:
         """The only places that this upstream connection may go to. Raises Refused."""
         if server.via is not None or server.transport_protocol != "tcp":
             raise Refused(Reason.NOT_PINNED)
-        wanted = self._opened_for.get(server)
         for _, exchange in self._exchanges_for(server):
-            if wanted not in (None, _credentials_of(exchange)) or not exchange.judgement.pinned:
+            if not exchange.judgement.pinned:
                 continue
             if (reason := self._still_allowed()) is not None:
                 raise Refused(reason)
@@ -93,17 +102,18 @@ class UpstreamGuard(DoorGuard):
         raise Refused(Reason.NOT_PINNED)
 
     def opens(self, stream_id: int, server: Server) -> None:
-        """An upstream connection is opened for this stream: for its credentials and no others."""
+        """An upstream connection is opened for this stream: for its credentials, its TLS, and no
+        others."""
         turn = self._turns.of_stream(stream_id)
         if turn is None or turn.exchange is None:
             raise Refused(Reason.INTERNAL)
-        self._opened_for[server] = _credentials_of(turn.exchange)
+        self._opened_for[server] = _what_it_is_for(turn.exchange)
 
     def may_share(self, stream_id: int, server: NetworkConnection) -> bool:
         """Whether a stream may use an upstream connection that is there (or opening) already."""
         turn = self._turns.of_stream(stream_id)
         exchange = turn.exchange if turn is not None else None
-        if exchange is None or self._opened_for.get(server) != _credentials_of(exchange):
+        if exchange is None or self._opened_for.get(server) != _what_it_is_for(exchange):
             return False
         return server.peername is None or server.peername[0] in exchange.judgement.pinned
 
@@ -121,8 +131,8 @@ class UpstreamGuard(DoorGuard):
         server = data.conn
         if data.is_dtls or not isinstance(server, Server) or server.address is None:
             raise Refused(Reason.INTERNAL)
-        waiting = self._exchanges_for(server)
-        if not waiting:
+        waiting, opened = self._exchanges_for(server), self._opened_for.get(server)
+        if not waiting or opened is None or opened.server_tls is None:
             raise Refused(Reason.NOT_PINNED)
         host = waiting[0][1].target.host
         server.sni = host
@@ -130,7 +140,7 @@ class UpstreamGuard(DoorGuard):
             offered = [HTTP2_ALPN]
         else:
             offered = [HTTP2_ALPN, HTTP1_ALPN] if self.is_multiplexed else [HTTP1_ALPN]
-        data.ssl_conn = upstream_connection(host, self._parts.trusted_bundle, offered)
+        data.ssl_conn = upstream_connection(host, opened.server_tls.context(), offered)
 
     async def tls_failed_server(self, data: tls.TlsData) -> None:
         if isinstance(data.conn, Server):
@@ -304,9 +314,11 @@ class UpstreamGuard(DoorGuard):
         return None
 
 
-def _credentials_of(exchange: Exchange) -> _CredentialsKey:
-    """Which credentials an exchange carries; connections are not shared across them."""
-    return tuple((one.binding, one.secret) for one in exchange.injected)
+def _what_it_is_for(exchange: Exchange) -> OpenedFor:
+    """Which credentials an exchange carries and how its server is met; connections are not shared
+    across either."""
+    carried = tuple((one.binding, one.secret) for one in exchange.injected)
+    return OpenedFor(carried, exchange.judgement.server_tls)
 
 
 def _speaks_http1(worker: Client) -> bool:

@@ -4,7 +4,8 @@ A root CA (EC P-256, ten years, see `root_files`) signs an intermediate that liv
 memory, for two days at most, path length 0; the intermediate signs leaves, one per judged host, for
 one day, with a key of their own that is neither CA's. Leaves are minted after the CONNECT was
 allowed and never before, and kept in a bounded cache together with their TLS context. Upstream, TLS
-1.2 or newer is verified against one pinned bundle, for exactly the judged host.
+1.2 or newer is verified for exactly the judged host, against the pinned bundle or what its rule
+names (`server_tls`).
 Sources: RFC 5280, RFC 9525.
 """
 
@@ -193,11 +194,11 @@ class InterceptionAuthority:
 
 
 def upstream_connection(
-    host: CanonicalHost, trusted_bundle: Path, protocols: Sequence[bytes] = (HTTP1_ALPN,)
+    host: CanonicalHost, context: SSL.Context, protocols: Sequence[bytes] = (HTTP1_ALPN,)
 ) -> SSL.Connection:
-    """The TLS client side towards the judged host: verified name, TLS 1.2 or newer, one of these
-    protocols (RFC 7301), the first rather than the others."""
-    connection = SSL.Connection(_upstream_context(trusted_bundle))
+    """The TLS client side towards the judged host: verified name, by what the context trusts, one
+    of these protocols (RFC 7301), the first rather than the others."""
+    connection = SSL.Connection(context)
     parameters = SSL._lib.SSL_get0_param(connection._ssl)  # type: ignore[attr-defined]
     SSL._lib.X509_VERIFY_PARAM_set_hostflags(  # type: ignore[attr-defined]
         parameters,
@@ -223,22 +224,14 @@ def upstream_connection(
     return connection
 
 
-_contexts: dict[tuple[Path, float], SSL.Context] = {}
-
-
-def _upstream_context(trusted_bundle: Path) -> SSL.Context:
-    """One context per bundle and its modification time, so that a replaced bundle is noticed."""
-    key = (trusted_bundle, trusted_bundle.stat().st_mtime)
-    context = _contexts.get(key)
-    if context is None:
-        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-        context.set_min_proto_version(SSL.TLS1_2_VERSION)
-        context.set_options(SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION)
-        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-        context.load_verify_locations(str(trusted_bundle))
-        context.set_verify(SSL.VERIFY_PEER)
-        _contexts.clear()
-        _contexts[key] = context
+def client_context() -> SSL.Context:
+    """A context towards servers that trusts nobody yet: TLS 1.2 or newer, verified, nothing
+    resumed."""
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    context.set_min_proto_version(SSL.TLS1_2_VERSION)
+    context.set_options(SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION)
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_verify(SSL.VERIFY_PEER)
     return context
 
 

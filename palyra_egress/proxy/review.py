@@ -53,7 +53,14 @@ def judge_again(core: EnforcementCore, request: EgressRequest, held: Judgement) 
     if verdict.allowed:
         is_same_way = verdict.tls is held.carriage.mode or request.kind is RequestKind.REQUEST
         has_its_credentials = _named(verdict.credentials) == _named(held.credentials)
-        if is_same_way and has_its_credentials and set(held.pinned) <= set(verdict.pinned):
+        tls = held.server_tls
+        is_met_alike = tls is not None and tls.names == verdict.upstream_tls
+        if (
+            is_same_way
+            and has_its_credentials
+            and is_met_alike
+            and set(held.pinned) <= set(verdict.pinned)
+        ):
             return replace(held, limits=verdict.limits, accounts=verdict.accounts)
         reason = Reason.POLICY_CHANGED
     written = redacted(core.leaks.watch(core.service.policy).sets, request)

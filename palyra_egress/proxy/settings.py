@@ -9,6 +9,7 @@ from palyra_egress.credentials.settings import VAULT_ONLY, SecretSettings
 from palyra_egress.proxy.caps import CAPS, Caps
 from palyra_egress.proxy.channels.settings import NO_CHANNELS, ChannelSettings
 from palyra_egress.proxy.deadlines import DEADLINES, Deadlines
+from palyra_egress.proxy.server_tls import NOTHING_NAMED, ServerTlsSettings
 from palyra_fleet.client import FleetAddress
 from palyra_fleet.wire.keys import SigningKey
 
@@ -23,9 +24,10 @@ class ProxySettings:
     /etc/hosts and is asked before the resolver. `extra_roots_file` (PEM) is trusted upstream beside
     the public roots. `approvers_file`, where given, says who must have signed a policy before it is
     put in force. `forbidden` are (address, port) pairs that no rule may reach: the fleet's
-    listeners; the proxy adds its own. `secret_sources` says where bound credentials come
-    from. `listen_socks` is where SOCKS5 is spoken, None for nowhere. The audit log goes on in a new
-    file after `audit_segment_bytes`, or a little later.
+    listeners; the proxy adds its own. `secret_sources` says where bound credentials come from,
+    `server_tls` which roots and client certificates rules may name. `listen_socks` is where SOCKS5
+    is spoken, None for nowhere. The audit log goes on in a new file after `audit_segment_bytes`, or
+    a little later.
     """
 
     state_dir: Path
@@ -47,6 +49,7 @@ class ProxySettings:
     key: SigningKey | None = None
     join: Callable[[], Awaitable[None]] | None = field(default=None, repr=False)
     keep: Callable[[], Coroutine[object, object, None]] | None = field(default=None, repr=False)
+    server_tls: ServerTlsSettings = NOTHING_NAMED
     channels: ChannelSettings = NO_CHANNELS
     deadlines: Deadlines = DEADLINES
     health_address: tuple[str, int] | None = None

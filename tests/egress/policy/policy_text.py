@@ -96,6 +96,9 @@ rules:
         format: Bearer {secret}
         basic_user: a-user
         placeholder: a-token-goes-here
+    upstream_tls:
+      roots: corp
+      client_certificate: build-agent
     until: 2027-03-31T18:00:00Z
     observe: false
     acknowledge: [service_port]
@@ -148,5 +151,8 @@ tests:
     resolved: [10.20.3.4]
     at: 2027-01-01T00:00:00Z
     expect: allow
+    upstream_tls:
+      roots: corp
+      client_certificate: build-agent
 """
 """A policy that says something under every key of the language."""

@@ -179,6 +179,14 @@ ELSEWHERE: Final = {
         "egress/proxy/test_credentials.py",
         "test_a_header_of_the_workers_own_where_a_placeholder_belongs_is_refused",
     ),
+    "rules.upstream_tls.roots": (
+        "egress/proxy/test_upstream_tls.py",
+        "test_a_rules_roots_take_the_place_of_the_bundle",
+    ),
+    "rules.upstream_tls.client_certificate": (
+        "egress/proxy/test_upstream_tls.py",
+        "test_a_server_that_demands_a_certificate_sees_the_rules",
+    ),
     "rules.log_query": (
         "egress/proxy/test_logged_queries.py",
         "test_a_query_is_written_down_only_where_the_deciding_rule_says_so",
@@ -208,6 +216,7 @@ SAYS_NOTHING_TO_THE_JUDGE: Final = frozenset(
     | {"lint.ignore.code", "lint.ignore.rule", "lint.ignore.profile", "lint.ignore.reason"}
     | {"lint.ignore.until"}
     | {"tests.profile", "tests.request", "tests.resolved", "tests.at", "tests.expect"}
+    | {"tests.upstream_tls.roots", "tests.upstream_tls.client_certificate"}
     | {f"tests.facts.{name}" for name in ("image_digest", "build_digest", "artifact_digest")}
     | {"tests.facts.capabilities", "tests.facts.binding_level"}
 )

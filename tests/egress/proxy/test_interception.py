@@ -23,10 +23,17 @@ from palyra_egress.proxy.interception import (
     InterceptionAuthority,
     upstream_connection,
 )
+from palyra_egress.proxy.server_tls import ServerTls
 from palyra_egress.request import CanonicalHost
+from palyra_egress.verdict import USUAL_TLS
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
 HOST = CanonicalHost("api.example")
+
+
+def trusting(bundle: Path) -> SSL.Context:
+    """How servers are met where no rule says anything."""
+    return ServerTls(USUAL_TLS, bundle).context()
 
 
 @pytest.fixture
@@ -142,7 +149,7 @@ def test_the_cache_of_leaves_is_bounded_and_drops_the_least_used(authority, monk
 def test_a_client_that_trusts_the_root_accepts_the_leaf_for_its_host_only(authority, tmp_path):
     authority = InterceptionAuthority.load_or_create(tmp_path / "now", now_utc())
     for name, accepted in (("api.example", True), ("other.example", False)):
-        connection = upstream_connection(CanonicalHost(name), authority.root_path)
+        connection = upstream_connection(CanonicalHost(name), trusting(authority.root_path))
         server = authority.server_connection(HOST, now_utc())
         if accepted:
             shake_hands(connection, server)
@@ -262,7 +269,7 @@ SERVERS = [
 def test_a_server_is_accepted_only_for_its_own_name(tmp_path, common_name, san, usage, accepted):
     ca = UpstreamCa.create(tmp_path)
     pem = _issue(ca, common_name=common_name, san=san, usage=usage)
-    client = upstream_connection(HOST, ca.ca_file)
+    client = upstream_connection(HOST, trusting(ca.ca_file))
     if accepted:
         shake_hands(client, _server(pem))
         assert client.get_servername() == b"api.example"
@@ -275,22 +282,24 @@ def test_an_expired_server_is_refused(tmp_path):
     ca = UpstreamCa.create(tmp_path)
     pem = ca.issue("api.example", days=-1)
     with pytest.raises(SSL.Error):
-        shake_hands(upstream_connection(HOST, ca.ca_file), _server(pem))
+        shake_hands(upstream_connection(HOST, trusting(ca.ca_file)), _server(pem))
 
 
 def test_an_address_is_verified_as_an_address(tmp_path):
     ca = UpstreamCa.create(tmp_path)
     address = CanonicalHost("192.0.2.7")
-    shake_hands(upstream_connection(address, ca.ca_file), _server(ca.issue("192.0.2.7")))
+    shake_hands(upstream_connection(address, trusting(ca.ca_file)), _server(ca.issue("192.0.2.7")))
     with pytest.raises(SSL.Error):
-        shake_hands(upstream_connection(address, ca.ca_file), _server(ca.issue("192.0.2.8")))
+        shake_hands(
+            upstream_connection(address, trusting(ca.ca_file)), _server(ca.issue("192.0.2.8"))
+        )
 
 
 def test_an_old_tls_version_is_not_spoken_to_a_server(tmp_path):
     ca = UpstreamCa.create(tmp_path)
     server = _server(ca.issue("api.example"), newest=SSL.TLS1_1_VERSION)
     with pytest.raises(SSL.Error):
-        shake_hands(upstream_connection(HOST, ca.ca_file), server)
+        shake_hands(upstream_connection(HOST, trusting(ca.ca_file)), server)
 
 
 def test_a_replaced_bundle_is_noticed(tmp_path):
@@ -298,12 +307,13 @@ def test_a_replaced_bundle_is_noticed(tmp_path):
     bundle = tmp_path / "bundle.pem"
     bundle.write_bytes(other.ca_file.read_bytes())
     pem = ca.issue("api.example")
+    usual = ServerTls(USUAL_TLS, bundle)
     with pytest.raises(SSL.Error):
-        shake_hands(upstream_connection(HOST, bundle), _server(pem))
+        shake_hands(upstream_connection(HOST, usual.context()), _server(pem))
     before = bundle.stat()
     bundle.write_bytes(ca.ca_file.read_bytes())
     os.utime(bundle, ns=(before.st_atime_ns, before.st_mtime_ns + 1_000_000))
-    shake_hands(upstream_connection(HOST, bundle), _server(pem))
+    shake_hands(upstream_connection(HOST, usual.context()), _server(pem))
 
 
 def test_the_names_of_the_standard_library_agree_on_the_chain(authority, tmp_path):
