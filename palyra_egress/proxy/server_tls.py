@@ -29,6 +29,7 @@ from palyra_egress.proxy.tls_material import (
     MaterialGone,
     read_client_certificate,
     read_roots,
+    show,
 )
 from palyra_egress.verdict import UpstreamTls
 from palyra_fleet.private_files import FileStamp, stamp
@@ -113,12 +114,7 @@ class ServerTls:
             for root in self.roots:
                 store.add_cert(crypto.X509.from_cryptography(root))
         if self.shown is not None:
-            own, *others = self.shown.chain
-            context.use_certificate(own)
-            for other in others:
-                context.add_extra_chain_cert(other)
-            context.use_privatekey(self.shown.key)
-            context.check_privatekey()
+            show(context, self.shown)
         return context
 
 

@@ -19,6 +19,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from OpenSSL import SSL
 
 MAX_PEM_BYTES: Final = 1024 * 1024
 _TOO_OPEN: Final = 0o027
@@ -88,7 +89,24 @@ def read_client_certificate(files: CertificateFiles) -> ClientCertificate:
     if key.public_key().public_bytes(*_PUBLIC_FORM) != theirs:
         what = f"{files.key}: not the key of the first certificate in {files.certificate}"
         raise MaterialDamaged(what)
-    return ClientCertificate(chain, key)
+    found = ClientCertificate(chain, key)
+    try:
+        show(SSL.Context(SSL.TLS_CLIENT_METHOD), found)
+    except SSL.Error as error:
+        why = ", ".join(one[-1] for one in error.args[0]) if error.args else "no reason given"
+        raise MaterialDamaged(f"{files.certificate}: TLS does not take it: {why}") from None
+    return found
+
+
+def show(context: SSL.Context, certificate: ClientCertificate) -> None:
+    """Have a context show this certificate where it is asked for. Raises SSL.Error where OpenSSL
+    does not take it: a key that is too small, a signature that is too weak."""
+    own, *others = certificate.chain
+    context.use_certificate(own)
+    for other in others:
+        context.add_extra_chain_cert(other)
+    context.use_privatekey(certificate.key)
+    context.check_privatekey()
 
 
 def _read(path: Path, *, is_secret: bool) -> bytes:

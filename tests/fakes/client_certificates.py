@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from palyra_egress.clock import now_utc
@@ -15,11 +15,16 @@ from palyra_egress.proxy.tls_material import CertificateFiles
 
 
 def issue_client(
-    ca: UpstreamCa, name: str, directory: Path, days: float = 1.0, called: str = ""
+    ca: UpstreamCa,
+    name: str,
+    directory: Path,
+    days: float = 1.0,
+    called: str = "",
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | None = None,
 ) -> CertificateFiles:
     """A certificate that says who `name` is, and its key, in files `called` so (default `name`).
     Files that are there are replaced one after the other, as tools do it."""
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = key or ec.generate_private_key(ec.SECP256R1())
     now = now_utc()
     certificate = (
         x509.CertificateBuilder()
@@ -44,7 +49,9 @@ def issue_client(
     return files
 
 
-def key_pem(key: ec.EllipticCurvePrivateKey, password: bytes | None = None) -> bytes:
+def key_pem(
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, password: bytes | None = None
+) -> bytes:
     sealed = (
         serialization.NoEncryption()
         if password is None

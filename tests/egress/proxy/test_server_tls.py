@@ -5,8 +5,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import serialization
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
+from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 
 from palyra_egress.clock import now_utc
@@ -143,6 +145,36 @@ def test_a_key_that_cannot_be_used_is_told_without_a_word_of_it(
     assert not any(
         line in str(refused.value).encode() for line in content.splitlines() if len(line) > 20
     )
+
+
+def test_a_key_that_tls_does_not_take_is_noticed_when_it_is_read(
+    ca: UpstreamCa, tmp_path: Path
+) -> None:
+    files = issue_client(ca, "weak", tmp_path, key=rsa.generate_private_key(65537, 1024))
+    with pytest.raises(MaterialDamaged, match=r"TLS does not take it: .*key too small"):
+        read_client_certificate(files)
+
+
+def test_a_root_is_needed_and_not_only_what_another_ca_signed(tmp_path: Path) -> None:
+    root, key = UpstreamCa.create(tmp_path / "root"), ec.generate_private_key(ec.SECP256R1())
+    now = now_utc()
+    below = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "below")]))
+        .issuer_name(root.certificate.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(root.key, hashes.SHA256())
+    )
+    pem = below.public_bytes(serialization.Encoding.PEM)
+    replace_file(tmp_path / "below.pem", pem)
+    with pytest.raises(MaterialDamaged, match="no certificate is self-signed"):
+        read_roots(tmp_path / "below.pem")
+    replace_file(tmp_path / "both.pem", pem + root.ca_file.read_bytes())
+    assert len(read_roots(tmp_path / "both.pem")) == 2
 
 
 # --- the store ------------------------------------------------------------------------------------
