@@ -10,7 +10,7 @@ import asyncio
 import base64
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -33,6 +33,7 @@ from palyra_fleet.serve import (
 )
 from palyra_fleet.service import FleetService
 from palyra_fleet.settings import FleetSettings
+from palyra_fleet.settings_file import settings_file
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.models import EnrolKeyRequest
 
@@ -62,6 +63,7 @@ class EmbeddedSettings:
     server_tls: ServerTlsSettings = NOTHING_NAMED
     audit_segment_bytes: int = DEFAULT_SEGMENT_BYTES
     trusted_capabilities: frozenset[str] = frozenset()
+    fleet_settings_file: Path | None = None
     approvers_file: Path | None = None
     caps: Caps = CAPS
     deadlines: Deadlines = DEADLINES
@@ -89,9 +91,7 @@ async def embedded(
     home = installation.home
     principals = open_principals(home.directory, load_or_create_operator_token(home.token_file))
     window = PolicyWindow()
-    fleet = await FleetService.start(
-        FleetSettings.trusting(home.fleet_state, settings.trusted_capabilities)
-    )
+    fleet = await FleetService.start(_fleet_settings(installation, settings))
     try:
         async with FleetServer.start(
             fleet,
@@ -116,6 +116,12 @@ async def embedded(
                 await proxy.stop()
     finally:
         await fleet.close()
+
+
+def _fleet_settings(installation: Installation, settings: EmbeddedSettings) -> FleetSettings:
+    """As `palyra-fleet serve` makes them. Raises SettingsFileError."""
+    plain = FleetSettings.trusting(installation.home.fleet_state, settings.trusted_capabilities)
+    return replace(plain, file=settings_file(settings.fleet_settings_file))
 
 
 async def _enrol_own_keys(installation: Installation, fleet: FleetService) -> None:

@@ -110,13 +110,14 @@ class FleetCore:
         self._watch = ProxyWatch(settings.policy.proxy_silence_ms, snapshot.high_water_unix_ms)
         self._join_tokens = _join_tokens(settings.state_dir)
         self._attestors = settings.file.with_launcher(self._join_tokens)
+        self._certificate_end: Callable[[str], int | None] = _not_known
         self._launchers: dict[str, bytes] = {}
         self._proxies: dict[str, tuple[str, bytes]] = {}
         self._manager.state.load(
             snapshot.records,
             snapshot.highest_fence,
             snapshot.high_water_unix_ms,
-            settings.policy.heartbeat_timeout_ms,
+            self._manager.heartbeat_timeout_ms(snapshot.records),
         )
         self._learn_keys(snapshot.records)
         self._hub.take(snapshot.records, snapshot.highest_fence)
@@ -291,6 +292,11 @@ class FleetCore:
         """Tell proxies which certificates each worker may show them."""
         self._hub.tell_certificates(of)
 
+    def tell_certificate_ends(self, of: Callable[[str], int | None]) -> None:
+        """From now on `of` says until when a device's certificate is good. Without it no device is
+        known to have one, and no worker is admitted from a device."""
+        self._certificate_end = of
+
     def look_at_certificates(self) -> None:
         """Some may have changed: tell what is new."""
         self._hub.look_at_certificates()
@@ -344,6 +350,10 @@ class FleetCore:
                     await self.prune()
             except FleetRefusal as refusal:
                 _log.warning("deadlines or old records could not be settled: %s", refusal.text)
+
+
+def _not_known(device_id: str) -> None:
+    del device_id
 
 
 async def _nothing_more(now_unix_ms: int) -> None:

@@ -50,8 +50,9 @@ class OperatorCommands(FleetCore):
                 max_uses=request.max_uses,
                 worker_id=request.worker_id,
             )
-            await self._settle(self._manager.create_grant(grant, actor, now))
-            return grant_view(grant)
+            decision = await self._settle(self._manager.create_grant(grant, actor, now))
+            made = next(r for r in decision.records if isinstance(r, WorkerApprovalGrant))
+            return grant_view(made)
 
         return await self._locked(act)
 

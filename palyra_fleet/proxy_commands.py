@@ -45,6 +45,7 @@ class ProxyCommands(FleetCore):
         async def act(now: int) -> wire.EvidenceChain:
             proxy = self._enrolled_proxy(proxy_id)
             self._watch.beat(proxy, beat.spooled_seq, now)
+            await self._settle(self._manager.hear_policy(proxy_id, beat.policy_digest, now))
             await self._settle_suspensions(now)
             return wire.EvidenceChain(seq=proxy.seq, last_sha256=proxy.last_sha256)
 

@@ -45,6 +45,7 @@ class FleetReason(StrEnum):
     LEASE_INVALID = "lease.invalid"
     NO_WORKER = "lease.no_worker_available"
     DRAINING = "lease.worker_draining"
+    BINDING_STALE = "lease.binding_stale"
     NO_GRANT = "lease.grant_missing"
     GRANT_SPENT = "lease.grant_spent"
     RUN_LEASED = "lease.run_already_leased"
@@ -110,6 +111,7 @@ _TABLE: dict[FleetReason, tuple[str, int]] = {
     FleetReason.NOT_FROZEN: ("New leases are not frozen", 409),
     FleetReason.LEASE_INVALID: ("The lease request is invalid", 400),
     FleetReason.NO_WORKER: ("The worker may not take this lease", 409),
+    FleetReason.BINDING_STALE: ("The binding to the proxy must be proved again", 409),
     FleetReason.DRAINING: ("The worker takes no new leases", 409),
     FleetReason.NO_GRANT: ("No grant for this run", 403),
     FleetReason.GRANT_SPENT: ("The grant is spent, withdrawn or over", 403),

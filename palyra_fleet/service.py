@@ -16,6 +16,7 @@ from typing import Literal, Self
 from ulid import ULID
 
 from palyra_fleet.attestation.evidence import WorkerAttestationExpectation
+from palyra_fleet.attestation.result import AttestationResult
 from palyra_fleet.attestation.verifier import judge, open_evidence
 from palyra_fleet.clock import process_clock, timekeeper
 from palyra_fleet.enrolment_commands import EnrolmentCommands
@@ -26,7 +27,7 @@ from palyra_fleet.leases.records import LeaseOrder, WorkerLease
 from palyra_fleet.leases.workspace import WorkerWorkspaceScope
 from palyra_fleet.ledger import storm
 from palyra_fleet.ledger.decision import Decision
-from palyra_fleet.ledger.facts import lifecycle_state
+from palyra_fleet.ledger.facts import ends_of, lifecycle_state
 from palyra_fleet.ledger.liveness import heartbeat_within_ms, leases_to_stop
 from palyra_fleet.ledger.manager import Outcome
 from palyra_fleet.ledger.wire_views import lease_state
@@ -171,7 +172,10 @@ class FleetService(
         if worker is not None and worker.proof.device_id != device_id:
             # no machine takes over another one's worker, whoever vouches for it there
             raise FleetRefusal.of(worker_already_registered(result.worker_id))
-        result = replace(result, device_id=device_id)
+        known_until = self._known_until(result, device_id)
+        if isinstance(known_until, Refusal):
+            raise FleetRefusal.of(known_until)
+        result = replace(result, device_id=device_id, known_until_unix_ms=known_until)
         attestor = self._attestors[result.evidence_kind]
         used = await asyncio.to_thread(attestor.claim, request, now)
         if used is not None:
@@ -183,9 +187,24 @@ class FleetService(
             worker_id=worker.worker_id,
             session_epoch=worker.session_epoch,
             state=lifecycle_state(worker, now).value,
-            heartbeat_within_ms=heartbeat_within_ms(self._settings.policy, worker.worker_id, 0),
+            heartbeat_within_ms=self._beat_within_ms(worker.worker_id, 0),
             attested_until_unix_ms=proof.attested_until_unix_ms,
         )
+
+    def _known_until(
+        self, result: AttestationResult, device_id: str | None
+    ) -> int | Refusal | None:
+        """When what the worker, its machine and its proxy's machine are known by ends; a machine
+        whose certificate has ended, or is not known, vouches for nobody."""
+        proxy = self._manager.state.enrolled["proxy", result.binding_proxy_id]
+        ends = [*ends_of(result.known_until_unix_ms)]
+        for device in {device_id, proxy.device_id} - {None}:
+            end = self._certificate_end(str(device))
+            if end is None:
+                text = f"device '{device}' has no certificate that is good now"
+                return Refusal(FleetReason.ATTESTATION_EXPIRED, text)
+            ends.append(end)
+        return min(ends, default=None)
 
     def _expectation(self) -> WorkerAttestationExpectation:
         policy = self._settings.policy
@@ -209,7 +228,7 @@ class FleetService(
                 self._manager.heartbeat(worker_id, request.session_epoch, request.seq, now)
             )
             held = tuple((lease.lease_id, lease.fence) for lease in request.held_leases)
-            within_ms = heartbeat_within_ms(self._settings.policy, worker_id, request.seq)
+            within_ms = self._beat_within_ms(worker_id, request.seq)
             return wire.HeartbeatAnswer(
                 state=self._manager.lifecycle(worker_id, now).value,
                 heartbeat_within_ms=within_ms,
@@ -217,6 +236,9 @@ class FleetService(
             )
 
         return await self._locked(act)
+
+    def _beat_within_ms(self, worker_id: str, seq: int) -> int:
+        return heartbeat_within_ms(self._manager.state, self._settings.policy, worker_id, seq)
 
     async def request_lease(self, worker_id: str, request: wire.LeaseRequest) -> wire.LeaseAnswer:
         scope = request.workspace_scope

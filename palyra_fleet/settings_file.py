@@ -106,6 +106,11 @@ class SettingsFile:
         return made
 
 
+def settings_file(path: Path | None) -> SettingsFile:
+    """What the file says; without one, that there is no attestor but `launcher`."""
+    return SettingsFile() if path is None else read_settings(path)
+
+
 def read_settings(path: Path) -> SettingsFile:
     """Read and build. Raises SettingsFileError."""
     text = _text(path)

@@ -69,6 +69,12 @@ def _add_up(commands: _Commands) -> None:
         metavar="NAME",
         help="believe a launcher that says so of its worker (may be repeated; default none)",
     )
+    up.add_argument(
+        "--settings",
+        type=Path,
+        metavar="FILE",
+        help="attestors of the fleet, as TOML; see docs/attestation.md (default: launchers only)",
+    )
     up.set_defaults(run=_later("serve_commands", "up"))
 
 

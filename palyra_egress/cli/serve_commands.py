@@ -57,6 +57,7 @@ async def _up(arguments: Namespace) -> int:
         server_tls=server_tls_settings(arguments.upstream_roots, arguments.client_certificate),
         audit_segment_bytes=arguments.audit_segment_bytes,
         trusted_capabilities=frozenset(arguments.trust_capability),
+        fleet_settings_file=arguments.settings,
         approvers_file=arguments.approvers,
         caps=_caps(arguments),
         deadlines=replace(DEADLINES, answer_s=arguments.answer_within),

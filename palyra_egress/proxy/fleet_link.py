@@ -96,7 +96,9 @@ class FleetLink:
         while True:
             if self.view_problem is None:
                 with contextlib.suppress(FleetError):  # the view tells of it, and goes stale
-                    await self.client.beat(self.core.spool.head_seq)
+                    await self.client.beat(
+                        self.core.spool.head_seq, self.core.service.policy_digest
+                    )
             await asyncio.sleep(REPORT_EVERY_S)
 
     async def tell_traffic(self) -> None:

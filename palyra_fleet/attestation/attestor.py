@@ -45,7 +45,8 @@ class OpenedEvidence:
     and no isolation. `image_vouched`: a builder's provenance names this image, which takes the
     place of enrolled image digests. `launcher_sha256` names the enrolled launcher that signed, if
     one did. `credential_issued_at_unix_ms`: of a bearer credential, which admits one key: one that
-    was issued no later than the last accepted admits no other.
+    was issued no later than the last accepted admits no other. `known_until_unix_ms`: when the
+    certificate or token behind it ends.
     """
 
     attestation: WorkerAttestation
@@ -55,6 +56,7 @@ class OpenedEvidence:
     image_vouched: bool = False
     credential_issued_at_unix_ms: int | None = None
     launcher_sha256: str | None = None
+    known_until_unix_ms: int | None = None
 
 
 class Attestor(Protocol):
@@ -115,7 +117,8 @@ def open_statement(
 def until(opened: OpenedEvidence, end_unix_ms: int) -> OpenedEvidence:
     """The same evidence, good no longer than what backs it."""
     end = min(opened.attestation.expires_at_unix_ms, end_unix_ms)
-    return replace(opened, attestation=replace(opened.attestation, expires_at_unix_ms=end))
+    attestation = replace(opened.attestation, expires_at_unix_ms=end)
+    return replace(opened, attestation=attestation, known_until_unix_ms=end_unix_ms)
 
 
 def on_its_own_word(opened: OpenedEvidence) -> OpenedEvidence:

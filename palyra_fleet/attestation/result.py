@@ -3,6 +3,8 @@
 Only `attestation.verifier` makes one in the service; the ledger takes it as fact.
 `binding_proxy_id` names the enrolled proxy that saw the worker's key, at `bound_at_unix_ms`, under
 the policy `binding_policy_digest`. `measured`: not the worker alone speaks for its digests.
+`known_until_unix_ms`: when the certificate or token ends that it, its machine or its proxy's
+machine is known by.
 """
 
 from dataclasses import dataclass
@@ -42,3 +44,4 @@ class AttestationResult:
     evidence_kind: str = "launcher"
     measured: bool = True
     credential_issued_at_unix_ms: int | None = None
+    known_until_unix_ms: int | None = None

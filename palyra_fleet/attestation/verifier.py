@@ -93,6 +93,7 @@ def judge(
         evidence_kind=attestation.evidence_kind,
         measured=evidence.measured,
         credential_issued_at_unix_ms=evidence.credential_issued_at_unix_ms,
+        known_until_unix_ms=evidence.known_until_unix_ms,
     )
 
 

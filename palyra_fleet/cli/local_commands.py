@@ -12,7 +12,6 @@ from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ulid import ULID
@@ -34,7 +33,7 @@ from palyra_fleet.serve import (
 )
 from palyra_fleet.service import FleetService
 from palyra_fleet.settings import FleetSettings
-from palyra_fleet.settings_file import SettingsFile, read_settings
+from palyra_fleet.settings_file import settings_file
 from palyra_fleet.tasks import spawn
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.worker.isolation.sandbox import Isolation
@@ -119,10 +118,6 @@ def make_launcher_key(arguments: Namespace) -> int:
     return ExitCode.DONE
 
 
-def _settings_file(path: Path | None) -> SettingsFile:
-    return SettingsFile() if path is None else read_settings(path)
-
-
 async def _serve(arguments: Namespace) -> None:
     home = Home.of()
     if arguments.listen is not None and not arguments.nodes:
@@ -145,7 +140,7 @@ async def _serve(arguments: Namespace) -> None:
                 least_binding_level=BindingLevel[arguments.least_binding],
                 trusted_capabilities=frozenset(arguments.trust_capability),
             ),
-            file=_settings_file(arguments.settings),
+            file=settings_file(arguments.settings),
         )
     )
     try:

@@ -14,7 +14,11 @@ from palyra_fleet.identity.messages import RevocationNotice
 from palyra_fleet.nodes.listeners import NodeListenerSettings
 from palyra_fleet.nodes.operations import NodeOperations
 from palyra_fleet.nodes.plane import NodePlane, NodePlaneSettings
-from palyra_fleet.nodes.worker_certificates import certificates_of, keep_looking
+from palyra_fleet.nodes.worker_certificates import (
+    certificate_end_of,
+    certificates_of,
+    keep_looking,
+)
 from palyra_fleet.service import FleetService
 from palyra_fleet.store.state_directory import AUTHORITY
 from palyra_fleet.tasks import spawn
@@ -48,6 +52,7 @@ async def served_nodes(arguments: Namespace, fleet: FleetService) -> AsyncIterat
             [one.device_id for one in plane.identity.devices() if not one.revoked]
         )
 
+        fleet.tell_certificate_ends(partial(certificate_end_of, plane.identity))
         fleet.tell_certificates(partial(certificates_of, plane.identity))
         looking = spawn(keep_looking(fleet.look_at_certificates), "look at certificates")
 

@@ -57,9 +57,10 @@ class ProxyClient(FleetClient):
         """Hand in signed evidence. The same evidence twice gets the same answer."""
         return await self.call("POST", "/v1/proxy/violations", ViolationAnswer, envelope)
 
-    async def beat(self, spooled_seq: int) -> EvidenceChain:
-        """Say that this proxy is there; a proxy that is silent costs its workers their egress."""
-        request = ProxyBeat(spooled_seq=spooled_seq)
+    async def beat(self, spooled_seq: int, policy_digest: str) -> EvidenceChain:
+        """Say that this proxy is there; a proxy that is silent costs its workers their egress. New
+        leases take receipts under the policy that is named here."""
+        request = ProxyBeat(spooled_seq=spooled_seq, policy_digest=policy_digest)
         return await self.call("POST", "/v1/proxy/heartbeat", EvidenceChain, request)
 
     async def report_traffic(self, report: TrafficReport) -> None:

@@ -19,6 +19,7 @@ from palyra_fleet.ledger.decision import (
     Detail,
     EventReason,
     EvictedWorker,
+    PolicyWord,
     Tombstone,
     TombstoneKind,
 )
@@ -30,6 +31,7 @@ from palyra_fleet.ledger.facts import (
     Proof,
     Work,
     WorkerRecord,
+    ends_of,
 )
 from palyra_fleet.ledger.guards import find_worker
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
@@ -73,7 +75,11 @@ def register(
     else:
         _renew_evidence(draft, worker, proof, continues)
         reason = EventReason.REATTESTED if continues else EventReason.REGISTERED
-    draft.beat(Beat(result.worker_id, 0, now_unix_ms + policy.heartbeat_timeout_ms))
+    known = len(state.workers) + (worker is None)
+    draft.beat(Beat(result.worker_id, 0, now_unix_ms + policy.heartbeat_timeout_of(known)))
+    draft.hear(
+        PolicyWord(result.binding_proxy_id, result.binding_policy_digest, result.bound_at_unix_ms)
+    )
     detail: Detail = {
         "attestation_epoch": epoch,
         "key_sha256": result.key_sha256,
@@ -101,7 +107,7 @@ def _registration_refusal(
     for mark in marks:
         if mark in state.tombstones:
             return Refusal(FleetReason.WORKER_BANNED, f"this worker's {mark.kind} is banned")
-    if now_unix_ms >= result.evidence_until_unix_ms:
+    if now_unix_ms >= min((result.evidence_until_unix_ms, *ends_of(result.known_until_unix_ms))):
         return Refusal(FleetReason.ATTESTATION_EXPIRED, "worker attestation has expired")
     if result.binding_level < policy.least_binding_level:
         text = (
@@ -153,6 +159,7 @@ def _proof(
         result.evidence_until_unix_ms,
         now_unix_ms + policy.attestation_max_ms,
         result.bound_at_unix_ms + policy.binding_max_age_ms,
+        *ends_of(result.known_until_unix_ms),
     )
     return Proof(
         public_key=result.public_key,
@@ -172,6 +179,7 @@ def _proof(
         evidence_kind=result.evidence_kind,
         measured=result.measured,
         credential_issued_at_unix_ms=result.credential_issued_at_unix_ms,
+        known_until_unix_ms=result.known_until_unix_ms,
     )
 
 

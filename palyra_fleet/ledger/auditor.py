@@ -12,10 +12,19 @@ from collections.abc import Iterator
 from palyra_fleet.leases.records import LeaseStatus, WorkerLease
 from palyra_fleet.ledger.deadlines import DeadlineKind
 from palyra_fleet.ledger.decision import Tombstone, TombstoneKind
-from palyra_fleet.ledger.facts import Admission, Eligibility, Liveness, Proof, Work, WorkerRecord
+from palyra_fleet.ledger.facts import (
+    Admission,
+    Eligibility,
+    Liveness,
+    Proof,
+    Work,
+    WorkerRecord,
+    ends_of,
+)
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.ledger.state import LedgerState
 
+_EVER = 2**63
 _WORK_OF = {LeaseStatus.ASSIGNED: Work.ASSIGNED, LeaseStatus.BUSY: Work.BUSY}
 
 
@@ -89,6 +98,8 @@ def _identity(state: LedgerState, worker: WorkerRecord) -> Iterator[str]:
             yield f"{name} is not found by its key"
         if proof.attestation_epoch > worker.attestation_epoch:
             yield f"{name} stands on evidence from the future"
+        if proof.attested_until_unix_ms > min(ends_of(proof.known_until_unix_ms), default=_EVER):
+            yield f"5: {name} is attested for longer than what it is known by"
 
 
 def _standing(state: LedgerState, worker: WorkerRecord) -> Iterator[str]:

@@ -1,8 +1,8 @@
 """What a command decides: records to write, events to log, orders to give. Nothing is done yet.
 
 A `Decision` is written by the store in one transaction and only then applied to the in-memory
-ledger and told to anyone. `beats` live in memory only. Every decision that writes a record carries
-at least one event. Times: Unix ms.
+ledger and told to anyone. `beats` and `words` live in memory only. Every decision that writes a
+record carries at least one event. Times: Unix ms.
 """
 
 from collections.abc import Mapping
@@ -182,6 +182,15 @@ class Beat:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyWord:
+    """Which egress policy a proxy says it has in force, and when it said so. Memory only."""
+
+    proxy_id: str
+    policy_digest: str
+    at_unix_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Notice:
     """Something the worker's order stream must say."""
 
@@ -199,6 +208,7 @@ class Decision:
     records: tuple[Record, ...] = ()
     events: tuple[LedgerEvent, ...] = ()
     beats: tuple[Beat, ...] = ()
+    words: tuple[PolicyWord, ...] = ()
     notices: tuple[Notice, ...] = ()
     highest_fence: int = 0
     quarantines: int = 0

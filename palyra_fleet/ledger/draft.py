@@ -15,6 +15,7 @@ from palyra_fleet.ledger.decision import (
     EventReason,
     LedgerEvent,
     Notice,
+    PolicyWord,
     Record,
     Tombstone,
     TombstoneKind,
@@ -38,6 +39,7 @@ class Draft:
     _others: list[Record] = field(default_factory=list)
     _events: list[LedgerEvent] = field(default_factory=list)
     _beats: dict[str, Beat] = field(default_factory=dict)
+    _words: list[PolicyWord] = field(default_factory=list)
     _notices: list[Notice] = field(default_factory=list)
     _highest_fence: int = 0
     _quarantines: int = 0
@@ -64,6 +66,9 @@ class Draft:
 
     def beat(self, beat: Beat) -> None:
         self._beats[beat.worker_id] = beat
+
+    def hear(self, word: PolicyWord) -> None:
+        self._words.append(word)
 
     def notice(self, worker_id: str, kind: OrderKind, lease_id: str | None, reason: str) -> None:
         self._notices.append(Notice(worker_id, kind, lease_id, reason))
@@ -145,6 +150,7 @@ class Draft:
             records=(*self._workers.values(), *self._leases.values(), *self._others),
             events=tuple(self._events),
             beats=tuple(self._beats.values()),
+            words=tuple(self._words),
             notices=tuple(self._notices),
             highest_fence=self._highest_fence,
             quarantines=self._quarantines,

@@ -93,6 +93,14 @@ class Proof:
     """Somebody other than the worker vouches for its digests: only then are they told as facts."""
     credential_issued_at_unix_ms: int | None = None
     """When the bearer credential was made that this key was admitted with, if it was one."""
+    known_until_unix_ms: int | None = None
+    """When the certificate or token ends that the worker, the machine it runs on or the machine of
+    its proxy is known by: the attestation, and so every lease, ends then at the latest."""
+
+
+def ends_of(*ends: int | None) -> tuple[int, ...]:
+    """Those that there are."""
+    return tuple(end for end in ends if end is not None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from palyra_fleet.leases.records import LeaseStatus, WorkerApprovalGrant
 from palyra_fleet.ledger.decision import Decision, Detail, EventReason
 from palyra_fleet.ledger.draft import Draft
+from palyra_fleet.ledger.facts import ends_of
 from palyra_fleet.ledger.state import LedgerState
 from palyra_fleet.refusals import FleetReason, Refusal
 
@@ -16,7 +17,11 @@ from palyra_fleet.refusals import FleetReason, Refusal
 def create_grant(
     state: LedgerState, grant: WorkerApprovalGrant, actor: str, now_unix_ms: int
 ) -> Decision | Refusal:
-    """Record an approval. It must be fresh: unspent, and ending after now."""
+    """Record an approval. It must be fresh: unspent, and ending after now. One that names a worker
+    ends at the latest with the certificate or token that this worker is known by."""
+    named = state.workers.get(grant.worker_id or "")
+    ends = () if named is None else ends_of(named.proof.known_until_unix_ms)
+    grant = replace(grant, expires_at_unix_ms=min((grant.expires_at_unix_ms, *ends)))
     if not grant.usable(now_unix_ms) or grant.uses or grant.max_uses != 1:
         return Refusal(FleetReason.COMMAND_INVALID, "a new grant must be unspent, for one use")
     draft = Draft(state, now_unix_ms, actor)

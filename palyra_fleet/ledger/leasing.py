@@ -1,10 +1,11 @@
 """Grants and leases: who gets a run, for how long, and how it ends. Pure.
 
-A lease needs an assignable worker, a usable grant for the run and room; it takes a new fence, and
-ends at the least of now + ttl, now + policy maximum, grant and attestation. A renewal counts from
-its own `now` under the same caps, so a run lasts as long as its grant and ever new evidence carry
-it, and no lease runs longer than the policy's maximum on one word of the worker. Start and renew
-need the current `(lease_id, fence)` before the end. Completion is also taken in the very last
+A lease needs an assignable worker whose binding to its proxy was proved just now (`binding`), a
+usable grant for the run and room; it takes a new fence, and ends at the least of now + ttl, now +
+policy maximum, grant and attestation (which ends with the certificate behind it). A renewal counts
+from its own `now` under the same caps, so a run lasts as long as its grant and ever new evidence
+carry it, and no lease runs longer than the policy's maximum on one word of the worker. Start and
+renew need the current `(lease_id, fence)` before the end. Completion is also taken in the very last
 millisecond (now = end), as long as the lease was not reaped: it hands nothing out. Times: Unix ms.
 """
 
@@ -17,6 +18,7 @@ from palyra_fleet.leases.records import (
     WorkerLease,
 )
 from palyra_fleet.ledger import storm
+from palyra_fleet.ledger.binding import binding_refusal
 from palyra_fleet.ledger.decision import Decision, Detail, EventReason
 from palyra_fleet.ledger.draft import Draft
 from palyra_fleet.ledger.facts import Eligibility, Work, WorkerRecord, assignable
@@ -56,6 +58,9 @@ def grant_lease(
         text = f"run '{order.run_id}' is approved for another worker"
         return Refusal(FleetReason.NO_GRANT, text)
     refusal = _capacity_refusal(state, policy, grant, order.run_id)
+    if refusal is not None:
+        return refusal
+    refusal = binding_refusal(state, policy, worker.proof, now_unix_ms)
     if refusal is not None:
         return refusal
     end = _end(policy, worker, order.ttl_ms, grant.expires_at_unix_ms, now_unix_ms)

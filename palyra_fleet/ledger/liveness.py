@@ -2,7 +2,10 @@
 
 No client timestamp takes part: a heartbeat counts at the fleet's `now`. One that comes after its
 deadline first makes the worker stale (its lease is orphaned), then live again; it revives no lease.
-`reap` deals with every deadline up to `now` in one decision. Times: Unix ms.
+`reap` deals with every deadline up to `now` in one decision. The more workers there are, the less
+often each beats and the later it is missed (`WorkerFleetPolicy.heartbeat_timeout_of`), both by the
+size of the fleet at the same beat: what a worker was told and when it is missed always agree.
+Times: Unix ms.
 """
 
 import zlib
@@ -46,13 +49,17 @@ def heartbeat(
     if worker.liveness is not Liveness.LIVE:
         draft.put_worker(replace(worker, liveness=Liveness.LIVE))
         draft.event(EventReason.HEARTBEAT, worker_id)
-    draft.beat(Beat(worker_id, seq, now_unix_ms + policy.heartbeat_timeout_ms))
+    timeout_ms = policy.heartbeat_timeout_of(len(state.workers))
+    draft.beat(Beat(worker_id, seq, now_unix_ms + timeout_ms))
     return draft.finish()
 
 
-def heartbeat_within_ms(policy: WorkerFleetPolicy, worker_id: str, seq: int) -> int:
-    """When to beat next: a third of the timeout, spread over 20 % by worker and number."""
-    third = policy.heartbeat_timeout_ms / 3
+def heartbeat_within_ms(
+    state: LedgerState, policy: WorkerFleetPolicy, worker_id: str, seq: int
+) -> int:
+    """When to beat next: a third of the timeout of a fleet of this size, spread over 20 % by worker
+    and number."""
+    third = policy.heartbeat_timeout_of(len(state.workers)) / 3
     spread = zlib.crc32(f"{worker_id}/{seq}".encode()) % 1000 / 1000
     return max(1, int(third * (1 - 0.2 * spread)))
 

@@ -6,13 +6,27 @@ in as arguments: no clock, no I/O, no randomness. A `now` behind the high-water 
 mark, so a clock that moves back lengthens and revives nothing. Source: specification 20, section 1.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from palyra_fleet.attestation.result import AttestationResult
 from palyra_fleet.leases.records import LeaseOrder, WorkerApprovalGrant
-from palyra_fleet.ledger import admission, eligibility, grants, leasing, liveness, lost_time
+from palyra_fleet.ledger import (
+    admission,
+    binding,
+    eligibility,
+    grants,
+    leasing,
+    liveness,
+    lost_time,
+)
 from palyra_fleet.ledger.decision import Decision, EventReason, Record
-from palyra_fleet.ledger.facts import Eligibility, WorkerLifecycleState, lifecycle_state
+from palyra_fleet.ledger.facts import (
+    Eligibility,
+    WorkerLifecycleState,
+    WorkerRecord,
+    lifecycle_state,
+)
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.ledger.state import LedgerState
 from palyra_fleet.refusals import Refusal
@@ -30,6 +44,11 @@ class WorkerFleetManager:
     def effective_now(self, now_unix_ms: int) -> int:
         return max(now_unix_ms, self.state.high_water_unix_ms)
 
+    def heartbeat_timeout_ms(self, records: Iterable[Record]) -> int:
+        """What the workers among these records get to beat again after a start."""
+        workers = sum(isinstance(record, WorkerRecord) for record in records)
+        return self.policy.heartbeat_timeout_of(workers)
+
     def apply(self, decision: Decision) -> None:
         self.state.apply(decision)
 
@@ -41,8 +60,8 @@ class WorkerFleetManager:
         """Begin again from what is durable; heartbeats and the time stay as they are."""
         fresh, old = LedgerState(), self.state
         now = self.effective_now(now_unix_ms)
-        fresh.load(records, highest_fence, now, self.policy.heartbeat_timeout_ms)
-        fresh.keep_beats(old.beats)
+        fresh.load(records, highest_fence, now, self.heartbeat_timeout_ms(records))
+        fresh.keep_memory(old)
         self.state = fresh
 
     def end_what_time_bounds(self, behind_ms: int, now_unix_ms: int) -> Decision:
@@ -63,6 +82,10 @@ class WorkerFleetManager:
 
     def reap(self, now_unix_ms: int) -> Decision:
         return liveness.reap(self.state, self.effective_now(now_unix_ms))
+
+    def hear_policy(self, proxy_id: str, policy_digest: str, now_unix_ms: int) -> Outcome:
+        now = self.effective_now(now_unix_ms)
+        return binding.hear_policy(self.state, proxy_id, policy_digest, now)
 
     def create_grant(self, grant: WorkerApprovalGrant, actor: str, now_unix_ms: int) -> Outcome:
         return grants.create_grant(self.state, grant, actor, self.effective_now(now_unix_ms))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from palyra_fleet.attestation.result import BindingLevel
 
 MINUTE_MS = 60_000
+BEATS_IN_TIMEOUT = 6
 REQUIRED_WIT_ABI = "palyra-worker-abi/v1"
 
 
@@ -20,6 +21,10 @@ class WorkerFleetPolicy:
     `binding_max_age_ms` from now, so that no lease outlives the proof it rests on. `lease_max_ms`
     is the longest time from a lease's latest grant or renewal to its end, not of the whole run: the
     run is bounded by its grant, and lasts only as long as the worker proves itself again.
+    `lease_binding_max_age_ms` is how old a proxy's receipt may be when a lease is given.
+    `heartbeats_per_second` is what the fleet takes in all: workers are told to beat less often
+    where they are many, and missed later: up to `heartbeat_timeout_max_ms`, where that is more than
+    `heartbeat_timeout_ms`.
     """
 
     max_workers: int = 10_000
@@ -28,8 +33,11 @@ class WorkerFleetPolicy:
     leases_per_principal: int = 1_000
     lease_max_ms: int = 15 * MINUTE_MS
     heartbeat_timeout_ms: int = 30_000
+    heartbeat_timeout_max_ms: int = 15 * MINUTE_MS
+    heartbeats_per_second: int = 2_000
     attestation_max_ms: int = 60 * MINUTE_MS
     binding_max_age_ms: int = 15 * MINUTE_MS
+    lease_binding_max_age_ms: int = MINUTE_MS
     nonce_ttl_ms: int = MINUTE_MS
     least_binding_level: BindingLevel = BindingLevel.OBSERVED
     trusted_capabilities: frozenset[str] = frozenset()
@@ -51,11 +59,19 @@ class WorkerFleetPolicy:
             self.leases_per_principal,
             self.lease_max_ms,
             self.heartbeat_timeout_ms,
+            self.heartbeats_per_second,
             self.attestation_max_ms,
             self.binding_max_age_ms,
+            self.lease_binding_max_age_ms,
             self.nonce_ttl_ms,
             self.storm_quarantines_per_minute,
             self.proxy_silence_ms,
         )
         if min(amounts) < 1:
             raise ValueError("every limit of the fleet policy must be at least 1")
+
+    def heartbeat_timeout_of(self, workers: int) -> int:
+        """How long a worker may be silent in a fleet of this size. It is told to beat within a
+        third of that and beats twice as often, so six beats come in one timeout."""
+        for_all_ms = workers * BEATS_IN_TIMEOUT * 1_000 // self.heartbeats_per_second
+        return max(self.heartbeat_timeout_ms, min(for_all_ms, self.heartbeat_timeout_max_ms))

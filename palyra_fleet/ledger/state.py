@@ -1,4 +1,4 @@
-"""The in-memory ledger: indexes over durable records, plus heartbeats and deadlines.
+"""The in-memory ledger: indexes over durable records, plus heartbeats, deadlines, proxies' words.
 
 `apply` is the only way anything here changes, and it takes a decision that was made durable. It
 keeps a monotone high-water mark of `now`: a clock that moves back never lengthens or revives
@@ -19,6 +19,7 @@ from palyra_fleet.ledger.decision import (
     EvictedWorker,
     EvidenceRecord,
     LeaseFreeze,
+    PolicyWord,
     Record,
     ReferenceValue,
     Tombstone,
@@ -48,6 +49,7 @@ class LedgerState:
     )
     references: set[ReferenceValue] = field(default_factory=set)
     beats: dict[str, Beat] = field(default_factory=dict)
+    policy_words: dict[str, PolicyWord] = field(default_factory=dict)
     deadlines: DeadlineHeap = field(default_factory=DeadlineHeap)
     recent_quarantines: deque[int] = field(default_factory=deque)
     freeze: LeaseFreeze = field(default_factory=lambda: LeaseFreeze(False, 0))
@@ -73,8 +75,13 @@ class LedgerState:
         recent = (at for at in quarantined_at if at > max(since, now_unix_ms - STORM_WINDOW_MS))
         self.recent_quarantines.extend(sorted(recent))
 
-    def keep_beats(self, beats: Mapping[str, Beat]) -> None:
-        """Heartbeats that were taken before stay taken, of workers that are still live."""
+    def keep_memory(self, before: "LedgerState") -> None:
+        """Heartbeats that were taken before stay taken, of workers that are still live; and so do
+        the words of proxies."""
+        self.policy_words = dict(before.policy_words)
+        self._keep_beats(before.beats)
+
+    def _keep_beats(self, beats: Mapping[str, Beat]) -> None:
         for worker_id, beat in beats.items():
             worker = self.workers.get(worker_id)
             if worker is not None and worker.liveness is Liveness.LIVE:
@@ -88,6 +95,8 @@ class LedgerState:
             self._put(record)
         for beat in decision.beats:
             self._beat(beat)
+        for word in decision.words:
+            self._hear(word)
         self.recent_quarantines.extend([self.high_water_unix_ms] * decision.quarantines)
         if decision.reaped:
             self._drop_deadlines(decision.at_unix_ms)
@@ -208,6 +217,12 @@ class LedgerState:
             del of_run[grant_id]
             if not of_run:
                 del self.grants_by_run[grant.run_id]
+
+    def _hear(self, word: PolicyWord) -> None:
+        """The latest word of a proxy counts: a receipt may come after a heartbeat that is newer."""
+        known = self.policy_words.get(word.proxy_id)
+        if known is None or known.at_unix_ms <= word.at_unix_ms:
+            self.policy_words[word.proxy_id] = word
 
     def _beat(self, beat: Beat) -> None:
         self.beats[beat.worker_id] = beat

@@ -280,9 +280,11 @@ class ViolationAnswer(WireModel):
 
 
 class ProxyBeat(WireModel):
-    """A proxy says that it is there, and how far its spool of evidence goes."""
+    """A proxy says that it is there, how far its spool of evidence goes, and which policy it has in
+    force: new leases take receipts that name this one."""
 
     spooled_seq: Annotated[int, Field(ge=0)]
+    policy_digest: Annotated[str, StringConstraints(max_length=128)]
 
 
 class EvidenceChain(WireModel):

@@ -23,6 +23,7 @@ from palyra_fleet.client import (
     FleetUnavailable,
     WorkerClient,
 )
+from palyra_fleet.refusals import FleetReason
 from palyra_fleet.tasks import spawn
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.models import (
@@ -55,6 +56,8 @@ from palyra_fleet.worker.timekeeper import Alarm, LoopTime, Timekeeper
 
 ORDERS_WAIT_MS: Final = 20_000
 RETRY_AFTER_S: Final = 0.5
+PROOFS_FOR_A_LEASE: Final = 3
+"""How often the binding is proved anew for one lease: the proxy's policy may change meanwhile."""
 _log = logging.getLogger(__name__)
 
 
@@ -171,24 +174,40 @@ class WorkerSession:
         ttl_ms: int,
         required_capabilities: tuple[str, ...] = (),
     ) -> LeaseAnswer:
-        """Ask for the lease of `run_id`; it must be started before it is used."""
-        asked_s, wall = self._time.now_s(), self._time.wall_unix_ms()
-        lease = await self._standing.speak(
-            lambda epoch: self._client.request_lease(
-                LeaseRequest(
-                    session_epoch=epoch,
-                    run_id=run_id,
-                    ttl_ms=ttl_ms,
-                    required_capabilities=required_capabilities,
-                    workspace_scope=scope,
-                )
-            )
+        """Ask for the lease of `run_id`; it must be started before it is used. Where the fleet
+        wants the binding to the proxy proved anew, that is done first. Raises what `open` does."""
+        order = LeaseRequest(
+            session_epoch=0,
+            run_id=run_id,
+            ttl_ms=ttl_ms,
+            required_capabilities=required_capabilities,
+            workspace_scope=scope,
         )
+        for attempt in range(PROOFS_FOR_A_LEASE):
+            try:
+                return await self._take(order)
+            except FleetProblem as problem:
+                if problem.reason != FleetReason.BINDING_STALE:
+                    raise
+            await self._time.sleep(attempt * RETRY_AFTER_S)
+            try:
+                await self._standing.prove_again()
+            except ArtifactChanged as changed:
+                raise EvidenceUnavailable(str(changed)) from changed
+            self._adopt()
+        return await self._take(order)
+
+    async def _take(self, order: LeaseRequest) -> LeaseAnswer:
+        asked_s, wall = self._time.now_s(), self._time.wall_unix_ms()
+        lease = await self._standing.speak(partial(self._ask, order))
         life = LeaseClock.starting(
             expires_at_unix_ms=lease.expires_at_unix_ms, wall_unix_ms=wall, now_s=asked_s
         )
         self._hold(_Held(lease, life))
         return lease
+
+    async def _ask(self, order: LeaseRequest, epoch: int) -> LeaseAnswer:
+        return await self._client.request_lease(order.model_copy(update={"session_epoch": epoch}))
 
     async def start_lease(self, ttl_ms: int | None = None) -> None:
         """Tell the fleet that the run begins, and renew from now on (by `ttl_ms` each time)."""

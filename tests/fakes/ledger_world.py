@@ -54,6 +54,7 @@ def attested(
         binding_level=binding_level,
         binding_proxy_id="proxy-1",
         bound_at_unix_ms=now_unix_ms,
+        binding_policy_digest="policy",
     )
 
 

@@ -26,6 +26,7 @@ class ReceiptProxy:
     status: int = 200
     answer_with: bytes | None = None
     targets: list[str] = field(default_factory=list)
+    policy_digest: str = "sha256:test"
     before_answer: Callable[[], object] = lambda: None
     clock: Callable[[], int] = now_unix_ms
     lease_statuses: list[int] = field(default_factory=lambda: [204])
@@ -46,7 +47,7 @@ class ReceiptProxy:
         payload = ReceiptPayload(
             proxy_id=self.name,
             worker_key_sha256=thumbprint_sha256(key),
-            policy_digest="sha256:test",
+            policy_digest=self.policy_digest,
             nonce=nonce,
             at_unix_ms=self.clock(),
         )

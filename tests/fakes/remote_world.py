@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from palyra_fleet.api.remote_listener import RemoteSettings
@@ -16,6 +17,7 @@ from palyra_fleet.identity.records import CodeMethod
 from palyra_fleet.node_agent.keeper import client_context
 from palyra_fleet.node_agent.material import AgentHome, Certificate, NodeMaterial
 from palyra_fleet.nodes.tls_port import FrontLimits
+from palyra_fleet.nodes.worker_certificates import certificate_end_of
 from palyra_fleet.principals.book import PrincipalBook, token_sha256
 from palyra_fleet.serve import FleetServer
 from palyra_fleet.service import FleetService
@@ -178,6 +180,7 @@ async def remote_world(
                 _ = spawn(service.device_gone(notice.device_id, notice.reason), "a device is gone")
 
         manager.subscribe(gone)
+        service.tell_certificate_ends(partial(certificate_end_of, manager))
         remote = RemoteSettings(("127.0.0.1", 0), manager, clock)
         if limits is not None:
             remote = RemoteSettings(("127.0.0.1", 0), manager, clock, limits)

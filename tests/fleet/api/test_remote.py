@@ -6,15 +6,19 @@ from contextlib import aclosing
 import pytest
 
 from palyra_fleet.client import FleetProblem, FleetUnavailable, ProxyClient, transport
+from palyra_fleet.identity.manager import IdentitySettings
+from palyra_fleet.nodes.worker_certificates import certificate_end_of
 from palyra_fleet.tasks import spawn
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.models import (
     HeartbeatRequest,
     LeaseAnswer,
+    LeaseCommand,
     LeaseRequest,
     WorkspaceScopeModel,
 )
 from tests.fakes.fleet_world import WorkerPen
+from tests.fakes.identity_world import QUIET
 from tests.fakes.ledger_world import ulid
 from tests.fakes.remote_world import RemoteWorld, remote_world
 
@@ -49,6 +53,48 @@ async def test_a_worker_and_a_proxy_of_other_machines_work_as_those_of_this_one(
         assert {message.kind for message in heard} == {"unbind", "block"}
         orders = await client.orders(0, 1_000)
         assert {order.kind.value for order in orders} == {"stop_lease", "quarantined"}
+
+
+@pytest.mark.parametrize("whose", ["the worker's machine", "its proxy's machine"])
+async def test_no_lease_outlasts_the_certificate_of_the_worker_s_or_its_proxy_s_machine(
+    whose: str,
+) -> None:
+    short = IdentitySettings(reap_every_ms=QUIET, device_life_ms=600_000)
+    async with remote_world(identity=short) as world:
+        host, (proxy_host, proxy) = await world.worker_host(), await world.proxy_host()
+        worker = WorkerPen(ulid(201))
+        sooner = host if whose == "the worker's machine" else proxy_host
+        ends = {one.device_id: one.certificate.expires_at_unix_ms for one in world.machines}
+        ends[sooner.device_id] -= 7_000  # the other's certificate outlasts it
+        world.service.tell_certificate_ends(ends.get)
+        answer = await world.register(host, worker, proxy)
+        end = ends[sooner.device_id]
+        assert answer.attested_until_unix_ms == end
+        await world.fleet.grant("run-1")
+        lease = await world.fleet.ask(worker, "run-1", ttl_ms=600_000)
+        assert lease.expires_at_unix_ms == end
+        command = LeaseCommand(session_epoch=worker.session_epoch, fence=lease.fence)
+        async with host.as_worker(worker.key) as client:
+            renewed = await client.renew_lease(lease.lease_id, command)
+        assert renewed.expires_at_unix_ms == end
+
+
+async def test_certificates_that_the_identity_issued_end_attestations(world: RemoteWorld) -> None:
+    host = await world.worker_host()
+    until = certificate_end_of(world.identity, host.device_id)
+    assert until == host.certificate.expires_at_unix_ms
+    await world.identity.revoke_device(host.device_id, "lost", "alice")
+    assert certificate_end_of(world.identity, host.device_id) is None
+    assert certificate_end_of(world.identity, ulid(9)) is None
+
+
+async def test_a_machine_whose_certificate_s_end_is_not_known_admits_no_worker(
+    world: RemoteWorld,
+) -> None:
+    host, (_, proxy) = await world.worker_host(), await world.proxy_host()
+    world.service.tell_certificate_ends(lambda device_id: None)
+    admitted = world.register(host, WorkerPen(ulid(201)), proxy)
+    assert await reason_of(admitted) == "attestation.expired"
 
 
 async def test_a_key_is_good_on_connections_of_its_own_device_only(world: RemoteWorld) -> None:

@@ -111,7 +111,7 @@ def body_of(row: Row, key: SigningKey) -> bytes:
             name="new", public_key=public_key
         ),
         DsseEnvelope: envelope,
-        wire.ProxyBeat: wire.ProxyBeat(spooled_seq=0),
+        wire.ProxyBeat: wire.ProxyBeat(spooled_seq=0, policy_digest="policy"),
         TrafficReport: TrafficReport(since_unix_ms=0),
         MintJoinToken: MintJoinToken(identity="dev-1", reason="because"),
         CreatePrincipal: CreatePrincipal(name="new", roles=(Role.VIEWER,), reason="because"),

@@ -47,6 +47,12 @@ def run(shell: Shell, proxy: str, *how: str) -> tuple[str, ...]:
     )
 
 
+def _without_silence(said: str) -> str:
+    """What a worker said beside that the fleet does not hear the proxy: that of this test never
+    speaks to it, which a slow machine has the time to notice."""
+    return "".join(line for line in said.splitlines(True) if "the fleet does not hear" not in line)
+
+
 async def test_a_certificate_and_a_join_token_let_programs_run(shell: Shell) -> None:
     await asyncio.to_thread(make_machine, shell.home)
     fleet = await shell.start(
@@ -62,7 +68,7 @@ async def test_a_certificate_and_a_join_token_let_programs_run(shell: Shell) -> 
             files = (str(shell.home / "machine.pem"), str(shell.home / "machine-key.pem"))
             by_certificate = ("--certificate", files[0], "--certificate-key", files[1])
             said = await shell(*run(shell, proxy.address, *by_certificate))
-            assert (said.code, said.err) == (7, "")
+            assert (said.code, _without_silence(said.err)) == (7, "")
             minted = await shell("join-token", "mint", "dev-1", "--reason", "a try")
             token = shell.home / "token"
             await asyncio.to_thread(token.write_text, minted.out)

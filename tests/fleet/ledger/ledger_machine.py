@@ -32,6 +32,7 @@ POLICY = WorkerFleetPolicy(
     lease_max_ms=150,
     attestation_max_ms=400,
     binding_max_age_ms=300,
+    lease_binding_max_age_ms=100,
     max_leases=2,
     storm_quarantines_per_minute=1_000,
 )
@@ -85,7 +86,7 @@ class LedgerMachine(RuleBasedStateMachine):
             snapshot.records,
             snapshot.highest_fence,
             snapshot.high_water_unix_ms,
-            POLICY.heartbeat_timeout_ms,
+            self.manager.heartbeat_timeout_ms(snapshot.records),
         )
 
     def do(self, command: str, outcome: Outcome) -> bool:
@@ -111,6 +112,13 @@ class LedgerMachine(RuleBasedStateMachine):
     def note(self, lease: WorkerLease, now: int) -> None:
         if self.command in {"grant_lease", "renew_lease"} and lease.status.live:
             self.asked_at[lease.lease_id] = now
+            proof = self.before[lease.worker_id].proof
+            known_until = proof.known_until_unix_ms
+            assert known_until is None or lease.expires_at_unix_ms <= known_until  # 5
+            if self.command == "grant_lease":
+                word = self.manager.state.policy_words[proof.binding_proxy_id]
+                assert proof.binding_policy_digest == word.policy_digest
+                assert now < proof.bound_at_unix_ms + POLICY.lease_binding_max_age_ms
         if lease.lease_id not in self.all_leases:
             self.fences.append(lease.fence)
         assert lease.lease_id not in self.seen_ended  # 11
@@ -178,13 +186,13 @@ class LedgerMachine(RuleBasedStateMachine):
         self.do("unfreeze", storm.unfreeze(state, "alice", "why", at))
         if not now:
             return
-        self.do("take_back", enrolment.take_back(state, "proxy", name, "alice", "why", at))
+        taken = self.do("take_back", enrolment.take_back(state, "proxy", name, "alice", "why", at))
         self.do("device_gone", enrolment.device_gone(state, device, "alice", "why", at))
         values = (ReferenceValue("image", "a" * 64),)
         withdrawn = enrolment.withdraw_references(state, values, "alice", "why", at)
         self.do("withdraw_references", withdrawn)
         for worker in state.workers.values():
-            if worker.proof.binding_proxy_id == name:
+            if taken and worker.proof.binding_proxy_id == name:
                 assert worker.proof.attested_until_unix_ms <= at
                 assert state.live_lease_of(worker.worker_id) is None
 
@@ -214,12 +222,20 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def evidence(self, worker_id: str, identity: str, key: bytes, ms: int) -> AttestationResult:
         now = self.manager.effective_now(self.now)
+        self.ids += 1
+        known_until = None if ms % 2 else now + self.ids % 400  # a certificate that ends, or none
         return replace(
             attested(worker_id, until_unix_ms=now + ms, now_unix_ms=now),
+            known_until_unix_ms=known_until,
+            binding_policy_digest=f"policy-{1 + self.ids % 2}",
             evidence_identity=identity,
             public_key=key,
             key_sha256=hashlib.sha256(key).hexdigest(),
         )
+
+    @rule(digest=st.sampled_from(["policy-1", "policy-2"]))
+    def a_proxy_says_its_policy(self, digest: str) -> None:
+        self.do("hear_policy", self.manager.hear_policy("proxy-1", digest, self.now))
 
     @rule(worker_id=workers, session_off=st.sampled_from([0, 0, 0, -1]))
     def heartbeat(self, worker_id: str, session_off: int) -> None:

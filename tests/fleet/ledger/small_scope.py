@@ -18,6 +18,7 @@ from palyra_fleet.attestation.result import AttestationResult
 from palyra_fleet.leases.records import LeaseOrder, WorkerApprovalGrant, WorkerLease
 from palyra_fleet.ledger import enrolment, storm
 from palyra_fleet.ledger.auditor import audit
+from palyra_fleet.ledger.binding import binding_refusal
 from palyra_fleet.ledger.deadlines import DeadlineHeap
 from palyra_fleet.ledger.decision import (
     Decision,
@@ -38,6 +39,7 @@ POLICY = WorkerFleetPolicy(
     lease_max_ms=2,
     attestation_max_ms=3,
     binding_max_age_ms=3,
+    lease_binding_max_age_ms=2,
     max_workers=2,
     max_leases=2,
     storm_quarantines_per_minute=1_000,
@@ -156,6 +158,7 @@ _OF_THE_FLEET: dict[str, Move] = {
     "withdraw_references": lambda manager, place: enrolment.withdraw_references(
         place.state, (REFERENCE,), "alice", "why", place.now
     ),
+    "hear_policy": lambda manager, place: manager.hear_policy("proxy-1", "another", place.now),
     "unfreeze": lambda manager, place: storm.unfreeze(place.state, "alice", "why", place.now),
     "device_gone": lambda manager, place: enrolment.device_gone(
         place.state, "device-1", "alice", "why", place.now
@@ -324,6 +327,7 @@ def clone(state: LedgerState) -> LedgerState:
         enrolled=dict(state.enrolled),
         references=set(state.references),
         beats=dict(state.beats),
+        policy_words=dict(state.policy_words),
         deadlines=DeadlineHeap(list(heap._heap), dict(heap._queued), dict(heap._current)),
         recent_quarantines=deque(),
     )
@@ -379,6 +383,7 @@ def _proof(place: Place, worker: WorkerRecord, proof: Proof) -> tuple[object, ..
     return (
         max(0, proof.attested_until_unix_ms - place.now),
         max(-3, proof.bound_at_unix_ms - place.now),
+        binding_refusal(place.state, POLICY, proof, place.now) is None,
         proof.key_sha256 == _result(place, worker.worker_id, "a").key_sha256,
         held is not None and proof.attestation_epoch > held.attestation_epoch,
     )

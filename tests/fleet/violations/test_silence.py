@@ -95,7 +95,7 @@ async def test_every_proxy_hears_of_a_suspension_and_of_its_end() -> None:
             assert "proxies" in service.alarms()
             (shown,) = await service.enrolments("proxy")
             assert (shown.standing, shown.workers) == ("silent", 1)
-            await service.proxy_beat("proxy-1", ProxyBeat(spooled_seq=0))
+            await service.proxy_beat("proxy-1", ProxyBeat(spooled_seq=0, policy_digest="policy"))
             over = await anext(stream)
             assert (over.kind, over.worker_id) == ("resume", worker.worker_id)
         orders = await service.orders(worker.worker_id, 0, 0)

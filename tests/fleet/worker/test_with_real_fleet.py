@@ -10,10 +10,11 @@ from contextlib import aclosing
 import pytest
 
 from palyra_fleet.client import FleetProblem, WorkerAction
+from palyra_fleet.clock import now_unix_ms
 from palyra_fleet.tasks import spawn
 from palyra_fleet.wire.models import ViewMessage
 from palyra_fleet.worker.runner import RunSettings, run_as_worker
-from palyra_fleet.worker.session import SessionSettings, WorkerSession
+from palyra_fleet.worker.session import PROOFS_FOR_A_LEASE, SessionSettings, WorkerSession
 from palyra_fleet.worker.workspace import Workspace
 from tests.fakes.real_fleet import RealFleet, real_fleet
 from tests.fakes.worker_bench import GRANT, RUN_ID
@@ -62,6 +63,45 @@ async def test_a_run_takes_a_grant_of_its_own(fleet: RealFleet) -> None:
     with pytest.raises(FleetProblem) as refused:
         await run_as_worker(["/bin/sh"], run_settings(fleet, fleet.session()))
     assert refused.value.status == 403
+
+
+async def test_a_lease_is_asked_for_again_with_a_new_receipt_when_the_proxys_policy_changed(
+    fleet: RealFleet,
+) -> None:
+    measured = await fleet.accept("/bin/sh")
+    await fleet.operator.create_grant(GRANT)
+    workspace = Workspace.create(fleet.home)
+    async with (
+        fleet.as_proxy() as proxy,
+        await WorkerSession.open(fleet.session(), measured) as session,
+    ):
+        before = len(fleet.proxy.targets)
+        fleet.proxy.policy_digest = "sha256:newer"
+        await proxy.beat(0, fleet.proxy.policy_digest)
+        lease = await session.take_lease(RUN_ID, workspace.scope(), 60_000)
+        assert lease.run_id == RUN_ID
+        assert len(fleet.proxy.targets) == before + 1
+        await proxy.beat(0, "sha256:newest")  # which the proxy's receipts never name
+        with pytest.raises(FleetProblem) as refused:
+            await session.take_lease("another-run", workspace.scope(), 60_000)
+        assert refused.value.reason == "lease.grant_missing"
+
+
+async def test_a_lease_that_no_new_receipt_helps_is_refused_in_the_end(fleet: RealFleet) -> None:
+    measured = await fleet.accept("/bin/sh")
+    await fleet.operator.create_grant(GRANT)
+    workspace = Workspace.create(fleet.home)
+    async with (
+        fleet.as_proxy() as proxy,
+        await WorkerSession.open(fleet.session(), measured) as session,
+    ):
+        before = len(fleet.proxy.targets)
+        fleet.proxy.clock = lambda: now_unix_ms() - 30_000  # its receipts are older than its words
+        await proxy.beat(0, "sha256:newest")
+        with pytest.raises(FleetProblem) as refused:
+            await session.take_lease(RUN_ID, workspace.scope(), 60_000)
+        assert refused.value.reason == "lease.binding_stale"
+        assert len(fleet.proxy.targets) == before + PROOFS_FOR_A_LEASE
 
 
 async def next_of(view: AsyncIterator[ViewMessage], kind: str) -> ViewMessage:
