@@ -70,6 +70,8 @@ class SqliteLedgerMachine(LedgerMachine):
         assert all(w.proof.attested_until_unix_ms <= self.now for w in after.workers.values())
         self.command, self.before = "restore", dict(after.workers)
         self.last = None
+        if lost:  # the same one once more, its successors lost again, would give the same fences
+            self.snapshot = None
 
     def teardown(self) -> None:
         super().teardown()
