@@ -20,7 +20,8 @@ from palyra_fleet.store.protocol import FleetStore
 from palyra_fleet.store.restore import restore
 from palyra_fleet.store.snapshot import save
 from palyra_fleet.store.sqlite import SqliteFleetStore
-from tests.fleet.ledger.ledger_machine import PLAYED, LedgerMachine, rarely
+from tests.fleet.ledger.ledger_machine import LedgerMachine
+from tests.fleet.ledger.machine_base import PLAYED, rarely
 from tests.fleet.ledger.transitions import COMMANDS
 
 
