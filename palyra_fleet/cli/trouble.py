@@ -18,6 +18,7 @@ from palyra_fleet.worker.isolation.start import IsolationUnavailable
 from palyra_fleet.worker.launcher import ArtifactNotFound, EvidenceUnavailable
 from palyra_fleet.worker.receipt import ReceiptRefused
 from palyra_fleet.worker.runner import ProgramNotStarted
+from palyra_fleet.worker.workspace import WorkspaceRefused
 
 
 class ExitCode(IntEnum):
@@ -55,6 +56,7 @@ EXPECTED = (
     StateUnusable,
     StoreFailed,
     SealBroken,
+    WorkspaceRefused,
 )
 """Everything a command may raise that `trouble_of` has words for."""
 
@@ -113,6 +115,13 @@ def trouble_of(error: Exception) -> Trouble:
                 "the program did not run: it cannot be isolated here",
                 str(error),
                 "mend what is named; docs/isolation.md says what a machine needs",
+            )
+        case WorkspaceRefused():
+            return Trouble(
+                ExitCode.YOURS,
+                "the program did not run: it has no place to work",
+                str(error),
+                "name another place for temporary files with TMPDIR",
             )
         case ArtifactNotFound() | ProgramNotStarted():
             return Trouble(

@@ -81,8 +81,8 @@ async def run_as_worker(
 ) -> int:
     """Run `command` under a lease; its exit code.
 
-    Raises ArtifactNotFound, IsolationUnavailable, ProgramNotStarted, ReceiptRefused or a FleetError
-    when it did not come to a run at all.
+    Raises ArtifactNotFound, IsolationUnavailable, ProgramNotStarted, ReceiptRefused,
+    WorkspaceRefused or a FleetError when it did not come to a run at all.
     """
     path = settings.inherited.get("PATH")
     measured = await asyncio.to_thread(measure, command[0], path)
@@ -111,8 +111,8 @@ async def _workspace(parent: Path | None) -> AsyncIterator[Workspace]:
     try:
         yield workspace
     finally:
-        if workspace.root.exists():
-            await workspace.remove()
+        await workspace.remove()
+        workspace.close()
 
 
 @contextlib.asynccontextmanager

@@ -1,15 +1,19 @@
 """A run's own directory: made empty and private (0700), and provably gone afterwards.
 
-`remove` deletes whatever the program left there, files without permissions included, never
-following a symbolic link out, for so long and no longer, and then looks: True only if nothing has
-that name any more.
+The directory and its parent are held by descriptors from the beginning. What is removed is what
+was made, whatever has its name by then, and no link, mount or hard link leads the removal anywhere
+else (`workspace_removal`). `remove` is True only if the directory that was made exists no more, its
+name is free, and both were so in time. Programs that race with it can make it fail, and a failure
+is reported; they cannot make it delete anything else.
 """
 
 import asyncio
+import contextlib
 import os
+import stat
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -18,20 +22,40 @@ from palyra_fleet.worker import workspace_removal
 
 REMOVE_WITHIN_S: Final = 60.0
 _REMOVAL: Final = Path(workspace_removal.__file__).resolve()
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-@dataclass(frozen=True, slots=True)
+class WorkspaceRefused(Exception):
+    """No workspace can be made there; the text says why, for who chose the place."""
+
+
+@dataclass(slots=True)
 class Workspace:
-    """The directory, by its absolute path without symbolic links."""
+    """The directory, by its absolute path without symbolic links, and by what holds it."""
 
     root: Path
+    parent_fd: int = field(repr=False)
+    root_fd: int = field(repr=False)
+    removed: bool = False
 
     @classmethod
     def create(cls, parent: Path | None = None) -> "Workspace":
-        made = tempfile.mkdtemp(prefix="palyra-run-", dir=parent)
-        root = Path(made).resolve()
-        (root / "tmp").mkdir(mode=0o700)
-        return cls(root)
+        """Make one below `parent` (the system's place for temporary files if None). Raises
+        WorkspaceRefused where others could take its name away, or where nothing can be made."""
+        place = Path(tempfile.gettempdir() if parent is None else parent).resolve()
+        with contextlib.ExitStack() as undone:
+            try:
+                parent_fd = os.open(place, _DIRECTORY)
+                undone.callback(os.close, parent_fd)
+                _refuse_a_place_of_others(place, os.fstat(parent_fd))
+                root = Path(tempfile.mkdtemp(prefix="palyra-run-", dir=place))
+                root_fd = os.open(root.name, _DIRECTORY, dir_fd=parent_fd)
+                undone.callback(os.close, root_fd)
+                os.mkdir("tmp", 0o700, dir_fd=root_fd)
+            except OSError as error:
+                raise WorkspaceRefused(f"{place}: no workspace: {error.strerror}") from error
+            undone.pop_all()
+        return cls(root, parent_fd, root_fd)
 
     @property
     def temporary(self) -> Path:
@@ -43,15 +67,17 @@ class Workspace:
         return WorkspaceScopeModel(workspace_root=str(self.root), allowed_paths=(str(self.root),))
 
     async def remove(self, within_s: float = REMOVE_WITHIN_S) -> bool:
-        """Delete everything; True only if it is gone in time, and was what `create` made to the
-        end. Done by a process of its own, which is ended when it takes too long: a program may have
-        made more files than anybody wants to wait for."""
-        if self.root.is_symlink():
-            self.root.unlink(missing_ok=True)  # where the program took its files, nobody knows
-            return False
+        """Delete everything; True only if it is gone in time, and nothing has its name. May be
+        asked again. Done by a process of its own, which is ended when it takes too long: a program
+        may have made more files than anybody wants to wait for."""
+        if self.root_fd < 0:
+            return self.removed
         try:
             removal = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", str(_REMOVAL), str(self.root)), env={}
+                *(sys.executable, "-I", "-S", str(_REMOVAL)),
+                *(str(self.parent_fd), str(self.root_fd), self.root.name),
+                pass_fds=(self.parent_fd, self.root_fd),
+                env={},
             )
         except OSError:
             return False
@@ -64,4 +90,25 @@ class Workspace:
             if removal.returncode is None:
                 removal.kill()
                 await removal.wait()
-        return not await asyncio.to_thread(os.path.lexists, self.root)
+        self.removed = removal.returncode == 0
+        if self.removed:
+            self.close()
+        return self.removed
+
+    def close(self) -> None:
+        """Let go of the descriptors, as `remove` does when all is gone. What was not removed is
+        left where it is."""
+        for held in (self.root_fd, self.parent_fd):
+            if held >= 0:
+                os.close(held)
+        self.root_fd = self.parent_fd = -1
+
+
+def _refuse_a_place_of_others(place: Path, status: os.stat_result) -> None:
+    """Whoever may rename in the parent could put another directory under the workspace's name."""
+    if status.st_uid not in {0, os.geteuid()}:
+        raise WorkspaceRefused(f"{place} belongs to another account; no workspace is made there")
+    if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
+        raise WorkspaceRefused(
+            f"{place} can be changed by everybody and has no sticky bit; no workspace is made there"
+        )
