@@ -6,7 +6,7 @@ LOCK := $(BIN)/uv pip compile --quiet --python-version 3.13 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(LOCK_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system-packages demo up test check lock proto reference pictures fuzz bench races crash explore mutants clean
+.PHONY: help setup system-packages demo up test check lock proto reference goldens pictures fuzz bench races crash explore mutants clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -42,6 +42,9 @@ proto: setup ## write palyra_fleet/wire/protobuf/ anew from proto/
 reference: setup ## write docs/reference/ anew from the code
 	$(BIN)/python -m scripts.make_reference
 	$(BIN)/python -m scripts.make_dashboard
+
+goldens: setup ## write tests/golden/expected/ anew: what every command says; look at the diff
+	PALYRA_RENEW_GOLDENS=1 $(BIN)/pytest -q tests/golden tests/project/test_golden_*.py
 
 pictures: setup system-packages ## take the pictures of the console that the documents show
 	$(BIN)/python -m scripts.take_pictures

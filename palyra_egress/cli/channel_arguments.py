@@ -103,24 +103,24 @@ def channels_of(arguments: Namespace) -> ChannelSettings:
 def address(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if not colon or not port.isdecimal() or int(port) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
+        raise argparse.ArgumentTypeError("expected HOST:PORT")
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def _peer(text: str) -> tuple[int, str]:
     uid, _, worker = text.partition("=")
     if not (uid.isascii() and uid.isdecimal()) or not is_canonical_ulid(worker):
-        raise argparse.ArgumentTypeError(f"{text!r} is not UID=WORKER (a number and a worker's id)")
+        raise argparse.ArgumentTypeError("expected UID=WORKER, a number and a worker's id")
     return int(uid), worker
 
 
 def _worker_address(text: str) -> tuple[str, tuple[str, int]]:
     worker, _, where = text.partition("=")
     if not is_canonical_ulid(worker):
-        raise argparse.ArgumentTypeError(f"{text!r} is not WORKER=HOST:PORT")
+        raise argparse.ArgumentTypeError("expected WORKER=HOST:PORT")
     host, port = address(where)
     if port == 0:
-        raise argparse.ArgumentTypeError(f"{text!r}: the port must be told, so not 0")
+        raise argparse.ArgumentTypeError("expected a port from 1 on, since it must be told")
     return worker, (host, port)
 
 

@@ -18,7 +18,7 @@ from palyra_egress.cli.channel_arguments import address
 from palyra_egress.installation import EgressNote, Installation, written
 from palyra_egress.proxy.identity import ProxyCredentials, lease_credentials
 from palyra_fleet.cli.output import put
-from palyra_fleet.cli.trouble import ExitCode, Trouble
+from palyra_fleet.cli.trouble import ExitCode, Trouble, reason_of
 from palyra_fleet.private_files import read_private
 from palyra_fleet.wire.keys import KeyFileError
 from palyra_fleet.worker.environment import (
@@ -158,6 +158,6 @@ def _note() -> EgressNote:
         raise Trouble(
             ExitCode.YOURS,
             "no proxy is known here",
-            str(error),
+            f"{path}: {reason_of(error)}",
             "start it, set PALYRA_HOME, or pass --proxy, --ca and --ca-bundle",
         ) from error

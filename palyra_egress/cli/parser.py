@@ -16,6 +16,7 @@ from palyra_egress.cli.vault_parser import add_vault
 from palyra_egress.cli.worker_parser import add_doctor, add_worker_commands
 from palyra_egress.proxy.caps import CAPS
 from palyra_egress.proxy.deadlines import DEADLINES
+from palyra_fleet.cli.command_parser import CommandParser
 from palyra_fleet.cli.completion import add_completion
 from palyra_fleet.cli.config_commands import add_config
 from palyra_fleet.cli.configuration import EGRESS, add_config_argument
@@ -27,7 +28,7 @@ DEFAULT_POLICY = Path("policies/coding-agent.yaml")
 
 def make_parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = CommandParser(
         prog="palyra-egress", description="A fail-closed egress proxy for untrusted workers."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -236,20 +237,20 @@ def _add_caps(parser: argparse.ArgumentParser) -> None:
 
 def _count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 1000000")
+        raise argparse.ArgumentTypeError("expected a whole number from 1 to 1000000")
     return int(text)
 
 
 def _seconds(text: str) -> float:
     most = int(DEADLINES.tunnel_s)
     if not text.isdecimal() or not 1 <= int(text) <= most:
-        raise argparse.ArgumentTypeError(f"{text!r} is not whole seconds from 1 to {most}")
+        raise argparse.ArgumentTypeError(f"expected whole seconds from 1 to {most}")
     return float(text)
 
 
 def _mebibytes(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 1_048_576:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of MiB from 1 on")
+        raise argparse.ArgumentTypeError("expected a whole number of MiB from 1 on")
     return int(text) * 1024 * 1024
 
 

@@ -187,16 +187,14 @@ def _compared_with(args: argparse.Namespace) -> Accepted | None:
 
 def _serial(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= MAX_SERIAL:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {MAX_SERIAL}")
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to {MAX_SERIAL}")
     return int(text)
 
 
 def _approver_name(text: str) -> str:
     word = text.lower()
     if not word.isascii() or not word.replace("-", "").replace(".", "").replace("_", "").isalnum():
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a name of letters, digits, '.', '_', '-'"
-        )
+        raise argparse.ArgumentTypeError("expected a name of letters, digits, '.', '_', '-'")
     return word
 
 

@@ -10,7 +10,7 @@ import aiohttp
 
 from palyra_egress.installation import Installation
 from palyra_fleet.cli.output import put, say
-from palyra_fleet.cli.trouble import ExitCode, Trouble
+from palyra_fleet.cli.trouble import ExitCode, Trouble, reason_of
 
 WITHIN_S: Final = 5.0
 _COLUMNS: Final = ("WORKER", "CONNECTIONS", "OUT", "IN", "ALLOWED", "REFUSED", "LAST VERDICT")
@@ -44,7 +44,7 @@ async def _ask(socket_path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         raise Trouble(
             ExitCode.UNREACHABLE,
             "no proxy answers here",
-            f"{socket_path}: {error}",
+            f"{socket_path}: {reason_of(error)}",
             "start it, or name its state directory with --state-dir",
         ) from error
     return live, checks

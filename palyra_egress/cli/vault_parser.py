@@ -3,14 +3,11 @@ is not repeated: other processes see arguments, and terminals keep what is print
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, NoReturn
 
+from palyra_fleet.cli.command_parser import QuietParser
 from palyra_fleet.cli.output import FORMS
-
-_REPEATS: Final = (": invalid", ": ignored explicit")
-"""Where argparse begins to repeat what was typed."""
 
 type Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 type Later = Callable[[str, str], Callable[[argparse.Namespace], int]]
@@ -18,35 +15,12 @@ type Later = Callable[[str, str], Callable[[argparse.Namespace], int]]
 _NAME = "as policies write it after `vault:`, such as global/github_token"
 
 
-class _QuietParser(argparse.ArgumentParser):
-    """Refuses what it does not know without printing it."""
-
-    def parse_known_args(  # type: ignore[override]
-        self, args: Sequence[str] | None = None, namespace: Any = None
-    ) -> tuple[argparse.Namespace, list[str]]:
-        found, rest = super().parse_known_args(args, namespace)
-        if rest:
-            super().error(
-                "an argument is too many or unknown (it is not repeated here); a secret is read"
-                " from standard input, from --from-file, or at a prompt"
-            )
-        return found, rest
-
-    def error(self, message: str) -> NoReturn:
-        """What argparse says, up to where it would repeat what was typed."""
-        for sign in _REPEATS:
-            said, found, _ = message.partition(sign)
-            if found:
-                message = f"{said}: this does not fit (it is not repeated here)"
-        super().error(message)
-
-
 def add_vault(commands: Commands, later: Later) -> None:
     """The noun and its verbs."""
     vault = commands.add_parser(
         "vault", help="secrets that policies bind as vault:NAME, sealed in one file"
     )
-    verbs = vault.add_subparsers(required=True, metavar="VERB", parser_class=_QuietParser)
+    verbs = vault.add_subparsers(required=True, metavar="VERB", parser_class=QuietParser)
 
     def verb(name: str, text: str) -> argparse.ArgumentParser:
         parser = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)

@@ -108,5 +108,5 @@ def add_doctor(commands: _Commands, later: _Later) -> None:
 
 def _hours(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 168:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 168")
+        raise argparse.ArgumentTypeError("expected a whole number from 1 to 168")
     return int(text)

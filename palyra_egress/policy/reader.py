@@ -172,7 +172,8 @@ def read_part(source: bytes, problems: Problems) -> PolicyPart | None:
         problems.add(
             root.position,
             ProblemCode.WRONG_TYPE,
-            f"a policy is {describe(root)}",
+            # a text is not repeated: it may be a key, given by mistake
+            f"a policy is {'a text' if isinstance(root, Scalar) else describe(root)}",
             expected="a mapping with version, name, rules and profiles",
         )
     return None

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from palyra_fleet.cli.output import put, say
 from palyra_fleet.cli.place import Home
-from palyra_fleet.cli.trouble import ExitCode, Trouble
+from palyra_fleet.cli.trouble import ExitCode, Trouble, reason_of
 from palyra_fleet.clock import now_unix_ms
 from palyra_fleet.node_agent.agent import (
     AgentSettings,
@@ -132,7 +132,7 @@ def _root(path: Path) -> str:
         raise Trouble(
             ExitCode.YOURS,
             "the fleet's CA cannot be read",
-            f"{path}: {error}",
+            f"{path}: {reason_of(error)}",
             "ask an operator for the file; it is no secret, but it must be the right one",
         ) from error
     if "-----BEGIN CERTIFICATE-----" not in text:

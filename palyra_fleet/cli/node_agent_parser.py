@@ -58,5 +58,5 @@ def _later(handler: str) -> Callable[[argparse.Namespace], int]:
 def _address(text: str) -> str:
     host, colon, port = text.rpartition(":")
     if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
+        raise argparse.ArgumentTypeError("expected HOST:PORT")
     return text

@@ -16,7 +16,9 @@ from palyra_fleet.wire.node_models import CapabilityName
 type _Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
 type _MakeVerb = Callable[[_Verbs, str, str, Command], argparse.ArgumentParser]
 
-_capability: Final = types.matching(TypeAdapter(CapabilityName), "such as echo or system.health")
+_capability: Final = types.matching(
+    TypeAdapter(CapabilityName), "a name such as echo or system.health"
+)
 
 
 def add_node_operations(verbs: _Verbs, make: _MakeVerb) -> None:

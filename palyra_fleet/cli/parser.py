@@ -10,6 +10,7 @@ from typing import Final
 
 from palyra_fleet.cli import argument_types as types
 from palyra_fleet.cli import doctor_commands, local_commands, operator_commands
+from palyra_fleet.cli.command_parser import CommandParser
 from palyra_fleet.cli.completion import add_completion
 from palyra_fleet.cli.config_commands import add_config
 from palyra_fleet.cli.configuration import FLEET, add_config_argument
@@ -35,7 +36,7 @@ _Verbs = argparse._SubParsersAction  # what add_subparsers returns; it has no pu
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = CommandParser(
         prog="palyra-fleet", description="Decide which workers exist and what each may do now."
     )
     nouns = parser.add_subparsers(dest="noun", required=True, metavar="NOUN")

@@ -53,7 +53,11 @@ def find_url(flag: str | None, environment: Mapping[str, str] = os.environ) -> s
     if given:
         return given
     file = Home.of(environment).admin_url_file
-    url = _read(file, "the address of the fleet is not known", "pass --url, or set PALYRA_HOME")
+    url = _read(
+        file,
+        "the address of the fleet is not known",
+        "start it with `palyra-fleet serve`, pass --url, or set PALYRA_HOME",
+    )
     if _LOOPBACK_URL.fullmatch(url) is None:
         why = f"{file} does not name a listener of this machine, as `serve` writes it"
         remedy = "look where this file comes from; PALYRA_HOME is ./var where it is not set"

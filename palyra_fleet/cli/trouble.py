@@ -61,6 +61,12 @@ EXPECTED = (
 """Everything a command may raise that `trouble_of` has words for."""
 
 
+def reason_of(error: Exception) -> str:
+    """What the system said, without a number and without the path once more."""
+    told = error.strerror if isinstance(error, OSError) else None
+    return told or str(error) or type(error).__name__
+
+
 def trouble_of(error: Exception) -> Trouble:
     """The words and the exit code for an expected error."""
     match error:
@@ -89,7 +95,7 @@ def trouble_of(error: Exception) -> Trouble:
                 ExitCode.YOURS,
                 "the stored state is not usable",
                 str(error),
-                "do what the line above says; docs/nodes.md has the ways back",
+                "see the line above; docs/fleet-state.md and docs/nodes.md have the ways back",
             )
         case TlsUnsound():
             return Trouble(
@@ -163,9 +169,13 @@ def _trouble_of_problem(problem: FleetProblem) -> Trouble:
 
 
 def _where_to_look(reason: str) -> str:
+    if reason == "api.role_refused":
+        return "name the token of somebody with that role; `palyra-fleet principal self` says yours"
     match reason.partition(".")[0]:
         case "capability" | "node":
             return "`palyra-fleet node show DEVICE` and `node asked` show how it came to this"
+        case "enrolment":
+            return "`palyra-fleet proxy list` and `launcher list` show what is enrolled"
         case "pairing":
             return "`palyra-fleet node requests` shows how it came to this"
         case "identity":

@@ -120,7 +120,7 @@ class AgentHome:
     def load(self) -> NodeMaterial:
         """Raises NotPaired or MaterialUnusable."""
         if not self.is_paired:
-            raise NotPaired(f"{self.directory}: this node is not paired")
+            raise NotPaired(f"{self.directory} holds no pairing")
         try:
             key = find_master_key(self.key_file, os.environ)
             opened = key.open(RECORD_NAME, read_private(self.material_file, _MAX_FILE_BYTES))

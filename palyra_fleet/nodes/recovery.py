@@ -136,7 +136,7 @@ def _read(file: GenerationFile, source: Path) -> bytes:
     except KeyFileError as error:
         raise StateUnusable(str(error)) from error
     if content is None:
-        raise StateUnusable(f"{source}: does not exist")
+        raise StateUnusable(f"{source}: there is no such file; name a copy of the nodes' state")
     return content
 
 

@@ -54,7 +54,9 @@ def save(state_dir: Path, target: Path) -> SnapshotSummary:
     """
     database = state_dir / FLEET_DATABASE.files.database
     if not database.is_file():
-        raise StateUnusable(f"{database}: there is no fleet state to save")
+        raise StateUnusable(
+            f"{database}: there is no fleet state to save; name its folder with --state-dir"
+        )
     if target.exists():
         raise StateUnusable(f"{target} is there already; a snapshot overwrites nothing")
     try:
@@ -74,7 +76,7 @@ def save(state_dir: Path, target: Path) -> SnapshotSummary:
 def inspect(file: Path) -> SnapshotSummary:
     """Check all of a snapshot and say what it holds. Raises StateUnusable."""
     if not file.is_file():
-        raise StateUnusable(f"{file}: there is no such file")
+        raise StateUnusable(f"{file}: there is no such file; name one that `snapshot save` wrote")
     try:
         with closing(_reading(file, immutable=True)) as connection:
             return _summary(connection, file)

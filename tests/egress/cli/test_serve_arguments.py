@@ -19,4 +19,4 @@ def test_a_long_poll_is_given_the_time_it_is_set_to() -> None:
 def test_what_is_no_time_to_wait_is_told(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         answer_within(f"--answer-within={text}")
-    assert "is not whole seconds from 1 to 43200" in capsys.readouterr().err
+    assert "expected whole seconds from 1 to 43200" in capsys.readouterr().err

@@ -65,16 +65,22 @@ async def served(shell: Shell) -> AsyncIterator[Shell]:
 
 
 @asynccontextmanager
-async def running(shell: Shell, *more: str) -> AsyncIterator[None]:
-    """A fleet in the shell's home until the block ends, started with `more` arguments."""
+async def running(shell: Shell, *more: str) -> AsyncIterator[dict[str, str]]:
+    """A fleet in the shell's home until the block ends, started with `more` arguments; what it
+    said of where it is, by name."""
     process = await shell.start("serve", "--admin", "127.0.0.1:0", *more)
     assert process.stderr is not None
+    said: dict[str, str] = {}
     async for line in process.stderr:
-        if line.startswith(b"operator token:"):
+        name, _, value = line.decode().strip().partition(":")
+        said[name] = value.strip()
+        if name == "operator token":
             break
     else:
         raise AssertionError("the fleet did not start")
-    yield
-    process.send_signal(signal.SIGTERM)
-    _, err = await process.communicate()
+    try:
+        yield said
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, err = await process.communicate()
     assert (process.returncode, err) == (0, b"stopping\n")

@@ -97,7 +97,7 @@ def test_a_mistake_in_the_file_says_line_key_and_what_was_expected(
     ("variable", "value", "expected"),
     [
         ("PALYRA_EGRESS_UP__LISTN", "127.0.0.1:1", "there is no such setting"),
-        ("PALYRA_EGRESS_UP__LISTEN", "nowhere", "is not HOST:PORT"),
+        ("PALYRA_EGRESS_UP__LISTEN", "nowhere", "expected HOST:PORT"),
         ("PALYRA_EGRESS_PRXY__SERVE__LISTEN", "127.0.0.1:1", "expected one that begins with"),
     ],
 )

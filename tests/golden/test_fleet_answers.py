@@ -1,0 +1,194 @@
+"""What the commands of operators answer as JSON, against a fleet that runs.
+
+One story: a proxy and a launcher are enrolled, a worker runs a program, is stopped and looked at, a
+node pairs. Every command that can answer JSON has a line in it.
+"""
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import pytest
+
+from palyra_fleet.wire.keys import SigningKey
+from tests.e2e.programs import until
+from tests.fakes.receipt_proxy import receipt_proxy
+from tests.fleet.cli.conftest import PROGRAM, Shell, running, shell
+from tests.golden.test_roles import NODES
+from tests.golden.transcript import Transcript, compare
+
+__all__ = ["shell"]
+WORKER: Final = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
+BECAUSE: Final = ("--reason", "sample")
+
+
+class Story(Transcript):
+    """Commands of `palyra-fleet`, asked for JSON."""
+
+    async def tell(self, *command: str, code: int = 0) -> str:
+        """Run it in a thread, since the story's proxy runs in this loop; what it put out."""
+        found = await asyncio.to_thread(self, "palyra-fleet", *command, "-o", "json")
+        assert found[0] == code, found
+        return found[1]
+
+
+@pytest.mark.e2e
+async def test_every_command_of_operators_answers_json_that_was_read_and_found_good(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PALYRA_HOME", str(shell.home))
+    story = Story(capsys, {str(shell.home): "<home>"})
+    settings = shell.home / "fleet.toml"
+    settings.write_text("[attestors.join_token]\n")
+    async with running(shell, *NODES, "--settings", str(settings)) as said:
+        await enrolments(story, shell)
+        await a_worker(story, shell)
+        await what_was_lent(story)
+        await a_node(story, shell, said)
+        await people(story)
+        await copies(story, shell)
+    compare("fleet-answers", story.text())
+
+
+async def enrolments(story: Story, shell: Shell) -> None:
+    story.heading("enrolments")
+    key = base64.b64encode(bytes(31) + b"\x01").decode()
+    await story.tell("proxy", "enrol", "proxy-9", key)
+    await story.tell("proxy", "revoke", "proxy-9", *BECAUSE)
+    await story.tell("proxy", "list")
+    key = base64.b64encode(bytes(31) + b"\x02").decode()
+    await story.tell("launcher", "enrol", "launcher-9", key)
+    await story.tell("launcher", "revoke", "launcher-9", *BECAUSE)
+    await story.tell("launcher", "list")
+    await story.tell("reference", "add", "--image", "0" * 64)
+    await story.tell("reference", "list")
+    await story.tell("reference", "withdraw", "--image", "0" * 64, *BECAUSE)
+    await story.tell("event", "tail", "--lines", "1")
+    await story.tell("join-token", "mint", "sample", *BECAUSE)
+    await story.tell("join-token", "list")
+    await story.tell("join-token", "revoke", WORKER, *BECAUSE, code=1)
+
+
+async def a_worker(story: Story, shell: Shell) -> None:
+    story.heading("a worker: it runs, is stopped, and looked at")
+    proxy_key = SigningKey.generate()
+    public = base64.b64encode(proxy_key.public_key).decode()
+    await shell("proxy", "enrol", "proxy-1", public)
+    launcher = await shell("launcher", "key", str(shell.home / "launcher.pem"))
+    await shell("launcher", "enrol", "launcher-1", launcher.out.strip())
+    await shell("reference", "add", "--measure", "sh")
+    await story.tell(
+        *("grant", "create", "run-1", "--tool", "sh", "--principal", "ops", "--profile", "api")
+    )
+    async with receipt_proxy(proxy_key) as proxy:
+        ca = str(shell.home / "ca.pem")
+        process = await shell.start(
+            *("worker", "run", "--proxy", proxy.address, "--run-id", "run-1"),
+            *("--worker-id", WORKER, "--launcher-key", str(shell.home / "launcher.pem")),
+            *("--ca-bundle", ca, "--ca", ca, "--", "sh", "-c", "echo up; exec sleep 600"),
+        )
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"up\n"
+        await story.tell("lease", "list")
+        await story.tell("worker", "cordon", WORKER, *BECAUSE)
+        await story.tell("worker", "uncordon", WORKER, *BECAUSE)
+        await story.tell("worker", "quarantine", WORKER, *BECAUSE)
+        await process.communicate()
+    await story.tell("worker", "list")
+    await story.tell("worker", "show", WORKER)
+    await story.tell("worker", "release", WORKER, *BECAUSE, code=1)
+    await story.tell("worker", "reverify", WORKER, *BECAUSE, code=1)
+    await story.tell("worker", "drain", WORKER, *BECAUSE)
+    await story.tell("worker", "evict", WORKER, *BECAUSE, "--dry-run")
+    await story.tell("worker", "ban", WORKER, *BECAUSE)
+    await story.tell("violation", "list")
+
+
+async def what_was_lent(story: Story) -> None:
+    story.heading("grants, leases, events")
+    await story.tell("grant", "list")
+    await story.tell("grant", "withdraw", WORKER, *BECAUSE, code=1)
+    await story.tell("lease", "revoke", WORKER, *BECAUSE, code=1)
+    await story.tell("lease", "unfreeze", *BECAUSE, code=1)
+    await story.tell("event", "verify")
+
+
+async def a_node(story: Story, shell: Shell, said: dict[str, str]) -> None:
+    story.heading("a node: it pairs, is asked, and taken out again")
+
+    async def first_request() -> str:
+        return (await shell("node", "requests", "-o", "name")).out.strip()
+
+    async def first_node() -> str:
+        nodes = json.loads((await shell("node", "list", "-o", "json")).out)
+        return next((node["device_id"] for node in nodes if node["connected"]), "")
+
+    code = (await shell("node", "code")).out
+    await story.tell("node", "code", "--method", "qr")
+    await story.tell("node", "status", code=2)
+    async with pairing(shell, said, code) as installing:
+        approval = await until("somebody wants to pair", first_request)
+        await story.tell("node", "requests")
+        await story.tell("node", "approve", approval, *BECAUSE)
+        await story.tell("node", "reject", approval, *BECAUSE, code=1)
+        assert await installing.wait() == 0
+    working = await shell.start("node", "run")
+    device = await until("the node is connected", first_node)
+    await story.tell("node", "list")
+    await story.tell("node", "show", device)
+    await story.tell("node", "invoke", device, "echo", "--input", '{"say": "hello"}')
+    await story.tell("node", "status")
+    working.terminate()
+    await working.communicate()
+    await story.tell("node", "asked")
+    await story.tell("node", "allow", WORKER, *BECAUSE, code=1)
+    await story.tell("node", "refuse", WORKER, *BECAUSE, code=1)
+    await story.tell("node", "revoke", device, *BECAUSE)
+    await story.tell("node", "remove", device, *BECAUSE)
+    await story.tell("ca", "show")
+    await story.tell("ca", "rotate", *BECAUSE)
+
+
+@asynccontextmanager
+async def pairing(
+    shell: Shell, said: dict[str, str], code: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """`node install` on the same machine, with the code on its standard input."""
+    process = await asyncio.create_subprocess_exec(
+        *PROGRAM,
+        *("node", "install", "--enrolment", said["nodes that enrol"], "--node", said["nodes"]),
+        *("--ca", said["the nodes' root"]),
+        env=shell.environment,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    assert process.stdin is not None
+    process.stdin.write(code.encode())
+    process.stdin.close()
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def people(story: Story) -> None:
+    story.heading("principals")
+    await story.tell("principal", "self")
+    await story.tell("principal", "create", "vera", "--role", "viewer", *BECAUSE)
+    await story.tell("principal", "rotate", "vera", *BECAUSE)
+    await story.tell("principal", "list")
+    await story.tell("principal", "revoke", "vera", *BECAUSE)
+
+
+async def copies(story: Story, shell: Shell) -> None:
+    story.heading("snapshots")
+    file = str(shell.home / "copy.snapshot")
+    await story.tell("snapshot", "save", file)
+    await story.tell("snapshot", "inspect", file)
+    await story.tell("snapshot", "restore", file, code=2)
