@@ -1,5 +1,6 @@
-"""What the console may see of the policy in force: its rules, what changed last, and how a request
-would be judged. Reads the running proxy and changes nothing; times are Unix ms.
+"""What the console may see of the policy in force: its rules, what changed last, how a request
+would be judged, and whether what was refused still would be. Reads the running proxy and changes
+nothing; times are Unix ms.
 """
 
 from dataclasses import dataclass
@@ -10,19 +11,24 @@ from palyra_egress.destination.hostname import HostRefused
 from palyra_egress.policy.compile import CompiledPolicy
 from palyra_egress.policy.explain import explain
 from palyra_egress.policy.policy_diff import diff_policies
+from palyra_egress.policy.recorded import JUDGED
 from palyra_egress.policy.request_text import connect_from_authority, judge_request_from_url
 from palyra_egress.policy.schema import DenySpec, RuleSpec
 from palyra_egress.proxy.egress_proxy import Enforcement
-from palyra_egress.reasons import REASONS
-from palyra_egress.request import Requester
+from palyra_egress.proxy.evidence import TARGET_CUT_AT
+from palyra_egress.reasons import REASONS, Reason
+from palyra_egress.request import EgressRequest, Requester
 from palyra_fleet.console.policy_port import (
+    Again,
     PolicyAnswer,
     PolicyChangeTold,
     PolicyInForce,
+    ReplayAnswer,
     RuleInForce,
 )
 
 _ASKER: Final = "console"
+_BY_ADDRESS: Final = frozenset({Reason.PRIVATE_TARGET, Reason.METADATA_TARGET, Reason.MIXED_ANSWER})
 
 
 @dataclass(slots=True)
@@ -53,20 +59,56 @@ class PolicyWindow:
         )
 
     def explain(self, profile: str, method: str, url: str) -> PolicyAnswer | None:
-        policy = None if self.enforcement is None else self.enforcement.core.service.policy
+        policy = self._policy()
         if policy is None:
             return None
-        requester = Requester(_ASKER, _ASKER, profile)
         try:
-            if method == "CONNECT":
-                request = connect_from_authority(url, requester)
-            else:
-                request = judge_request_from_url(method, url, requester)
+            request = _request(profile, method, url)
         except HostRefused as refused:
             said = f"deny: {refused.reason.value} ({REASONS[refused.reason].title})"
             return PolicyAnswer(False, (("verdict", f"{said}: {refused.detail}"),))
         found = explain(policy, request, None, now_unix_ms())
         return PolicyAnswer(found.allowed, tuple((s.name, s.finding) for s in found.steps))
+
+    def replay(self, profile: str, reason: str, target: str) -> ReplayAnswer | None:
+        policy = self._policy()
+        return None if policy is None else replayed(policy, profile, reason, target)
+
+    def _policy(self) -> CompiledPolicy | None:
+        return None if self.enforcement is None else self.enforcement.core.service.policy
+
+
+def _request(profile: str, method: str, url: str) -> EgressRequest:
+    """What a person or evidence names. Raises HostRefused."""
+    requester = Requester(_ASKER, _ASKER, profile)
+    if method == "CONNECT":
+        return connect_from_authority(url, requester)
+    return judge_request_from_url(method, url, requester)
+
+
+def replayed(policy: CompiledPolicy, profile: str, reason: str, target: str) -> ReplayAnswer:
+    """The judge asked once more, by the policy in force and without addresses."""
+    known = policy.profiles.get(profile)
+    if reason not in JUDGED:
+        return ReplayAnswer(Again.UNKNOWN, "it was found beyond the rules, which alone cannot say")
+    if len(target) >= TARGET_CUT_AT:
+        return ReplayAnswer(Again.UNKNOWN, "the evidence holds only the beginning of its target")
+    if known is not None and known.requires is not None:
+        return ReplayAnswer(Again.UNKNOWN, "the profile demands facts that evidence does not hold")
+    method, _, url = target.partition(" ")
+    try:
+        request = _request(profile, method, url)
+    except HostRefused as refused:
+        return ReplayAnswer(Again.REFUSED, refused.reason.value)
+    found = explain(policy, request, None, now_unix_ms())
+    verdict = found.verdict
+    if verdict is None:
+        again = Again.UNKNOWN if reason in _BY_ADDRESS else Again.ALLOWED
+        rules = "; ".join(step.finding for step in found.steps if step.name == "rules")
+        return ReplayAnswer(again, f"rules: {rules}; what its name resolves to decides")
+    where = None if verdict.line is None else f"{verdict.policy_file}:{verdict.line}"
+    again = Again.ALLOWED if verdict.allowed else Again.REFUSED
+    return ReplayAnswer(again, verdict.reason.value, verdict.rule_id, where)
 
 
 def _allow(policy: CompiledPolicy, rule: RuleSpec) -> RuleInForce:

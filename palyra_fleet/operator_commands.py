@@ -6,7 +6,7 @@ answered; listings read the ledger or the store and change nothing. Times: Unix 
 
 import heapq
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ulid import ULID
 
@@ -177,10 +177,12 @@ class OperatorCommands(FleetCore):
 
         await self._locked(act)
 
-    async def violations(self, worker_id: str | None, limit: int) -> tuple[wire.ViolationView, ...]:
-        """The newest evidence first."""
+    async def violations(
+        self, worker_id: str | None, limit: int, before: str | None = None
+    ) -> tuple[wire.ViolationView, ...]:
+        """The newest evidence first, or what is older than the one with the digest `before`."""
         try:
-            found = await self._store.violations(worker_id, _bounded(limit))
+            found = await self._store.violations(worker_id, _bounded(limit), before)
         except StoreFailed as error:
             raise _unreadable(error) from error
         return tuple(
@@ -193,16 +195,31 @@ class OperatorCommands(FleetCore):
             for evidence in found
         )
 
+    async def profiles_of(self, lease_ids: Iterable[str]) -> dict[str, str]:
+        """The egress profile of each of these leases that the fleet gave, live or ended."""
+        found: dict[str, str] = {}
+        try:
+            for lease_id in dict.fromkeys(lease_ids):
+                live = self._manager.state.leases.get(lease_id)
+                lease = live or await self._store.lease(lease_id)
+                if lease is not None:
+                    found[lease_id] = lease.egress_profile
+        except StoreFailed as error:
+            raise _unreadable(error) from error
+        return found
+
     async def events(self, after_seq: int, limit: int) -> tuple[wire.EventView, ...]:
         try:
             return await self._store.events(after_seq, _bounded(limit))
         except StoreFailed as error:
             raise _unreadable(error) from error
 
-    async def recent_events(self, worker_id: str | None, limit: int) -> tuple[wire.EventView, ...]:
-        """The newest entries, newest first, about one worker or all."""
+    async def recent_events(
+        self, worker_id: str | None, limit: int, before_seq: int | None = None
+    ) -> tuple[wire.EventView, ...]:
+        """The newest entries (before one of them), newest first, about one worker or all."""
         try:
-            return await self._store.recent_events(worker_id, _bounded(limit))
+            return await self._store.recent_events(worker_id, _bounded(limit), before_seq)
         except StoreFailed as error:
             raise _unreadable(error) from error
 
@@ -228,7 +245,7 @@ class OperatorCommands(FleetCore):
 
 
 def _bounded(limit: int) -> int:
-    return max(0, min(limit, MAX_LISTED))
+    return max(0, min(limit, MAX_LISTED + 1))  # one more says whether there is more
 
 
 def _unreadable(error: Exception) -> FleetRefusal:

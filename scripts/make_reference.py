@@ -15,6 +15,8 @@ from palyra_fleet.api.problems import ApiReason
 from palyra_fleet.cli.configuration import EGRESS, FLEET, settings_page
 from palyra_fleet.cli.parser import make_parser as fleet_parser
 from palyra_fleet.cli.reference_page import help_sections
+from palyra_fleet.console.openapi import console_openapi_bytes
+from palyra_fleet.console.routes import CONSOLE_ROUTES
 from palyra_fleet.identity.refusals import NodeReason
 from palyra_fleet.nodes.capability_refusals import CapabilityReason
 from palyra_fleet.refusals import FleetReason
@@ -113,6 +115,7 @@ def settings_reference() -> bytes:
 PAGES: Final[Mapping[str, Callable[[], bytes]]] = {
     "cli.md": cli_page,
     "openapi.json": openapi_bytes,
+    "console-openapi.json": lambda: console_openapi_bytes(CONSOLE_ROUTES),
     "policy-language.md": language_page,
     "reasons.md": reasons_page,
     "settings.md": settings_reference,

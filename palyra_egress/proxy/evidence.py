@@ -12,7 +12,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from pydantic import ValidationError
 
@@ -29,6 +29,8 @@ from palyra_fleet.wire.dsse import (
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.models import ViolationPayload
 
+TARGET_CUT_AT: Final = 600
+"""Characters of a target that evidence keeps; one of this length may have been cut."""
 _GENESIS_SHA256 = "0" * 64
 
 
@@ -149,7 +151,7 @@ class EvidenceSpool:
             policy_line=violation.policy_line,
             policy_digest=violation.policy_digest,
             fingerprint=violation.fingerprint,
-            target=violation.target[:600],
+            target=violation.target[:TARGET_CUT_AT],
             decision_id=violation.decision_id,
             at_unix_ms=violation.at_unix_ms,
         )

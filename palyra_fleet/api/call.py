@@ -15,6 +15,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from palyra_fleet.api.callers import Identity
 from palyra_fleet.api.devices import DeviceGate
+from palyra_fleet.api.paging import ListOf, read_cursor
 from palyra_fleet.api.problems import ApiReason, ApiRefusal, places_that_are_wrong
 from palyra_fleet.identity.messages import PairedDevice
 from palyra_fleet.nodes.operations import NodeOperations
@@ -62,16 +63,13 @@ class Call:
     def read[Model: BaseModel](self, model: type[Model]) -> Model:
         return parse_body(model, self.body)
 
+    def cursor(self, list_of: ListOf) -> str | None:
+        """What the page that is asked for begins after; None for the first."""
+        return read_cursor(list_of, self.query.get("cursor"))
+
     def number(self, name: str, *, default: int, least: int, most: int) -> int:
         """A whole number of the query, inside its bounds."""
-        text = self.query.get(name)
-        if text is None:
-            return default
-        if _WHOLE_NUMBER.fullmatch(text) is None or not least <= int(text) <= most:
-            raise ApiRefusal(
-                ApiReason.QUERY_INVALID, f"{name}: expected a number from {least} to {most}"
-            )
-        return int(text)
+        return read_number(self.query, name, default=default, least=least, most=most)
 
     def optional_id(self, name: str) -> str | None:
         """An id (ULID) of the query, if it is there."""
@@ -82,6 +80,18 @@ class Call:
             return _ULID.validate_python(text)
         except ValidationError:
             raise ApiRefusal(ApiReason.QUERY_INVALID, f"{name}: expected an id") from None
+
+
+def read_number(query: Mapping[str, str], name: str, *, default: int, least: int, most: int) -> int:
+    """A whole number of a query, inside its bounds."""
+    text = query.get(name)
+    if text is None:
+        return default
+    if _WHOLE_NUMBER.fullmatch(text) is None or not least <= int(text) <= most:
+        raise ApiRefusal(
+            ApiReason.QUERY_INVALID, f"{name}: expected a number from {least} to {most}"
+        )
+    return int(text)
 
 
 def parse_body[Model: BaseModel](model: type[Model], body: bytes) -> Model:

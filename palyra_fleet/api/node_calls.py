@@ -3,12 +3,11 @@
 Who asked is the principal that the token stands for; why is in the body.
 """
 
-from typing import Final
-
 from aiohttp import web
 
 from palyra_fleet.api import answers
 from palyra_fleet.api.call import Call
+from palyra_fleet.api.paging import DEFAULT_ROWS, MAX_ROWS
 from palyra_fleet.wire.models import ReasonRequest
 from palyra_fleet.wire.node_models import (
     ApproveDevice,
@@ -24,9 +23,6 @@ from palyra_fleet.wire.node_models import (
     PairingRequestList,
     PairingRequestView,
 )
-
-MAX_ROWS: Final = 1000
-DEFAULT_ROWS: Final = 100
 
 
 @answers.gives(answers.Gives(PairingCodeView, 201))

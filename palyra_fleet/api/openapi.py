@@ -30,6 +30,7 @@ type Json = dict[str, Any]
 
 QUERY: Final[Mapping[str, Json]] = {
     "after_seq": {"type": "integer", "minimum": 0, "default": 0},
+    "cursor": {"type": "string", "maxLength": 200, "pattern": "^[A-Za-z0-9_-]+$"},
     "epoch": {"type": "integer", "minimum": 0, "default": 0},
     "limit": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
     "wait_ms": {"type": "integer", "minimum": 0, "maximum": 30_000, "default": 0},

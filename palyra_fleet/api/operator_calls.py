@@ -11,6 +11,7 @@ from aiohttp import web
 
 from palyra_fleet.api import answers
 from palyra_fleet.api.call import Call
+from palyra_fleet.api.paging import DEFAULT_ROWS, MAX_ROWS, ListOf, cut, page_of
 from palyra_fleet.client.lists import (
     EventList,
     EventsVerified,
@@ -30,8 +31,6 @@ from palyra_fleet.wire.models import (
 )
 from palyra_fleet.wire.traffic_models import TrafficView
 
-MAX_ROWS: Final = 1000
-DEFAULT_ROWS: Final = 100
 MAX_SEQ: Final = 10**15 - 1
 
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]
@@ -59,7 +58,12 @@ async def withdraw_grant(call: Call) -> web.StreamResponse:
 
 @answers.gives(WorkerList)
 async def list_workers(call: Call) -> web.StreamResponse:
-    return answers.model(WorkerList(items=await call.service.workers()))
+    """A page of the workers, the newest id first."""
+    limit = call.number("limit", default=MAX_ROWS, least=1, most=MAX_ROWS)
+    found = await call.service.workers()
+    after = call.cursor(ListOf.WORKERS)
+    page = page_of(ListOf.WORKERS, found, lambda one: one.worker_id, after, limit)
+    return answers.model(WorkerList(items=page.items, next_cursor=page.next_cursor))
 
 
 @answers.gives(WorkerView)
@@ -115,8 +119,10 @@ async def unfreeze_leases(call: Call) -> web.StreamResponse:
 @answers.gives(ViolationList)
 async def list_violations(call: Call) -> web.StreamResponse:
     limit = call.number("limit", default=DEFAULT_ROWS, least=1, most=MAX_ROWS)
-    found = await call.service.violations(call.optional_id("worker_id"), limit)
-    return answers.model(ViolationList(items=found))
+    before = call.cursor(ListOf.VIOLATIONS)
+    found = await call.service.violations(call.optional_id("worker_id"), limit + 1, before)
+    page = cut(ListOf.VIOLATIONS, found, lambda one: one.evidence_sha256, limit)
+    return answers.model(ViolationList(items=page.items, next_cursor=page.next_cursor))
 
 
 @answers.gives(EventList)

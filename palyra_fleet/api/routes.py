@@ -95,6 +95,7 @@ _NAME: Final = f"{{name:{NAME_PATTERN}}}"
 _PRINCIPAL: Final = f"/v1/principals/{_NAME}"
 _JOIN_TOKEN: Final = f"/v1/join-tokens/{{token_id:{ULID_PATTERN}}}"
 _PAGE: Final = ("after_seq", "limit")
+_OF_WORKER: Final = ("worker_id", "limit", "cursor")
 
 _W, _P, _O, _N = worker_calls, proxy_calls, operator_calls, node_calls
 _D, _E, _PR = device_calls, enrolment_calls, principal_calls
@@ -133,7 +134,7 @@ ROUTES: Final = (
     Row("GET", "/v1/grants", _LOOK, _O.list_grants),
     Row("POST", "/v1/grants", _LET_IN, _O.create_grant, wire.GrantRequest),
     Row("POST", f"{_GRANT}:withdraw", _LET_IN, _O.withdraw_grant, _REASON),
-    Row("GET", "/v1/workers", _LOOK, _O.list_workers),
+    Row("GET", "/v1/workers", _LOOK, _O.list_workers, query=("limit", "cursor")),
     Row("GET", _WORKER, _LOOK, _O.show_worker),
     Row("POST", f"{_WORKER}:quarantine", _STOP, _change(lambda fleet: fleet.quarantine), _REASON),
     Row("POST", f"{_WORKER}:release", _LET_IN, _change(lambda fleet: fleet.release), _REASON),
@@ -147,7 +148,7 @@ ROUTES: Final = (
     Row("POST", f"{_LEASE}:revoke", _STOP, _O.revoke_lease, _REASON),
     Row("POST", "/v1/leases:unfreeze", _LET_IN, _O.unfreeze_leases, _REASON),
     Row("GET", "/v1/traffic", _LOOK, _O.show_traffic),
-    Row("GET", "/v1/violations", _LOOK, _O.list_violations, query=("worker_id", "limit")),
+    Row("GET", "/v1/violations", _LOOK, _O.list_violations, query=_OF_WORKER),
     Row("GET", "/v1/events", _LOOK, _O.list_events, query=_PAGE),
     Row("POST", "/v1/events:verify", _LOOK, _O.verify_events),
     # principals, about what is trusted besides workers

@@ -27,11 +27,17 @@ class LeaseList(WireModel):
 
 
 class WorkerList(WireModel):
+    """`next_cursor` leads to the next page; None on the last."""
+
     items: tuple[WorkerView, ...]
+    next_cursor: str | None = None
 
 
 class ViolationList(WireModel):
+    """`next_cursor` leads to the next page; None on the last."""
+
     items: tuple[ViolationView, ...]
+    next_cursor: str | None = None
 
 
 class EventList(WireModel):

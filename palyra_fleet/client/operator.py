@@ -62,7 +62,15 @@ class OperatorClient(EnrolmentCalls, NodeCalls, PrincipalCalls, JoinTokenCalls):
         await self.send("POST", f"/v1/grants/{grant_id}:withdraw", ReasonRequest(reason=reason))
 
     async def workers(self) -> tuple[WorkerView, ...]:
-        return (await self.call("GET", "/v1/workers", WorkerList)).items
+        """All of them, page by page, the newest id first."""
+        found: tuple[WorkerView, ...] = ()
+        cursor: str | None = None
+        while True:
+            target = query_target("/v1/workers", cursor=cursor)
+            page = await self.call("GET", target, WorkerList)
+            found, cursor = found + page.items, page.next_cursor
+            if cursor is None:
+                return found
 
     async def worker(self, worker_id: str) -> WorkerView:
         return await self.call("GET", f"/v1/workers/{worker_id}", WorkerView)

@@ -1,13 +1,24 @@
 """Signing in and out. The token is in the one request that signs in; afterwards the browser holds
 the session's cookie, which no script can read."""
 
+from typing import Final
+
 from aiohttp import web
 from pydantic import Field
 
+from palyra_fleet.console.envelope_models import gives
 from palyra_fleet.console.envelopes import envelope
 from palyra_fleet.console.gate import COOKIE, ConsoleCall
 from palyra_fleet.console.sessions import LONGEST_MS, ConsoleSession
 from palyra_fleet.wire.models import WireModel
+from palyra_fleet.wire.principal_models import Role
+
+_SESSION: Final = {
+    "principal": str,
+    "roles": tuple[Role, ...],
+    "csrf_token": str,
+    "expires_at_unix_ms": int,
+}
 
 
 class SignIn(WireModel):
@@ -16,6 +27,7 @@ class SignIn(WireModel):
     token: str = Field(repr=False, min_length=1, max_length=512)
 
 
+@gives("Session", **_SESSION)
 async def sign_in(call: ConsoleCall) -> web.StreamResponse:
     """Wrong tokens are rate limited per address, with the same answer each time."""
     desk, now = call.desk, call.desk.clock()
@@ -37,10 +49,12 @@ async def sign_in(call: ConsoleCall) -> web.StreamResponse:
     return response
 
 
+@gives("Session", **_SESSION)
 async def who_is_signed_in(call: ConsoleCall) -> web.StreamResponse:
     return _about(call.signed_in)
 
 
+@gives("SignedOut", signed_out=bool)
 async def sign_out(call: ConsoleCall) -> web.StreamResponse:
     call.desk.sessions.end(call.request.cookies.get(COOKIE))
     response = envelope(signed_out=True)

@@ -1,11 +1,12 @@
 """The JSON forms of the console's twins: an envelope under its contract, and pages of lists."""
 
 import json
-from collections.abc import Sequence
 from typing import Final
 
 from aiohttp import web
 from pydantic import BaseModel
+
+from palyra_fleet.api.paging import Page
 
 CONTRACT: Final = {"contract_version": "control-plane.v1"}
 
@@ -17,10 +18,15 @@ def envelope(status: int = 200, /, **fields: object) -> web.Response:
     return web.Response(status=status, body=body, content_type="application/json")
 
 
-def page(name: str, items: Sequence[BaseModel], limit: int, *, has_more: bool) -> web.Response:
-    """A list under the contract. There is no cursor yet: lists are cut at `limit`."""
-    shown = {"limit": limit, "returned": len(items), "next_cursor": None, "has_more": has_more}
-    return envelope(200, **{name: list(items), "page": shown})
+def page[Item: BaseModel](name: str, found: Page[Item], limit: int) -> web.Response:
+    """A page of a list under the contract."""
+    shown = {
+        "limit": limit,
+        "returned": len(found.items),
+        "next_cursor": found.next_cursor,
+        "has_more": found.next_cursor is not None,
+    }
+    return envelope(200, **{name: list(found.items), "page": shown})
 
 
 def _plain(value: object) -> object:

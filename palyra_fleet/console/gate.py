@@ -16,8 +16,12 @@ from aiohttp import web
 from aiohttp.typedefs import Handler as AiohttpHandler
 from pydantic import BaseModel
 
-from palyra_fleet.api.call import parse_body, read_body, read_query
-from palyra_fleet.api.callers import TokenGate
+from palyra_fleet.api.call import parse_body, read_body, read_number, read_query
+from palyra_fleet.api.callers import Identity, SignedRequest, TokenGate, Who
+from palyra_fleet.api.gatekeeper import only
+from palyra_fleet.api.once import HEADER as ONCE_HEADER
+from palyra_fleet.api.once import OnceOnly
+from palyra_fleet.api.paging import DEFAULT_ROWS, MAX_ROWS, ListOf, read_cursor
 from palyra_fleet.api.problems import ApiReason, ApiRefusal
 from palyra_fleet.console.policy_port import PolicyPort
 from palyra_fleet.console.sessions import ConsoleSession, ConsoleSessions
@@ -45,8 +49,11 @@ class ConsoleDesk:
     tokens: TokenGate
     clock: Callable[[], int]
     policies: PolicyPort | None = None
+    described: bytes = b""
+    """The OpenAPI document of the JSON routes."""
     streams: Counter[str] = field(default_factory=Counter)
     """How many live streams each principal has open."""
+    once: OnceOnly = field(default_factory=OnceOnly)
 
     @property
     def nodes(self) -> NodeOperations:
@@ -78,6 +85,13 @@ class ConsoleCall:
 
     def part(self, name: str) -> str:
         return self.request.match_info[name]
+
+    def cursor(self, list_of: ListOf) -> str | None:
+        """What the page that is asked for begins after; None for the first."""
+        return read_cursor(list_of, self.query.get("cursor"))
+
+    def limit(self) -> int:
+        return read_number(self.query, "limit", default=DEFAULT_ROWS, least=1, most=MAX_ROWS)
 
     def read[Model: BaseModel](self, model: type[Model]) -> Model:
         return parse_body(model, self.body)
@@ -117,9 +131,20 @@ def serve(desk: ConsoleDesk, row: ConsoleRow) -> AiohttpHandler:
         body = await read_body(request, wanted=row.body is not None, within_ms=_BODY_WITHIN_MS)
         if row.role is not None and _session(desk, request) is not session:
             raise ApiRefusal(ApiReason.SESSION_NEEDED)  # it ended while the body came
-        return await row.handler(ConsoleCall(desk, request, query, body, session))
+        return await _answer(row, ConsoleCall(desk, request, query, body, session))
 
     return handler
+
+
+async def _answer(row: ConsoleRow, call: ConsoleCall) -> web.StreamResponse:
+    """What the handler says; a change with an idempotency key is made once for its principal."""
+    given = only(call.request, ONCE_HEADER)
+    if given is None or row.body is None or call.session is None:
+        return await row.handler(call)
+    identity = Identity(Who.OPERATOR, call.actor)
+    request = SignedRequest(row.method, call.request.raw_path, call.body)
+    now = call.desk.clock()
+    return await call.desk.once.answer(identity, given, request, lambda: row.handler(call), now)
 
 
 def _session(desk: ConsoleDesk, request: web.Request) -> ConsoleSession | None:

@@ -1,20 +1,23 @@
 """The pages: what each shows, gathered from the fleet. Nothing here changes anything."""
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Final
 
 from aiohttp import web
 
+from palyra_fleet.api.paging import MAX_ROWS, ListOf, Page, cut, make_cursor, page_of
 from palyra_fleet.console import charts, traffic
 from palyra_fleet.console.gate import PREFIX, ConsoleCall
-from palyra_fleet.console.policy_port import PolicyAnswer
+from palyra_fleet.console.policy_port import Again, PolicyAnswer, ReplayAnswer
 from palyra_fleet.console.rendering import render
 from palyra_fleet.ledger.facts import WorkerLifecycleState
 from palyra_fleet.wire.models import EventView, ViolationView, WorkerView
 
 HOUR_MS: Final = 3_600_000
 _ON_OVERVIEW: Final = 12
-_ON_A_PAGE: Final = 200
+_ON_A_PAGE: Final = 100
+_NO_PROFILE: Final = ReplayAnswer(Again.UNKNOWN, "the fleet does not know its lease")
 _STATES: Final = tuple(state.value for state in WorkerLifecycleState)
 
 
@@ -50,18 +53,18 @@ async def overview(call: ConsoleCall) -> web.StreamResponse:
 
 
 async def workers(call: ConsoleCall) -> web.StreamResponse:
+    """In one state or in all, the newest first: that order stays right from page to page."""
     found = await call.desk.service.workers()
-    state = call.query.get("state", "")
-    shown = [one for one in found if state in {"", one.state}]
-    shown.sort(key=lambda one: (_STATES.index(one.state), one.worker_id))
+    state, after = call.query.get("state", ""), call.cursor(ListOf.WORKERS)
+    wanted = (one for one in found if state in {"", one.state})
     return render(
         call,
         "workers.html",
         title="Workers",
-        workers=shown[:_ON_A_PAGE],
-        left_out=max(0, len(shown) - _ON_A_PAGE),
+        page=page_of(ListOf.WORKERS, wanted, lambda one: one.worker_id, after, _ON_A_PAGE),
         counts=_count_states(found),
         chosen=state,
+        first=after is None,
     )
 
 
@@ -76,18 +79,31 @@ async def worker(call: ConsoleCall) -> web.StreamResponse:
         title=f"Worker {worker_id}",
         worker=found,
         evidence=evidence,
+        today=await _judged_today(call, evidence),
         cause=_cause(found, evidence),
+        passed=_passed(call, worker_id),
         events=await service.recent_events(worker_id, 100),
     )
 
 
 async def violations(call: ConsoleCall) -> web.StreamResponse:
-    found = await call.desk.service.violations(None, _ON_A_PAGE)
-    return render(call, "violations.html", title="Violations", violations=found)
+    """What was tried, newest first, and whether the policy in force would refuse it."""
+    before = call.cursor(ListOf.VIOLATIONS)
+    found = await call.desk.service.violations(None, _ON_A_PAGE + 1, before)
+    page = cut(ListOf.VIOLATIONS, found, lambda one: one.evidence_sha256, _ON_A_PAGE)
+    return render(
+        call,
+        "violations.html",
+        title="Violations",
+        page=page,
+        today=await _judged_today(call, page.items),
+        first=before is None,
+    )
 
 
 async def approvals(call: ConsoleCall) -> web.StreamResponse:
     service, operations = call.desk.service, call.desk.operations
+    policy = None if call.desk.policies is None else call.desk.policies.in_force()
     asked = () if operations is None else operations.capability_requests(_ON_A_PAGE)
     return render(
         call,
@@ -96,6 +112,7 @@ async def approvals(call: ConsoleCall) -> web.StreamResponse:
         pairing=() if operations is None else operations.pairing_requests(_ON_A_PAGE),
         asked=[one for one in asked if one.input is not None],
         grants=(await service.grants())[:_ON_A_PAGE],
+        profiles=() if policy is None else policy.profiles,
     )
 
 
@@ -130,17 +147,25 @@ async def policies(call: ConsoleCall) -> web.StreamResponse:
 
 async def audit(call: ConsoleCall) -> web.StreamResponse:
     """The event log, newest first; searched by the words that stand in an entry."""
-    wanted = call.query.get("q", "").strip()
-    found = await call.desk.service.recent_events(None, 1000)
+    wanted, before = call.query.get("q", "").strip(), call.cursor(ListOf.EVENTS)
+    before_seq = None if before is None else int(before)
+    found = await call.desk.service.recent_events(None, MAX_ROWS, before_seq)
     shown = [event for event in found if _speaks_of(event, wanted)]
+    last = shown[_ON_A_PAGE - 1] if len(shown) > _ON_A_PAGE else found[-1] if found else None
+    more = last is not None and last.seq > 1
     return render(
         call,
         "audit.html",
         title="Audit",
-        events=shown[:_ON_A_PAGE],
+        page=Page(tuple(shown[:_ON_A_PAGE]), _event_cursor(last) if more else None),
         searched=len(found),
         wanted=wanted,
+        first=before is None,
     )
+
+
+def _event_cursor(event: EventView | None) -> str | None:
+    return None if event is None else make_cursor(ListOf.EVENTS, str(event.seq))
 
 
 def _asked(call: ConsoleCall) -> dict[str, str]:
@@ -158,6 +183,30 @@ def _answer(call: ConsoleCall) -> PolicyAnswer | None:
     if port is None or not asked["url"]:
         return None
     return port.explain(asked["profile"], asked["method"], asked["url"])
+
+
+async def _judged_today(
+    call: ConsoleCall, found: Iterable[ViolationView]
+) -> dict[str, ReplayAnswer] | None:
+    """By evidence, how the policy in force would judge it; None where none is known."""
+    port, evidence = call.desk.policies, tuple(found)
+    if port is None:
+        return None
+    leases = await call.desk.service.profiles_of(one.payload.lease_id for one in evidence)
+    answers: dict[str, ReplayAnswer] = {}
+    for one in evidence:
+        told, profile = one.payload, leases.get(one.payload.lease_id)
+        if profile is None:
+            answers[one.evidence_sha256] = _NO_PROFILE
+        elif (answer := port.replay(profile, told.reason, told.target)) is not None:
+            answers[one.evidence_sha256] = answer
+    return answers
+
+
+def _passed(call: ConsoleCall, worker_id: str) -> traffic.WorkerTraffic | None:
+    """What the worker sent and received, if it is among those that proxies told of."""
+    every = traffic.by_worker(call.desk.service.traffic().proxies)
+    return next((one for one in every if one.worker_id == worker_id), None)
 
 
 def _count_states(found: tuple[WorkerView, ...]) -> dict[str, int]:

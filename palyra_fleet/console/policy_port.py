@@ -3,6 +3,7 @@ a fleet with a proxy in one process hands in an answerer; without one the page s
 All values are text for people; times are Unix ms."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 
@@ -54,6 +55,25 @@ class PolicyAnswer:
     steps: tuple[tuple[str, str], ...]
 
 
+class Again(StrEnum):
+    """How something that was refused would be judged now."""
+
+    REFUSED = "refused"
+    ALLOWED = "allowed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayAnswer:
+    """`finding` is the reason, or why there is no answer; the rule and its place are there where
+    one decides."""
+
+    again: Again
+    finding: str
+    rule_id: str | None = None
+    where: str | None = None
+
+
 class PolicyPort(Protocol):
     """Answers about the policy in force."""
 
@@ -62,3 +82,7 @@ class PolicyPort(Protocol):
 
     def explain(self, profile: str, method: str, url: str) -> PolicyAnswer | None:
         """None while there is no policy."""
+
+    def replay(self, profile: str, reason: str, target: str) -> ReplayAnswer | None:
+        """Whether what was refused for `reason` would be refused now; `target` is as evidence has
+        it, a method and a URL without its query. None while there is no policy."""

@@ -9,6 +9,7 @@ import segno
 from aiohttp import web
 from pydantic import Field
 
+from palyra_fleet.api import answers
 from palyra_fleet.console.gate import ConsoleCall
 from palyra_fleet.wire.models import WireModel
 
@@ -19,6 +20,7 @@ class QrText(WireModel):
     text: str = Field(repr=False, min_length=1, max_length=256)
 
 
+@answers.gives(answers.Gives(None, content_type="image/svg+xml", form={"type": "string"}))
 async def draw(call: ConsoleCall) -> web.StreamResponse:
     """An SVG, dark on light whatever the page's colours, as readers expect."""
     drawn = io.BytesIO()

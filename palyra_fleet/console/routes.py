@@ -5,7 +5,7 @@ Role None is for what is needed to sign in. Nothing below `/console` is reachabl
 
 from typing import Final
 
-from palyra_fleet.console import auth_calls, pages, qr_calls, rendering, stream, twins
+from palyra_fleet.console import auth_calls, openapi, pages, qr_calls, rendering, stream, twins
 from palyra_fleet.console.gate import ConsoleRow as Row
 from palyra_fleet.wire import models as wire
 from palyra_fleet.wire import node_models as node_wire
@@ -21,6 +21,7 @@ _PAIRING: Final = f"/v1/pairing/requests/{{approval_id:{ULID_PATTERN}}}"
 _ASKED: Final = f"/v1/capability-requests/{{request_id:{ULID_PATTERN}}}"
 _LEASE: Final = f"/v1/leases/{{lease_id:{ULID_PATTERN}}}"
 _GRANT: Final = f"/v1/grants/{{grant_id:{ULID_PATTERN}}}"
+_PAGE: Final = ("limit", "cursor")
 _CHANGE: Final = twins.change_worker
 
 CONSOLE_ROUTES: Final = (
@@ -29,27 +30,31 @@ CONSOLE_ROUTES: Final = (
     Row("GET", "/static/{version}/{name}", None, rendering.static_file),
     Row("POST", "/v1/auth/login", None, auth_calls.sign_in, auth_calls.SignIn),
     Row("GET", "/v1/auth/session", _LOOK, auth_calls.who_is_signed_in),
+    Row("GET", "/v1/openapi.json", _LOOK, openapi.describe),
     Row("POST", "/v1/auth/logout", _LOOK, auth_calls.sign_out),
     # pages
     Row("GET", "", _LOOK, pages.overview, page=True),
-    Row("GET", "/workers", _LOOK, pages.workers, query=("state",), page=True),
+    Row("GET", "/workers", _LOOK, pages.workers, query=("state", "cursor"), page=True),
     Row("GET", f"/workers/{{worker_id:{ULID_PATTERN}}}", _LOOK, pages.worker, page=True),
-    Row("GET", "/violations", _LOOK, pages.violations, page=True),
+    Row("GET", "/violations", _LOOK, pages.violations, query=("cursor",), page=True),
     Row("GET", "/approvals", _LOOK, pages.approvals, page=True),
     Row("GET", "/nodes", _LOOK, pages.nodes, page=True),
     Row("GET", "/policies", _LOOK, pages.policies, query=("profile", "method", "url"), page=True),
-    Row("GET", "/audit", _LOOK, pages.audit, query=("q",), page=True),
+    Row("GET", "/audit", _LOOK, pages.audit, query=("q", "cursor"), page=True),
     Row("GET", "/events", _LOOK, stream.events),
     # their twins: nodes and devices
-    Row("GET", "/v1/nodes", _LOOK, twins.console_nodes_list_handler),
-    Row("GET", "/v1/nodes/pending", _LOOK, twins.list_pending),
+    Row("GET", "/v1/nodes", _LOOK, twins.console_nodes_list_handler, query=_PAGE),
+    Row("GET", "/v1/nodes/pending", _LOOK, twins.list_pending, query=_PAGE),
     Row("GET", _NODE, _LOOK, twins.show_node),
     Row("POST", f"{_NODE}/invoke", _STOP, twins.invoke, node_wire.InvokeRequest),
-    Row("GET", "/v1/pairing/requests", _LOOK, twins.list_pairing_requests),
+    Row("GET", "/v1/pairing/requests", _LOOK, twins.list_pairing_requests, query=_PAGE),
     Row("POST", "/v1/pairing/requests/code", _STOP, twins.mint_code, node_wire.PairingCodeRequest),
     Row("POST", "/v1/pairing/qr", _STOP, qr_calls.draw, qr_calls.QrText),
     Row("POST", f"{_PAIRING}/approve", _LET_IN, twins.approve_pairing, node_wire.ApproveDevice),
     Row("POST", f"{_PAIRING}/reject", _LET_IN, twins.reject_pairing, _REASON),
+    Row("GET", "/v1/devices", _LOOK, twins.list_devices, query=_PAGE),
+    Row("GET", _DEVICE, _LOOK, twins.show_device),
+    Row("POST", f"{_DEVICE}/rotate", _STOP, twins.rotate_device, _REASON),
     Row("POST", f"{_DEVICE}/revoke", _STOP, twins.revoke_device, _REASON),
     Row("POST", f"{_DEVICE}/remove", _TRUST, twins.remove_device, _REASON),
     Row("POST", f"{_ASKED}/approve", _LET_IN, twins.decide_capability(approve=True), _REASON),

@@ -87,7 +87,7 @@ def picture(view: TrafficView, now_unix_ms: int) -> TrafficPicture:
     reasons: Counter[str] = Counter()
     for minute in view.minutes:
         reasons.update(minute.refused_by_reason)
-    busiest = sorted(_by_worker(view.proxies), key=lambda one: one.total, reverse=True)
+    busiest = sorted(by_worker(view.proxies), key=lambda one: one.total, reverse=True)
     untold = any(one.report.workers_left_out for one in view.proxies)
     return TrafficPicture(
         known_since_unix_ms=view.known_since_unix_ms,
@@ -143,7 +143,8 @@ def _told(step: Step) -> str:
     return f"{step.allowed} allowed, {step.refused} refused from {clock_time(step.at_unix_ms)}"
 
 
-def _by_worker(proxies: Iterable[ProxyTraffic]) -> list[WorkerTraffic]:
+def by_worker(proxies: Iterable[ProxyTraffic]) -> list[WorkerTraffic]:
+    """Each worker that a proxy told of, added up."""
     sent: Counter[str] = Counter()
     received: Counter[str] = Counter()
     for proxy in proxies:

@@ -3,53 +3,97 @@
 Every change takes a reason, carries the name of who is signed in, and answers with what is now so.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 from aiohttp import web
+from pydantic import BaseModel
 
+from palyra_fleet.api.paging import ListOf, page_of
+from palyra_fleet.api.problems import ApiReason, ApiRefusal
+from palyra_fleet.console.envelope_models import gives, gives_page
 from palyra_fleet.console.envelopes import envelope, page
 from palyra_fleet.console.gate import ConsoleCall, ConsoleHandler
 from palyra_fleet.service import FleetService
-from palyra_fleet.wire.models import DrainRequest, GrantRequest, ReasonRequest, WorkerView
-from palyra_fleet.wire.node_models import ApproveDevice, InvokeRequest, PairingCodeRequest
+from palyra_fleet.wire.models import (
+    DrainRequest,
+    GrantRequest,
+    GrantView,
+    LeaseState,
+    ReasonRequest,
+    WorkerView,
+)
+from palyra_fleet.wire.node_models import (
+    ApproveDevice,
+    CapabilityRequestView,
+    DeviceView,
+    InvokeAnswer,
+    InvokeRequest,
+    NodeView,
+    PairingCodeRequest,
+    PairingCodeView,
+    PairingRequestView,
+)
 
-MOST: Final = 1000
+_EVERY: Final = 1_000_000
 
 type WorkerChange = Callable[[str, str, str], Awaitable[WorkerView]]
 
 
+@gives_page("nodes", NodeView)
 async def console_nodes_list_handler(call: ConsoleCall) -> web.StreamResponse:
-    """Every registered node."""
-    found = call.desk.nodes.nodes(MOST)
-    return page("nodes", found, MOST, has_more=len(found) == MOST)
+    """Registered nodes, page by page."""
+    every = call.desk.nodes.nodes(_EVERY)
+    return _paged(call, "nodes", ListOf.NODES, every, lambda node: node.device_id)
 
 
+@gives("Node", node=NodeView)
 async def show_node(call: ConsoleCall) -> web.StreamResponse:
     return envelope(node=call.desk.nodes.node(call.part("device_id")))
 
 
+@gives_page("pairing_requests", PairingRequestView)
 async def list_pairing_requests(call: ConsoleCall) -> web.StreamResponse:
-    found = call.desk.nodes.pairing_requests(MOST)
-    return page("pairing_requests", found, MOST, has_more=len(found) == MOST)
+    every = call.desk.nodes.pairing_requests(_EVERY)
+    return _paged(call, "pairing_requests", ListOf.PAIRING, every, lambda one: one.approval_id)
 
 
+@gives_page("pending", PairingRequestView)
 async def list_pending(call: ConsoleCall) -> web.StreamResponse:
     """Devices that wait for somebody's word."""
-    found = [
-        request
-        for request in call.desk.nodes.pairing_requests(MOST)
-        if request.state == "pending_approval"
-    ]
-    return page("pending", found, MOST, has_more=False)
+    every = call.desk.nodes.pairing_requests(_EVERY)
+    waiting = tuple(one for one in every if one.state == "pending_approval")
+    return _paged(call, "pending", ListOf.PAIRING, waiting, lambda one: one.approval_id)
 
 
+@gives_page("devices", DeviceView)
+async def list_devices(call: ConsoleCall) -> web.StreamResponse:
+    """Devices that paired, revoked ones too, page by page."""
+    every = call.desk.nodes.devices()
+    return _paged(call, "devices", ListOf.DEVICES, every, lambda one: one.device_id)
+
+
+@gives("Device", device=DeviceView)
+async def show_device(call: ConsoleCall) -> web.StreamResponse:
+    return envelope(device=call.desk.nodes.device(call.part("device_id")))
+
+
+@gives("Device", device=DeviceView)
+async def rotate_device(call: ConsoleCall) -> web.StreamResponse:
+    """Refused: only the device can ask for its next certificate, with a key that it keeps."""
+    call.read(ReasonRequest)
+    call.desk.nodes.device(call.part("device_id"))
+    raise ApiRefusal(ApiReason.ROTATED_BY_DEVICE)
+
+
+@gives("PairingCode", 201, pairing_code=PairingCodeView)
 async def mint_code(call: ConsoleCall) -> web.StreamResponse:
     """The one answer with the code."""
     minted = await call.desk.nodes.mint_code(call.actor, call.read(PairingCodeRequest))
     return envelope(201, pairing_code=minted)
 
 
+@gives("PairingRequest", pairing_request=PairingRequestView)
 async def approve_pairing(call: ConsoleCall) -> web.StreamResponse:
     asked = call.read(ApproveDevice)
     decided = await call.desk.nodes.decide(
@@ -62,6 +106,7 @@ async def approve_pairing(call: ConsoleCall) -> web.StreamResponse:
     return envelope(pairing_request=decided)
 
 
+@gives("PairingRequest", pairing_request=PairingRequestView)
 async def reject_pairing(call: ConsoleCall) -> web.StreamResponse:
     reason = call.read(ReasonRequest).reason
     approval_id = call.part("approval_id")
@@ -69,18 +114,21 @@ async def reject_pairing(call: ConsoleCall) -> web.StreamResponse:
     return envelope(pairing_request=decided)
 
 
+@gives("DeviceRevoked", device_id=str, revoked=bool)
 async def revoke_device(call: ConsoleCall) -> web.StreamResponse:
     reason, device_id = call.read(ReasonRequest).reason, call.part("device_id")
     await call.desk.nodes.revoke_device(call.actor, device_id, reason)
     return envelope(device_id=device_id, revoked=True)
 
 
+@gives("DeviceRemoved", device_id=str, removed=bool)
 async def remove_device(call: ConsoleCall) -> web.StreamResponse:
     reason, device_id = call.read(ReasonRequest).reason, call.part("device_id")
     await call.desk.nodes.remove_device(call.actor, device_id, reason)
     return envelope(device_id=device_id, removed=True)
 
 
+@gives("Invoked", result=InvokeAnswer)
 async def invoke(call: ConsoleCall) -> web.StreamResponse:
     asked = call.read(InvokeRequest)
     return envelope(result=await call.desk.nodes.invoke(call.actor, call.part("device_id"), asked))
@@ -89,6 +137,7 @@ async def invoke(call: ConsoleCall) -> web.StreamResponse:
 def decide_capability(*, approve: bool) -> ConsoleHandler:
     """The handler that agrees to what a node was asked to do, or does not."""
 
+    @gives("CapabilityRequest", capability_request=CapabilityRequestView)
     async def handler(call: ConsoleCall) -> web.StreamResponse:
         reason = call.read(ReasonRequest).reason
         request_id = call.part("request_id")
@@ -101,6 +150,7 @@ def decide_capability(*, approve: bool) -> ConsoleHandler:
 def change_worker(choose: Callable[[FleetService], WorkerChange]) -> ConsoleHandler:
     """The handler of a change to one worker that takes only a reason."""
 
+    @gives("Worker", worker=WorkerView)
     async def handler(call: ConsoleCall) -> web.StreamResponse:
         reason = call.read(ReasonRequest).reason
         change = choose(call.desk.service)
@@ -109,33 +159,50 @@ def change_worker(choose: Callable[[FleetService], WorkerChange]) -> ConsoleHand
     return handler
 
 
+@gives("Worker", worker=WorkerView)
 async def drain_worker(call: ConsoleCall) -> web.StreamResponse:
     asked, worker_id = call.read(DrainRequest), call.part("worker_id")
     drained = await call.desk.service.drain(call.actor, worker_id, asked.reason, asked.deadline_ms)
     return envelope(worker=drained)
 
 
+@gives("Reaped", reaped=bool)
 async def reap_expired(call: ConsoleCall) -> web.StreamResponse:
     """Settle every deadline that has passed; the fleet does so by itself all the time."""
     await call.desk.service.reap()
     return envelope(reaped=True)
 
 
+@gives("Lease", lease=LeaseState)
 async def revoke_lease(call: ConsoleCall) -> web.StreamResponse:
     reason, lease_id = call.read(ReasonRequest).reason, call.part("lease_id")
     return envelope(lease=await call.desk.service.revoke_lease(call.actor, lease_id, reason))
 
 
+@gives("Grant", 201, grant=GrantView)
 async def create_grant(call: ConsoleCall) -> web.StreamResponse:
     granted = await call.desk.service.create_grant(call.actor, call.read(GrantRequest))
     return envelope(201, grant=granted)
 
 
+@gives("GrantWithdrawn", grant_id=str, withdrawn=bool)
 async def withdraw_grant(call: ConsoleCall) -> web.StreamResponse:
     reason, grant_id = call.read(ReasonRequest).reason, call.part("grant_id")
     await call.desk.service.withdraw_grant(call.actor, grant_id, reason)
     return envelope(grant_id=grant_id, withdrawn=True)
 
 
+def _paged[Item: BaseModel](
+    call: ConsoleCall,
+    name: str,
+    list_of: ListOf,
+    every: Iterable[Item],
+    key: Callable[[Item], str],
+) -> web.Response:
+    limit = call.limit()
+    return page(name, page_of(list_of, every, key, call.cursor(list_of), limit), limit)
+
+
+@gives("EventsVerified", entries=int)
 async def verify_events(call: ConsoleCall) -> web.StreamResponse:
     return envelope(entries=await call.desk.service.verify_events())

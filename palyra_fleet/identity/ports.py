@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from palyra_fleet.identity.authority import AuthorityStanding, ServerIdentity
-from palyra_fleet.identity.device_records import DeviceRecord
+from palyra_fleet.identity.device_records import CertificateRecord, DeviceRecord
 from palyra_fleet.identity.messages import (
     AskPairingStatus,
     BeginPairing,
@@ -24,6 +24,7 @@ from palyra_fleet.identity.messages import (
     VerifiedLeaf,
 )
 from palyra_fleet.identity.records import (
+    ClientKind,
     CodeMethod,
     DevicePairingCodeRecord,
     DevicePairingRequestRecord,
@@ -86,6 +87,10 @@ class NodeIdentity(Protocol):
     def check(self, fingerprint: str, now_unix_ms: int) -> PairedDevice | NodeRefusal: ...
 
     def device(self, device_id: str) -> DeviceRecord | None: ...
+
+    def devices(self, kind: ClientKind | None = None) -> tuple[DeviceRecord, ...]: ...
+
+    def history(self, device_id: str) -> tuple[CertificateRecord, ...]: ...
 
     def replay(self, scope: str, replay: Replay) -> NodeRefusal | None: ...
 

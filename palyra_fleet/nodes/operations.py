@@ -9,6 +9,7 @@ from dataclasses import asdict
 
 from pydantic import JsonValue
 
+from palyra_fleet.identity.device_records import DeviceRecord
 from palyra_fleet.identity.records import ClientKind, CodeMethod, DevicePairingRequestRecord
 from palyra_fleet.identity.refusals import NodeReason, NodeRefused, refuse
 from palyra_fleet.nodes.capabilities import CapabilityAsk
@@ -68,6 +69,16 @@ class NodeOperations:
         if device.revoked:
             raise NodeRefused(refuse(NodeReason.DEVICE_REVOKED))
         return bytes.fromhex(device.signing_public_key_hex)
+
+    def devices(self) -> tuple[wire.DeviceView, ...]:
+        """Every device that paired, revoked ones too."""
+        return tuple(self._device_view(one) for one in self._service.identity.devices())
+
+    def device(self, device_id: str) -> wire.DeviceView:
+        found = self._service.identity.device(device_id)
+        if found is None:
+            raise NodeRefused(refuse(NodeReason.DEVICE_UNKNOWN))
+        return self._device_view(found)
 
     async def revoke_device(self, actor: str, device_id: str, reason: str) -> None:
         """Its certificates end now, and its id may not pair again."""
@@ -138,6 +149,20 @@ class NodeOperations:
             request_id, approve=approve, decided_by=actor, reason=reason
         )
         return self._asked_view(decided)
+
+    def _device_view(self, device: DeviceRecord) -> wire.DeviceView:
+        history = self._service.identity.history(device.device_id)
+        good = [one.not_after_unix_ms for one in history if not one.revoked]
+        return wire.DeviceView(
+            device_id=device.device_id,
+            client_kind=device.client_kind.value,
+            identity_fingerprint=device.identity_fingerprint,
+            paired_at_unix_ms=device.paired_at_unix_ms,
+            certificates=len(history),
+            certificate_expires_at_unix_ms=max(good, default=None),
+            revoked_at_unix_ms=device.revoked_at_unix_ms,
+            revoked_reason=device.revoked_reason,
+        )
 
     def _node_view(self, node: RegisteredNodeRecord) -> wire.NodeView:
         return wire.NodeView(

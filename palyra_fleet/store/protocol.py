@@ -109,8 +109,11 @@ class FleetStore(Protocol):
 
     async def evidence(self, evidence_sha256: str) -> EvidenceRecord | None: ...
 
-    async def violations(self, worker_id: str | None, limit: int) -> tuple[EvidenceRecord, ...]:
-        """The newest evidence first, of one worker or of all."""
+    async def violations(
+        self, worker_id: str | None, limit: int, before: str | None = None
+    ) -> tuple[EvidenceRecord, ...]:
+        """The newest evidence first, of one worker or of all; with `before` only what is older
+        than the evidence with that digest, nothing if there is none."""
 
     async def strikes(self, worker_id: str, after_unix_ms: int) -> int:
         """How many strikes of this worker happened after then, by the proxies' times."""
@@ -118,8 +121,10 @@ class FleetStore(Protocol):
     async def events(self, after_seq: int, limit: int) -> tuple[EventView, ...]:
         """Entries after `after_seq`, oldest first."""
 
-    async def recent_events(self, worker_id: str | None, limit: int) -> tuple[EventView, ...]:
-        """The newest entries, newest first, about one worker or all."""
+    async def recent_events(
+        self, worker_id: str | None, limit: int, before_seq: int | None = None
+    ) -> tuple[EventView, ...]:
+        """The newest entries (before one of them), newest first, about one worker or all."""
 
     async def verify_events(self) -> int:
         """Walk the whole chain; the number of entries. Raises ChainBroken."""

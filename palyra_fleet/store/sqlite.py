@@ -96,11 +96,13 @@ class SqliteFleetStore:
         rows = await self._rows(query, evidence_sha256)
         return EvidenceRecord(*rows[0]) if rows else None
 
-    async def violations(self, worker_id: str | None, limit: int) -> tuple[EvidenceRecord, ...]:
-        where = "" if worker_id is None else "WHERE worker_id = ?"
+    async def violations(
+        self, worker_id: str | None, limit: int, before: str | None = None
+    ) -> tuple[EvidenceRecord, ...]:
+        older = "rowid < (SELECT rowid FROM evidence WHERE evidence_sha256 = ?)"
+        where, values = _where(("worker_id = ?", worker_id), (older, before))
         query = f"SELECT {EVIDENCE_COLUMNS} FROM evidence {where} ORDER BY rowid DESC LIMIT ?"  # noqa: S608 (constants)
-        values = (limit,) if worker_id is None else (worker_id, limit)
-        return tuple(EvidenceRecord(*row) for row in await self._rows(query, *values))
+        return tuple(EvidenceRecord(*row) for row in await self._rows(query, *values, limit))
 
     async def strikes(self, worker_id: str, after_unix_ms: int) -> int:
         query = (
@@ -114,11 +116,12 @@ class SqliteFleetStore:
         await self._group.flush()
         return await self._database.events(after_seq, limit)
 
-    async def recent_events(self, worker_id: str | None, limit: int) -> tuple[EventView, ...]:
-        where = "" if worker_id is None else "WHERE worker_id = ?"
+    async def recent_events(
+        self, worker_id: str | None, limit: int, before_seq: int | None = None
+    ) -> tuple[EventView, ...]:
+        where, values = _where(("worker_id = ?", worker_id), ("seq < ?", before_seq))
         query = f"SELECT {EVENT_COLUMNS} FROM events {where} ORDER BY seq DESC LIMIT ?"  # noqa: S608 (constants)
-        values = (limit,) if worker_id is None else (worker_id, limit)
-        return tuple(event_of(row) for row in await self._rows(query, *values))
+        return tuple(event_of(row) for row in await self._rows(query, *values, limit))
 
     async def verify_events(self) -> int:
         await self._group.flush()
@@ -127,6 +130,13 @@ class SqliteFleetStore:
     async def _rows(self, query: str, *values: object) -> list[tuple]:  # type: ignore[type-arg]
         await self._group.flush()
         return await self._database.rows(query, *values)
+
+
+def _where(*conditions: tuple[str, object | None]) -> tuple[str, list[object]]:
+    """The clause of the conditions (constants) whose value is there, and the values."""
+    there = [(text, value) for text, value in conditions if value is not None]
+    clause = " AND ".join(text for text, _ in there)
+    return (f"WHERE {clause}" if clause else ""), [value for _, value in there]
 
 
 def _begin(connection: sqlite3.Connection, meta: Mapping[str, str], now_unix_ms: int) -> Snapshot:

@@ -47,6 +47,20 @@ class PairingRequestView(WireModel):
     decision_reason: str | None
 
 
+class DeviceView(WireModel):
+    """A device that paired. `certificate_expires_at_unix_ms` is the end of its last certificate
+    that was not revoked; None where there is none."""
+
+    device_id: str
+    client_kind: str
+    identity_fingerprint: str
+    paired_at_unix_ms: int
+    certificates: int
+    certificate_expires_at_unix_ms: int | None
+    revoked_at_unix_ms: int | None
+    revoked_reason: str | None
+
+
 class ApproveDevice(WireModel):
     """`replace_identity`: also where the device is paired with another key already."""
 

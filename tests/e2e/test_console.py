@@ -1,5 +1,6 @@
 """The console as a person meets it: a real browser, real programs, pictures in out/console/."""
 
+import re
 import sys
 from urllib.parse import urlsplit
 
@@ -54,6 +55,7 @@ async def test_a_violation_appears_by_itself_and_one_screen_tells_the_whole_stor
         assert "GET http://169.254.169.254:80/latest/meta-data/" in story
         assert "egress.metadata_target" in story
         assert "policy.yaml" in story
+        assert re.search(r"Today\s+refused", story)
         assert "registered" in await page.locator("main").inner_text()
         await console.picture("worker-quarantined")
 
@@ -179,6 +181,17 @@ async def test_a_device_is_paired_by_a_code_from_the_page_and_approved_there(pla
         await console.act("Approve", "the fingerprints are the same")
         assert await install.ended() == 0
 
+        devices = await (await page.request.get(f"{url}/console/v1/devices")).json()
+        assert devices["page"]["has_more"] is False
+        assert [one["client_kind"] for one in devices["devices"]] == ["node"]
+        device_id = devices["devices"][0]["device_id"]
+        rotated = await page.request.post(
+            f"{url}/console/v1/devices/{device_id}/rotate",
+            data={"reason": "it is time"},
+            headers={"x-palyra-csrf-token": await page.evaluate("csrf")},
+        )
+        assert (await rotated.json())["reason"] == "console.rotated_by_device"
+
         node = await place.programs.start(FLEET, "node", "run", environment=place.environment)
         await console.goto("/nodes")
         await page.locator(".chip.good:has-text('connected')").wait_for()
@@ -190,6 +203,29 @@ async def test_a_device_is_paired_by_a_code_from_the_page_and_approved_there(pla
         await node.ended()
         assert console.complaints == []
     assert urlsplit(url).hostname == "127.0.0.1"
+
+
+@pytest.mark.timeout(300)
+async def test_a_run_is_approved_from_the_page(place: Place) -> None:
+    running = await place.up()
+    async with chromium() as browser:
+        console = await signed_in(browser, running.admin_url, token_of(place))
+        page = console.page
+        await console.goto("/approvals")
+        await page.get_by_text("Approve a run").click()
+        await page.get_by_label("Run", exact=True).fill("run-from-the-page")
+        await page.get_by_label("Tool").fill("codegen")
+        await page.get_by_label("On whose behalf").fill("alice")
+        await page.get_by_label("Egress profile").select_option("api")
+        await page.get_by_label("For how many minutes").fill("5")
+        await console.assert_accessible()
+        await page.get_by_role("button", name="Approve", exact=True).click()
+        await page.locator("td:has-text('run-from-the-page')").wait_for()
+        assert "is approved" in await page.locator("#grant-said").inner_text()
+        await console.picture("grant")
+        assert console.complaints == []
+    (made,) = await place.events("grant.created")
+    assert (made.actor, made.detail["run_id"]) == ("operator", "run-from-the-page")
 
 
 @pytest.mark.timeout(300)

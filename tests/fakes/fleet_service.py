@@ -389,11 +389,6 @@ class FakeFleetService(NoJoinTokens, ReadByOperators, FleetService):
         self._enter("events")
         return tuple(event for event in self.log if event.seq > after_seq)[:limit]
 
-    async def recent_events(self, worker_id: str | None, limit: int) -> tuple[wire.EventView, ...]:
-        self._enter("recent_events")
-        newest = [event for event in reversed(self.log) if worker_id in {None, event.worker_id}]
-        return tuple(newest[:limit])
-
     async def verify_events(self) -> int:
         self._enter("verify_events")
         return len(self.log)

@@ -152,10 +152,15 @@ class MemoryFleetStore:
         self._check()
         return self.disk.evidence.get(evidence_sha256)
 
-    async def violations(self, worker_id: str | None, limit: int) -> tuple[EvidenceRecord, ...]:
+    async def violations(
+        self, worker_id: str | None, limit: int, before: str | None = None
+    ) -> tuple[EvidenceRecord, ...]:
         self._check()
-        found = [e for e in self.disk.evidence.values() if worker_id in {None, e.worker_id}]
-        return tuple(reversed(found))[:limit]
+        newest = list(reversed(self.disk.evidence.values()))
+        if before is not None:
+            digests = [e.evidence_sha256 for e in newest]
+            newest = newest[digests.index(before) + 1 :] if before in digests else []
+        return tuple(e for e in newest if worker_id in {None, e.worker_id})[:limit]
 
     async def strikes(self, worker_id: str, after_unix_ms: int) -> int:
         self._check()
@@ -168,10 +173,12 @@ class MemoryFleetStore:
         self._check()
         return tuple(e for e in self.disk.events if e.seq > after_seq)[:limit]
 
-    async def recent_events(self, worker_id: str | None, limit: int) -> tuple[EventView, ...]:
+    async def recent_events(
+        self, worker_id: str | None, limit: int, before_seq: int | None = None
+    ) -> tuple[EventView, ...]:
         self._check()
         newest = [e for e in reversed(self.disk.events) if worker_id in {None, e.worker_id}]
-        return tuple(newest[:limit])
+        return tuple(e for e in newest if before_seq is None or e.seq < before_seq)[:limit]
 
     async def verify_events(self) -> int:
         self._check()

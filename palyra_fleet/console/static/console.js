@@ -6,8 +6,9 @@
 const find = (selector) => document.querySelector(selector);
 const csrf = find('meta[name="csrf-token"]').content;
 
-async function post(url, body) {
+async function post(url, body, once) {
   const headers = { "x-palyra-csrf-token": csrf };
+  if (once !== undefined) headers["Idempotency-Key"] = once;
   if (body !== undefined) headers["Content-Type"] = "application/json";
   const answer = await fetch(url, {
     method: "POST", headers, credentials: "same-origin",
@@ -109,9 +110,43 @@ async function verify() {
   }
 }
 
-document.addEventListener("submit", async (event) => {
-  if (event.target.id !== "mint") return;
+document.addEventListener("submit", (event) => {
+  if (event.target.id !== "mint" && event.target.id !== "grant") return;
   event.preventDefault();
+  if (event.target.id === "mint") mint();
+  else grant(event.target);
+});
+
+// The key stays until the grant is made or the fields change, so that a second try is no second
+// grant.
+let grantKey = null;
+
+document.addEventListener("input", (event) => {
+  if (event.target.form?.id === "grant") grantKey = null;
+});
+
+async function grant(form) {
+  const body = Object.fromEntries([...new FormData(form)].filter(([, value]) => value !== ""));
+  body.ttl_ms = Number(find("#grant-minutes").value) * 60000;
+  grantKey ??= crypto.randomUUID();
+  const act = form.querySelector("button");
+  act.disabled = true;
+  tell(find("#grant-wrong"), "");
+  find("#grant-said").textContent = "";
+  try {
+    await post("/console/v1/grants", body, grantKey);
+    grantKey = null;
+    find("#grant-said").textContent = `${body.run_id} is approved`;
+    find("#grant-run").value = "";
+    await refresh();
+  } catch (error) {
+    tell(find("#grant-wrong"), error.message);
+  } finally {
+    act.disabled = false;
+  }
+}
+
+async function mint() {
   const answer = await post("/console/v1/pairing/requests/code", { method: find("#mint-method").value });
   const minted = (await answer.json()).pairing_code;
   const drawn = await post("/console/v1/pairing/qr", { text: minted.code });
@@ -119,7 +154,7 @@ document.addEventListener("submit", async (event) => {
   find("#minted-code").textContent = minted.code;
   find("#minted-until").textContent = new Date(minted.expires_at_unix_ms).toLocaleTimeString();
   find("#minted").hidden = false;
-});
+}
 
 // --- up to date -------------------------------------------------------------------------------
 

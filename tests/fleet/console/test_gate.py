@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 from ulid import ULID
 
+from palyra_fleet.console import pages
 from palyra_fleet.console.auth_calls import SignIn
 from palyra_fleet.console.gate import COOKIE, CSRF_HEADER, PREFIX, ConsoleRow
 from palyra_fleet.console.qr_calls import QrText
@@ -16,6 +17,7 @@ from palyra_fleet.console.routes import CONSOLE_ROUTES
 from palyra_fleet.principals.roles import permits
 from palyra_fleet.wire import models as wire
 from palyra_fleet.wire import node_models as node_wire
+from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.principal_models import Role
 from tests.fakes.raw_http import RawAnswer, ask, ask_with_pause
 from tests.fakes.served_fleet import TOKENS, ServedFleet, served_fleet
@@ -214,3 +216,44 @@ async def test_a_session_that_ends_while_the_body_comes_changes_nothing(
     )
     assert (answer.status, answer.reason) == (401, "console.session_needed")
     assert fleet.service.calls == []
+
+
+async def test_a_change_with_a_key_is_made_once_for_its_principal(fleet: ServedFleet) -> None:
+    row = next(one for one in CONSOLE_ROUTES if (one.method, one.path) == ("POST", "/v1/grants"))
+    browser, other = [await sign_in(fleet, TOKENS[role]) for role in (Role.APPROVER, Role.ADMIN)]
+    key = {"Idempotency-Key": "0123456789abcdef"}
+    first = await browser.send(row, **key)
+    assert (first.status, (await browser.send(row, **key)).body) == (201, first.body)
+    assert (await other.send(row, **key)).body != first.body
+    assert len(fleet.service.made_grants) == 2
+    withdraw = next(one for one in CONSOLE_ROUTES if one.path.endswith("/withdraw"))
+    assert (await browser.send(withdraw, **key)).reason == "api.idempotency_key_reused"
+    assert (await browser.send(row, **{"Idempotency-Key": "bent key"})).status == 400
+
+
+@pytest.mark.parametrize("path", ["/workers", "/violations", "/audit"])
+@pytest.mark.parametrize("cursor", ["", "x", "%27%20OR%201=1--", "dzow", "A" * 500, "..%2F.."])
+async def test_a_page_begins_where_its_list_may_and_nowhere_else(
+    fleet: ServedFleet, path: str, cursor: str
+) -> None:
+    browser = await sign_in(fleet, TOKENS[Role.VIEWER])
+    headers = {"Cookie": str(browser.headers()["Cookie"])}
+    answer = await ask(fleet.admin_url, "GET", f"{PREFIX}{path}?cursor={cursor}", b"", headers)
+    assert (answer.status, answer.reason) == (400, "api.query_invalid")
+
+
+async def test_the_pages_of_the_workers_hold_each_of_them_once(
+    fleet: ServedFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "_ON_A_PAGE", 2)
+    for _ in range(4):
+        fleet.service.add_worker(SigningKey.generate().public_key)
+    browser = await sign_in(fleet, TOKENS[Role.VIEWER])
+    headers = {"Cookie": str(browser.headers()["Cookie"])}
+    path, seen = "/console/workers", []
+    while path:
+        text = (await ask(fleet.admin_url, "GET", path, b"", headers)).body.decode()
+        seen += re.findall(r'href="/console/workers/([0-9A-Z]{26})"', text)
+        following = re.search(r'rel="next" href="([^"]+)"', text)
+        path = following[1] if following else ""
+    assert seen == sorted(fleet.service.known, reverse=True)

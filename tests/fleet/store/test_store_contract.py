@@ -209,6 +209,11 @@ async def test_evidence_is_kept_once_and_found_again(store: FleetStore) -> None:
     assert await store.evidence("9" * 64) is None
     assert await store.violations(W1, 2) == (_evidence(4), _evidence(3, "recorded"))
     assert len(await store.violations(None, 10)) == 5
+    third = _evidence(3, "recorded").evidence_sha256
+    assert await store.violations(W1, 10, third) == (_evidence(2), _evidence(1))
+    assert await store.violations(None, 1, third) == (_evidence(2),)
+    assert await store.violations(None, 10, _evidence(1).evidence_sha256) == ()
+    assert await store.violations(None, 10, "9" * 64) == ()
     assert await store.strikes(W1, 1_001) == 2
     other = replace(_evidence(1), evidence_sha256="8" * 64)
     with pytest.raises(StoreConflict):
@@ -230,3 +235,5 @@ async def test_the_newest_events_come_first_of_one_worker_or_of_all(store: Fleet
     assert (first.worker_id, second.worker_id) == (W1, W1)
     assert first.seq > second.seq
     assert await store.recent_events(W1, 1) == (first,)
+    assert await store.recent_events(W1, 10, first.seq) == (second,)
+    assert await store.recent_events(None, 10, 1) == ()

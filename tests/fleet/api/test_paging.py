@@ -1,0 +1,88 @@
+"""Pages of lists: whole while things come and go, and no cursor leads anywhere else."""
+
+import base64
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ulid import ULID
+
+from palyra_fleet.api.paging import ListOf, make_cursor, page_of, read_cursor
+from palyra_fleet.api.problems import ApiRefusal
+
+ID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
+
+
+def key(item: str) -> str:
+    return item
+
+
+@given(
+    st.lists(st.tuples(st.sets(st.integers(0, 60)), st.sets(st.integers(0, 60))), max_size=8),
+    st.sets(st.integers(0, 60)),
+    st.integers(1, 7),
+)
+def test_what_was_there_all_along_is_shown_once_whatever_comes_and_goes(
+    changes: list[tuple[set[int], set[int]]], at_first: set[int], limit: int
+) -> None:
+    ids = [str(ULID.from_timestamp(n)) for n in range(61)]
+    there, always, seen = set(at_first), set(at_first), []
+    cursor, steps = None, iter(changes)
+    while True:
+        after = read_cursor(ListOf.WORKERS, cursor)
+        page = page_of(ListOf.WORKERS, [ids[n] for n in there], key, after, limit)
+        seen += page.items
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+        assert len(page.items) == limit
+        gone, come = next(steps, (set(), set()))
+        there = (there - gone) | come
+        always -= gone
+    assert len(set(seen)) == len(seen)
+    assert {ids[n] for n in always} <= set(seen)
+
+
+@pytest.mark.parametrize("list_of", list(ListOf))
+def test_a_cursor_is_read_by_its_own_list_only(list_of: ListOf) -> None:
+    keys = {ListOf.VIOLATIONS: "a" * 64, ListOf.EVENTS: "17"}
+    cursor = make_cursor(list_of, keys.get(list_of, ID))
+    assert read_cursor(list_of, cursor) == keys.get(list_of, ID)
+    for other in set(ListOf) - {list_of}:
+        with pytest.raises(ApiRefusal, match="cursor: expected"):
+            read_cursor(other, cursor)
+
+
+def written(text: str) -> str:
+    return base64.urlsafe_b64encode(text.encode()).decode()
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    [
+        "",
+        "x",
+        "=",
+        "w:" + ID,
+        written(f"w:{ID}") + "=",
+        written(f"w:{ID}").rstrip("=") + "\n",
+        written(f"w:{ID}' OR '1'='1").rstrip("="),
+        written(f"w:{ID.lower()}").rstrip("="),
+        written(f"w:\0{ID}").rstrip("="),
+        written("w:" + "0" * 300).rstrip("="),
+        "A" * 100_000,
+        "\u0661",
+        base64.urlsafe_b64encode(b"w:\xff\xfe").decode().rstrip("="),
+    ],
+)
+def test_a_cursor_that_was_made_up_is_refused(cursor: str) -> None:
+    with pytest.raises(ApiRefusal, match="cursor: expected"):
+        read_cursor(ListOf.WORKERS, cursor)
+
+
+def test_one_spelling_of_a_cursor_is_good_only() -> None:
+    """Base 64 has unused bits at the end; with them set it is another text of the same key."""
+    cursor = make_cursor(ListOf.EVENTS, "17")
+    last = cursor[:-1] + chr(ord(cursor[-1]) + 1)
+    with pytest.raises(ApiRefusal):
+        read_cursor(ListOf.EVENTS, last)
