@@ -89,6 +89,21 @@ def parse_client_hello(message: bytes) -> ClientHello:
     return ClientHello(tuple(names), not HIDING.isdisjoint(seen), is_modern)
 
 
+def hello_end(data: bytes) -> int:
+    """Where the records of a whole ClientHello end that `data` begins with. Raises HelloMalformed
+    where its last record holds more than its end: servers read on there."""
+    at, message = 0, b""
+    while len(message) < 4 or len(message) < 4 + int.from_bytes(message[1:4]):
+        end = at + 5 + int.from_bytes(data[at + 3 : at + 5])
+        if end > len(data) or end == at + 5:
+            raise HelloMalformed
+        message += data[at + 5 : end]
+        at = end
+    if len(message) > 4 + int.from_bytes(message[1:4]):
+        raise HelloMalformed
+    return at
+
+
 def _names(body: _Bytes) -> list[bytes]:
     """The host names of one server_name extension (RFC 6066 section 3)."""
     entries = body.vector(2)

@@ -6,6 +6,8 @@ read, and a `Relay` counts the rest. Either way the hello must come in time and 
 host, and the tunnel is judged again whenever the policy changes.
 """
 
+from typing import Final
+
 from mitmproxy import http, tls
 
 from palyra_egress.clock import now_utc
@@ -19,6 +21,18 @@ from palyra_egress.proxy.review import judge_again
 from palyra_egress.reasons import Reason
 from palyra_egress.request import EgressRequest
 from palyra_egress.verdict import TlsMode
+
+_BY_WORKER: Final = frozenset(
+    {
+        Reason.NON_HTTP_IN_TUNNEL,
+        Reason.REQUEST_MALFORMED,
+        Reason.AUTHORITY_MISMATCH,
+        Reason.SNI_MISSING,
+        Reason.ECH_NOT_ALLOWED,
+        Reason.PROTOCOL_NOT_SUPPORTED,
+    }
+)
+"""What a worker sends through its tunnel can be refused for these."""
 
 
 class TunnelGuard(IdentityGuard):
@@ -58,16 +72,20 @@ class TunnelGuard(IdentityGuard):
         if self._tunnel is None:
             raise Refused(Reason.PROTOCOL_NOT_SUPPORTED)
         tunnel = self._tunnel
-        reason = self.core.may_speak(tunnel.request.requester) or hello_problem(
-            data.client_hello.raw_bytes(wrap_in_record=False),
-            tunnel.request,
-            tunnel.judgement.carriage,
-        )
+        reason = self._hello_refusal(data.client_hello.raw_bytes(wrap_in_record=False))
         if reason is not None:
             self.core.refuse(tunnel.request, reason, self._connection)
             self.tunnel_over(reason.value)
             raise Refused(reason, audited=True)
         tunnel.has_hello = True
+
+    def _hello_refusal(self, message: bytes) -> Reason | None:
+        """Why a ClientHello (without its header) may not open the tunnel, or None."""
+        if (tunnel := self._tunnel) is None:
+            return Reason.INTERNAL
+        return self.core.may_speak(tunnel.request.requester) or hello_problem(
+            message, tunnel.request, tunnel.judgement.carriage
+        )
 
     async def tls_start_client(self, data: tls.TlsData) -> None:
         if self._tunnel is None or self._passes_on or data.is_dtls:
@@ -82,7 +100,7 @@ class TunnelGuard(IdentityGuard):
         self._tunnel = Tunnel(request, judgement)
         if judgement.carriage.mode is TlsMode.TUNNEL:
             now = self.core.clocks.now_monotonic_ms()
-            self._tunnel.relay = Relay(judgement, now, self.core.spend)
+            self._tunnel.relay = Relay(judgement, now, self.core.spend, self._hello_refusal)
         self._connection.after(self._parts.deadlines.hello_s, self._expect_hello)
 
     def _expect_hello(self) -> None:
@@ -124,7 +142,7 @@ class TunnelGuard(IdentityGuard):
     def stop_tunnel(self, reason: Reason) -> None:
         """A tunnel that is being carried must not go on: what the worker did is a refusal, a budget
         or the server's doing only its end."""
-        if reason is Reason.NON_HTTP_IN_TUNNEL:
+        if reason in _BY_WORKER:
             self.refuse_tunnel(reason)
         else:
             self.cut_tunnel(reason)

@@ -8,12 +8,13 @@ Source: RFC 8446 sections 4 and 5.1, RFC 5246 section 6.2.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Final
 
 from palyra_egress.proxy.budgets import Direction
 from palyra_egress.proxy.client_hello import TLS_1_2
 from palyra_egress.proxy.core import Judgement
+from palyra_egress.proxy.hello_gate import HELLO_RETRY_RANDOM, HelloGate
 from palyra_egress.reasons import Reason
 
 ALERT: Final = 21
@@ -22,7 +23,8 @@ RECORD_TYPES: Final = frozenset({20, ALERT, HANDSHAKE, 23})  # change_cipher_spe
 MAX_RECORD_BYTES: Final = (1 << 14) + 2048
 SERVER_HELLO: Final = 2
 HEAD_BYTES: Final = 5
-_START_BYTES: Final = HEAD_BYTES + 6  # message type, three bytes of length, version
+_HELLO_START: Final = 6  # message type, three bytes of length, version
+_START_BYTES: Final = HEAD_BYTES + _HELLO_START + len(HELLO_RETRY_RANDOM)
 
 
 class TlsRecords:
@@ -57,23 +59,35 @@ def _may_begin_a_record(head: bytes) -> bool:
     return len(head) < HEAD_BYTES or 0 < int.from_bytes(head[3:]) <= MAX_RECORD_BYTES
 
 
-def _starts_a_session(start: bytes) -> bool:
-    """Whether a server's first bytes are a ServerHello or an alert."""
-    if start[0] == ALERT:
-        return True
-    is_whole = int.from_bytes(start[3:HEAD_BYTES]) >= _START_BYTES - HEAD_BYTES
-    is_hello = is_whole and start[0] == HANDSHAKE and start[HEAD_BYTES] == SERVER_HELLO
-    return is_hello and int.from_bytes(start[HEAD_BYTES + 4 : _START_BYTES]) >= TLS_1_2
+def _starts_a_session(start: bytes) -> bool | None:
+    """Whether a server's first bytes are a ServerHello or an alert; None where more must come."""
+    if start[0] != HANDSHAKE:
+        return start[0] == ALERT
+    size, message = int.from_bytes(start[3:HEAD_BYTES]), start[HEAD_BYTES:]
+    if len(start) >= HEAD_BYTES and size < _START_BYTES - HEAD_BYTES:
+        return False
+    if message and message[0] != SERVER_HELLO:
+        return False
+    if len(start) < _START_BYTES:
+        return None
+    return int.from_bytes(message[4:_HELLO_START]) >= TLS_1_2
+
+
+def _asks_again(start: bytes) -> bool:
+    """Whether a server that has started a session wants another ClientHello."""
+    return start[HEAD_BYTES + _HELLO_START : _START_BYTES] == HELLO_RETRY_RANDOM
 
 
 @dataclass(slots=True)
 class Relay:
     """One tunnel from its CONNECT to its end. `hello` is what the worker sent first, once that was
-    accepted; `spend` counts bytes against the hours that hold and says whether they have room."""
+    accepted; `check` says why another ClientHello would not be; `spend` counts bytes against the
+    hours that hold and says whether they have room."""
 
     judgement: Judgement
     started_monotonic_ms: int
     spend: Callable[[Judgement, Direction, int], bool]
+    check: InitVar[Callable[[bytes], Reason | None]]
     hello: bytes = b""
     request_bytes: int = 0
     response_bytes: int = 0
@@ -81,17 +95,22 @@ class Relay:
     _inward: TlsRecords = field(default_factory=TlsRecords)
     _start: bytes = b""
     _started: bool = False
+    gate: HelloGate = field(init=False)
 
-    def send(self, data: bytes) -> Reason | None:
-        """Count what the worker sends; why it must not be passed on, or None."""
+    def __post_init__(self, check: Callable[[bytes], Reason | None]) -> None:
+        self.gate = HelloGate(check)
+
+    def send(self, data: bytes) -> bytes | Reason:
+        """Count what the worker sends; what may be passed on now, or why nothing more may."""
         self.request_bytes += len(data)
         limit = self.judgement.limits.max_request_bytes
         if limit is not None and self.request_bytes > limit:
             return Reason.REQUEST_TOO_LARGE
         if not self._outward.accept(data):
             return Reason.NON_HTTP_IN_TUNNEL
-        has_room = self.spend(self.judgement, Direction.OUT, len(data))
-        return None if has_room else Reason.BUDGET_SPENT
+        if not self.spend(self.judgement, Direction.OUT, len(data)):
+            return Reason.BUDGET_SPENT
+        return self.gate.push(data)
 
     def receive(self, data: bytes) -> bytes | Reason:
         """Count what the server sends; what may be passed on now, or why nothing more may."""
@@ -106,9 +125,9 @@ class Relay:
         if self._started:
             return data
         self._start += data
-        if len(self._start) < _START_BYTES and self._start[0] != ALERT:
-            return b""
-        if not _starts_a_session(self._start):
-            return Reason.UPSTREAM_PROTOCOL
-        self._started, data = True, self._start
-        return data
+        is_start = _starts_a_session(self._start)
+        if not is_start:
+            return b"" if is_start is None else Reason.UPSTREAM_PROTOCOL
+        self._started = True
+        self.gate.answered(asks_again=_asks_again(self._start))
+        return self._start

@@ -46,6 +46,7 @@ class TunnelCarrier:
         self._stop = stop
         self._was_active = False
         self._is_half_open = False
+        self._answered = asyncio.Event()
         self._outcome = COMPLETE
         self._silence: asyncio.TimerHandle | None = None
 
@@ -69,12 +70,13 @@ class TunnelCarrier:
         try:
             while data:
                 self._was_active = True
-                if (reason := self._relay.send(data)) is not None:
-                    self._stop(reason)
+                if not await self._write_on(self._relay.send(data)):
                     return
-                self._server.writer.write(data)
-                await self._server.writer.drain()
+                if self._relay.gate.is_full:
+                    await self._answered.wait()
                 data = await self._worker.reader.read(CHUNK_BYTES)
+            if self._relay.gate.holds:
+                await self._answered.wait()
             self._end(self._server.writer)
         except OSError:
             self._break()
@@ -88,11 +90,26 @@ class TunnelCarrier:
                 if isinstance(passed, Reason):
                     self._stop(passed)
                     return
+                if not await self._write_on(self._relay.gate.let_go()):
+                    return
+                if passed:
+                    self._answered.set()
                 self._worker.writer.write(passed)
                 await self._worker.writer.drain()
+            self._answered.set()
             self._end(self._worker.writer)
         except OSError:
             self._break()
+
+    async def _write_on(self, passed: bytes | Reason) -> bool:
+        """Send the server what may leave; False where the tunnel is over instead."""
+        if isinstance(passed, Reason):
+            self._stop(passed)
+            return False
+        if passed:
+            self._server.writer.write(passed)
+            await self._server.writer.drain()
+        return True
 
     def _end(self, writer: asyncio.StreamWriter) -> None:
         """Pass the end of one direction on; the other has a shorter patience from now on. A worker

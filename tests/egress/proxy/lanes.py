@@ -6,6 +6,8 @@ connection's end, so that a lane always ends, whether the proxy answered or cut 
 """
 
 import asyncio
+import re
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -13,9 +15,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
+from wsproto.frame_protocol import Opcode
+from wsproto.utilities import generate_accept_token
+
 from palyra_egress.demo.upstream_ca import UpstreamCa
+from palyra_egress.proxy import master
+from palyra_egress.proxy.channels.settings import ChannelSettings
+from palyra_egress.proxy.channels.worker_sockets import LeaseListenerSettings
+from palyra_egress.proxy.redirected import Address
+from palyra_egress.proxy.websocket_frames import write_frame
 from tests.fakes.h2_worker import NoTunnel, h2_worker
-from tests.fakes.proxy_harness import Harness, Injection, basic, proxy_harness, read_to_end
+from tests.fakes.proxy_harness import (
+    WORKER,
+    Harness,
+    Injection,
+    basic,
+    proxy_harness,
+    read_reply,
+    read_to_end,
+)
 from tests.fakes.socks_client import SUCCEEDED, NotWelcome, asked
 from tests.fakes.upstream import RecordingUpstream, recording_upstream
 
@@ -39,10 +58,13 @@ rules:
     ports: [{plain}]
     methods: [GET, POST]
     private: [127.0.0.0/8]
+    websocket: true
 profiles:
   test: [api, passed-on, plain]
 """
 HOSTS: Final = "127.0.0.1 api.example tunnel.example plain.example\n"
+SOMEWHERE: Final = "203.0.113.7"
+"""Where a redirected program headed for; nobody is there, and nobody asks."""
 BODY: Final = b"5\r\nBODY!\r\n"
 BODY_END: Final = b"0\r\n\r\n"
 
@@ -55,7 +77,29 @@ class Chaos:
     plain: RecordingUpstream
     secure: RecordingUpstream
     impostor: RecordingUpstream
-    roots: Path
+    ca: UpstreamCa
+    listens_redirected: tuple[str, int]
+    headed_for: Address | None = None
+    """What the kernel would remember of the next redirected connection."""
+
+    @property
+    def roots(self) -> Path:
+        """For who speaks with a server himself."""
+        return self.ca.ca_file
+
+    @property
+    def worker_roots(self) -> Path:
+        """For who is inspected."""
+        return self.harness.proxy.enforcement.authority.root_path
+
+    async def connect_redirected(
+        self, port: int, ip: str = SOMEWHERE
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection of the worker's that headed for this port of somebody, and was led here."""
+        self.headed_for = Address(ip, port)
+        reader, writer = await asyncio.open_connection(*self.listens_redirected)
+        self.harness.streams.append(writer)
+        return reader, writer
 
     @property
     def core(self) -> Any:
@@ -80,6 +124,12 @@ class Chaos:
         assert len(self.core.connections) == 0
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @asynccontextmanager
 async def chaos(
     directory: Path,
@@ -89,6 +139,9 @@ async def chaos(
 ) -> AsyncIterator[Chaos]:
     ca = UpstreamCa.create(directory / "ca")
     stranger = UpstreamCa.create(directory / "stranger")
+    where = ("127.0.0.1", free_port())
+    listeners = LeaseListenerSettings(redirected={WORKER: where})
+    settings = {"channels": ChannelSettings(lease_listeners=listeners), **settings}
     async with (
         recording_upstream() as plain,
         recording_upstream(ca.server_context("api.example", "tunnel.example")) as secure,
@@ -103,7 +156,12 @@ async def chaos(
             **settings,
         ) as harness,
     ):
-        yield Chaos(harness, plain, secure, impostor, ca.ca_file)
+        world = Chaos(harness, plain, secure, impostor, ca, where)
+        if (own := harness.proxy.channels.lease_listeners) is not None:
+            await own.follow(world.core.view.live_leases())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(master, "original_destination", lambda _sock: world.headed_for)
+            yield world
 
 
 def plain_head(world: Chaos, method: str, extra: str = "", path: str = "/x") -> bytes:
@@ -205,9 +263,8 @@ async def socks_plain(world: Chaos) -> bytes:
 
 async def socks_inspected(world: Chaos) -> bytes:
     port = world.secure.port
-    roots = world.harness.proxy.enforcement.authority.root_path
     raw = inner_head(f"api.example:{port}", "GET")
-    return await _send_through_socks(world, "api.example", port, raw, roots)
+    return await _send_through_socks(world, "api.example", port, raw, world.worker_roots)
 
 
 async def socks_passed_on(world: Chaos) -> bytes:
@@ -215,6 +272,66 @@ async def socks_passed_on(world: Chaos) -> bytes:
     port = world.secure.port
     raw = inner_head(f"tunnel.example:{port}", "GET")
     return await _send_through_socks(world, "tunnel.example", port, raw, world.roots, last=b"hello")
+
+
+async def _send_redirected(
+    world: Chaos, host: str, port: int, roots: Path | None = None, last: bytes = b""
+) -> bytes:
+    """A request on a redirected connection, in TLS where `roots` are given."""
+    try:
+        reader, writer = await world.connect_redirected(port)
+        if roots is not None:
+            await world.harness.shake_hands(writer, host, roots)
+    except OSError:
+        return b""
+    writer.write(inner_head(f"{host}:{port}", "GET"))
+    got = await read_to_end(reader, last)
+    writer.close()
+    return got
+
+
+async def redirected_plain(world: Chaos) -> bytes:
+    return await _send_redirected(world, "plain.example", world.plain.port)
+
+
+async def redirected_inspected(world: Chaos) -> bytes:
+    return await _send_redirected(world, "api.example", world.secure.port, world.worker_roots)
+
+
+async def redirected_passed_on(world: Chaos) -> bytes:
+    port = world.secure.port
+    return await _send_redirected(world, "tunnel.example", port, world.roots, last=b"hello")
+
+
+async def _upgrade(head: bytes, writer: asyncio.StreamWriter) -> None:
+    """A server that speaks WebSocket, and says hello first."""
+    found = re.search(rb"(?i)sec-websocket-key: *(\S+)", head)
+    accept = generate_accept_token(found[1] if found else b"").decode()
+    opening = (
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Accept: {accept}\r\n\r\n"
+    )
+    writer.write(opening.encode() + write_frame(Opcode.TEXT, b"hello"))
+
+
+async def websocket(world: Chaos) -> bytes:
+    """A WebSocket and one message each way; its opening as an answer of HTTP."""
+    world.plain.respond = _upgrade
+    offer = (
+        "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n"
+    )
+    reader, writer = await world.harness.connect()
+    head = plain_head(world, "GET", offer)
+    writer.write(head.replace(b"Connection: close", b"Connection: Upgrade"))
+    reply = await read_reply(reader, has_body=lambda status: status != 101)
+    if reply is None or reply.status != 101:
+        writer.close()
+        return b"" if reply is None else f"refused {reply.status} {reply.reason}".encode()
+    writer.write(write_frame(Opcode.TEXT, b"BODY!", masked=True))
+    got = await read_to_end(reader, b"hello")
+    writer.close()
+    return b"HTTP/1.1 200 OK\r\n\r\n" + got if got else got
 
 
 async def refused_connect(world: Chaos) -> bytes:
@@ -279,4 +396,18 @@ CARRYING: Final[tuple[Lane, ...]] = (
     socks_plain,
     socks_inspected,
     socks_passed_on,
+    redirected_plain,
+    redirected_inspected,
+    redirected_passed_on,
+    websocket,
 )
+FAMILIES: Final[tuple[Lane, ...]] = (
+    plain,
+    inspected,
+    http2,
+    passed_on,
+    socks_plain,
+    redirected_plain,
+    websocket,
+)
+"""One lane of each kind."""

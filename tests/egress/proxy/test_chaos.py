@@ -7,6 +7,7 @@ so that a new hook without a row here fails.
 
 import asyncio
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from palyra_egress.service import EgressProxyPolicyService
 from tests.egress.proxy.lanes import (
     BODY_END,
     CARRYING,
+    FAMILIES,
     Chaos,
     Lane,
     chaos,
@@ -32,11 +34,15 @@ from tests.egress.proxy.lanes import (
     passed_on,
     plain,
     plain_streamed,
+    redirected_inspected,
+    redirected_passed_on,
+    redirected_plain,
     refused_connect,
     socks_inspected,
     socks_passed_on,
     socks_plain,
     untrusted_upstream,
+    websocket,
 )
 from tests.fakes.proxy_harness import LEASE, WORKER, Injection, basic, read_to_end
 
@@ -49,31 +55,31 @@ NOT_SENT: Final = "dialled, and no byte of a request was sent"
 GRANTED: Final = "the granted request is on its way; no response byte comes back"
 PASSED_ON: Final = "the granted exchange went through; both sides end"
 
-_PLAIN: Final = (plain, plain_streamed)
-_INSPECTED: Final = (inspected, inspected_streamed, http2, http2_streamed)
-_TUNNELS: Final = (*_INSPECTED, passed_on)
+_PLAIN: Final = (plain, plain_streamed, websocket)
+_BY_CONNECT: Final = (inspected, inspected_streamed, http2, http2_streamed, passed_on)
 _SOCKS: Final = (socks_plain, socks_inspected, socks_passed_on)
-_REQUESTS: Final = (*_PLAIN, *_INSPECTED)
+_DOORS: Final = (*_SOCKS, redirected_plain, redirected_inspected, redirected_passed_on)
+_INSPECTED: Final = (*_BY_CONNECT[:-1], socks_inspected, redirected_inspected)
+_IN_TLS: Final = (*_INSPECTED, passed_on, socks_passed_on, redirected_passed_on)
+_REQUESTS: Final = (*_PLAIN, *_INSPECTED, socks_plain, redirected_plain)
+_STREAMED: Final = (plain_streamed, inspected_streamed, http2_streamed)
 
 STIMULI: Final[dict[str, tuple[tuple[tuple[Lane, ...], str], ...]]] = {
     "client_connected": ((CARRYING, NOT_DIALLED),),
     "next_layer": ((CARRYING, NOT_DIALLED),),
-    "http_connect": ((_TUNNELS, NOT_DIALLED),),
-    "http_connected": ((_TUNNELS, NOT_DIALLED),),
+    "http_connect": ((_BY_CONNECT, NOT_DIALLED),),
+    "http_connected": ((_BY_CONNECT, NOT_DIALLED),),
     "http_connect_error": (((refused_connect,), NOT_DIALLED),),
-    "tls_clienthello": ((_TUNNELS, NOT_DIALLED),),
+    "tls_clienthello": ((_IN_TLS, NOT_DIALLED),),
     "socks_shown": ((_SOCKS, NOT_DIALLED),),
-    "tunnel_asked": ((_SOCKS, NOT_DIALLED),),
+    "tunnel_asked": ((_DOORS, NOT_DIALLED),),
     "tls_start_client": ((_INSPECTED, NOT_DIALLED),),
     "requestheaders": ((_REQUESTS, NOT_DIALLED),),
     "tls_start_server": ((_INSPECTED, NOT_SENT),),
     "tls_failed_server": (((untrusted_upstream,), NOT_SENT),),
     "request": (
-        ((plain, inspected, http2), NOT_DIALLED),
-        (
-            (plain_streamed, inspected_streamed, http2_streamed),
-            GRANTED,
-        ),  # the body went out while it came in
+        (tuple(lane for lane in _REQUESTS if lane not in _STREAMED), NOT_DIALLED),
+        (_STREAMED, GRANTED),  # the body went out while it came in
     ),
     "responseheaders": ((_REQUESTS, GRANTED),),
     "error": (((mute_upstream,), GRANTED),),
@@ -111,11 +117,14 @@ async def _cancel() -> None:
     await asyncio.Event().wait()
 
 
+RAISES: Final = "raises"
+HANGS: Final = "hangs"
+CANCELLED: Final = "is cancelled"
 FAULTS: Final = {
-    "raises": _raise,
+    RAISES: _raise,
     "raises a timeout": _time_out,
-    "hangs": _hang,
-    "is cancelled": _cancel,
+    HANGS: _hang,
+    CANCELLED: _cancel,
 }
 
 
@@ -132,14 +141,20 @@ def faulty_guard(hook: str, fault: str, *, late: bool, struck: Struck) -> type[C
     return type("FaultyGuard", (ConnectionGuard,), {hook: fail})
 
 
+def _faults(lane: Lane, lanes: tuple[Lane, ...]) -> Iterable[str]:
+    """All on the first lane of a row; what hangs takes its time: once in each family of lanes."""
+    others = (RAISES, CANCELLED, HANGS) if lane in FAMILIES else (RAISES, CANCELLED)
+    return FAULTS if lane is lanes[0] else others
+
+
 def _matrix() -> list[Any]:
     rows = []
     for hook in sorted(DECIDED):
         for lanes, expected in STIMULI[hook]:
             for lane in lanes:
-                for fault in FAULTS:
+                for fault in _faults(lane, lanes):
                     # a late fault differs from an early one by what was decided, not by its kind
-                    lates = (False, True) if lane is lanes[0] or fault == "raises" else (False,)
+                    lates = (False, True) if lane is lanes[0] or fault == RAISES else (False,)
                     for late in lates:
                         when = "late" if late else "early"
                         name = f"{hook}-{fault.replace(' ', '_')}-{when}-{lane.__name__}"
@@ -166,7 +181,7 @@ async def test_a_hook_that_fails_lets_nothing_through(tmp_path, hook, fault, lat
     struck = Struck()
     inject = Injection(
         faulty_guard(hook, fault, late=late, struck=struck),
-        hook_deadline_s=HANG_DEADLINE_S if fault == "hangs" else None,
+        hook_deadline_s=HANG_DEADLINE_S if fault == HANGS else None,
     )
     async with chaos(tmp_path, inject) as world:
         got = await lane(world)
@@ -200,13 +215,13 @@ class RaisingService(EgressProxyPolicyService):
         self._fail("precheck")
         return super().precheck(request, now_unix_ms)
 
-    def decide(self, request, addresses, now_unix_ms):
+    def decide(self, request, addresses, now_unix_ms, judged=None):
         self._fail("decide")
-        return super().decide(request, addresses, now_unix_ms)
+        return super().decide(request, addresses, now_unix_ms, judged)
 
-    def refusal(self, request, reason):
+    def refusal(self, request, reason, canary_id=None):
         self._fail("refusal")
-        return super().refusal(request, reason)
+        return super().refusal(request, reason, canary_id)
 
     def _fail(self, name):
         if name in self.failing:

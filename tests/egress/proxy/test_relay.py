@@ -18,7 +18,7 @@ ALERT = record(b"\x02\x28", kind=21)
 
 def relay(limits: Limits = Limits(), *, has_room: bool = True) -> Relay:  # noqa: B008 frozen
     judgement = Judgement(Reason.ALLOWED, "id", allowed=True, limits=limits)
-    return Relay(judgement, 0, lambda *_: has_room)
+    return Relay(judgement, 0, lambda *_: has_room, lambda _hello: None)
 
 
 def _pieces(data: bytes, cuts: list[int]) -> list[bytes]:
@@ -56,8 +56,8 @@ def test_what_is_no_record_is_noticed(before, garbage):
 
 def test_what_the_worker_sends_is_counted_and_held_to_its_budget():
     held = relay(Limits(max_request_bytes=len(HELLO) + len(APPLICATION)))
-    assert held.send(HELLO) is None
-    assert held.send(APPLICATION) is None
+    assert held.send(HELLO) == HELLO
+    assert held.send(APPLICATION) == b""
     assert held.send(b"\x17") is Reason.REQUEST_TOO_LARGE
     assert relay().send(b"plain text") is Reason.NON_HTTP_IN_TUNNEL
     assert relay(has_room=False).send(HELLO) is Reason.BUDGET_SPENT

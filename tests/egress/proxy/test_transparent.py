@@ -5,73 +5,46 @@ told by the test; `test_redirect` does the same with netfilter.
 """
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
 from palyra_egress.policy.load import load_policy
-from palyra_egress.proxy import master
-from palyra_egress.proxy.channels.settings import ChannelSettings
-from palyra_egress.proxy.channels.worker_sockets import LeaseListenerSettings
 from palyra_egress.proxy.deadlines import Deadlines
-from palyra_egress.proxy.redirected import Address
 from palyra_egress.proxy.transparent_layer import ACCESS_DENIED
-from tests.egress.proxy.lanes import Chaos, chaos, inner_head
+from tests.egress.proxy.lanes import SOMEWHERE, Chaos, chaos, inner_head
 from tests.fakes.client_hello import hello, names
 from tests.fakes.proxy_harness import WORKER, Injection, read_reply, read_to_end
 
-ELSEWHERE: Final = "203.0.113.7"
-"""Where the worker's program headed for; nobody is there, and nobody asks."""
 
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
+@dataclass
 class Redirected:
-    """A proxy with a redirected listener for one worker, and the destination of what comes next."""
+    """A proxy with a redirected listener for one worker."""
 
-    def __init__(self, world: Chaos, where: tuple[str, int]) -> None:
-        self.world = world
-        self._where = where
-        self.destination: Address | None = None
+    world: Chaos
 
     async def connect(
-        self, port: int, ip: str = ELSEWHERE
+        self, port: int, ip: str = SOMEWHERE
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        self.destination = Address(ip, port)
-        reader, writer = await asyncio.open_connection(*self._where)
-        self.world.harness.streams.append(writer)
-        return reader, writer
+        return await self.world.connect_redirected(port, ip)
 
     def reasons(self) -> list[str]:
         return [e["reason"].removeprefix("egress.") for e in self.world.harness.verdicts()]
 
 
 @asynccontextmanager
-async def redirected(
-    directory: Path, monkeypatch: pytest.MonkeyPatch, inject: Injection | None = None
-) -> AsyncIterator[Redirected]:
-    where = ("127.0.0.1", free_port())
-    listeners = LeaseListenerSettings(redirected={WORKER: where})
-    settings: Any = ChannelSettings(lease_listeners=listeners)
-    async with chaos(directory, inject, channels=settings) as world:
-        made = Redirected(world, where)
-        monkeypatch.setattr(master, "original_destination", lambda _sock: made.destination)
-        async with asyncio.timeout(10):
-            await world.harness.proxy.channels.followed.wait()
-        yield made
+async def redirected(directory: Path, inject: Injection | None = None) -> AsyncIterator[Redirected]:
+    async with chaos(directory, inject) as world:
+        yield Redirected(world)
 
 
 @pytest.fixture
-async def way(tmp_path, monkeypatch):
-    async with redirected(tmp_path, monkeypatch) as made:
+async def way(tmp_path):
+    async with redirected(tmp_path) as made:
         yield made
 
 
@@ -88,7 +61,7 @@ async def test_plain_http_goes_where_its_host_says(way):
     assert tunnel["target"] == f"http://plain.example:{port}"
     for entry in (tunnel, inner):
         assert entry["worker_id"] == WORKER
-        assert entry["headed_for"] == f"{ELSEWHERE}:{port}"
+        assert entry["headed_for"] == f"{SOMEWHERE}:{port}"
         assert entry["addresses"] == ["127.0.0.1"]
 
 
@@ -243,8 +216,8 @@ async def test_an_endless_head_and_an_endless_hello_are_given_up(way):
 async def test_who_speaks_to_the_listener_itself_is_refused(way):
     reader, writer = await way.connect(80)
     writer.close()
-    way.destination = None
-    reader, writer = await asyncio.open_connection(*way._where)
+    way.world.headed_for = None
+    reader, writer = await asyncio.open_connection(*way.world.listens_redirected)
     writer.write(b"GET / HTTP/1.1\r\nHost: plain.example\r\n\r\n")
     assert await read_to_end(reader) == b""
     entry = way.world.harness.verdicts()[-1]
@@ -252,9 +225,9 @@ async def test_who_speaks_to_the_listener_itself_is_refused(way):
     writer.close()
 
 
-async def test_a_program_that_says_nothing_is_cut_off(tmp_path, monkeypatch):
+async def test_a_program_that_says_nothing_is_cut_off(tmp_path):
     inject = Injection(deadlines=Deadlines(target_s=0.1))
-    async with redirected(tmp_path, monkeypatch, inject) as way:
+    async with redirected(tmp_path, inject) as way:
         reader, _ = await way.connect(80)
         assert await read_to_end(reader) == b""
         assert way.reasons() == ["deadline"]

@@ -1,6 +1,7 @@
 """Where tests of tunnels that are passed on play: the proxy, a server with TLS, and one without."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -64,6 +65,8 @@ class World:
     harness: Harness
     raw: ScriptedServer
     secure: RecordingUpstream
+    context: ssl.SSLContext
+    """Of the server with TLS."""
     roots: Path
 
     @property
@@ -112,4 +115,4 @@ async def open_world(directory: Path, **deadlines: float) -> AsyncIterator[World
             inject=inject,
         ) as harness,
     ):
-        yield World(harness, raw, secure, ca.ca_file)
+        yield World(harness, raw, secure, context, ca.ca_file)
