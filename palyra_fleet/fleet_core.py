@@ -37,6 +37,7 @@ from palyra_fleet.origin import nobodys_doing, with_origin
 from palyra_fleet.refusals import FleetReason, FleetRefusal, Refusal
 from palyra_fleet.settings import FleetSettings
 from palyra_fleet.signals.counts import NOBODY, FleetCounts
+from palyra_fleet.signals.event_lines import log_events
 from palyra_fleet.signals.traffic import TrafficBook
 from palyra_fleet.store.failpoints import reached
 from palyra_fleet.store.protocol import (
@@ -263,6 +264,7 @@ class FleetCore:
 
     def _tell(self, decision: Decision) -> None:
         self.counts.durable(decision, self._now())
+        log_events(decision.events)
         self._hub.take(decision.records, decision.highest_fence)
         self._desk.take(decision.notices)
         for record in decision.records:

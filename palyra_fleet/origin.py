@@ -14,6 +14,7 @@ from typing import Final
 from aiohttp import web
 
 from palyra_fleet.ledger.decision import Decision
+from palyra_fleet.logs.fields import within
 
 REQUEST_ID: Final = web.RequestKey("palyra-request-id", str)
 """Where the HTTP layer keeps the id of a request."""
@@ -32,10 +33,11 @@ ORIGIN: Final[ContextVar[Origin | None]] = ContextVar("palyra_fleet_origin", def
 
 @contextmanager
 def nobodys_doing() -> Iterator[None]:
-    """Within the block events have no origin."""
+    """Within the block events have no origin, and log lines no call."""
     token = ORIGIN.set(None)
     try:
-        yield
+        with within({}, alone=True):
+            yield
     finally:
         ORIGIN.reset(token)
 

@@ -72,6 +72,12 @@ PANELS: Final = (
     ),
     Panel("Ended leases are dealt with after", names.REAPER_LAG, "lag", "s"),
     Panel(
+        "Log lines dropped",
+        f"sum by (__name__) (increase({{__name__=~"
+        f'"{names.EGRESS_LOG_DROPPED}|{names.FLEET_LOG_DROPPED}"}}[$__rate_interval]))',
+        "{{__name__}}",
+    ),
+    Panel(
         "Certificates end in",
         f"min by (certificate) ({{__name__=~"
         f'"{names.FLEET_CERTIFICATE_EXPIRY}|{names.EGRESS_CERTIFICATE_EXPIRY}"}}) - time()',

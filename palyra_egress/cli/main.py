@@ -15,17 +15,18 @@ from palyra_egress.cli.parser import make_parser
 from palyra_egress.errors import OperatorMustAct
 from palyra_egress.policy.errors import PolicyFileError
 from palyra_fleet.cli.configuration import EGRESS, with_settings
+from palyra_fleet.cli.log_arguments import begin_log
 from palyra_fleet.cli.output import say
 from palyra_fleet.cli.trouble import EXPECTED, ExitCode, Trouble, trouble_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         given = sys.argv[1:] if arguments is None else arguments
         parser = make_parser()
         parsed = parser.parse_args(with_settings(EGRESS, parser, given, os.environ))
+        begin_log("palyra-egress", parsed)
         return int(parsed.run(parsed))
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("PALYRA_DEBUG"):
             raise
         trouble = _trouble(error)
-        say(f"palyra-egress: {trouble}")
+        say(f"palyra-egress: {trouble}", logging.ERROR)
         return int(trouble.exit_code)
 
 

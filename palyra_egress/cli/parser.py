@@ -20,6 +20,7 @@ from palyra_fleet.cli.command_parser import CommandParser
 from palyra_fleet.cli.completion import add_completion
 from palyra_fleet.cli.config_commands import add_config
 from palyra_fleet.cli.configuration import EGRESS, add_config_argument
+from palyra_fleet.cli.log_arguments import add_log_arguments
 
 type _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -166,6 +167,7 @@ def _add_proxy_arguments(parser: argparse.ArgumentParser) -> None:
     _add_health(parser)
     add_channel_arguments(parser)
     add_secret_arguments(parser)
+    add_log_arguments(parser, serves=True)
     add_config_argument(parser, EGRESS)
 
 

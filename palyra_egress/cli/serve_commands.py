@@ -18,7 +18,7 @@ from palyra_egress.proxy.deadlines import DEADLINES
 from palyra_egress.proxy.egress_proxy import EgressProxy
 from palyra_egress.proxy.server_tls import server_tls_settings
 from palyra_egress.proxy.settings import ProxySettings
-from palyra_fleet.cli.output import put, say
+from palyra_fleet.cli.output import announce, put, say
 from palyra_fleet.cli.trouble import ExitCode
 from palyra_fleet.wire.keys import SigningKey
 
@@ -67,19 +67,19 @@ async def _up(arguments: Namespace) -> int:
     profiles = " | ".join(sorted(load_policy_file(arguments.policy).profiles))
     ended = _until_told_to_end()
     async with embedded(installation, settings) as running:
-        put(f"proxy           http://{running.note.proxy}")
+        announce(f"proxy           http://{running.note.proxy}")
         if running.note.socks:
-            put(f"SOCKS5          socks5h://{running.note.socks}")
-        put(f"admin API       {running.admin_url}")
-        put(f"operator token  {installation.home.token_file.absolute()}")
-        put(f"policy          {running.note.policy_file} (changes are picked up)")
-        put(f"profiles        {profiles}")
-        put(f"state           {installation.directory.absolute()}")
-        put("")
-        put("run any program as a worker:")
-        put(f"  {_command()} run --profile PROFILE -- CMD")
-        put("")
-        put("Ctrl-C stops everything in order.")
+            announce(f"SOCKS5          socks5h://{running.note.socks}")
+        announce(f"admin API       {running.admin_url}")
+        announce(f"operator token  {installation.home.token_file.absolute()}")
+        announce(f"policy          {running.note.policy_file} (changes are picked up)")
+        announce(f"profiles        {profiles}")
+        announce(f"state           {installation.directory.absolute()}")
+        announce("")
+        announce("run any program as a worker:")
+        announce(f"  {_command()} run --profile PROFILE -- CMD")
+        announce("")
+        announce("Ctrl-C stops everything in order.")
         await ended.wait()
         say("stopping")
     say("stopped")
@@ -116,11 +116,11 @@ async def _serve_proxy(arguments: Namespace) -> int:
         )
     )
     try:
-        put(f"proxy           http://{written(proxy.address)}")
+        announce(f"proxy           http://{written(proxy.address)}")
         if proxy.socks_address is not None:
-            put(f"SOCKS5          socks5h://{written(proxy.socks_address)}")
-        put(f"worker CA       {proxy.enforcement.authority.root_path.absolute()}")
-        put(f"worker bundle   {proxy.enforcement.authority.bundle_path.absolute()}")
+            announce(f"SOCKS5          socks5h://{written(proxy.socks_address)}")
+        announce(f"worker CA       {proxy.enforcement.authority.root_path.absolute()}")
+        announce(f"worker bundle   {proxy.enforcement.authority.bundle_path.absolute()}")
         await ended.wait()
         say("stopping")
     finally:

@@ -339,7 +339,7 @@ class EnforcementCore:
                 self._punish(verdict, request, decision_id, now, speaker)
         except (AuditUnavailable, SpoolUnavailable):
             return Judgement(Reason.AUDIT_UNAVAILABLE, decision_id, close=True)
-        self.signals.decided(verdict, request, now, took_ms)
+        self.signals.decided(verdict, request, decision_id, now, took_ms)
         return Judgement(
             reason=verdict.reason,
             decision_id=decision_id,
@@ -368,7 +368,7 @@ class EnforcementCore:
             self._unanswered += 1
             return Judgement(Reason.RATE_LIMITED, "", close=True)
         decision_id, now = str(ULID()), self.clocks.now_unix_ms()
-        self.signals.refused_early(reason, requester, now)
+        self.signals.refused_early(reason, requester, decision_id, now)
         try:
             digest = self.service.policy_digest
             self.audit.append(early_entry(reason, requester, decision_id, digest, now))

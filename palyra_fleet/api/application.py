@@ -7,7 +7,6 @@ type and place, never values. Long calls (orders, views) end with the applicatio
 """
 
 import logging
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -24,6 +23,7 @@ from palyra_fleet.api.devices import DeviceGate
 from palyra_fleet.api.gatekeeper import Gatekeeper, only
 from palyra_fleet.api.openapi import openapi_bytes
 from palyra_fleet.api.problems import (
+    REASON,
     ApiReason,
     ApiRefusal,
     problem_of_api,
@@ -39,6 +39,7 @@ from palyra_fleet.console.application import PREFIX as CONSOLE_PREFIX
 from palyra_fleet.console.application import make_console
 from palyra_fleet.console.policy_port import PolicyPort
 from palyra_fleet.identity.refusals import NodeReason, NodeRefused, refuse
+from palyra_fleet.logs.fields import Field, told, within
 from palyra_fleet.nodes.capability_refusals import CapabilityRefused
 from palyra_fleet.nodes.operations import NodeOperations
 from palyra_fleet.origin import REQUEST_ID
@@ -51,6 +52,7 @@ from palyra_fleet.store.protocol import StoreFailed
 _log = logging.getLogger(__name__)
 
 REQUEST_ID_HEADER: Final = "Palyra-Request-Id"
+_REFUSALS: Final = 400
 _PAGES_OWN: Final = ("Content-Security-Policy", "Cache-Control")
 
 
@@ -116,9 +118,15 @@ def make_application(
 
 @web.middleware
 async def _number_requests(request: web.Request, handler: AiohttpHandler) -> web.StreamResponse:
-    """Each request has an id, which its answer carries, and the events it causes."""
-    request[REQUEST_ID] = str(ULID())
-    return await handler(request)
+    """Each request has an id: its answer carries it, the events it causes, and all that is logged
+    meanwhile. A refusal is a line of its own."""
+    request_id = str(ULID())
+    request[REQUEST_ID] = request_id
+    with within({Field.REQUEST_ID: request_id}):
+        answer = await handler(request)
+        if answer.status >= _REFUSALS:
+            _log_refusal(request, answer)
+    return answer
 
 
 @web.middleware
@@ -185,14 +193,27 @@ async def _add_security_headers(request: web.Request, response: web.StreamRespon
     response.headers[REQUEST_ID_HEADER] = request[REQUEST_ID]
 
 
+def _route(request: web.Request) -> str:
+    """The route as its table spells it; the path itself is the caller's."""
+    route = request.match_info.route.resource
+    return "?" if route is None else route.canonical
+
+
+def _log_refusal(request: web.Request, answer: web.StreamResponse) -> None:
+    route, reason = _route(request), answer.get(REASON)
+    fields = {
+        Field.ACTION: "call-refused",
+        Field.REASON: reason,
+        Field.METHOD: request.method,
+        Field.ROUTE: route,
+        Field.STATUS: answer.status,
+        Field.ADDRESS: request.remote or None,
+    }
+    said = (request.method, route, reason or answer.status)
+    _log.info("%s %s was refused: %s", *said, extra=told(fields))
+
+
 def _log_fault(request: web.Request, error: Exception) -> None:
     """Type and code places only: an error's text may hold what the caller sent."""
-    route = request.match_info.route.resource
-    where = "".join(traceback.format_tb(error.__traceback__))
-    _log.error(
-        "%s %s failed: %s\n%s",
-        request.method,
-        route.canonical if route is not None else "?",
-        type(error).__name__,
-        where,
-    )
+    fields = {Field.METHOD: request.method, Field.ROUTE: _route(request)}
+    _log.error("a call failed: %s", type(error).__name__, exc_info=error, extra=told(fields))

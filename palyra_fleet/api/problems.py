@@ -20,6 +20,8 @@ from palyra_fleet.wire.models import Problem
 
 PROBLEM_TYPE: Final = "application/problem+json"
 MAX_PLACES: Final = 8
+REASON: Final = web.ResponseKey("palyra-reason", str)
+"""Where an answer keeps its reason, for the log."""
 
 
 class ApiReason(StrEnum):
@@ -165,9 +167,11 @@ def _answer(
     status: int, reason: str, title: str, detail: str, headers: Mapping[str, str]
 ) -> web.Response:
     problem = Problem(title=title, status=status, detail=detail, reason=reason)
-    return web.Response(
+    answer = web.Response(
         status=status,
         body=problem.model_dump_json().encode(),
         content_type=PROBLEM_TYPE,
         headers=headers,
     )
+    answer[REASON] = reason
+    return answer

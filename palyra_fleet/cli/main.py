@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from palyra_fleet.cli.configuration import FLEET, with_settings
+from palyra_fleet.cli.log_arguments import begin_log
 from palyra_fleet.cli.output import say
 from palyra_fleet.cli.parser import make_parser
 from palyra_fleet.cli.trouble import EXPECTED, ExitCode, Trouble, trouble_of
@@ -18,11 +19,11 @@ from palyra_fleet.cli.trouble import EXPECTED, ExitCode, Trouble, trouble_of
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         given = sys.argv[1:] if arguments is None else arguments
         parser = make_parser()
         parsed = parser.parse_args(with_settings(FLEET, parser, given, os.environ))
+        begin_log("palyra-fleet", parsed)
         return int(parsed.run(parsed))
     except Trouble as trouble:
         return _tell(trouble)
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _tell(trouble: Trouble) -> int:
-    say(f"palyra-fleet: {trouble}")
+    say(f"palyra-fleet: {trouble}", logging.ERROR)
     return int(trouble.exit_code)
 
 

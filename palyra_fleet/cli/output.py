@@ -8,6 +8,7 @@ cursor of an operator's terminal.
 
 import io
 import json
+import logging
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from typing import Final
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
+from palyra_fleet.logs.output import chatter
 from palyra_fleet.wire.enrolment_models import EnrolmentView, ReferenceValueView
 from palyra_fleet.wire.models import (
     EventView,
@@ -110,8 +112,13 @@ def _written(values: object, form: str) -> str:
     return text.getvalue()
 
 
-def say(sentence: str) -> None:
-    """Chatter, on stderr. It may quote what workers and proxies chose."""
+def say(sentence: str, level: int = logging.INFO) -> None:
+    """Chatter, on stderr. It may quote what workers and proxies chose. Where the log is JSON it is
+    a line of the log, of this level."""
+    speak = chatter()
+    if speak is not None:
+        speak(level, sentence)
+        return
     sys.stderr.write("\n".join(map(printable, sentence.split("\n"))) + "\n")
     sys.stderr.flush()
 
@@ -125,6 +132,14 @@ def clear() -> None:
 def put(text: str) -> None:
     """Data, on stdout."""
     _line(text)
+
+
+def announce(text: str) -> None:
+    """What a program that serves says of itself: on stdout, or a line of a log that is JSON."""
+    if chatter() is None:
+        _line(text)
+    elif text:
+        say(text)
 
 
 def _table(found: Sequence[BaseModel], columns: tuple[str, ...]) -> None:

@@ -17,6 +17,7 @@ from palyra_fleet.cli.configuration import FLEET, add_config_argument
 from palyra_fleet.cli.enrolment_parser import add_enrolment, add_launcher_key, add_references
 from palyra_fleet.cli.evidence_arguments import add_evidence_arguments, add_keep_env
 from palyra_fleet.cli.join_token_commands import add_join_tokens
+from palyra_fleet.cli.log_arguments import add_log_arguments
 from palyra_fleet.cli.node_agent_parser import add_node_agent
 from palyra_fleet.cli.node_parser import add_authorities, add_node_operations, add_node_state
 from palyra_fleet.cli.output import FORMS
@@ -141,6 +142,7 @@ def _serve(nouns: "_Verbs[argparse.ArgumentParser]") -> None:
         help="attestors, as TOML; see docs/attestation.md (default: none but launchers)",
     )
     _serve_nodes(verb)
+    add_log_arguments(verb, serves=True)
     add_config_argument(verb, FLEET)
     verb.set_defaults(run=local_commands.serve)
 
@@ -258,6 +260,7 @@ def _worker_run(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
         metavar="DIR",
         help="with --isolate: an empty directory in its place (may be repeated)",
     )
+    add_log_arguments(verb, serves=False)
     verb.add_argument("program", nargs="*", metavar="-- PROGRAM ARGUMENT…")
     verb.set_defaults(run=local_commands.run_worker)
 

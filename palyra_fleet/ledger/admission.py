@@ -236,6 +236,7 @@ def quarantine(
     reason: EventReason,
     why: str,
     evidence_sha256: str | None,
+    decision_id: str | None,
     now_unix_ms: int,
 ) -> Decision | Refusal:
     """Confine a worker. Once more while confined discards the candidate evidence."""
@@ -243,7 +244,7 @@ def quarantine(
     if isinstance(worker, Refusal):
         return worker
     draft = Draft(state, now_unix_ms, actor)
-    draft.confine(worker_id, reason, why, evidence_sha256)
+    draft.confine(worker_id, reason, why, evidence_sha256, decision_id)
     return draft.finish()
 
 

@@ -118,7 +118,12 @@ class Draft:
         self.end_lease(lease, LeaseStatus.ORPHANED, EventReason.HEARTBEAT_STALE, "heartbeat missed")
 
     def confine(
-        self, worker_id: str, reason: EventReason, why: str, evidence_sha256: str | None
+        self,
+        worker_id: str,
+        reason: EventReason,
+        why: str,
+        evidence_sha256: str | None,
+        decision_id: str | None = None,
     ) -> None:
         """Quarantine: admission, live lease, candidate evidence and the worker's orders."""
         lease = self.live_lease_of(worker_id)
@@ -126,18 +131,28 @@ class Draft:
             self.end_lease(
                 lease, LeaseStatus.REVOKED, EventReason.LEASE_REVOKED, reason.value, True
             )
-        self.mark_quarantined(worker_id, why, evidence_sha256)
-        detail: Detail = {"why": why, "evidence_sha256": evidence_sha256}
+        self.mark_quarantined(worker_id, why, evidence_sha256, decision_id)
+        detail: Detail = {
+            "why": why,
+            "evidence_sha256": evidence_sha256,
+            "decision_id": decision_id,
+        }
         self.event(reason, worker_id, None if lease is None else lease.lease_id, detail)
         self.notice(worker_id, OrderKind.QUARANTINED, None, reason.value)
 
-    def mark_quarantined(self, worker_id: str, why: str, evidence_sha256: str | None) -> None:
+    def mark_quarantined(
+        self,
+        worker_id: str,
+        why: str,
+        evidence_sha256: str | None,
+        decision_id: str | None = None,
+    ) -> None:
         worker = self.worker(worker_id)
         key = (worker.candidate or worker.proof).key_sha256
         if key != worker.proof.key_sha256:  # confined with this key too: never a new one again
             self.put(Tombstone(TombstoneKind.KEY, key))
         quarantine = Quarantine(
-            why, self.now_unix_ms, evidence_sha256, worker.attestation_epoch, key
+            why, self.now_unix_ms, evidence_sha256, worker.attestation_epoch, key, decision_id
         )
         self.put_worker(
             replace(worker, admission=Admission.QUARANTINED, quarantine=quarantine, candidate=None)

@@ -105,13 +105,15 @@ def ends_of(*ends: int | None) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Quarantine:
-    """Why and since when, and the key and evidence number that were current then."""
+    """Why and since when, and the key and evidence number that were current then. `decision_id` is
+    the proxy's verdict behind it, None where there is none."""
 
     reason: str
     at_unix_ms: int
     evidence_sha256: str | None
     attestation_epoch: int
     key_sha256: str
+    decision_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,9 +164,12 @@ class WorkerFleetManager:
         now_unix_ms: int,
         reason: EventReason = EventReason.QUARANTINED_BY_OPERATOR,
         evidence_sha256: str | None = None,
+        decision_id: str | None = None,
     ) -> Outcome:
         now = self.effective_now(now_unix_ms)
-        return admission.quarantine(self.state, worker_id, actor, reason, why, evidence_sha256, now)
+        return admission.quarantine(
+            self.state, worker_id, actor, reason, why, evidence_sha256, decision_id, now
+        )
 
     def release(self, worker_id: str, actor: str, why: str, now_unix_ms: int) -> Outcome:
         now = self.effective_now(now_unix_ms)

@@ -33,6 +33,7 @@ def worker_view(worker: WorkerRecord, lease: WorkerLease | None, now_unix_ms: in
         quarantine_reason=None if confined is None else confined.reason,
         quarantined_at_unix_ms=None if confined is None else confined.at_unix_ms,
         quarantine_evidence_sha256=None if confined is None else confined.evidence_sha256,
+        quarantine_decision_id=None if confined is None else confined.decision_id,
     )
 
 

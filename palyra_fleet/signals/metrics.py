@@ -17,6 +17,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from palyra_fleet.ledger.facts import WorkerLifecycleState
+from palyra_fleet.logs.output import dropped_lines
 from palyra_fleet.signals.counts import FleetCounts
 from palyra_fleet.wire import metric_names as names
 
@@ -66,6 +67,11 @@ class _Shown(Collector):
             (name,): end / 1000 for name, end in sorted(state.certificates.items())
         }
         yield _gauge(names.FLEET_CERTIFICATE_EXPIRY, ends)
+        dropped = CounterMetricFamily(
+            names.FLEET_LOG_DROPPED, names.FLEET_METRICS[names.FLEET_LOG_DROPPED].help
+        )
+        dropped.add_metric([], dropped_lines())
+        yield dropped
 
 
 def _gauge(name: str, values: Mapping[tuple[str, ...], float]) -> GaugeMetricFamily:

@@ -53,6 +53,7 @@ def violation_decision(
             now,
             EventReason.QUARANTINED_BY_EGRESS,
             evidence.sha256,
+            payload.decision_id,
         )
     else:
         struck = outcome == "struck"
@@ -72,6 +73,7 @@ def _event(
         "outcome": outcome,
         "why": payload.reason,
         "rule_id": payload.rule_id,
+        "decision_id": payload.decision_id,
         "evidence_sha256": evidence.sha256,
         "evidence_seq": payload.seq,
     }
@@ -87,6 +89,7 @@ def _unbound(proxy: EnrolledKey, evidence: VerifiedEvidence) -> LedgerEvent:
         "claimed_worker_id": payload.worker_id,
         "claimed_lease_id": payload.lease_id,
         "claimed_fence": payload.fence,
+        "decision_id": payload.decision_id,
         "evidence_sha256": evidence.sha256,
         "evidence_seq": payload.seq,
     }

@@ -37,12 +37,14 @@ POLICY_INFO: Final = "palyra_egress_policy_info"
 POLICY_RELOAD_FAILURES: Final = "palyra_egress_policy_reload_failures_total"
 AUDIT_LAG: Final = "palyra_egress_audit_lag_seconds"
 EGRESS_CERTIFICATE_EXPIRY: Final = "palyra_egress_certificate_expiry_timestamp_seconds"
+EGRESS_LOG_DROPPED: Final = "palyra_egress_log_lines_dropped_total"
 WORKERS: Final = "palyra_fleet_workers"
 LEASES_ACTIVE: Final = "palyra_fleet_leases_active"
 TRANSITIONS: Final = "palyra_fleet_transitions_total"
 QUARANTINE_LATENCY: Final = "palyra_fleet_quarantine_latency_seconds"
 REAPER_LAG: Final = "palyra_fleet_reaper_lag_seconds"
 FLEET_CERTIFICATE_EXPIRY: Final = "palyra_fleet_certificate_expiry_timestamp_seconds"
+FLEET_LOG_DROPPED: Final = "palyra_fleet_log_lines_dropped_total"
 
 EGRESS_METRICS: Final = MappingProxyType(
     {
@@ -56,6 +58,7 @@ EGRESS_METRICS: Final = MappingProxyType(
         EGRESS_CERTIFICATE_EXPIRY: MetricRow(
             _G, "When a certificate of the proxy ends, in Unix seconds.", ("certificate",)
         ),
+        EGRESS_LOG_DROPPED: MetricRow(_C, "Log lines that were dropped: their reader is slow."),
     }
 )
 """What a proxy shows."""
@@ -70,6 +73,7 @@ FLEET_METRICS: Final = MappingProxyType(
         FLEET_CERTIFICATE_EXPIRY: MetricRow(
             _G, "When a certificate of the fleet ends, in Unix seconds.", ("certificate",)
         ),
+        FLEET_LOG_DROPPED: MetricRow(_C, "Log lines that were dropped: their reader is slow."),
     }
 )
 """What a fleet shows."""

@@ -383,6 +383,7 @@ class WorkerView(WireModel):
     quarantine_reason: str | None
     quarantined_at_unix_ms: int | None
     quarantine_evidence_sha256: str | None
+    quarantine_decision_id: str | None
 
 
 class EventView(WireModel):

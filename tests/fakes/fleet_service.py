@@ -1,8 +1,7 @@
 """A small fleet in memory with the face of FleetService, for tests of what stands in front of it.
 
-It checks what a caller of the real one would notice (keys, epochs, fences, who is quarantined) and
-leaves out what only the ledger's own tests need: storage, deadlines, placement, strikes, chains.
-`refuse_with` and `fail_with` make the next command refuse or break.
+It checks what a caller of the real one would notice (keys, epochs, fences, who is quarantined), and
+has no storage, deadlines or chains. `refuse_with` and `fail_with` make the next command fail.
 """
 
 import asyncio
@@ -439,4 +438,5 @@ def _view_of(worker: FakeWorker) -> wire.WorkerView:
         quarantine_reason=worker.quarantine_reason,
         quarantined_at_unix_ms=None,
         quarantine_evidence_sha256=None,
+        quarantine_decision_id=None,
     )

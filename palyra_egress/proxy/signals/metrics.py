@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 
 from palyra_egress.proxy.budgets import Direction
 from palyra_egress.reasons import Reason, ReasonClass, row
+from palyra_fleet.logs.output import dropped_lines
 from palyra_fleet.wire import metric_names as names
 from palyra_fleet.wire.durations import Durations
 
@@ -81,6 +82,9 @@ class _Shown(Collector):
             (name,): end for name, end in sorted(state.certificates.items())
         }
         yield _gauge(names.EGRESS_CERTIFICATE_EXPIRY, ends)
+        dropped = _counter(names.EGRESS_LOG_DROPPED)
+        dropped.add_metric([], dropped_lines())
+        yield dropped
 
 
 def _effect(reason: Reason) -> str:

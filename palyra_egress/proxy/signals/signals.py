@@ -1,11 +1,12 @@
-"""What the core tells of each verdict and of bytes that pass: counted, and kept for the live
-view."""
+"""What the core tells of each verdict and of bytes that pass: counted, kept for the live view, and
+a refusal written to the log."""
 
 from dataclasses import dataclass, field
 
 from palyra_egress.proxy.budgets import Direction
 from palyra_egress.proxy.signals.live_view import LiveView
 from palyra_egress.proxy.signals.metrics import ProxyCounts
+from palyra_egress.proxy.signals.refusal_lines import log_early_refusal, log_refusal
 from palyra_egress.proxy.signals.traffic import RuleCounts, traffic_report
 from palyra_egress.reasons import Reason
 from palyra_egress.request import EgressRequest, Requester
@@ -22,17 +23,27 @@ class Signals:
     rules: RuleCounts = field(default_factory=RuleCounts)
 
     def decided(
-        self, verdict: Verdict, request: EgressRequest, at_unix_ms: int, took_ms: int
+        self,
+        verdict: Verdict,
+        request: EgressRequest,
+        decision_id: str,
+        at_unix_ms: int,
+        took_ms: int,
     ) -> None:
         """A verdict about a canonical request was released."""
         self.counts.decisions[verdict.reason] += 1
         self.counts.durations.took(took_ms)
         self.rules.decided(verdict)
         self.live.decided(verdict.reason, request.requester, request, at_unix_ms)
+        if not verdict.allowed:
+            log_refusal(verdict, request.requester, decision_id)
 
-    def refused_early(self, reason: Reason, who: Requester | None, at_unix_ms: int) -> None:
+    def refused_early(
+        self, reason: Reason, who: Requester | None, decision_id: str, at_unix_ms: int
+    ) -> None:
         """A refusal before there was a request; strangers have no row."""
         self.counts.decisions[reason] += 1
+        log_early_refusal(reason, who, decision_id)
         if who is not None:
             self.live.decided(reason, who, None, at_unix_ms)
 

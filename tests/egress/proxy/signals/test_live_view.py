@@ -44,6 +44,6 @@ def test_the_workers_that_did_nothing_for_longest_are_forgotten_first() -> None:
 
 def test_a_stranger_is_counted_and_has_no_row() -> None:
     signals = Signals()
-    signals.refused_early(Reason.NO_IDENTITY, None, 1)
+    signals.refused_early(Reason.NO_IDENTITY, None, "01J", 1)
     assert signals.counts.decisions == {Reason.NO_IDENTITY: 1}
     assert not signals.live.workers

@@ -22,7 +22,7 @@ def verdict(reason: Reason, rule_id: str | None, policy: str = "a") -> Verdict:
 
 
 def decided(signals: Signals, reason: Reason, rule_id: str | None, policy: str = "a") -> None:
-    signals.decided(verdict(reason, rule_id, policy), REQUEST, 1, 1)
+    signals.decided(verdict(reason, rule_id, policy), REQUEST, "01J", 1, 1)
 
 
 def test_verdicts_are_told_by_reason_and_by_rule() -> None:
@@ -31,7 +31,7 @@ def test_verdicts_are_told_by_reason_and_by_rule() -> None:
     decided(signals, Reason.ALLOWED, "open")
     decided(signals, Reason.METHOD_NOT_ALLOWED, "open")
     decided(signals, Reason.HOST_NOT_ALLOWED, None)
-    signals.refused_early(Reason.NO_IDENTITY, None, 1)
+    signals.refused_early(Reason.NO_IDENTITY, None, "01J", 1)
     told = signals.traffic(7)
     assert told.since_unix_ms == 7
     assert told.allowed == {"egress.allowed": 2}
