@@ -40,6 +40,7 @@ from palyra_fleet.console.application import make_console
 from palyra_fleet.console.policy_port import PolicyPort
 from palyra_fleet.identity.refusals import NodeReason, NodeRefused, refuse
 from palyra_fleet.logs.fields import Field, told, within
+from palyra_fleet.logs.lines import places_of
 from palyra_fleet.nodes.capability_refusals import CapabilityRefused
 from palyra_fleet.nodes.operations import NodeOperations
 from palyra_fleet.origin import REQUEST_ID
@@ -215,5 +216,7 @@ def _log_refusal(request: web.Request, answer: web.StreamResponse) -> None:
 
 def _log_fault(request: web.Request, error: Exception) -> None:
     """Type and code places only: an error's text may hold what the caller sent."""
-    fields = {Field.METHOD: request.method, Field.ROUTE: _route(request)}
-    _log.error("a call failed: %s", type(error).__name__, exc_info=error, extra=told(fields))
+    method, route = request.method, _route(request)
+    said = (method, route, type(error).__name__, places_of(error.__traceback__, " > "))
+    extra = told({Field.METHOD: method, Field.ROUTE: route})
+    _log.error("%s %s failed: %s at %s", *said, extra=extra)

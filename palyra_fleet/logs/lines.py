@@ -81,6 +81,12 @@ def moment_of(unix_s: float) -> str:
     return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
+def places_of(trace: TracebackType | None, between: str = "\n") -> str:
+    """Where in the code, innermost last; no values."""
+    frames = traceback.extract_tb(trace)[-MAX_PLACES:]
+    return between.join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames)
+
+
 def is_ours(name: str) -> bool:
     """Whether a logger is of these programs."""
     return name.partition(".")[0] in _OURS
@@ -107,13 +113,10 @@ def _error(record: logging.LogRecord) -> dict[str, Value]:
     if not record.exc_info or record.exc_info[0] is None:
         return {}
     kind, _, trace = record.exc_info
-    return {"error.type": kind.__name__, "error.stack_trace": bounded(_places(trace), MAX_MESSAGE)}
-
-
-def _places(trace: TracebackType | None) -> str:
-    """Where in the code, innermost last."""
-    frames = traceback.extract_tb(trace)[-MAX_PLACES:]
-    return "\n".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames)
+    return {
+        "error.type": kind.__name__,
+        "error.stack_trace": bounded(places_of(trace), MAX_MESSAGE),
+    }
 
 
 def _shown(line: str) -> str:
