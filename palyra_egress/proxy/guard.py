@@ -44,11 +44,12 @@ from palyra_egress.proxy.exchange import (
 from palyra_egress.proxy.guard_parts import Refused
 from palyra_egress.proxy.guard_sockets import SocketGuard
 from palyra_egress.proxy.http_layer import JudgedHttpLayer
-from palyra_egress.proxy.layers import BoundedClientTls, RefusedLayer
+from palyra_egress.proxy.layers import RefusedLayer
 from palyra_egress.proxy.leak_guard import BodyTaker
 from palyra_egress.proxy.own_name import answer_own
 from palyra_egress.proxy.receipt import is_own_target
 from palyra_egress.proxy.request_head import RequestHead
+from palyra_egress.proxy.tls_bounds import BoundedClientTls
 from palyra_egress.proxy.tunnel_layer import PassedOnLayer
 from palyra_egress.proxy.turn import Turn, answer_to
 from palyra_egress.proxy.websocket_handshake import WebSocketOffer
@@ -98,7 +99,7 @@ class ConnectionGuard(SocketGuard):
                 next_layer.layer = PassedOnLayer(context, self)
             case layers.http.HttpStream() | DoorLayer() if self._tunnel and starts_tls:
                 server_tls = layers.ServerTLSLayer(context)
-                server_tls.child_layer = BoundedClientTls(context)
+                server_tls.child_layer = BoundedClientTls(context, self)
                 next_layer.layer = server_tls
             case _:
                 self._refuse_protocol()

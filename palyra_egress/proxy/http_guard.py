@@ -19,7 +19,15 @@ class Carrier(Protocol):
         ...
 
 
-class HttpGuard(SocketCarrier, Protocol):
+class FloodKeeper(Protocol):
+    """Who is told that one side sends without end."""
+
+    def flooded(self, *, by_worker: bool) -> None:
+        """One side sends without end what is no message: audit it and reset both sides."""
+        ...
+
+
+class HttpGuard(SocketCarrier, FloodKeeper, Protocol):
     """The guard as the layers see it. `stream_id` is always the worker's number."""
 
     is_multiplexed: bool
@@ -82,10 +90,6 @@ class HttpGuard(SocketCarrier, Protocol):
     def speaks_only_http2(self, server: Connection) -> bool: ...
 
     def unsent_bytes(self, connection: Connection) -> int: ...
-
-    def flooded(self, *, by_worker: bool) -> None:
-        """One side sends without end what is no message: audit it and reset both sides."""
-        ...
 
     def take_broken(self) -> list[Turn]: ...
 

@@ -12,7 +12,6 @@ from typing import Final
 from mitmproxy.connection import Connection, ConnectionState, Server
 from mitmproxy.proxy import events, layer, tunnel
 from mitmproxy.proxy.context import Context
-from mitmproxy.proxy.layers import ServerTLSLayer
 from mitmproxy.proxy.layers.http import (
     GetHttpConnection,
     GetHttpConnectionCompleted,
@@ -35,6 +34,7 @@ from palyra_egress.proxy.h2_connection import Commands, ReleaseCredit
 from palyra_egress.proxy.h2_server import StrictHttp2Server
 from palyra_egress.proxy.http_guard import HttpGuard
 from palyra_egress.proxy.layers import StrictHttp1Server
+from palyra_egress.proxy.tls_bounds import BoundedServerTls
 from palyra_egress.proxy.upstream_layers import (
     JudgedHttp2Client,
     JudgedUpstream,
@@ -383,7 +383,7 @@ class JudgedHttpLayer(HttpLayer):
         stack = tunnel.LayerStack()
         if event.tls:
             context.server.sni = event.address[0]
-            stack /= ServerTLSLayer(context)
+            stack /= BoundedServerTls(context, self._guard)
         upstream = JudgedUpstream(context, self._guard)
         stack /= upstream
         self._guard.opens(stream_id, context.server)

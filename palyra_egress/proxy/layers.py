@@ -1,8 +1,8 @@
 """The protocol layers we put between a worker's bytes and mitmproxy's HTTP streams.
 
 `StrictHttp1Server` checks every request head before it is parsed, caps it, and writes every refusal
-and every upstream failure in our words. `BoundedClientTls` bounds the ClientHello. `RefusedLayer`
-is what every other protocol meets: it closes and forwards nothing.
+and every upstream failure in our words. `RefusedLayer` is what every other protocol meets: it
+closes and forwards nothing.
 """
 
 from dataclasses import replace
@@ -12,7 +12,6 @@ from mitmproxy import http
 from mitmproxy.net.http import http1
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
-from mitmproxy.proxy.layers import ClientTLSLayer
 from mitmproxy.proxy.layers.http import HTTPMode
 from mitmproxy.proxy.layers.http._base import HttpEvent, ReceiveHttp
 from mitmproxy.proxy.layers.http._events import (
@@ -190,16 +189,6 @@ class StrictHttp1Server(ChunkedBody, Http1Server):
             if self._discarded <= MAX_DISCARDED_BYTES:
                 return
         yield commands.CloseConnection(self.conn)
-
-
-class BoundedClientTls(ClientTLSLayer):
-    """mitmproxy's TLS towards the worker; a ClientHello in endless small records is given up on,
-    because each new byte makes mitmproxy read all of them again."""
-
-    def receive_handshake_data(self, data: bytes) -> Commands:
-        if not self.client_hello_parsed and is_endless_hello(bytes(self.recv_buffer) + data):
-            return False, "the ClientHello does not end"
-        return (yield from super().receive_handshake_data(data))
 
 
 def is_endless_hello(data: bytes) -> bool:

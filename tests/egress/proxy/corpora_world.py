@@ -32,7 +32,9 @@ type Case = dict[str, Any]
 if not ALL:
     pytest.skip(f"the corpora are not at {CORPORA}", allow_module_level=True)
 
-ALSO_HERE: Final = frozenset({"connect", "inner_host_mismatch", "proxy_authority_parse"})
+ALSO_HERE: Final = frozenset(
+    {"connect", "dns_resolution", "inner_host_mismatch", "proxy_authority_parse"}
+)
 SOCKET_CASES: Final = [
     case
     for case in ALL
@@ -42,8 +44,6 @@ SOCKET_CASES: Final = [
 ]
 
 NOT_OURS: Final = {
-    "dv-tls-009": "no TLS client here offers ECH; the hello ends here, its inner name goes nowhere",
-    "dv-tls-010": "no TLS client here offers GREASE ECH; the hello ends here all the same",
     "dv-tls-026": "no revocation lists are configured",
     "dv-ws-011": "what a server sends is not searched",
     "ip-cs-189": "a placeholder is swapped in its header only; bodies leave as they are",
@@ -52,16 +52,12 @@ NOT_OURS: Final = {
 STRICTER: Final = {
     "dv-raw-002": "a Host that differs from the target is a mismatch; the note accepts a refusal",
     "dv-con-020": "a Host that differs from the CONNECT target is a mismatch; the note accepts 400",
-    "dv-tls-003": "a trailing dot in the SNI is canonicalised; either is acceptable",
     "dv-ws-006": "any Upgrade header is refused, whatever Connection says",
     "ip-ws-137": "any Upgrade header is refused, whatever Connection says",
 }
 # Refused as the case wants, with a status of our own that says more.
 OWN_STATUS: Final = {
     "dv-raw-003": 421,  # the URL and the Host name two targets: authority_mismatch
-    "dv-raw-037": None,  # the body was on its way already: both sides are cut
-    "dv-raw-038": None,
-    "dv-raw-040": None,
 }
 
 # Streams of HTTP/2 that name another host than their tunnel, or two.

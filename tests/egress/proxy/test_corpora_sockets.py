@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.conformance.cases import ALL, CORPORA
-from tests.egress.proxy import credential_cases, websocket_cases
+from tests.egress.proxy import credential_cases, lookup_cases, websocket_cases
 from tests.egress.proxy.corpora_world import (
     AUTHORITY_DIFFERS,
     NOT_OURS,
@@ -297,8 +297,11 @@ def _in_pieces(hello: bytes) -> list[bytes]:
 
 
 @runs("tls_check")
-async def test_a_client_hello(world, case):
+async def test_a_client_hello(world, case, tmp_path):
     given = case["input"]
+    if "ech" in given:
+        await lookup_cases.hidden(case, tmp_path / "hidden")
+        return
     if "client_hello" in given:
         await _fragmented(world, given["connect"])
         return
@@ -411,6 +414,14 @@ async def test_an_upgrade_that_nobody_asked_for_opens_no_raw_tunnel(world, case)
     )
     assert reply is not None and reply.reason == "egress.upstream_protocol"
     await world.plain.wait_until_closed()
+
+
+# --- look-ups -------------------------------------------------------------------------------------
+
+
+@runs("dns_resolution")
+async def test_a_look_up(case, tmp_path, monkeypatch):
+    await lookup_cases.resolved(case, tmp_path, monkeypatch)
 
 
 # --- credentials ----------------------------------------------------------------------------------

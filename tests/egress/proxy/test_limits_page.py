@@ -14,6 +14,7 @@ from palyra_egress.proxy.core import (
 )
 from palyra_egress.proxy.deadlines import DEADLINES
 from palyra_egress.proxy.handler import IDENTITY_DEADLINE_S, UPSTREAM_READY_DEADLINE_S
+from palyra_egress.proxy.hello_gate import MAX_HELD_BYTES
 from palyra_egress.proxy.http_layer import MAX_UNPARSED_BYTES
 from palyra_egress.proxy.interception import MAX_LEAVES
 from palyra_egress.proxy.layers import MAX_HELLO_BYTES
@@ -22,6 +23,7 @@ from palyra_egress.proxy.pieces import MAX_PIECE_BYTES
 from palyra_egress.proxy.pinned_dial import DIAL_DEADLINE_S
 from palyra_egress.proxy.request_head import MAX_HEAD_BYTES
 from palyra_egress.proxy.signals.live_view import MAX_VERDICTS, MAX_WORKERS
+from palyra_egress.proxy.tls_bounds import BYTES_FOR_A_BYTE, FREE_BYTES
 from palyra_egress.reasons import Reason
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "limits.md"
@@ -41,6 +43,8 @@ NUMBERS: dict[str, list[float]] = {
     "what nothing can be made of yet, from either side": [MAX_UNPARSED_BYTES / KIB],
     "a TLS handshake at `--worker-tls`": [DEADLINES.handshake_s, MOST_HANDSHAKES],
     "a ClientHello, in an allowed tunnel": [DEADLINES.hello_s, MAX_HELLO_BYTES / KIB],
+    "TLS records that carry nothing, from either side": [FREE_BYTES / KIB, BYTES_FOR_A_BYTE],
+    "what a tunnel that is passed on holds until its server has answered": [MAX_HELD_BYTES / KIB],
     "dialling a server": [DIAL_DEADLINE_S],
     "a server that is not ready for a granted request": [UPSTREAM_READY_DEADLINE_S],
     "a server's answer, from the whole request until the head of the response": [
