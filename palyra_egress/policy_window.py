@@ -9,7 +9,9 @@ from typing import Final
 from palyra_egress.clock import now_unix_ms
 from palyra_egress.destination.hostname import HostRefused
 from palyra_egress.policy.compile import CompiledPolicy
+from palyra_egress.policy.decide import precheck
 from palyra_egress.policy.explain import explain
+from palyra_egress.policy.match import find_hosts
 from palyra_egress.policy.policy_diff import diff_policies
 from palyra_egress.policy.recorded import JUDGED
 from palyra_egress.policy.request_text import connect_from_authority, judge_request_from_url
@@ -18,6 +20,7 @@ from palyra_egress.proxy.egress_proxy import Enforcement
 from palyra_egress.proxy.evidence import TARGET_CUT_AT
 from palyra_egress.reasons import REASONS, Reason
 from palyra_egress.request import EgressRequest, Requester
+from palyra_egress.verdict import NeedsResolution
 from palyra_fleet.console.policy_port import (
     Again,
     PolicyAnswer,
@@ -100,15 +103,20 @@ def replayed(policy: CompiledPolicy, profile: str, reason: str, target: str) -> 
         request = _request(profile, method, url)
     except HostRefused as refused:
         return ReplayAnswer(Again.REFUSED, refused.reason.value)
-    found = explain(policy, request, None, now_unix_ms())
-    verdict = found.verdict
-    if verdict is None:
+    verdict = precheck(policy, request, now_unix_ms())
+    if isinstance(verdict, NeedsResolution):
         again = Again.UNKNOWN if reason in _BY_ADDRESS else Again.ALLOWED
-        rules = "; ".join(step.finding for step in found.steps if step.name == "rules")
-        return ReplayAnswer(again, f"rules: {rules}; what its name resolves to decides")
+        named = ", ".join(_rules_for(policy, request))
+        return ReplayAnswer(again, f"rules: {named}; what its name resolves to decides")
     where = None if verdict.line is None else f"{verdict.policy_file}:{verdict.line}"
     again = Again.ALLOWED if verdict.allowed else Again.REFUSED
     return ReplayAnswer(again, verdict.reason.value, verdict.rule_id, where)
+
+
+def _rules_for(policy: CompiledPolicy, request: EgressRequest) -> list[str]:
+    """The rules of the profile that name the request's host, with their places."""
+    found = find_hosts(policy.profiles[request.requester.profile].index, request, None)
+    return [f"{rule.rule_id} ({rule.file}:{rule.line})" for one in found for rule in one.rules][:5]
 
 
 def _allow(policy: CompiledPolicy, rule: RuleSpec) -> RuleInForce:

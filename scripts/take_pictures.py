@@ -18,7 +18,13 @@ ROOT: Final = Path(__file__).parent.parent
 PICTURES: Final = ROOT / "docs" / "images"
 EGRESS: Final = Path(sys.executable).with_name("palyra-egress")
 POLICY: Final = "policies/coding-agent.yaml"
-VIOLATE: Final = "import urllib.request as u; u.urlopen('http://169.254.169.254/latest/meta-data/')"
+VIOLATE: Final = """
+import contextlib, urllib.request
+for url in ("http://paste.example/a", "http://paste.example/b", "http://files.example/",
+            "http://169.254.169.254/latest/meta-data/"):
+    with contextlib.suppress(OSError):
+        urllib.request.urlopen(url)
+"""
 
 
 async def main() -> None:
@@ -59,7 +65,7 @@ async def _look(chromium: str, home: Path, environment: dict[str, str]) -> None:
     token = (home / "operator.token").read_text().strip()
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = await browser.new_page(viewport={"width": 1180, "height": 760})
+        page = await browser.new_page(viewport={"width": 1180, "height": 820})
         await page.goto(f"{url}/console")
         await page.fill("#token", token)
         await page.get_by_role("button", name="Sign in").click()
@@ -73,7 +79,12 @@ async def _look(chromium: str, home: Path, environment: dict[str, str]) -> None:
         )
         await worker.wait()
         await page.wait_for_selector(".tile.bad")
+        await page.wait_for_selector("#decisions rect.bad")  # told by the proxy a little later
         await _take(page, "console-overview")
+        await page.goto(f"{url}/console/policies")
+        await page.wait_for_selector("#live.good")
+        await _take(page, "console-policies")
+        await page.goto(f"{url}/console")
         await page.locator("table a.id").first.click()
         await page.wait_for_selector(".cause")
         await _take(page, "console-worker")

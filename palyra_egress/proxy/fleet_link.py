@@ -112,7 +112,9 @@ class FleetLink:
 
     def traffic(self) -> TrafficReport:
         """What this proxy counted since it started."""
-        return self.core.signals.traffic(self.counting_since_unix_ms)
+        return self.core.signals.traffic(
+            self.counting_since_unix_ms, self.core.service.policy_digest
+        )
 
     async def deliver_evidence(self) -> None:
         """Deliver for ever, woken by new evidence."""

@@ -5,6 +5,7 @@ import sys
 from urllib.parse import urlsplit
 
 import pytest
+from playwright.async_api import Locator
 
 from palyra_fleet.wire.principal_models import Role
 from tests.e2e.console_browser import PHONE, Console, chromium, signed_in
@@ -13,11 +14,16 @@ from tests.e2e.programs import until
 
 PAGES = ("", "/workers", "/violations", "/approvals", "/nodes", "/policies", "/audit")
 VIOLATE = f"import urllib.request; urllib.request.urlopen({METADATA_URL!r})"
+READ = "import urllib.request; urllib.request.urlopen({url!r}).read()"
 REFUSED = "the server responded with a status of 409"
 
 
 def token_of(place: Place) -> str:
     return (place.home / "operator.token").read_text().strip()
+
+
+async def says_a_number(cell: Locator) -> bool:
+    return (await cell.inner_text()).strip() not in {"", "0"}
 
 
 async def token_for(place: Place, role: Role) -> str:
@@ -81,6 +87,13 @@ async def test_the_policy_in_force_is_explained_and_what_changed_is_told(place: 
         page = console.page
         await console.goto("/policies")
         assert "Nothing since the proxy started." in await page.locator("main").inner_text()
+        # which rule decided how often is told by the proxy every three seconds
+        url = place.upstreams.url("api.example", "/open/x")
+        done = await place.run_to_its_end("api", sys.executable, "-c", READ.format(url=url))
+        assert done.code == 0, done.err
+        counted = page.locator("#rules tr:has-text('api-net') td.number").first
+        await until("a verdict is counted", lambda: says_a_number(counted))
+        await console.picture("policies-counted")
         await page.select_option("#explain-profile", "api")
         await page.select_option("#explain-method", "POST")
         await page.fill("#explain-url", f"https://api.example:{place.upstreams.port}/open/x")

@@ -34,11 +34,11 @@ HOST = "egress.host_not_allowed"
         ),
         (
             *("coding", HOST, "GET https://api.example:443/x", "allowed"),
-            *(None, None, "rules: api (line 4); what its name resolves to decides"),
+            *(None, None, "rules: api (policy.yaml:4); what its name resolves to decides"),
         ),
         (
             *("coding", "egress.private_target", "GET https://api.example:443/x", "unknown"),
-            *(None, None, "rules: api (line 4); what its name resolves to decides"),
+            *(None, None, "rules: api (policy.yaml:4); what its name resolves to decides"),
         ),
         (
             *("coding", "egress.method_not_allowed", "POST https://api.example:443/x", "refused"),

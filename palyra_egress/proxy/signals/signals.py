@@ -52,6 +52,8 @@ class Signals:
         self.counts.bytes[direction] += count
         self.live.passed(worker_id, direction, count)
 
-    def traffic(self, since_unix_ms: int) -> TrafficReport:
-        """What the fleet is told; `since_unix_ms` is when this began to count."""
+    def traffic(self, since_unix_ms: int, policy_digest: str) -> TrafficReport:
+        """What the fleet is told; `since_unix_ms` is when this began to count, and rules are
+        those of the policy in force."""
+        self.rules.in_force(policy_digest)
         return traffic_report(since_unix_ms, self.counts, self.rules, self.live)

@@ -31,12 +31,16 @@ class RuleCounts:
     allowed: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
 
-    def decided(self, verdict: Verdict) -> None:
-        """A verdict was released; one that no rule decided counts for none."""
-        if verdict.policy_digest != self.policy_digest:
-            self.policy_digest = verdict.policy_digest
+    def in_force(self, policy_digest: str) -> None:
+        """This policy decides from now on; another one begins anew."""
+        if policy_digest != self.policy_digest:
+            self.policy_digest = policy_digest
             self.allowed.clear()
             self.refused.clear()
+
+    def decided(self, verdict: Verdict) -> None:
+        """A verdict was released; one that no rule decided counts for none."""
+        self.in_force(verdict.policy_digest)
         if verdict.rule_id is not None:
             (self.allowed if verdict.allowed else self.refused)[verdict.rule_id] += 1
 

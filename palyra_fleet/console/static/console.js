@@ -137,7 +137,7 @@ async function grant(form) {
     await post("/console/v1/grants", body, grantKey);
     grantKey = null;
     find("#grant-said").textContent = `${body.run_id} is approved`;
-    find("#grant-run").value = "";
+    form.reset();
     await refresh();
   } catch (error) {
     tell(find("#grant-wrong"), error.message);

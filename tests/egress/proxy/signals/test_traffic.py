@@ -32,7 +32,7 @@ def test_verdicts_are_told_by_reason_and_by_rule() -> None:
     decided(signals, Reason.METHOD_NOT_ALLOWED, "open")
     decided(signals, Reason.HOST_NOT_ALLOWED, None)
     signals.refused_early(Reason.NO_IDENTITY, None, "01J", 1)
-    told = signals.traffic(7)
+    told = signals.traffic(7, "a" * 64)
     assert told.since_unix_ms == 7
     assert told.allowed == {"egress.allowed": 2}
     assert told.refused == {
@@ -48,7 +48,7 @@ def test_another_policy_counts_its_rules_from_nothing() -> None:
     signals = Signals()
     decided(signals, Reason.ALLOWED, "open")
     decided(signals, Reason.HOST_DENIED, "shut", policy="b")
-    told = signals.traffic(1)
+    told = signals.traffic(1, "b" * 64)
     assert told.policy_digest == "b" * 64
     assert [(one.rule_id, one.allowed, one.refused) for one in told.rules] == [("shut", 0, 1)]
     assert told.allowed == {"egress.allowed": 1}
@@ -58,7 +58,7 @@ def test_every_reason_there_is_fits_a_report() -> None:
     signals = Signals()
     for reason in Reason:
         decided(signals, reason, None)
-    told = signals.traffic(1)
+    told = signals.traffic(1, "a" * 64)
     assert len(told.allowed) + len(told.refused) == len(Reason) <= MAX_REASONS
 
 
@@ -71,7 +71,7 @@ def test_only_the_busiest_rules_and_workers_are_told_and_how_many_were_left_out(
     for number, worker_id in enumerate(ids):
         signals.passed(worker_id, Direction.OUT, number)
         signals.passed(worker_id, Direction.IN, 1)
-    told = signals.traffic(1)
+    told = signals.traffic(1, "a" * 64)
     assert told.rules[0].rule_id == f"Rule-{MAX_RULES + 2}"
     assert (len(told.rules), told.rules_left_out) == (MAX_RULES, 3)
     assert [one.worker_id for one in told.workers] == ids[:1:-1]
@@ -82,4 +82,11 @@ def test_only_the_busiest_rules_and_workers_are_told_and_how_many_were_left_out(
 def test_before_there_is_a_policy_there_is_a_report() -> None:
     signals = Signals()
     decided(signals, Reason.POLICY_NOT_LOADED, None, policy="")
-    assert signals.traffic(1).policy_digest is None
+    assert signals.traffic(1, "").policy_digest is None
+
+
+def test_a_policy_that_has_decided_nothing_yet_is_told_without_a_count() -> None:
+    signals = Signals()
+    decided(signals, Reason.ALLOWED, "open")
+    told = signals.traffic(1, "b" * 64)
+    assert (told.policy_digest, told.rules) == ("b" * 64, ())
