@@ -82,7 +82,9 @@ class OperatorCommands(FleetCore):
 
     def traffic(self) -> TrafficView:
         """What the proxies reported of their traffic, by the minute and as last told."""
-        return self._traffic.view(self._now())
+        enrolled = self._manager.state.enrolled
+        proxies = {key.name for key in enrolled.values() if key.kind == "proxy" and not key.revoked}
+        return self._traffic.view(self._now(), proxies)
 
     def traffic_mark(self) -> object:
         """Changes when a proxy counted anything."""

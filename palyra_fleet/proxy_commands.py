@@ -51,6 +51,10 @@ class ProxyCommands(FleetCore):
 
         return await self._locked(act)
 
+    def traffic_is_due(self, proxy_id: str) -> bool:
+        """Whether the proxy may report its traffic again."""
+        return self._traffic.is_due(proxy_id, self._now())
+
     def report_traffic(self, proxy_id: str, report: TrafficReport) -> None:
         """Numbers for people, kept in memory. Nothing is decided by them."""
         self._enrolled_proxy(proxy_id)

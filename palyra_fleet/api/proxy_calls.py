@@ -13,6 +13,7 @@ from aiohttp import web
 
 from palyra_fleet.api import answers
 from palyra_fleet.api.call import Call
+from palyra_fleet.api.problems import ApiReason, ApiRefusal, Headers
 from palyra_fleet.refusals import FleetRefusal
 from palyra_fleet.wire.dsse import DsseEnvelope
 from palyra_fleet.wire.models import EvidenceChain, ProxyBeat, ViewMessage, ViolationAnswer
@@ -57,6 +58,9 @@ async def beat(call: Call) -> web.StreamResponse:
 
 @answers.gives(answers.NOTHING)
 async def report_traffic(call: Call) -> web.StreamResponse:
+    """Not more than twice a second, and looked at before the report is read."""
+    if not call.service.traffic_is_due(call.identity.id):
+        raise ApiRefusal(ApiReason.TOO_FAST, headers=Headers({"Retry-After": "1"}))
     call.service.report_traffic(call.identity.id, call.read(TrafficReport))
     return answers.nothing()
 

@@ -9,13 +9,16 @@ that lies is wrong in its own numbers. Pure but for its own numbers. Times: Unix
 """
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from palyra_fleet.wire.traffic_models import (
     MAX_PROXIES,
+    MAX_REASONS,
     MINUTE_MS,
     MINUTES_KEPT,
+    REASONS_LEFT_OUT,
+    REPORTS_APART_MS,
     ProxyTraffic,
     TrafficMinute,
     TrafficReport,
@@ -41,7 +44,7 @@ class _Minute:
         self.refused += refused.total()
         self.bytes_out += report.bytes_out - before.bytes_out
         self.bytes_in += report.bytes_in - before.bytes_in
-        self.refused_by_reason += refused
+        _add_bounded(self.refused_by_reason, refused)
 
     def shown(self) -> TrafficMinute:
         return TrafficMinute(
@@ -89,11 +92,22 @@ class TrafficBook:
         if len(self._proxies) > MAX_PROXIES:
             self._proxies.popitem(last=False)
 
-    def view(self, now_unix_ms: int) -> TrafficView:
-        """Everything that is kept."""
+    def is_due(self, proxy_id: str, now_unix_ms: int) -> bool:
+        """Whether a proxy may report again: reading a report costs more than any other call."""
+        known = self._proxies.get(proxy_id)
+        return known is None or not 0 <= now_unix_ms - known.heard_at_unix_ms < REPORTS_APART_MS
+
+    def view(self, now_unix_ms: int, enrolled: Collection[str]) -> TrafficView:
+        """Everything that is kept of the last three hours. What proxies that are not enrolled any
+        more, or silent for so long, had told is in no view."""
         first = now_unix_ms - MINUTES_KEPT * MINUTE_MS
+        told = {
+            name: proxy
+            for name, proxy in sorted(self._proxies.items())
+            if name in enrolled and proxy.heard_at_unix_ms > first
+        }
         sums: dict[int, _Minute] = {}
-        for proxy in self._proxies.values():
+        for proxy in told.values():
             for minute in proxy.minutes:
                 if minute.at_unix_ms > first:
                     _add_up(sums.setdefault(minute.at_unix_ms, _Minute(minute.at_unix_ms)), minute)
@@ -107,7 +121,7 @@ class TrafficBook:
                     restarts=proxy.restarts,
                     report=proxy.report,
                 )
-                for name, proxy in sorted(self._proxies.items())
+                for name, proxy in told.items()
             ),
         )
 
@@ -142,4 +156,13 @@ def _add_up(total: _Minute, one: _Minute) -> None:
     total.refused += one.refused
     total.bytes_out += one.bytes_out
     total.bytes_in += one.bytes_in
-    total.refused_by_reason += one.refused_by_reason
+    _add_bounded(total.refused_by_reason, one.refused_by_reason)
+
+
+def _add_bounded(total: Counter[str], more: Mapping[str, int]) -> None:
+    """Add up by reason; reasons beyond as many as a report may hold are one. A proxy may report a
+    thousand names a minute."""
+    for reason, count in more.items():
+        if count:
+            has_room = reason in total or len(total) < MAX_REASONS
+            total[reason if has_room else REASONS_LEFT_OUT] += count

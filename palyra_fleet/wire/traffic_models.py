@@ -19,6 +19,9 @@ MAX_WORKERS: Final = 32
 MAX_PROXIES: Final = 256
 MINUTES_KEPT: Final = 180
 MINUTE_MS: Final = 60_000
+REPORTS_APART_MS: Final = 500
+REASONS_LEFT_OUT: Final = "fleet.reasons_left_out"
+"""Stands for reasons beyond the bound, where reports are added up."""
 
 Count = Annotated[int, Field(ge=0, le=2**53)]
 ReasonCode = Annotated[str, StringConstraints(pattern=r"^(egress|fleet)\.[a-z][a-z0-9_]{0,47}$")]

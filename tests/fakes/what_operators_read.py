@@ -13,6 +13,7 @@ class ReadByOperators:
 
     clock: Callable[[], int]
     log: list[EventView]
+    proxies: dict[str, bytes]
 
     def _enter(self, call: str) -> None:
         raise NotImplementedError
@@ -25,9 +26,12 @@ class ReadByOperators:
         self._enter("report_traffic")
         self._traffic.reported(proxy_id, report, self.clock())
 
+    def traffic_is_due(self, proxy_id: str) -> bool:
+        return self._traffic.is_due(proxy_id, self.clock())
+
     def traffic(self) -> TrafficView:
         self._enter("traffic")
-        return self._traffic.view(self.clock())
+        return self._traffic.view(self.clock(), self.proxies)
 
     async def violations(
         self, worker_id: str | None, limit: int, before: str | None = None

@@ -43,3 +43,15 @@ async def test_hostile_labels_and_numbers_are_refused_and_nothing_of_them_is_kep
     async with fleet.as_operator() as operator:
         told = await operator.traffic()
     assert (told.proxies, told.minutes) == ((), ())
+
+
+async def test_a_proxy_that_tells_all_the_time_is_told_to_wait_before_it_is_read(
+    fleet: ServedFleet,
+) -> None:
+    now = now_unix_ms()
+    fleet.service.clock = lambda: now
+    assert (await as_proxy(fleet, b'{"since_unix_ms": 1}')).status == 204
+    answers = [await as_proxy(fleet, b"not even JSON") for _ in range(2)]
+    assert {(one.status, one.reason, one.headers["retry-after"]) for one in answers} == {
+        (429, "api.too_fast", "1")
+    }

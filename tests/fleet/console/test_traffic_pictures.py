@@ -22,7 +22,7 @@ def test_a_step_is_as_high_as_its_decisions_with_what_was_refused_below() -> Non
     said = {"allowed": {"egress.allowed": 5}, "refused": {"egress.host_denied": 1}}
     later = BEGAN + STEP_MS + MINUTE_MS
     book.reported("p", TrafficReport(since_unix_ms=BEGAN, **said), later)
-    drawn = picture(book.view(later), later)
+    drawn = picture(book.view(later, "pqr"), later)
     assert [(one.allowed, one.refused) for one in drawn.steps] == [(2, 0), (3, 1)]
     assert [(bar.tone, bar.height) for bar in drawn.decisions.bars] == [
         ("bad", charts.HEIGHT / 4),
@@ -41,7 +41,7 @@ def test_a_worker_at_two_proxies_is_one_and_the_busiest_stands_first() -> None:
     book.reported("p", TrafficReport(since_unix_ms=BEGAN, workers=both), BEGAN)
     alone = (WorkerBytes(worker_id=ONE, bytes_in=4),)
     book.reported("q", TrafficReport(since_unix_ms=BEGAN, workers=alone), BEGAN)
-    found = picture(book.view(BEGAN), BEGAN).workers
+    found = picture(book.view(BEGAN, "pqr"), BEGAN).workers
     assert [(one.worker_id, one.bytes_out, one.bytes_in) for one in found] == [
         (ONE, 5, 4),
         (TWO, 0, 7),
@@ -49,7 +49,7 @@ def test_a_worker_at_two_proxies_is_one_and_the_busiest_stands_first() -> None:
 
 
 def test_without_any_proxy_there_is_a_picture_of_nothing() -> None:
-    drawn = picture(TrafficBook(BEGAN).view(BEGAN), BEGAN)
+    drawn = picture(TrafficBook(BEGAN).view(BEGAN, ()), BEGAN)
     assert (drawn.proxies, drawn.decisions.bars, drawn.steps) == (0, (), ())
 
 
@@ -59,6 +59,6 @@ def test_verdicts_of_a_rule_are_added_up_over_the_proxies_that_have_this_policy(
         rules = (RuleVerdicts(rule_id="open", allowed=2, refused=1),)
         told = TrafficReport(since_unix_ms=BEGAN, policy_digest=digest, rules=rules)
         book.reported(name, told, BEGAN)
-    found = of_policy(book.view(BEGAN), POLICY)
+    found = of_policy(book.view(BEGAN, "pqr"), POLICY)
     assert (found.proxies, found.others, found.whole) == (2, 1, True)
     assert (found.by_rule["open"].allowed, found.by_rule["open"].refused) == (4, 2)

@@ -14,12 +14,16 @@ from palyra_fleet.wire.traffic_models import (
     MAX_WORKERS,
     MINUTE_MS,
     MINUTES_KEPT,
+    REASONS_LEFT_OUT,
+    REPORTS_APART_MS,
     RuleVerdicts,
     TrafficReport,
+    TrafficView,
     WorkerBytes,
 )
 
 BEGAN = 1_000 * MINUTE_MS
+EVERYBODY = {"one-more", *(f"proxy-{number}" for number in range(MAX_PROXIES))}
 HOST = "egress.host_not_allowed"
 WORKER = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
 
@@ -33,8 +37,12 @@ def report(allowed: int, refused: int = 0, *, since: int = BEGAN, sent: int = 0)
     )
 
 
+def seen(book: TrafficBook, now: int = BEGAN) -> TrafficView:
+    return book.view(now, EVERYBODY)
+
+
 def told(book: TrafficBook, now: int = BEGAN) -> list[tuple[int, int, int]]:
-    return [(one.allowed, one.refused, one.bytes_out) for one in book.view(now).minutes]
+    return [(one.allowed, one.refused, one.bytes_out) for one in seen(book, now).minutes]
 
 
 def test_what_a_report_adds_to_the_one_before_is_counted_in_its_minute() -> None:
@@ -43,7 +51,7 @@ def test_what_a_report_adds_to_the_one_before_is_counted_in_its_minute() -> None
     book.reported("proxy-1", report(5, 1, sent=10), BEGAN + 2)
     book.reported("proxy-1", report(5, 4, sent=15), BEGAN + MINUTE_MS)
     assert told(book) == [(5, 1, 10), (0, 3, 5)]
-    assert book.view(BEGAN).minutes[1].refused_by_reason == {HOST: 3}
+    assert seen(book).minutes[1].refused_by_reason == {HOST: 3}
 
 
 def test_proxies_are_added_up_by_the_minute() -> None:
@@ -51,7 +59,7 @@ def test_proxies_are_added_up_by_the_minute() -> None:
     book.reported("proxy-1", report(3), BEGAN)
     book.reported("proxy-2", report(4, 2), BEGAN + 5)
     assert told(book) == [(7, 2, 0)]
-    assert [one.proxy_id for one in book.view(BEGAN).proxies] == ["proxy-1", "proxy-2"]
+    assert [one.proxy_id for one in seen(book).proxies] == ["proxy-1", "proxy-2"]
 
 
 @pytest.mark.parametrize(
@@ -67,7 +75,7 @@ def test_a_proxy_that_started_anew_counts_from_nothing(again: TrafficReport) -> 
     book.reported("proxy-1", report(10), BEGAN)
     book.reported("proxy-1", again, BEGAN)
     assert told(book) == [(12, 0, 0)]
-    assert book.view(BEGAN).proxies[0].restarts == 1
+    assert seen(book).proxies[0].restarts == 1
 
 
 def test_bytes_that_went_back_are_a_new_start_too() -> None:
@@ -82,14 +90,14 @@ def test_what_an_older_proxy_counted_before_the_fleet_started_is_not_new() -> No
     book.reported("proxy-1", report(1_000, since=BEGAN - 1), BEGAN)
     book.reported("proxy-1", report(1_002, since=BEGAN - 1), BEGAN)
     assert told(book) == [(2, 0, 0)]
-    assert book.view(BEGAN).known_since_unix_ms == BEGAN
+    assert seen(book).known_since_unix_ms == BEGAN
 
 
 def test_three_hours_are_kept_and_no_more() -> None:
     book = TrafficBook(BEGAN)
     for minute in range(MINUTES_KEPT + 5):
         book.reported("proxy-1", report(minute + 1), BEGAN + minute * MINUTE_MS)
-    assert len(book.view(BEGAN).minutes) == MINUTES_KEPT
+    assert len(seen(book).minutes) == MINUTES_KEPT
     long_after = BEGAN + 10 * MINUTES_KEPT * MINUTE_MS
     assert told(book, long_after) == []
 
@@ -100,7 +108,7 @@ def test_of_too_many_proxies_the_one_silent_for_longest_is_forgotten() -> None:
         book.reported(f"proxy-{number}", report(1), BEGAN)
     book.reported("proxy-0", report(2), BEGAN)
     book.reported("one-more", report(1), BEGAN)
-    names = {one.proxy_id for one in book.view(BEGAN).proxies}
+    names = {one.proxy_id for one in seen(book).proxies}
     assert len(names) == MAX_PROXIES
     assert "proxy-0" in names and "proxy-1" not in names
 
@@ -174,3 +182,32 @@ def test_the_largest_report_there_can_be_fits_the_body_of_a_call() -> None:
         ),
     )
     assert len(largest.model_dump_json()) < MAX_BODY_BYTES
+
+
+def test_a_thousand_reasons_in_a_minute_are_kept_as_few() -> None:
+    book = TrafficBook(BEGAN)
+    for run in range(10):
+        refused = {f"egress.r{run}_{number}": 1 for number in range(MAX_REASONS)}
+        lying = TrafficReport(since_unix_ms=BEGAN + run, refused=refused)
+        book.reported("proxy-1", lying, BEGAN)
+    (minute,) = seen(book).minutes
+    assert len(minute.refused_by_reason) == MAX_REASONS + 1
+    assert sum(minute.refused_by_reason.values()) == minute.refused == 10 * MAX_REASONS
+    assert minute.refused_by_reason[REASONS_LEFT_OUT] == 9 * MAX_REASONS
+
+
+def test_what_a_proxy_that_was_taken_back_had_told_is_in_no_view() -> None:
+    book = TrafficBook(BEGAN)
+    book.reported("proxy-1", report(3), BEGAN)
+    view = book.view(BEGAN, {"proxy-2"})
+    assert (view.proxies, view.minutes) == ((), ())
+
+
+def test_a_proxy_reports_twice_a_second_at_most() -> None:
+    book = TrafficBook(BEGAN)
+    assert book.is_due("proxy-1", BEGAN)
+    book.reported("proxy-1", report(1), BEGAN)
+    assert not book.is_due("proxy-1", BEGAN + REPORTS_APART_MS - 1)
+    assert book.is_due("proxy-1", BEGAN + REPORTS_APART_MS)
+    assert book.is_due("proxy-2", BEGAN)
+    assert book.is_due("proxy-1", BEGAN - 1)  # a clock that was set back stops nobody
