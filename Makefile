@@ -44,7 +44,7 @@ reference: setup ## write docs/reference/ anew from the code
 	$(BIN)/python -m scripts.make_dashboard
 
 goldens: setup ## write tests/golden/expected/ anew: what every command says; look at the diff
-	PALYRA_RENEW_GOLDENS=1 $(BIN)/pytest -q tests/golden tests/project/test_golden_*.py
+	PALYRA_RENEW_GOLDENS=1 $(BIN)/pytest -q tests/golden tests/project/test_golden_*.py tests/project/test_reference.py
 
 pictures: setup system-packages ## take the pictures of the console that the documents show
 	$(BIN)/python -m scripts.take_pictures

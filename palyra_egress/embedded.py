@@ -27,7 +27,7 @@ from palyra_egress.proxy.server_tls import NOTHING_NAMED, ServerTlsSettings
 from palyra_egress.proxy.settings import ProxySettings
 from palyra_fleet.serve import (
     FleetServer,
-    load_or_create_operator_token,
+    find_operator_token,
     open_principals,
     write_admin_url,
 )
@@ -89,7 +89,7 @@ async def embedded(
     """Run everything until the block ends."""
     installation.create()
     home = installation.home
-    principals = open_principals(home.directory, load_or_create_operator_token(home.token_file))
+    principals = open_principals(home.directory, find_operator_token(home.token_file))
     window = PolicyWindow()
     fleet = await FleetService.start(_fleet_settings(installation, settings))
     try:

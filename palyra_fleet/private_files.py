@@ -1,23 +1,34 @@
 """Files for their owner only: read with suspicion, replaced in one durable step.
 
 `read_private` refuses what others may read or write, what belongs to another account, what is not a
-regular file (also a symlink where none is expected) and what is larger than it may be. `replace`
+regular file (also a symlink where none is expected) and what is larger than it may be. What the
+service manager hands over (`credential`) may belong to root, who reads everything, and may be
+readable for our group or by an access list, which the mode shows as the group; never for others,
+and writable for nobody. `replace`
 writes a new file beside the old one, makes it durable, and renames it: whoever reads sees the old
 bytes or the new ones, also after `kill -9` or a loss of power. `exclusive` is how writers take
-turns. Sources: `rename(2)`, `fsync(2)`, `flock(2)`.
+turns. Sources: `rename(2)`, `fsync(2)`, `flock(2)`; systemd.exec(5), "Credentials".
 """
 
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from palyra_fleet.wire.keys import KeyFileError
 
 _OTHERS = 0o077
+_NOT_OF_A_CREDENTIAL = 0o337
+"""Of what a service manager handed over: nobody writes or runs it, others do not read it."""
+_CREDENTIALS = "CREDENTIALS_DIRECTORY"
+
+OPERATOR_TOKEN: Final = "palyra.operator-token"  # noqa: S105 (a name)
+NODES_KEY: Final = "palyra.nodes-key"
+VAULT_KEY: Final = "palyra.vault-key"
+"""What a service manager may hand over, by the name it has there."""
 
 
 class FileStamp(NamedTuple):
@@ -64,9 +75,30 @@ def read_private(path: Path, max_bytes: int) -> bytes:
     return content
 
 
+def credential(name: str, environment: Mapping[str, str] = os.environ) -> Path | None:
+    """The file of this name that the service manager handed over (`LoadCredential=`), if it did."""
+    directory = environment.get(_CREDENTIALS)
+    if not directory:
+        return None
+    path = Path(directory) / name
+    return path if os.path.lexists(path) else None
+
+
+def _is_handed_over(path: Path, found: os.stat_result) -> bool:
+    directory = os.environ.get(_CREDENTIALS)
+    return (
+        bool(directory)
+        and path.parent == Path(directory or "")
+        and found.st_uid == 0
+        and not found.st_mode & _NOT_OF_A_CREDENTIAL
+    )
+
+
 def _check_private(path: Path, found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise KeyFileError(f"{path}: is not a regular file")
+    if _is_handed_over(path, found):
+        return
     if found.st_uid != os.geteuid():
         raise KeyFileError(f"{path}: belongs to another user; expected one of ours")
     if found.st_mode & _OTHERS:

@@ -37,16 +37,20 @@ from palyra_fleet.clock import now_unix_ms
 from palyra_fleet.console.policy_port import PolicyPort
 from palyra_fleet.nodes.operations import NodeOperations
 from palyra_fleet.principals.book import PrincipalBook, PrincipalFileError, token_sha256
+from palyra_fleet.private_files import OPERATOR_TOKEN, credential, read_private
 from palyra_fleet.service import FleetService
+from palyra_fleet.wire.keys import KeyFileError
 
 MAX_SOCKET_PATH_BYTES: Final = 107
 TOKEN_BYTES: Final = 32
+_MAX_TOKEN_BYTES: Final = 4096
 _CLOSE_WITHIN_S: Final = 2.0
 _LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 __all__ = [
     "FleetServer",
     "ServeError",
+    "find_operator_token",
     "load_or_create_operator_token",
     "open_principals",
     "write_admin_url",
@@ -145,6 +149,21 @@ def load_or_create_operator_token(path: Path) -> str:
         file.write(token + "\n")
         file.flush()
         os.fsync(file.fileno())
+    return token
+
+
+def find_operator_token(path: Path) -> str:
+    """The operator's token: what the service manager handed over, else the file's, made at the
+    first start. Raises ServeError if the file is not safe or holds no token."""
+    handed = credential(OPERATOR_TOKEN)
+    if handed is None:
+        return load_or_create_operator_token(path)
+    try:
+        token = read_private(handed, _MAX_TOKEN_BYTES).decode("ascii").strip()
+    except (KeyFileError, UnicodeDecodeError) as error:
+        raise ServeError(f"the operator's token cannot be used: {error}") from error
+    if len(token) < TOKEN_BYTES:
+        raise ServeError(f"{handed}: holds no token of at least {TOKEN_BYTES} characters")
     return token
 
 

@@ -20,6 +20,7 @@ from palyra_egress.proxy.server_tls import server_tls_settings
 from palyra_egress.proxy.settings import ProxySettings
 from palyra_fleet.cli.output import announce, put, say
 from palyra_fleet.cli.trouble import ExitCode
+from palyra_fleet.supervised import serving_notice
 from palyra_fleet.wire.keys import SigningKey
 
 
@@ -80,7 +81,8 @@ async def _up(arguments: Namespace) -> int:
         announce(f"  {_command()} run --profile PROFILE -- CMD")
         announce("")
         announce("Ctrl-C stops everything in order.")
-        await ended.wait()
+        with serving_notice():
+            await ended.wait()
         say("stopping")
     say("stopped")
     return ExitCode.DONE
@@ -121,7 +123,8 @@ async def _serve_proxy(arguments: Namespace) -> int:
             announce(f"SOCKS5          socks5h://{written(proxy.socks_address)}")
         announce(f"worker CA       {proxy.enforcement.authority.root_path.absolute()}")
         announce(f"worker bundle   {proxy.enforcement.authority.bundle_path.absolute()}")
-        await ended.wait()
+        with serving_notice():
+            await ended.wait()
         say("stopping")
     finally:
         await proxy.stop()

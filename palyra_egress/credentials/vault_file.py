@@ -21,7 +21,15 @@ from palyra_egress.credentials.vault_format import (
     decode,
     encode,
 )
-from palyra_fleet.private_files import FileStamp, exclusive, read_private, replace, stamp
+from palyra_fleet.private_files import (
+    VAULT_KEY,
+    FileStamp,
+    credential,
+    exclusive,
+    read_private,
+    replace,
+    stamp,
+)
 from palyra_fleet.wire.keys import KeyFileError
 from palyra_fleet.wire.sealing import (
     ENVIRONMENT_NAME,
@@ -64,8 +72,9 @@ class VaultFile:
         key_path: Path | None = None,
         environment: Mapping[str, str] = os.environ,
     ) -> Self:
-        """The vault of a state directory, its key beside it unless a place is given."""
-        key_path = key_path or directory / MASTER_KEY_FILE
+        """The vault of a state directory; its key where it is told to be, else what the service
+        manager handed over, else beside it."""
+        key_path = key_path or credential(VAULT_KEY) or directory / MASTER_KEY_FILE
         return cls(directory / VAULT_FILE, key_path, environment)
 
     @property

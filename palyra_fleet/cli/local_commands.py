@@ -25,15 +25,17 @@ from palyra_fleet.cli.trouble import ExitCode, Trouble
 from palyra_fleet.client import FleetAddress, RemoteFleet
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.node_agent.keeper import DeviceKeeper
+from palyra_fleet.private_files import OPERATOR_TOKEN, credential
 from palyra_fleet.serve import (
     FleetServer,
-    load_or_create_operator_token,
+    find_operator_token,
     open_principals,
     write_admin_url,
 )
 from palyra_fleet.service import FleetService
 from palyra_fleet.settings import FleetSettings
 from palyra_fleet.settings_file import settings_file
+from palyra_fleet.supervised import serving_notice
 from palyra_fleet.tasks import spawn
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.worker.isolation.sandbox import Isolation
@@ -127,7 +129,7 @@ async def _serve(arguments: Namespace) -> None:
             "--listen takes machines that have paired, and nothing pairs without --nodes",
             "add --nodes; docs/remote-fleet.md has the whole command",
         )
-    principals = open_principals(home.directory, load_or_create_operator_token(home.token_file))
+    principals = open_principals(home.directory, find_operator_token(home.token_file))
     host, port = arguments.admin
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -168,8 +170,9 @@ async def _serve(arguments: Namespace) -> None:
             if server.remote_port is not None:
                 say(f"other machines:      https://{arguments.listen[0]}:{server.remote_port}")
             say(f"operators:           {server.admin_url}")
-            say(f"operator token:      {home.token_file}")
-            await ended.wait()
+            say(f"operator token:      {credential(OPERATOR_TOKEN) or home.token_file}")
+            with serving_notice():
+                await ended.wait()
             say("stopping")
     finally:
         await service.close()

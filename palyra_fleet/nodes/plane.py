@@ -19,6 +19,7 @@ from palyra_fleet.identity.pairing_service import PairingService
 from palyra_fleet.nodes.listeners import NodeListeners, NodeListenerSettings
 from palyra_fleet.nodes.runtime_state import NodeRuntimeState
 from palyra_fleet.nodes.service import NodeService
+from palyra_fleet.private_files import NODES_KEY, credential
 from palyra_fleet.store.state_directory import AUTHORITY
 from palyra_fleet.wire.sealing import MasterKey, create_key_file, find_master_key
 
@@ -78,7 +79,7 @@ def master_key(state_dir: Path, file: Path | None) -> MasterKey:
 
     Raises MasterKeyError.
     """
-    path = file or state_dir / MASTER_KEY_FILE
+    path = file or credential(NODES_KEY) or state_dir / MASTER_KEY_FILE
     first_start = not (state_dir / AUTHORITY).exists() and not os.path.lexists(path)
     if first_start and "PALYRA_MASTER_KEY" not in os.environ:
         return create_key_file(path)

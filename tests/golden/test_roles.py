@@ -10,7 +10,7 @@ import pytest
 from tests.fleet.cli.conftest import Shell, running, shell
 from tests.golden.command_tree import leaves
 from tests.golden.transcript import Transcript, compare
-from tests.project.test_goldens import LOOKS
+from tests.project.test_reference import LOOKS
 
 __all__ = ["shell"]
 NODES = ("--nodes", "--enrolment", "127.0.0.1:0", "--node", "127.0.0.1:0")
