@@ -95,7 +95,9 @@ class Leaf:
 
     @property
     def answers_json(self) -> bool:
-        return any("json" in (one.choices or ()) for one in self.parser._actions)
+        return any(
+            one.dest == "output" and "json" in (one.choices or ()) for one in self.parser._actions
+        )
 
     def minimal(self, **instead: str) -> tuple[str, ...]:
         """The command with everything that it must be given, and nothing else."""

@@ -83,4 +83,5 @@ async def running(shell: Shell, *more: str) -> AsyncIterator[dict[str, str]]:
     finally:
         process.send_signal(signal.SIGTERM)
         _, err = await process.communicate()
-    assert (process.returncode, err) == (0, b"stopping\n")
+    assert process.returncode == 0, err.decode()
+    assert err.endswith(b"stopping\n") and b"Traceback" not in err, err.decode()
