@@ -173,9 +173,9 @@ class ServerTlsStore:
     def find(self, names: UpstreamTls) -> ServerTls | None:
         roots = None if names.roots is None else _held(self._roots, names.roots)
         shown = None if names.client_certificate is None else self._certificate(names)
-        if (roots is None) != (names.roots is None):
-            return None
-        if (shown is None) != (names.client_certificate is None):
+        is_there = (roots is None) == (names.roots is None)
+        if not is_there or (shown is None) != (names.client_certificate is None):
+            self._ways.pop(names, None)
             return None
         way = self._ways.get(names)
         if way is None or way.roots is not roots or way.shown is not shown:
@@ -192,10 +192,12 @@ class ServerTlsStore:
         for kind, files in (("roots", self._roots), ("client certificate", self._shown)):
             for name, file in files.items():
                 before = file.problem
-                if file.read_again():
-                    _log.info("the %s %s: %s", kind, name, file.problem or "read")
-                elif file.problem not in (None, before):
-                    _log.error("the %s %s stays as it was: %s", kind, name, file.problem)
+                is_another = file.read_again()
+                if file.problem is not None and (is_another or file.problem != before):
+                    what = "is gone" if file.held is None else "stays as it was"
+                    _log.error("the %s %s %s: %s", kind, name, what, file.problem)
+                elif is_another:
+                    _log.info("the %s %s was read", kind, name)
 
     @property
     def problem(self) -> str | None:

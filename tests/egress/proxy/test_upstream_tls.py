@@ -185,6 +185,8 @@ async def test_what_is_gone_refuses_its_rules_and_no_others(world, gone, caplog)
     path = world.files["agent"].certificate if gone == "certificate" else path
     path.chmod(0o644) if gone == "too open" else path.unlink()
     world.store.read_again()
+    kind = "roots corp" if gone == "roots" else "client certificate agent"
+    assert f"the {kind} is gone: {path}: " in caplog.text
     answer = await world.ask("/agent")
     assert answer.startswith("503") and "egress.upstream_tls_unavailable" in answer
     assert world.nothing_arrived and world.first.connections == 0
@@ -222,7 +224,8 @@ async def test_a_request_under_way_is_cut_when_its_rule_shows_something_else(wor
         file.read_text().replace("client_certificate: agent", "client_certificate: auditor", 1)
     )
     with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
-        await asked
+        async with asyncio.timeout(20):
+            await asked
     stays_open.set()
     revoked = [entry for entry in world.harness.audit() if entry["kind"] == "revoked"]
     assert [entry["reason"] for entry in revoked] == ["egress.policy_changed"]
