@@ -1,6 +1,7 @@
 """Client certificates for tests, as files, and servers that demand them."""
 
 import ssl
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def demanding(context: ssl.SSLContext, clients: UpstreamCa) -> ssl.SSLContext:
     return context
 
 
-def common_name(peer: dict[str, object] | None) -> str | None:
+def common_name(peer: Mapping[str, object] | None) -> str | None:
     """Who a server saw, as `SSLSocket.getpeercert` tells it."""
     if not peer:
         return None

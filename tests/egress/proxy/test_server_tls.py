@@ -1,6 +1,8 @@
 """Mirror of proxy/server_tls.py, server_tls_gate.py, tls_material.py: settings, files, answers."""
 
+import contextlib
 import os
+import ssl
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,7 +17,9 @@ from palyra_egress.clock import now_utc
 from palyra_egress.demo.upstream_ca import UpstreamCa
 from palyra_egress.errors import OperatorMustAct
 from palyra_egress.policy.load import read_files
+from palyra_egress.proxy.interception import upstream_connection
 from palyra_egress.proxy.server_tls import (
+    ServerTls,
     ServerTlsSettings,
     ServerTlsStore,
     server_tls_settings,
@@ -28,9 +32,16 @@ from palyra_egress.proxy.tls_material import (
     read_client_certificate,
     read_roots,
 )
+from palyra_egress.request import CanonicalHost
 from palyra_egress.verdict import USUAL_TLS, UpstreamTls
 from tests.egress.policy.policy_text import rules
-from tests.fakes.client_certificates import issue_client, key_pem, replace_file
+from tests.fakes.client_certificates import (
+    common_name,
+    demanding,
+    issue_client,
+    key_pem,
+    replace_file,
+)
 
 # --- settings -------------------------------------------------------------------------------------
 
@@ -271,6 +282,47 @@ def test_a_context_speaks_tls_1_2_or_newer_and_verifies(ca: UpstreamCa, tmp_path
         assert "PRIVATE" not in repr(way) and "Certificate" not in repr(way).replace(
             "client_certificate", ""
         )
+
+
+def _meet(context: ssl.SSLContext, way: ServerTls | None) -> ssl.SSLObject:
+    """A server after its handshake with the proxy, in memory."""
+    assert way is not None
+    client = upstream_connection(CanonicalHost("a.example"), way.context())
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = context.wrap_bio(to_server, to_client, server_side=True)
+    for _ in range(6):
+        for side in (client, server):
+            with contextlib.suppress(SSL.WantReadError, ssl.SSLWantReadError):
+                side.do_handshake()
+            with contextlib.suppress(SSL.WantReadError):
+                to_server.write(client.bio_read(65536))
+            if to_client.pending:
+                client.bio_write(to_client.read())
+    return server
+
+
+@pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_the_certificate_is_shown_in_both_versions(
+    ca: UpstreamCa, tmp_path: Path, newest: ssl.TLSVersion
+) -> None:
+    store, _ = _store(ca, tmp_path)
+    context = demanding(ca.server_context("a.example"), ca)
+    context.maximum_version = newest
+    server = _meet(context, store.find(UpstreamTls("corp", "agent")))
+    assert server.version() == newest.name.replace("_", ".")
+    assert common_name(server.getpeercert()) == "agent"
+
+
+def test_a_server_that_asks_inside_an_open_connection_gets_none(
+    ca: UpstreamCa, tmp_path: Path
+) -> None:
+    store, _ = _store(ca, tmp_path)
+    later = ca.server_context("a.example")
+    later.post_handshake_auth = True
+    server = _meet(later, store.find(UpstreamTls("corp", "agent")))
+    assert server.version() == "TLSv1.3" and server.getpeercert() is None
+    with pytest.raises(ssl.SSLError, match="EXTENSION_NOT_RECEIVED"):
+        server.verify_client_post_handshake()
 
 
 # --- the gate -------------------------------------------------------------------------------------
