@@ -29,8 +29,9 @@ from tests.egress.proxy.lanes import (
     refused_connect,
     socks_inspected,
     untrusted_upstream,
+    websocket,
 )
-from tests.egress.proxy.test_chaos import FAULTS, HANG_DEADLINE_S
+from tests.egress.proxy.test_chaos import CANCELLED, FAULTS, HANG_DEADLINE_S, RAISES
 from tests.fakes.proxy_harness import Injection, basic, read_reply, read_to_end
 from tests.fakes.upstream import recording_upstream
 
@@ -96,8 +97,8 @@ def _faults() -> list[Any]:
     return [
         pytest.param(name, fault, lane, id=f"{name}-{fault.replace(' ', '_')}-{lane.__name__}")
         for name in sorted((DECIDED | TOLD) - OURS_ALONE - NEVER_FIRED)
-        for lane in REACHED_BY.get(name, (plain, inspected_streamed))
-        for fault in FAULTS
+        for lane in REACHED_BY.get(name, (plain, inspected_streamed, websocket))
+        for fault in (FAULTS if lane is not websocket else (RAISES, CANCELLED))
     ]
 
 
@@ -113,7 +114,7 @@ async def test_an_addon_that_fails_at_a_hook_lets_nothing_through(tmp_path, name
         async with asyncio.timeout(5):
             await struck.wait()
         await world.everything_is_closed()
-        if name in NOT_DIALLED or (name == "request" and lane is plain):
+        if name in NOT_DIALLED or (name == "request" and lane is not inspected_streamed):
             world.nothing_was_dialled()
         elif name in NOT_SENT:
             world.nothing_was_received()
@@ -168,6 +169,7 @@ MOMENTS: Final = {
     plain_streamed: ("server_connect", "server_connected"),
     inspected: ("request", "server_connect", "server_connected"),
     inspected_streamed: ("server_connect", "server_connected"),
+    websocket: ("server_connected",),
 }
 
 
