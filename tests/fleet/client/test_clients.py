@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from ulid import ULID
 
+from palyra_fleet.api import operator_calls
 from palyra_fleet.client import (
     FleetError,
     FleetProblem,
@@ -194,3 +195,16 @@ async def test_no_repr_shows_a_token_or_a_key(fleet: ServedFleet) -> None:
 def test_both_errors_are_errors_of_the_fleet() -> None:
     assert issubclass(FleetUnavailable, FleetError)
     assert issubclass(FleetProblem, FleetError)
+
+
+async def test_an_operator_gets_every_worker_page_by_page(
+    fleet: ServedFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operator_calls, "MAX_ROWS", 2)
+    for _ in range(4):
+        fleet.service.add_worker(SigningKey.generate().public_key)
+    fleet.service.calls.clear()
+    async with fleet.as_operator() as operator:
+        found = [one.worker_id for one in await operator.workers()]
+    assert found == sorted(fleet.service.known, reverse=True)
+    assert fleet.service.calls == ["workers"] * 3
