@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from mitmproxy.connection import Connection, ConnectionState, Server
-from mitmproxy.proxy import events, layer, tunnel
+from mitmproxy.proxy import commands, events, layer, tunnel
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import (
     GetHttpConnection,
@@ -44,9 +44,7 @@ from palyra_egress.proxy.wakeups import AwaitRoom, AwaitWord, OwnWakeup
 from palyra_egress.proxy.websocket_layer import WebSocketLayer
 
 MAX_UNPARSED_BYTES: Final = 256 * 1024  # heads, chunk lines, trailers, pipelined requests
-MAX_WAITING_BYTES: Final = (
-    64 * 1024
-)  # of a stream, or of a connection, before its source is stopped
+MAX_WAITING_BYTES: Final = 64 * 1024  # of a stream or connection, before its source is stopped
 MAX_UPSTREAMS: Final = 16  # of one worker's connection, where the server speaks HTTP/1
 MAX_TURNS: Final = 300  # streams that are not over here; a worker may have reset them
 LOOK_EVERY_S: Final = 5.0
@@ -360,20 +358,23 @@ class JudgedHttpLayer(HttpLayer):
                     self.waiting_for_establishment[connection].append(event)
                     return
                 opening += 1
-            elif self._is_free(connection) and self._guard.may_share(stream_id, connection):
+            elif self._upstreams[connection].is_free and self._guard.may_share(
+                stream_id, connection
+            ):
                 yield from self._reply(event, (connection, None))
                 return
             open_now += connection.connected
         if opening + open_now >= MAX_UPSTREAMS:
-            self._queue.append(event)
-            return
+            if (spare := self._spare(event)) is None:
+                self._queue.append(event)
+                return
+            yield commands.CloseConnection(spare)
         yield from self._open(event, stream_id)
 
-    def _is_free(self, connection: Connection) -> bool:
-        http = self._upstreams[connection].http
-        if isinstance(http, JudgedHttp2Client):
-            return http.takes_streams
-        return isinstance(http, StrictHttp1Client) and http.is_idle
+    def _spare(self, event: GetHttpConnection) -> Connection | None:
+        """A connection to the same server that carries nothing, and that who asks may not use."""
+        known = (one for one in self._upstreams if event.connection_spec_matches(one))
+        return next((one for one in known if self._upstreams[one].is_spare), None)
 
     def _open(self, event: GetHttpConnection, stream_id: int) -> Commands:
         """Open one more connection for this stream."""

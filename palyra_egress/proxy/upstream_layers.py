@@ -67,6 +67,20 @@ class JudgedUpstream(layer.Layer):
             yield from self._handle_event(event)
         yield RegisterHttpConnection(server, error)
 
+    @property
+    def is_free(self) -> bool:
+        """Whether a new request may go over it."""
+        if isinstance(self.http, JudgedHttp2Client):
+            return self.http.takes_streams
+        return isinstance(self.http, StrictHttp1Client) and self.http.is_idle
+
+    @property
+    def is_spare(self) -> bool:
+        """Whether it is open and carries nothing."""
+        if isinstance(self.http, JudgedHttp2Client):
+            return self.http.takes_streams and not self.http.carries_any
+        return self.is_free
+
     def retire(self) -> None:
         """Carry nothing new. In HTTP/1 the end of its one exchange closes the connection."""
         if isinstance(self.http, JudgedHttp2Client):
@@ -216,11 +230,11 @@ class JudgedHttp2Client(CreditedHttp2, Http2Client):
         self._tell_left_whole()
         if isinstance(event, RequestProtocolError):
             self.streams.pop(event.stream_id, None)  # by now its number here
-        if self.is_retired and self.conn.connected and not self._carries_any:
+        if self.is_retired and self.conn.connected and not self.carries_any:
             yield commands.CloseConnection(self.conn)
 
     @property
-    def _carries_any(self) -> bool:
+    def carries_any(self) -> bool:
         return bool(self.h2_conn.open_outbound_streams or self.stream_queue)
 
     def _tell_left_whole(self) -> None:

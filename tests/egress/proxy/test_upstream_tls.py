@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from palyra_egress.proxy.egress_proxy import PolicyRefused
+from palyra_egress.proxy.http_layer import MAX_UPSTREAMS
 from palyra_egress.verdict import UpstreamTls
 from palyra_fleet.tasks import spawn
 from tests.egress.proxy.upstream_tls_world import (
@@ -164,6 +165,23 @@ async def _rotates(world, tmp_path, get):
     (_, old, first), (_, new, second) = world.seen
     assert (old, new) == ("agent", "agent of tomorrow")
     assert first != second
+
+
+@BOTH
+async def test_connections_that_nobody_may_use_any_more_take_no_ones_place(world, speaks, tmp_path):
+    async def rotates(get):
+        for number in range(MAX_UPSTREAMS + 2):
+            issue_client(world.agents, f"agent {number}", tmp_path / "keys", called="agent")
+            world.store.read_again()
+            assert (await get()).status == 200
+
+    if speaks == 2:
+        async with h2_worker(world.harness, world.authority(2)) as worker:
+            await rotates(lambda: worker.get("/agent"))
+    else:
+        asked = await world.talk(world.authority())
+        await rotates(lambda: asked("/agent"))
+    assert [who for _, who, _ in world.seen] == [f"agent {n}" for n in range(MAX_UPSTREAMS + 2)]
 
 
 async def test_a_pair_that_is_replaced_half_way_changes_nothing_until_it_is_whole(world):
