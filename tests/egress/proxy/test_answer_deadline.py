@@ -13,13 +13,22 @@ import pytest
 from palyra_egress.proxy import guard_upstream
 from palyra_egress.proxy.deadlines import Deadlines
 from tests.egress.proxy.h2_world import Http2World, http2_world
-from tests.egress.proxy.lanes import CARRYING, chaos, inner_head, passed_on, socks_passed_on
+from tests.egress.proxy.lanes import (
+    CARRYING,
+    chaos,
+    inner_head,
+    passed_on,
+    redirected_passed_on,
+    socks_passed_on,
+    websocket,
+)
 from tests.fakes.proxy_harness import read_to_end
 
 SHORT = Deadlines(answer_s=0.05)
 REASON = "egress.upstream_timeout"
 WINDOW = 65_535  # of a stream and of a connection, unless told otherwise (RFC 9113 section 6.9.2)
-CARRIED_BY_REQUEST = [lane for lane in CARRYING if lane not in (passed_on, socks_passed_on)]
+UNSEEN = (passed_on, socks_passed_on, redirected_passed_on)
+CARRIED_BY_REQUEST = [lane for lane in CARRYING if lane not in (*UNSEEN, websocket)]
 
 
 @pytest.fixture(autouse=True)

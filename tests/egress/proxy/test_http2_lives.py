@@ -63,6 +63,7 @@ async def test_a_word_of_the_fleet_ends_every_open_stream(world, order, speaks):
         world.harness.tell(order, **ORDERS[order])
         await worker.ended()
         await servers_are_closed(world)
+    await world.harness.core.connections.wait_until_empty(20)
     assert len(world.harness.core.connections) == 0
     assert len(world.transfers()) == 5
 
