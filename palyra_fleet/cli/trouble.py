@@ -134,7 +134,7 @@ def trouble_of(error: Exception) -> Trouble:
                 ExitCode.YOURS,
                 "the program did not run",
                 str(error),
-                "check the command after `--`",
+                "check the command after `--`; `palyra-fleet worker show` says how it stands",
             )
         case _:
             return Trouble(

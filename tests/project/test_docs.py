@@ -3,6 +3,7 @@
 A test is named in a document as `tests/folder/test_file.py` or with `::test_name` after it.
 """
 
+import argparse
 import ast
 import re
 import sys
@@ -13,7 +14,51 @@ from pathlib import Path
 
 import pytest
 
-LINK = re.compile(r"(?<!!)\[[^\]]+\]\((?P<target>[^)\s]+)\)")
+from palyra_egress.cli.parser import make_parser as egress_parser
+from palyra_egress.policy.load import load_policy_file
+from palyra_fleet.cli.parser import make_parser as fleet_parser
+from tests.project.documents import Block, anchors, blocks, inline, links
+
+NAMED_PATH = re.compile(r"[a-z_]+/[\w./-]*\w/?(?:::\w+)?")
+RUN_BY = {"docs/tutorial.md": "tests/e2e/test_tutorial.py"}
+"""Pages whose commands a test runs, block by block."""
+NOT_RUN = {
+    "README.md": "tests/e2e/test_demo.py, tests/e2e/test_run.py and CI run these commands",
+    "docs/attestation.md": "needs settings and keys of a real attestor",
+    "docs/ca.md": "changes the trust of the machine",
+    "docs/channels.md": "needs other accounts and networks",
+    "docs/credentials.md": "asks for secrets at a prompt, and needs a secret store elsewhere",
+    "docs/deployment.md": "needs root, a container engine or a cluster",
+    "docs/doctor.md": "tests/e2e/test_doctor.py runs these commands",
+    "docs/doors.md": "needs firewall rules of the machine",
+    "docs/fleet-state.md": "stops and restores a fleet; tests/fleet/store does so",
+    "docs/how-to/change-a-policy.md": "needs an audit log of one's own",
+    "docs/how-to/investigate-a-quarantine.md": "needs a quarantined worker; the tutorial has one",
+    "docs/operators.md": "tests/golden/test_fleet_answers.py runs these commands",
+    "docs/policy-approvals.md": "needs several people with keys",
+    "docs/reference/cli.md": "writes into the shell's own folders",
+    "docs/remote-fleet.md": "needs two machines; tests/e2e/test_other_machines.py plays them",
+    "docs/signals.md": "needs a collector, and a fleet to ask",
+    "policies/README.md": "needs files of one's own; tests/egress/policy runs each",
+}
+"""Pages whose commands no test runs as they stand, each with the reason. That the commands and
+their flags exist is checked for every page."""
+COMMAND = re.compile(
+    r"\s*(?:\$ )?(?:\w+=\S+ )*(?:\w+=\$\()?(?:\S*/bin/)?"
+    r"(?P<program>palyra-egress|palyra-fleet)(?P<rest> .*|$)"
+)
+PARSERS = {"palyra-egress": egress_parser(), "palyra-fleet": fleet_parser()}
+
+
+def commands_in(block: Block) -> Iterator[tuple[str, list[str]]]:
+    """Each command of ours in a block: the program, and its words up to a pipe or another one."""
+    for line in block.text.replace("\\\n", " ").splitlines():
+        for part in re.split(r"[|;&<>]+", line.partition(" #")[0]):
+            if found := COMMAND.match(part):
+                words = found["rest"].replace('"', " ").replace("'", " ").split()
+                yield found["program"], words[: words.index("--")] if "--" in words else words
+
+
 NAMED_TEST = re.compile(r"`(?P<file>tests/[\w/.-]+\.py)(?:::(?P<test>\w+))?`")
 REQUIREMENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -31,15 +76,101 @@ def documents(tracked_files: tuple[Path, ...]) -> tuple[Path, ...]:
     return tuple(path for path in tracked_files if path.suffix == ".md")
 
 
-def test_every_relative_link_leads_to_a_file(repository: Path, documents: tuple[Path, ...]) -> None:
-    broken = [
-        f"{document.relative_to(repository)}: {link['target']}"
-        for document in documents
-        for link in LINK.finditer(document.read_text(encoding="utf-8"))
-        if "://" not in link["target"] and not link["target"].startswith("#")
-        if not (document.parent / link["target"].partition("#")[0]).exists()
-    ]
+def test_every_relative_link_leads_to_a_file_and_a_heading(
+    repository: Path, documents: tuple[Path, ...]
+) -> None:
+    broken = []
+    for document in documents:
+        for line, link in links(document):
+            if "://" in link or link.startswith("mailto:"):
+                continue
+            name, _, anchor = link.partition("#")
+            target = document.parent / name if name else document
+            is_there = target.exists() and (
+                not anchor or target.suffix != ".md" or anchor in anchors(target)
+            )
+            if not is_there:
+                broken.append(f"{document.relative_to(repository)}:{line}: {link}")
     assert broken == []
+
+
+def test_every_file_that_a_document_names_exists(
+    repository: Path, documents: tuple[Path, ...]
+) -> None:
+    """A path in a code span that begins with a folder of this repository. The record of changes
+    and of what an attacker tried name what was there then."""
+    folders = {path.name for path in repository.iterdir() if path.is_dir()} - {"var", "out", "dist"}
+    missing = [
+        f"{document.relative_to(repository)}:{line}: {token.content}"
+        for document in documents
+        if document.name not in {"CHANGELOG.md", "security-review.md"}
+        for line, token in inline(document)
+        if token.type == "code_inline" and NAMED_PATH.fullmatch(token.content)
+        if token.content.partition("/")[0] in folders
+        if not (repository / token.content.partition("::")[0]).exists()
+    ]
+    assert missing == []
+
+
+def test_every_command_in_a_document_is_run_or_says_why_not(
+    repository: Path, documents: tuple[Path, ...]
+) -> None:
+    """Pages that a test runs, blocks with a comment `not run: …`, and pages with one reason for
+    all of theirs."""
+    silent = [
+        block.place
+        for document in documents
+        if str(document.relative_to(repository)) not in {*RUN_BY, *NOT_RUN}
+        for block in blocks(document)
+        if block.language in {"sh", "console", "bash"} and not block.marker.startswith("not run: ")
+    ]
+    assert silent == []
+    assert all((repository / page).exists() for page in (*RUN_BY, *NOT_RUN))
+    assert all((repository / test).exists() for test in RUN_BY.values())
+
+
+def test_every_command_in_a_document_exists_with_its_flags(documents: tuple[Path, ...]) -> None:
+    wrong, seen = [], 0
+    for document in documents:
+        for block in blocks(document):
+            if block.language not in {"sh", "console", "bash"}:
+                continue
+            for program, words in commands_in(block):
+                parser, rest = PARSERS[program], words
+                while rest and (below := verbs_of(parser)):
+                    if rest[0] not in below:
+                        break
+                    parser, rest = below[rest[0]], rest[1:]
+                known = parser._option_string_actions
+                flags = [word.partition("=")[0] for word in rest if word.startswith("-")]
+                seen += 1
+                if (verbs_of(parser) and "--help" not in rest) or not set(flags) <= known.keys():
+                    wrong.append(f"{block.place}: {program} {' '.join(words)}")
+    assert wrong == []
+    assert seen > 50
+
+
+def verbs_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return dict(action.choices)
+    return {}
+
+
+def test_every_whole_policy_in_a_document_is_read_strictly(
+    documents: tuple[Path, ...], tmp_path: Path
+) -> None:
+    read = 0
+    for document in documents:
+        for block in blocks(document):
+            if block.language == "yaml" and {"version", "rules"} <= set(
+                re.findall(r"^(\w+):", block.text, re.MULTILINE)
+            ):
+                file = tmp_path / "policy.yaml"
+                file.write_text(block.text)
+                assert load_policy_file(file).rules, block.place
+                read += 1
+    assert read > 0
 
 
 def test_every_test_that_a_document_names_exists(
