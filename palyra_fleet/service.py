@@ -30,7 +30,7 @@ from palyra_fleet.ledger.decision import Decision
 from palyra_fleet.ledger.facts import ends_of, lifecycle_state
 from palyra_fleet.ledger.liveness import heartbeat_within_ms, leases_to_stop
 from palyra_fleet.ledger.manager import Outcome
-from palyra_fleet.ledger.wire_views import lease_state
+from palyra_fleet.ledger.wire_views import carried_of, lease_state, transport_of
 from palyra_fleet.operator_commands import OperatorCommands
 from palyra_fleet.proxy_commands import ProxyCommands
 from palyra_fleet.refusals import (
@@ -249,6 +249,7 @@ class FleetService(
             workspace_scope=WorkerWorkspaceScope(
                 scope.workspace_root, scope.allowed_paths, scope.read_only
             ),
+            artifact_transport=transport_of(request.artifact_transport),
         )
         secret = EgressSecret.mint()
 
@@ -298,10 +299,11 @@ class FleetService(
     ) -> wire.LeaseState:
         report = request.cleanup
         clean = report.workspace_removed and report.processes_ended and report.secrets_removed
+        carried = carried_of(report)
         return await self._lease_command(
             lease_id,
             lambda now: self._manager.complete_lease(
-                worker_id, request.session_epoch, lease_id, request.fence, clean, now
+                worker_id, request.session_epoch, lease_id, request.fence, clean, now, carried
             ),
         )
 

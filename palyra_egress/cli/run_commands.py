@@ -24,6 +24,7 @@ from palyra_fleet.client.errors import FleetError
 from palyra_fleet.client.operator import OperatorClient, WorkerAction
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.models import GrantRequest, ReferenceValues
+from palyra_fleet.worker.artifact_arguments import carriage_of
 from palyra_fleet.worker.isolation.sandbox import Isolation
 from palyra_fleet.worker.launcher import Launcher, WorkerIdentity, measure
 from palyra_fleet.worker.runner import RunSettings, run_as_worker
@@ -58,6 +59,7 @@ async def _run(arguments: Namespace) -> int:
         keep_env=frozenset(arguments.keep_env),
         isolation=_isolation(note) if arguments.isolate else None,
         socks_address=_socks_address(note, arguments.isolate) if arguments.socks else "",
+        carriage=carriage_of(arguments),
     )
     say(f"palyra: run {run_id} as worker {worker_id}, profile {profile}")
     if not arguments.isolate and _binds_secrets(Path(note.policy_file), profile):

@@ -8,6 +8,7 @@ from palyra_egress.cli.channel_arguments import address
 from palyra_egress.cli.env_command import FORMS
 from palyra_fleet.cli.doctor_commands import DESCRIPTION, add_doctor_arguments
 from palyra_fleet.cli.log_arguments import add_log_arguments
+from palyra_fleet.worker.artifact_arguments import add_artifact_arguments
 
 type _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 type _Later = Callable[[str, str], Callable[[argparse.Namespace], int]]
@@ -87,6 +88,7 @@ def _add_run(commands: _Commands, later: _Later) -> None:
         help="name SOCKS5 (socks5h) in ALL_PROXY; needs `up --listen-socks`, and no --isolate",
     )
     add_log_arguments(run, serves=False)
+    add_artifact_arguments(run)
     run.add_argument("program", nargs="*", metavar="-- CMD", help="the program and its arguments")
     run.set_defaults(run=later("run_commands", "run"))
 

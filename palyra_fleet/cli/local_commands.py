@@ -38,6 +38,7 @@ from palyra_fleet.settings_file import settings_file
 from palyra_fleet.supervised import serving_notice
 from palyra_fleet.tasks import spawn
 from palyra_fleet.wire.keys import SigningKey
+from palyra_fleet.worker.artifact_arguments import carriage_of
 from palyra_fleet.worker.isolation.sandbox import Isolation
 from palyra_fleet.worker.launcher import WorkerIdentity
 from palyra_fleet.worker.runner import RunSettings, run_as_worker
@@ -74,6 +75,7 @@ def run_worker(arguments: Namespace) -> int:
         ttl_ms=arguments.ttl_s * 1000,
         keep_env=frozenset(arguments.keep_env),
         isolation=_isolation(arguments) if arguments.isolate else None,
+        carriage=carriage_of(arguments),
     )
     return asyncio.run(_run(arguments.program, settings, place))
 

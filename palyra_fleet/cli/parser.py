@@ -25,6 +25,7 @@ from palyra_fleet.cli.place import Home
 from palyra_fleet.cli.principal_parser import add_principals
 from palyra_fleet.cli.snapshot_parser import add_snapshots
 from palyra_fleet.client import WorkerAction
+from palyra_fleet.worker.artifact_arguments import add_artifact_arguments
 
 DEFAULT_ADMIN: Final = "127.0.0.1:7741"
 DEFAULT_ENROLMENT: Final = "127.0.0.1:7742"
@@ -261,6 +262,7 @@ def _worker_run(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
         help="with --isolate: an empty directory in its place (may be repeated)",
     )
     add_log_arguments(verb, serves=False)
+    add_artifact_arguments(verb)
     verb.add_argument("program", nargs="*", metavar="-- PROGRAM ARGUMENT…")
     verb.set_defaults(run=local_commands.run_worker)
 

@@ -14,6 +14,7 @@ from palyra_fleet.settings_file import SettingsFileError
 from palyra_fleet.store.protocol import StateUnusable, StoreFailed
 from palyra_fleet.wire.keys import KeyFileError
 from palyra_fleet.wire.sealing import SealBroken
+from palyra_fleet.worker.artifacts import ArtifactRefused
 from palyra_fleet.worker.isolation.start import IsolationUnavailable
 from palyra_fleet.worker.launcher import ArtifactNotFound, EvidenceUnavailable
 from palyra_fleet.worker.receipt import ReceiptRefused
@@ -46,6 +47,7 @@ EXPECTED = (
     ServeError,
     KeyFileError,
     ArtifactNotFound,
+    ArtifactRefused,
     EvidenceUnavailable,
     SettingsFileError,
     IsolationUnavailable,
@@ -122,12 +124,12 @@ def trouble_of(error: Exception) -> Trouble:
                 str(error),
                 "mend what is named; docs/isolation.md says what a machine needs",
             )
-        case WorkspaceRefused():
+        case ArtifactRefused() | WorkspaceRefused():
             return Trouble(
                 ExitCode.YOURS,
-                "the program did not run: it has no place to work",
+                "the program did not run: its place to work cannot be prepared",
                 str(error),
-                "name another place for temporary files with TMPDIR",
+                "correct --input or --outputs-to, or TMPDIR, where the workspace is made",
             )
         case ArtifactNotFound() | ProgramNotStarted():
             return Trouble(

@@ -8,6 +8,7 @@ fence orders leases for ever. The egress secret is known by its SHA-256 only. Ti
 from dataclasses import dataclass
 from enum import StrEnum
 
+from palyra_fleet.leases.artifacts import NOTHING_TO_CARRY, ArtifactTransport
 from palyra_fleet.leases.workspace import WorkerWorkspaceScope
 
 
@@ -73,6 +74,7 @@ class WorkerLease:
     grant_expires_at_unix_ms: int
     status: LeaseStatus = LeaseStatus.ASSIGNED
     ended_at_unix_ms: int | None = None
+    artifact_transport: ArtifactTransport = NOTHING_TO_CARRY
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,3 +85,4 @@ class LeaseOrder:
     ttl_ms: int
     required_capabilities: tuple[str, ...]
     workspace_scope: WorkerWorkspaceScope
+    artifact_transport: ArtifactTransport = NOTHING_TO_CARRY

@@ -11,6 +11,7 @@ millisecond (now = end), as long as the lease was not reaped: it hands nothing o
 
 from dataclasses import replace
 
+from palyra_fleet.leases.artifacts import NOTHING_CARRIED, CarriedArtifacts, checksums
 from palyra_fleet.leases.records import (
     LeaseOrder,
     LeaseStatus,
@@ -90,6 +91,7 @@ def grant_lease(
         granted_at_unix_ms=now_unix_ms,
         expires_at_unix_ms=end,
         grant_expires_at_unix_ms=grant.expires_at_unix_ms,
+        artifact_transport=order.artifact_transport,
     )
     return _granted(Draft(state, now_unix_ms, worker_id), worker, grant, lease)
 
@@ -130,6 +132,8 @@ def _granted(
         "egress_profile": lease.egress_profile,
         "expires_at_unix_ms": lease.expires_at_unix_ms,
     }
+    if lease.artifact_transport.inputs:
+        detail = {**detail, "inputs_sha256sum": checksums(lease.artifact_transport.inputs)}
     draft.event(EventReason.ASSIGNED, worker.worker_id, lease.lease_id, detail)
     return draft.finish()
 
@@ -143,7 +147,9 @@ def _find_grant(
 ) -> WorkerApprovalGrant | Refusal:
     if order.ttl_ms < 1:
         return lease_request_invalid("ttl_ms must be at least 1")
-    problem = order.workspace_scope.problem(policy.workspace_root)
+    problem = (
+        order.workspace_scope.problem(policy.workspace_root) or order.artifact_transport.problem()
+    )
     if problem is not None:
         return lease_request_invalid(problem)
     if grant_id is None:
@@ -248,8 +254,10 @@ def complete_lease(
     fence: int,
     cleanup_verified: bool,
     now_unix_ms: int,
+    carried: CarriedArtifacts = NOTHING_CARRIED,
 ) -> Decision | Refusal:
-    """The run is over. A bad cleanup report fails the work and quarantines the worker."""
+    """The run is over. A bad cleanup report fails the work and quarantines the worker; so does one
+    that names other artifacts than the lease allows."""
     worker = find_working(state, worker_id, session_epoch)
     if isinstance(worker, Refusal):
         return worker
@@ -264,7 +272,10 @@ def complete_lease(
         return Refusal(FleetReason.LEASE_ENDED, f"lease '{lease_id}' has ended")
     draft = Draft(state, now_unix_ms, worker_id)
     detail: Detail = {"fence": fence, "run_id": lease.run_id}
-    if cleanup_verified:
+    if carried.outputs:
+        detail = {**detail, "outputs_sha256sum": checksums(carried.outputs)}
+    difference = lease.artifact_transport.difference(carried)
+    if cleanup_verified and difference is None:
         draft.put_lease(replace(lease, status=LeaseStatus.COMPLETED, ended_at_unix_ms=now_unix_ms))
         draft.put_worker(replace(worker, work=Work.IDLE, cleanup_verified=True))
         draft.event(EventReason.COMPLETED, worker_id, lease_id, detail)
@@ -279,7 +290,8 @@ def complete_lease(
         )
     )
     draft.mark_quarantined(worker_id, EventReason.CLEANUP_FAILED.value, None)
-    draft.event(EventReason.CLEANUP_FAILED, worker_id, lease_id, detail)
+    why = "not all of the run is gone" if difference is None else difference
+    draft.event(EventReason.CLEANUP_FAILED, worker_id, lease_id, {**detail, "why": why})
     draft.notice(worker_id, OrderKind.QUARANTINED, lease_id, EventReason.CLEANUP_FAILED.value)
     return draft.finish()
 

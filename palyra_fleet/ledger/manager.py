@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from palyra_fleet.attestation.result import AttestationResult
+from palyra_fleet.leases.artifacts import NOTHING_CARRIED, CarriedArtifacts
 from palyra_fleet.leases.records import LeaseOrder, WorkerApprovalGrant
 from palyra_fleet.ledger import (
     admission,
@@ -146,10 +147,11 @@ class WorkerFleetManager:
         fence: int,
         cleanup_verified: bool,
         now_unix_ms: int,
+        carried: CarriedArtifacts = NOTHING_CARRIED,
     ) -> Outcome:
         now = self.effective_now(now_unix_ms)
         return leasing.complete_lease(
-            self.state, worker_id, session_epoch, lease_id, fence, cleanup_verified, now
+            self.state, worker_id, session_epoch, lease_id, fence, cleanup_verified, now, carried
         )
 
     def revoke_lease(self, lease_id: str, actor: str, why: str, now_unix_ms: int) -> Outcome:

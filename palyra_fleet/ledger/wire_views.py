@@ -1,15 +1,24 @@
-"""Ledger records as operators and workers see them on the wire.
+"""Ledger records as operators and workers see them on the wire, and artifacts as they send them.
 
 The one place that builds these models, so that every listing shows a record the same way. Neither
 secrets nor their digests pass here. Pure. Times: Unix ms.
 """
 
+from palyra_fleet.leases.artifacts import Artifact, ArtifactTransport, CarriedArtifacts
 from palyra_fleet.leases.records import WorkerApprovalGrant, WorkerLease
 from palyra_fleet.ledger.decision import EnrolledKey
 from palyra_fleet.ledger.facts import WorkerRecord, lifecycle_state
 from palyra_fleet.wire.enrolment_models import EnrolmentView
 from palyra_fleet.wire.keys import thumbprint_sha256
-from palyra_fleet.wire.models import GrantView, LeaseState, LeaseView, WorkerView
+from palyra_fleet.wire.models import (
+    ArtifactModel,
+    ArtifactTransportModel,
+    CleanupReport,
+    GrantView,
+    LeaseState,
+    LeaseView,
+    WorkerView,
+)
 
 
 def worker_view(worker: WorkerRecord, lease: WorkerLease | None, now_unix_ms: int) -> WorkerView:
@@ -88,3 +97,17 @@ def lease_state(lease: WorkerLease) -> LeaseState:
         state=lease.status.value,
         expires_at_unix_ms=lease.expires_at_unix_ms,
     )
+
+
+def transport_of(asked: ArtifactTransportModel) -> ArtifactTransport:
+    """What a worker asks to have carried, as the ledger keeps it."""
+    return ArtifactTransport(_artifacts(asked.inputs), asked.outputs, asked.max_output_bytes)
+
+
+def carried_of(report: CleanupReport) -> CarriedArtifacts:
+    """What a worker says was carried, as the ledger checks it."""
+    return CarriedArtifacts(_artifacts(report.inputs), _artifacts(report.outputs))
+
+
+def _artifacts(models: tuple[ArtifactModel, ...]) -> tuple[Artifact, ...]:
+    return tuple(Artifact(one.path, one.digest_sha256, one.size_bytes) for one in models)

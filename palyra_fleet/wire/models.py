@@ -7,13 +7,20 @@ not yet believed.
 """
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from palyra_fleet.wire.backing import Backing, EvidenceKind
 from palyra_fleet.wire.dsse import DsseEnvelope
 from palyra_fleet.wire.ids import NAME_PATTERN, ULID_PATTERN
+
+MAX_ARTIFACTS: Final = 32
+MAX_TRANSPORT_BYTES: Final = 2**30
+ARTIFACT_PATH_PATTERN: Final = (
+    r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,99}(/[A-Za-z0-9_][A-Za-z0-9._+-]{0,99}){0,7}"
+)
+"""Relative, at most eight segments, none hidden: `.` and `..` cannot be written."""
 
 Ulid = Annotated[str, StringConstraints(pattern=f"^{ULID_PATTERN}$")]
 DigestSha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -22,6 +29,9 @@ Principal = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@
 ShortText = Annotated[str, StringConstraints(min_length=1, max_length=500)]
 Base64Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/]{43}=$")]
 Nonce = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{43}$")]
+ArtifactPath = Annotated[
+    str, StringConstraints(pattern=f"^{ARTIFACT_PATH_PATTERN}$", max_length=255)
+]
 UnixMs = Annotated[int, Field(ge=0, le=2**53)]
 DurationMs = Annotated[int, Field(ge=1, le=7 * 24 * 3600 * 1000)]
 
@@ -129,12 +139,29 @@ class WorkspaceScopeModel(WireModel):
     read_only: bool = False
 
 
+class ArtifactModel(WireModel):
+    """One file that is carried into or out of a run."""
+
+    path: ArtifactPath
+    digest_sha256: DigestSha256
+    size_bytes: Annotated[int, Field(ge=0, le=MAX_TRANSPORT_BYTES)]
+
+
+class ArtifactTransportModel(WireModel):
+    """The inputs of a run with their digests, and what may come out, of how many bytes in all."""
+
+    inputs: tuple[ArtifactModel, ...] = Field(default=(), max_length=MAX_ARTIFACTS)
+    outputs: tuple[ArtifactPath, ...] = Field(default=(), max_length=MAX_ARTIFACTS)
+    max_output_bytes: Annotated[int, Field(ge=0, le=MAX_TRANSPORT_BYTES)] = 0
+
+
 class LeaseRequest(WireModel):
     session_epoch: int
     run_id: Principal
     ttl_ms: DurationMs
     required_capabilities: tuple[Name, ...] = Field(default=(), max_length=64)
     workspace_scope: WorkspaceScopeModel
+    artifact_transport: ArtifactTransportModel = ArtifactTransportModel()
 
 
 class LeaseAnswer(WireModel):
@@ -160,11 +187,17 @@ class LeaseCommand(WireModel):
 
 
 class CleanupReport(WireModel):
-    """What the worker runtime did after the run; all must hold for the worker to stay trusted."""
+    """What the worker runtime did after the run; all must hold for the worker to stay trusted.
+
+    `inputs` are what the program was given, as found right before it started; `outputs` what was
+    carried out. Both must be what the lease's `artifact_transport` allows.
+    """
 
     workspace_removed: bool
     processes_ended: bool
     secrets_removed: bool
+    inputs: tuple[ArtifactModel, ...] = Field(default=(), max_length=MAX_ARTIFACTS)
+    outputs: tuple[ArtifactModel, ...] = Field(default=(), max_length=MAX_ARTIFACTS)
 
 
 class CompleteRequest(WireModel):

@@ -1,11 +1,12 @@
 """Runs any program as a worker: attest, lease, environment, start, watch, end, clean up, complete.
 
-The exit code is the program's own (128+signal when it was killed). The run is ended early by an
-order, a quarantine, self-fencing, a changed program or a signal to this process; then a sentence on
-`say` tells why.
-The lease is handed back with a report of what was looked at afterwards, not of what was tried:
-the workspace is gone, and nothing of the program is alive. The lease's secret lives only in the
-program's environment and workspace, so it is removed when both are gone.
+The exit code is the program's own (128+signal when it was killed), or OUTPUT_NOT_CARRIED. The run
+is ended early by an order, a quarantine, self-fencing, a changed program or a signal to this
+process; then a sentence on `say` tells why, and nothing is carried out.
+The lease is handed back with a report of what was looked at afterwards, not of what was tried: the
+workspace is gone, nothing of the program is alive, and which artifacts were used and came out. The
+lease's secret lives only in the program's environment and workspace, so it is removed when both
+are gone.
 """
 
 import asyncio
@@ -20,7 +21,8 @@ from typing import Any, Final
 
 from palyra_fleet.client import FleetError
 from palyra_fleet.tasks import spawn
-from palyra_fleet.wire.models import CleanupReport, LeaseAnswer
+from palyra_fleet.wire.models import ArtifactModel, CleanupReport, LeaseAnswer
+from palyra_fleet.worker.artifacts import INPUTS, OUTPUTS, ArtifactRefused, Carriage, Carrier
 from palyra_fleet.worker.environment import EgressAccess, child_environment
 from palyra_fleet.worker.isolation.sandbox import (
     INSIDE_PROXY_ADDRESS,
@@ -36,6 +38,9 @@ from palyra_fleet.worker.stop import Stop, StopKind
 from palyra_fleet.worker.workspace import Workspace
 
 DEFAULT_TTL_MS: Final = 300_000
+OUTPUT_NOT_CARRIED: Final = 74
+"""The exit code of a run whose program ended with 0 and whose outputs did not all come out: that of
+EX_IOERR in sysexits.h."""
 _FORWARDED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -51,7 +56,8 @@ class RunSettings:
     the program is started; None does not ask. `keep_env` names inherited variables that reach the
     program although they may make it run other code (see `inherited`). With `isolation` the program
     runs in namespaces of its own whose only way out is the proxy. `socks_address` (`host:port`) is
-    where the program finds SOCKS, if it is to know.
+    where the program finds SOCKS, if it is to know. `carriage` is what is carried into the run and
+    out of it.
     """
 
     session: SessionSettings
@@ -68,6 +74,7 @@ class RunSettings:
     proxy_knows_within_ms: int | None = 5_000
     isolation: Isolation | None = None
     socks_address: str = ""
+    carriage: Carriage = field(default_factory=Carriage)
 
 
 def _say_nothing(sentence: str) -> None:
@@ -81,13 +88,14 @@ async def run_as_worker(
 ) -> int:
     """Run `command` under a lease; its exit code.
 
-    Raises ArtifactNotFound, IsolationUnavailable, ProgramNotStarted, ReceiptRefused,
-    WorkspaceRefused or a FleetError when it did not come to a run at all.
+    Raises ArtifactNotFound, ArtifactRefused, IsolationUnavailable, ProgramNotStarted,
+    ReceiptRefused, WorkspaceRefused or a FleetError when it did not come to a run at all.
     """
     path = settings.inherited.get("PATH")
     measured = await asyncio.to_thread(measure, command[0], path)
     async with (
         _workspace(settings.workspace_parent) as workspace,
+        _carrier(settings.carriage, workspace) as carrier,
         _sandbox(settings, workspace) as sandbox,
         await WorkerSession.open(
             replace(settings.session, egress_enforced=sandbox is not None), measured
@@ -100,8 +108,9 @@ async def run_as_worker(
             workspace.scope(),
             settings.ttl_ms,
             settings.required_capabilities,
+            carrier.transport(),
         )
-        run = _Run(session, workspace, lease, settings, say, sandbox)
+        run = _Run(session, workspace, carrier, lease, settings, say, sandbox)
         return await run.to_its_end(command, measured)
 
 
@@ -116,6 +125,15 @@ async def _workspace(parent: Path | None) -> AsyncIterator[Workspace]:
 
 
 @contextlib.asynccontextmanager
+async def _carrier(carriage: Carriage, workspace: Workspace) -> AsyncIterator[Carrier]:
+    carrier = await asyncio.to_thread(Carrier.load, carriage, workspace.root_fd)
+    try:
+        yield carrier
+    finally:
+        carrier.close()
+
+
+@contextlib.asynccontextmanager
 async def _sandbox(settings: RunSettings, workspace: Workspace) -> AsyncIterator[Sandbox | None]:
     """The sandbox that the run asks for, proven. It is closed after the session: what is left of
     the program loses its way out with the lease, not before."""
@@ -127,6 +145,7 @@ async def _sandbox(settings: RunSettings, workspace: Workspace) -> AsyncIterator
         workspace.root,
         settings.working_directory or Path.cwd(),
         settings.session.proxy_address,
+        workspace.root / INPUTS,
     )
     try:
         yield sandbox
@@ -140,6 +159,7 @@ class _Run:
 
     session: WorkerSession
     workspace: Workspace
+    carrier: Carrier
     lease: LeaseAnswer
     settings: RunSettings
     say: Callable[[str], None]
@@ -147,14 +167,26 @@ class _Run:
 
     async def to_its_end(self, command: Sequence[str], measured: Measurement) -> int:
         group: ProcessGroup | None = None
+        inputs = self.carrier.inputs
+        ended_by_itself = False
         try:
             with _signals_to(self.session, self.settings.forward_signals):
                 await self.session.start_lease(self.settings.ttl_ms)
                 await self._until_the_proxy_knows()
+                inputs = ()  # until they were looked at once more, nobody can vouch for them
+                inputs = await self._used_inputs()
                 group = await self._start(command, measured)
-                return await self._watch(group)
+                code = await self._watch(group)
+                ended_by_itself = not self.session.stopped.done()
         finally:
-            await self._clean_up(group)
+            refused = await self._clean_up(group, inputs, ended_by_itself)
+        return code if code or not refused else OUTPUT_NOT_CARRIED
+
+    async def _used_inputs(self) -> tuple[ArtifactModel, ...]:
+        try:
+            return await asyncio.to_thread(self.carrier.used)
+        except ArtifactRefused as refusal:
+            raise ProgramNotStarted(str(refusal)) from refusal
 
     async def _until_the_proxy_knows(self) -> None:
         within_ms = self.settings.proxy_knows_within_ms
@@ -211,21 +243,37 @@ class _Run:
         finally:
             ended.cancel()
 
-    async def _clean_up(self, group: ProcessGroup | None) -> None:
+    async def _clean_up(
+        self,
+        group: ProcessGroup | None,
+        inputs: tuple[ArtifactModel, ...],
+        ended_by_itself: bool,
+    ) -> bool:
+        """End, carry out, remove, report. True if an output was there and could not be carried."""
         processes_ended = True if group is None else await group.end()
+        outputs: tuple[ArtifactModel, ...] = ()
+        if ended_by_itself and processes_ended:  # nothing comes out of a run that was stopped
+            outputs = await asyncio.to_thread(self.carrier.collect)
+        for sentence in self.carrier.refused:
+            self.say(f"output {sentence}")
         workspace_removed = await self.workspace.remove()
         report = CleanupReport(
             workspace_removed=workspace_removed,
             processes_ended=processes_ended,
             secrets_removed=processes_ended and workspace_removed,
+            inputs=inputs,
+            outputs=outputs,
         )
         if not report.secrets_removed:
             self.say("the run could not be cleaned up; the fleet quarantines this worker")
         try:
-            await self.session.complete_lease(report)
+            ended = await self.session.complete_lease(report)
+            if report.secrets_removed and ended.state == "cleanup_failed":
+                self.say("the fleet did not accept the run's report, and quarantines this worker")
         except FleetError as error:
             if not self.session.stopped.done():
                 self.say(f"the lease could not be completed: {error}")
+        return bool(self.carrier.refused)
 
     def _isolated_environment(self) -> dict[str, str]:
         """As seen from inside: the proxy is behind the door, the CAs are in the workspace."""
@@ -247,6 +295,8 @@ class _Run:
             "PALYRA_RUN_ID": self.lease.run_id,
             "PALYRA_WORKER_ID": self.lease.worker_id,
             "PALYRA_WORKSPACE": str(self.workspace.root),
+            "PALYRA_INPUTS": str(self.workspace.root / INPUTS),
+            "PALYRA_OUTPUTS": str(self.workspace.root / OUTPUTS),
             "TMPDIR": str(self.workspace.temporary),
         }
         return child_environment(self.settings.inherited, access, own, self.settings.keep_env)

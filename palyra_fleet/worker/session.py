@@ -27,6 +27,7 @@ from palyra_fleet.refusals import FleetReason
 from palyra_fleet.tasks import spawn
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.models import (
+    ArtifactTransportModel,
     CleanupReport,
     CompleteRequest,
     HeartbeatAnswer,
@@ -173,6 +174,7 @@ class WorkerSession:
         scope: WorkspaceScopeModel,
         ttl_ms: int,
         required_capabilities: tuple[str, ...] = (),
+        transport: ArtifactTransportModel | None = None,
     ) -> LeaseAnswer:
         """Ask for the lease of `run_id`; it must be started before it is used. Where the fleet
         wants the binding to the proxy proved anew, that is done first. Raises what `open` does."""
@@ -182,6 +184,7 @@ class WorkerSession:
             ttl_ms=ttl_ms,
             required_capabilities=required_capabilities,
             workspace_scope=scope,
+            artifact_transport=transport or ArtifactTransportModel(),
         )
         for attempt in range(PROOFS_FOR_A_LEASE):
             try:

@@ -6,6 +6,7 @@ where every program that is not isolated reaches it.
 """
 
 import contextlib
+import hashlib
 import shutil
 import signal
 import subprocess
@@ -157,6 +158,28 @@ async def test_the_program_writes_where_it_works_and_nowhere_else(place: Place, 
     done = await isolated(place, "/bin/sh", "-c", script)
     assert (done.code, done.out.strip()) == (0, "refused"), done.said
     assert (work / "here").read_text() == "x\n"
+
+
+async def test_a_run_takes_its_input_which_it_cannot_change_and_gives_its_output(
+    place: Place, work: Path
+) -> None:
+    await place.up()
+    (work / "rows").write_text("rows\n")
+    script = 'cat "$PALYRA_INPUTS/rows" > "$PALYRA_OUTPUTS/report"; '
+    script += 'chmod u+w "$PALYRA_INPUTS" 2>/dev/null; rm -f "$PALYRA_INPUTS/rows" 2>/dev/null; '
+    script += 'cat "$PALYRA_INPUTS/rows"'
+    done = await place.run_to_its_end(
+        *("api", "/bin/sh", "-c", script),
+        options=("--isolate", "--input", "rows", "--output", "report", "--outputs-to", "."),
+        directory=work,
+    )
+    assert (done.code, done.out) == (0, "rows\n"), done.said
+    assert (work / "report").read_text() == "rows\n"
+    digest = hashlib.sha256(b"rows\n").hexdigest()
+    (given,) = await place.events("worker.assigned")
+    assert given.detail["inputs_sha256sum"] == f"{digest}  rows"
+    (completed,) = await place.events("worker.completed")
+    assert completed.detail["outputs_sha256sum"] == f"{digest}  report"
 
 
 def processes_in(namespace: str) -> list[str]:

@@ -24,13 +24,15 @@ class View:
     """What of the file system a program sees. Paths are absolute and resolved.
 
     `writable` are shown and may be changed, `readable` are shown where they would be hidden,
-    `hidden` directories are empty whatever shows what is around them.
+    `protected` lie in what is writable and may not be changed, `hidden` directories are empty
+    whatever shows what is around them.
     """
 
     writable: tuple[Path, ...]
     readable: tuple[Path, ...] = ()
     hidden: tuple[Path, ...] = ()
     working_directory: Path = Path("/")
+    protected: tuple[Path, ...] = ()
 
 
 def namespace_arguments(bubblewrap: str, view: View, filter_fd: int) -> list[str]:
@@ -51,6 +53,7 @@ def namespace_arguments(bubblewrap: str, view: View, filter_fd: int) -> list[str
         *_each("--tmpfs", (path for path in EMPTIED if path.is_dir() and not path.is_symlink())),
         *_shown("--ro-bind", (path for path in view.readable if _is_under(path, EMPTIED))),
         *_shown("--bind", view.writable),
+        *_shown("--ro-bind", view.protected),
         *_each("--tmpfs", view.hidden),
         *("--chdir", str(view.working_directory)),
         *("--seccomp", str(filter_fd)),

@@ -8,7 +8,7 @@ lies there is not for workers.
 import shutil
 import sysconfig
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -40,10 +40,18 @@ class Sandbox:
 
     @classmethod
     async def prove(
-        cls, isolation: Isolation, workspace: Path, working_directory: Path, proxy_address: str
+        cls,
+        isolation: Isolation,
+        workspace: Path,
+        working_directory: Path,
+        proxy_address: str,
+        inputs: Path | None = None,
     ) -> "Sandbox":
-        """A sandbox that the canary could not leave. Raises IsolationUnavailable."""
+        """A sandbox that the canary could not leave, and in which it could not change the inputs.
+        Raises IsolationUnavailable."""
         view = make_view(isolation.hidden, workspace, working_directory, Path.home(), own_code())
+        if inputs is not None:
+            view = replace(view, protected=(inputs,))
         await prove_isolation(view)
         return cls(view, proxy_address)
 
