@@ -21,6 +21,15 @@ WITHIN_S = 1.0
 BLOCKED, OUT, THROUGH = "blocked", "OUT", "through"
 _AF_VSOCK, _AF_PACKET = 40, 17
 _IO_URING_SETUP = 425
+_KERNEL_SETTINGS = (
+    "/proc/sys/kernel/core_pattern",
+    "/proc/sys/kernel/modprobe",
+    "/proc/sys/kernel/hotplug",
+    "/proc/sys/fs/binfmt_misc/register",
+    "/proc/sys/vm/drop_caches",
+    "/proc/sysrq-trigger",
+    "/sys/kernel/uevent_helper",
+)
 _DNS_QUERY = (
     b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x06palyra\x07invalid\x00\x00\x01\x00\x01"
 )
@@ -59,6 +68,7 @@ def _attempts(asked: dict[str, list[list[str]]]) -> Iterator[Attempt]:
     yield "io_uring", _io_uring
     yield "interfaces", _interfaces
     yield "privileges", _privileges
+    yield "kernel settings", _kernel_settings
     yield "user namespace", _user_namespace
     yield "processes", _processes
     yield "door", partial(_door, int(asked["door"][0][0]))
@@ -138,6 +148,16 @@ def _privileges() -> str:
     wanted = {"CapEff": 0, "CapPrm": 0, "CapBnd": 0, "CapAmb": 0, "NoNewPrivs": 1, "Seccomp": 2}
     wrong = [name for name, value in wanted.items() if int(status[name], 16) != value]
     return f"{OUT}: {', '.join(wrong)}" if wrong else f"{BLOCKED}: none"
+
+
+def _kernel_settings() -> str:
+    """Opened for writing only: a canary that succeeds must change nothing."""
+    reachable = []
+    for path in _KERNEL_SETTINGS:
+        with contextlib.suppress(OSError):
+            os.close(os.open(path, os.O_WRONLY))
+            reachable.append(path)
+    return f"{OUT}: {', '.join(reachable)}" if reachable else f"{BLOCKED}: read-only"
 
 
 def _user_namespace() -> str:

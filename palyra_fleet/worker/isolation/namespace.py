@@ -15,6 +15,11 @@ from pathlib import Path
 from typing import Final
 
 EMPTIED: Final = (Path("/run"), Path("/tmp"), Path("/var/tmp"))  # noqa: S108 hidden, not used
+KERNEL_SETTINGS: Final = tuple(
+    Path("/proc", name) for name in ("sys", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi")
+)
+"""Files there are the whole machine's and open to uid 0 without any capability. A launcher that is
+root gives its program that uid: `core_pattern` would run what it names, outside, as root."""
 PROXY_PORT: Final = 3128
 """Where the proxy is reached inside. Each namespace has its own loopback, so nothing collides."""
 
@@ -50,6 +55,7 @@ def namespace_arguments(bubblewrap: str, view: View, filter_fd: int) -> list[str
         *("--ro-bind", "/", "/"),
         *("--dev", "/dev"),
         *("--proc", "/proc"),
+        *_shown("--ro-bind", (path for path in KERNEL_SETTINGS if path.exists())),
         *_each("--tmpfs", (path for path in EMPTIED if path.is_dir() and not path.is_symlink())),
         *_shown("--ro-bind", (path for path in view.readable if _is_under(path, EMPTIED))),
         *_shown("--bind", view.writable),

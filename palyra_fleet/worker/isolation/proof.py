@@ -63,8 +63,8 @@ def expected_attempts(asked: Asked) -> tuple[str, ...]:
         *(f"socket {path}" for (path,) in asked["sockets"]),
         *(f"see {path}" for (path,) in asked["hidden"]),
         *(f"write {path}" for (path,) in asked["read_only"]),
-        *("vsock", "packet", "io_uring", "interfaces", "privileges", "user namespace"),
-        *("processes", "door"),
+        *("vsock", "packet", "io_uring", "interfaces", "privileges", "kernel settings"),
+        *("user namespace", "processes", "door"),
     )
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import platform
 import shutil
 import socket
@@ -135,6 +136,13 @@ def test_the_file_system_is_read_only_before_anything_is_shown():
     assert words.index("--ro-bind") < words.index("--bind")
 
 
+def test_settings_of_the_kernel_are_read_only_once_the_process_table_is_there() -> None:
+    words = namespace_arguments("bwrap", View(()), 7)
+    at = words.index("/proc/sys")
+    assert words[at - 1 : at + 2] == ["--ro-bind", "/proc/sys", "/proc/sys"]
+    assert words.index("--proc") < at
+
+
 def test_a_project_is_writable_and_a_home_is_not(tmp_path):
     home, project = tmp_path / "home", tmp_path / "home" / "project"
     project.mkdir(parents=True)
@@ -219,6 +227,8 @@ async def test_the_canary_outside_of_any_isolation_says_so(tmp_path):
     assert report[f"write {tmp_path}"].startswith("OUT")
     assert report["privileges"].startswith("OUT")
     assert report["processes"].startswith("OUT")
+    if os.access("/proc/sys/kernel/core_pattern", os.W_OK):  # we are root
+        assert "core_pattern" in report["kernel settings"]
     assert report["door"].startswith("blocked")
     assert len(problems_of(report, asked)) >= 7
 
