@@ -129,7 +129,7 @@ def trouble_of(error: Exception) -> Trouble:
                 ExitCode.YOURS,
                 "the program did not run: its place to work cannot be prepared",
                 str(error),
-                "correct --input or --outputs-to, or TMPDIR, where the workspace is made",
+                "correct --carry-in or --carry-to, or TMPDIR, where the workspace is made",
             )
         case ArtifactNotFound() | ProgramNotStarted():
             return Trouble(

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from palyra_fleet.wire.models import ARTIFACT_PATH_PATTERN, MAX_ARTIFACTS, MAX_TRANSPORT_BYTES
+from palyra_fleet.wire.artifacts import ARTIFACT_PATH_PATTERN, MAX_ARTIFACTS, MAX_TRANSPORT_BYTES
 
 _PATH: Final = re.compile(ARTIFACT_PATH_PATTERN)
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")

@@ -7,20 +7,14 @@ not yet believed.
 """
 
 from enum import StrEnum
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from palyra_fleet.wire.artifacts import MAX_ARTIFACTS, MAX_TRANSPORT_BYTES, ArtifactPath
 from palyra_fleet.wire.backing import Backing, EvidenceKind
 from palyra_fleet.wire.dsse import DsseEnvelope
 from palyra_fleet.wire.ids import NAME_PATTERN, ULID_PATTERN
-
-MAX_ARTIFACTS: Final = 32
-MAX_TRANSPORT_BYTES: Final = 2**30
-ARTIFACT_PATH_PATTERN: Final = (
-    r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,99}(/[A-Za-z0-9_][A-Za-z0-9._+-]{0,99}){0,7}"
-)
-"""Relative, at most eight segments, none hidden: `.` and `..` cannot be written."""
 
 Ulid = Annotated[str, StringConstraints(pattern=f"^{ULID_PATTERN}$")]
 DigestSha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -29,9 +23,6 @@ Principal = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@
 ShortText = Annotated[str, StringConstraints(min_length=1, max_length=500)]
 Base64Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/]{43}=$")]
 Nonce = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{43}$")]
-ArtifactPath = Annotated[
-    str, StringConstraints(pattern=f"^{ARTIFACT_PATH_PATTERN}$", max_length=255)
-]
 UnixMs = Annotated[int, Field(ge=0, le=2**53)]
 DurationMs = Annotated[int, Field(ge=1, le=7 * 24 * 3600 * 1000)]
 

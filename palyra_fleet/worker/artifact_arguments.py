@@ -1,4 +1,4 @@
-"""The options `--input`, `--output`, `--outputs-to`: what of a run is carried in and out.
+"""The options `--carry-in`, `--carry-out`, `--carry-to`: what of a run is carried in and out.
 
 For the commands that run a program as a worker; both packages have one. A path in the run may be
 named before an equals sign, `data/rows.csv=FILE`; without it the file's own name is taken.
@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from palyra_fleet.wire.models import ARTIFACT_PATH_PATTERN
+from palyra_fleet.wire.artifacts import ARTIFACT_PATH_PATTERN
 from palyra_fleet.worker.artifacts import Carriage
 
 _PATH: Final = re.compile(ARTIFACT_PATH_PATTERN)
@@ -18,7 +18,7 @@ _PATH: Final = re.compile(ARTIFACT_PATH_PATTERN)
 def add_artifact_arguments(verb: argparse.ArgumentParser) -> None:
     """Add the three options."""
     verb.add_argument(
-        "--input",
+        "--carry-in",
         type=_input,
         action="append",
         default=[],
@@ -26,7 +26,7 @@ def add_artifact_arguments(verb: argparse.ArgumentParser) -> None:
         help="put this file into $PALYRA_INPUTS; the lease names its digest (may be repeated)",
     )
     verb.add_argument(
-        "--output",
+        "--carry-out",
         type=_path,
         action="append",
         default=[],
@@ -34,7 +34,7 @@ def add_artifact_arguments(verb: argparse.ArgumentParser) -> None:
         help="carry this file out of $PALYRA_OUTPUTS when the program ends (may be repeated)",
     )
     verb.add_argument(
-        "--outputs-to",
+        "--carry-to",
         type=Path,
         default=Path(),
         metavar="DIR",
@@ -43,8 +43,10 @@ def add_artifact_arguments(verb: argparse.ArgumentParser) -> None:
 
 
 def carriage_of(arguments: argparse.Namespace) -> Carriage:
-    """What was asked for. `outputs-to` is taken as it is meant now, whoever changes directory."""
-    return Carriage(tuple(arguments.input), tuple(arguments.output), arguments.outputs_to.resolve())
+    """What was asked for. `--carry-to` is taken as it is meant now, whoever changes directory."""
+    return Carriage(
+        tuple(arguments.carry_in), tuple(arguments.carry_out), arguments.carry_to.resolve()
+    )
 
 
 def _input(text: str) -> tuple[str, Path]:

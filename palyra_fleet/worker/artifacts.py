@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
-from palyra_fleet.wire.models import MAX_TRANSPORT_BYTES, ArtifactModel, ArtifactTransportModel
+from palyra_fleet.wire.artifacts import MAX_TRANSPORT_BYTES
+from palyra_fleet.wire.models import ArtifactModel, ArtifactTransportModel
 from palyra_fleet.worker.workspace_removal import mount_of
 
 INPUTS, OUTPUTS = "in", "out"

@@ -170,7 +170,7 @@ async def test_a_run_takes_its_input_which_it_cannot_change_and_gives_its_output
     script += 'cat "$PALYRA_INPUTS/rows"'
     done = await place.run_to_its_end(
         *("api", "/bin/sh", "-c", script),
-        options=("--isolate", "--input", "rows", "--output", "report", "--outputs-to", "."),
+        options=("--isolate", "--carry-in", "rows", "--carry-out", "report", "--carry-to", "."),
         directory=work,
     )
     assert (done.code, done.out) == (0, "rows\n"), done.said

@@ -15,7 +15,7 @@ from palyra_fleet.ledger.decision import Decision
 from palyra_fleet.ledger.facts import Admission, Work
 from palyra_fleet.refusals import Refusal
 from palyra_fleet.store.codec import lease_body, read_lease
-from palyra_fleet.wire.models import MAX_ARTIFACTS, MAX_TRANSPORT_BYTES
+from palyra_fleet.wire.artifacts import MAX_ARTIFACTS, MAX_TRANSPORT_BYTES
 from tests.fakes.ledger_world import SCOPE, LedgerWorld, ulid
 
 W1 = ulid(1001)

@@ -232,7 +232,9 @@ async def test_an_input_that_is_not_there_is_told_before_a_lease_is_asked_for(
     assert carried.worker_id not in carried.fleet.service.known
 
 
-@pytest.mark.parametrize("flag", ["--input=.hidden", "--input=a/../b=file", "--output=/etc/x"])
+@pytest.mark.parametrize(
+    "flag", ["--carry-in=.hidden", "--carry-in=a/../b=file", "--carry-out=/etc/x"]
+)
 def test_names_that_are_not_plain_are_refused_by_the_command(
     flag: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -242,5 +244,5 @@ def test_names_that_are_not_plain_are_refused_by_the_command(
     with pytest.raises(SystemExit):
         parser.parse_args([flag])
     assert "expected a relative path of plain names" in capsys.readouterr().err
-    asked = parser.parse_args(["--input=a=b/c", "--input=b/c", "--output=r"])
+    asked = parser.parse_args(["--carry-in=a=b/c", "--carry-in=b/c", "--carry-out=r"])
     assert carriage_of(asked).inputs == (("a", Path("b/c")), ("c", Path("b/c")))
