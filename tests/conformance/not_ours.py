@@ -9,6 +9,29 @@ from typing import Final
 SOCKETS: Final = "needs real sockets: the enforcement core's socket suite"
 FLEET: Final = "about the fleet's ledger and attestation: the fleet's own suites"
 
+LEDGER_CASES: Final = (
+    "dv-life-005",
+    "dv-life-007",
+    "dv-life-011",
+    "dv-life-023",
+    "dv-life-026",
+)
+LIFECYCLE: Final = dict.fromkeys(
+    LEDGER_CASES, "played on the real manager: tests/fleet/ledger/test_lifecycle_corpus"
+) | {
+    "dv-life-002": "cut at another proxy, over processes: tests/e2e/test_other_machines",
+    "dv-life-003": "every open connection is reset before the refusal is answered, whatever it "
+    "carries: tests/egress/proxy/test_first_light, test_sweep",
+    "dv-life-004": "no upstream connection serves two workers, so none is left to be reused: "
+    "tests/egress/proxy/test_credentials, two workers never share an upstream connection",
+    "dv-life-009": "no worker is known by an address: a credential, a certificate, an account or "
+    "a listener of its lease says who speaks, and without one nobody does: test_channels",
+    "dv-life-015": "tests/egress/audit/test_full_disk, and over sockets test_chaos; observing is "
+    "no exception here: what cannot be written down does not pass (stricter)",
+    "dv-life-016": "a chain that does not fit stops the start: tests/egress/audit/test_checkpoint",
+    "dv-life-022": "proxy and fleet killed in turn: tests/e2e/test_quarantine_survives",
+}
+
 KINDS: Final = {
     "raw_request": SOCKETS,
     "streaming": SOCKETS,
@@ -35,7 +58,6 @@ KINDS: Final = {
     "dns_steer": "we run no DNS server",
     "worker_bypass_attempt": "the worker's network namespace and bypass canary: end-to-end suite",
     "audit_completeness": "every verdict has one audit entry: the audit and socket suites",
-    "fleet_lifecycle": FLEET,
     "ledger_scenario": FLEET,
     "worker_attestation": FLEET,
     "credential_injection": SOCKETS,
@@ -43,7 +65,7 @@ KINDS: Final = {
     "rule_engine_output": "rules are data; there is no rule program whose output could be read",
 }
 
-CASES: Final = {
+CASES: Final = LIFECYCLE | {
     # patterns
     "gh-pv-036": "a scheme in a pattern; ours says `schemes`, and the refusal suggests the host",
     "srt-pv-014": "`.example.com` is our spelling for a name and everything below it",
