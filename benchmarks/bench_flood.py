@@ -1,16 +1,18 @@
-"""What a flood of refusals costs an honest worker: its latency, alone and beside the flood.
+"""What a flood costs an honest worker: its latency alone, and beside each kind of flood.
 
 The proxy is `palyra-egress up` as anybody starts it, with two programs that `palyra-egress run`
 holds open, one lease each. The honest worker makes one allowed request after the other on a
-connection that stays open; the flooding one asks for a host that no rule names, as fast as its
-connections allow, over connections that stay open and over fresh ones. Latency is that of whole
-answers, in milliseconds, by nearest rank.
+connection that stays open. The flooding one, a program of its own, asks for a host that no rule
+names as fast as its connections allow, over connections that stay open and over fresh ones; or it
+uploads bodies without end in chunks of one byte. Latency is that of whole answers, in milliseconds,
+by nearest rank.
 """
 
 import argparse
 import asyncio
 import json
 import math
+import os
 import sys
 import tempfile
 import time
@@ -18,15 +20,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from contenders import NAME, Contender, line_of, ours_for, started
+from contenders import LOAD_CORE, NAME, Contender, line_of, ours_for, started
 
 from palyra_egress.demo.upstream_ca import UpstreamCa
 
 UNKNOWN: Final = "nobody.example"
-FLOODERS: Final = 16
-FRESH_FLOODERS: Final = 4
+SIZES: Final = {
+    "refusals": {"connections": 16, "fresh": 4},
+    "chunks": {"connections": 4, "fresh": 0},
+}
 
-type Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+type Row = dict[str, str | float]
 
 
 def request(host: str, port: int, authorization: str) -> bytes:
@@ -62,53 +66,37 @@ async def honest(where: Contender, port: int, seconds: float) -> list[float]:
     return took
 
 
-class Flood:
-    """Refusals without end; counts them."""
-
-    def __init__(self, where: Contender) -> None:
-        assert where.proxy is not None and where.authorization is not None
-        self.refusals = 0
-        self._proxy = where.proxy
-        self._asked = request(UNKNOWN, 80, where.authorization)
-
-    async def keep_alive(self) -> None:
-        reader, writer = await asyncio.open_connection(*self._proxy)
-        while True:
-            await self._one(reader, writer)
-
-    async def fresh(self) -> None:
-        while True:
-            reader, writer = await asyncio.open_connection(*self._proxy)
-            await self._one(reader, writer)
-            writer.close()
-
-    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(self._asked)
-        if await answer(reader) != 403:
-            raise RuntimeError("the flood was not refused as it should be")
-        self.refusals += 1
-
-
-async def measured(
-    where: Contender, flooder: Contender, port: int, seconds: float
-) -> dict[str, object]:
-    await honest(where, port, min(1.0, seconds))  # warm
-    alone = await honest(where, port, seconds)
-    flood = Flood(flooder)
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(flood.keep_alive()) for _ in range(FLOODERS)]
-        tasks += [group.create_task(flood.fresh()) for _ in range(FRESH_FLOODERS)]
-        await asyncio.sleep(min(1.0, seconds))
-        before = flood.refusals
-        beside = await honest(where, port, seconds)
-        refused = flood.refusals - before
-        for task in tasks:
-            task.cancel()
-    return {
-        "alone": summary(alone),
-        "beside": summary(beside),
-        "refusals_per_s": round(refused / seconds),
+async def beside(kind: str, where: Contender, flooder: Contender, port: int, seconds: float) -> Row:
+    """The honest worker's latency while the flood goes on, and how much of it there was."""
+    authority = f"{NAME}:{port}" if kind == "chunks" else f"{UNKNOWN}:80"
+    told = {
+        "proxy": flooder.proxy,
+        "authority": authority,
+        "authorization": flooder.authorization,
+        "kind": kind,
+        **SIZES[kind],
     }
+    program = Path(__file__).with_name("flood.py")
+    async with started(sys.executable, program, json.dumps(told), core=LOAD_CORE) as flood:
+        await line_of(flood, "ready")
+        before = await _count(flood)
+        took = await honest(where, port, seconds)
+        count = await _count(flood) - before
+    return {"beside": kind, **summary(took), "flood_per_s": round(count / seconds)}
+
+
+async def _count(flood: asyncio.subprocess.Process) -> int:
+    assert flood.stdin is not None
+    flood.stdin.write(b"\n")
+    return int(await line_of(flood))
+
+
+async def measured(where: Contender, flooder: Contender, port: int, seconds: float) -> list[Row]:
+    await honest(where, port, min(1.0, seconds))  # warm
+    alone: Row = {"beside": "nobody", **summary(await honest(where, port, seconds))}
+    return [{**alone, "flood_per_s": 0}] + [
+        await beside(kind, where, flooder, port, seconds) for kind in SIZES
+    ]
 
 
 def summary(took: Sequence[float]) -> dict[str, float]:
@@ -121,7 +109,7 @@ def summary(took: Sequence[float]) -> dict[str, float]:
     }
 
 
-async def run(seconds: float) -> dict[str, object]:
+async def run(seconds: float) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         directory = Path(name)
         ca = UpstreamCa.create(directory)
@@ -141,14 +129,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.json:
         print(json.dumps(found, indent=2))
         return 0
-    print(f"{'honest worker':14}{'requests':>10}{'p50 ms':>10}{'p99 ms':>10}{'worst ms':>10}")
-    for name in ("alone", "beside"):
-        one = found[name]
-        assert isinstance(one, dict)
-        print(
-            f"{name:14}{one['requests']:>10}{one['p50_ms']:>10}{one['p99_ms']:>10}{one['worst_ms']:>10}"
-        )
-    print(f"beside {found['refusals_per_s']} refusals a second")
+    columns = ("beside", "requests", "p50_ms", "p99_ms", "worst_ms", "flood_per_s")
+    print("".join(f"{column:>14}" for column in columns))
+    for row in found:
+        print("".join(f"{row[column]:>14}" for column in columns))
+    load = " ".join(f"{one:.1f}" for one in os.getloadavg())
+    print(f"flood: refusals, or KiB of chunks of one byte; load average {load}")
     return 0
 
 

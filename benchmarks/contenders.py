@@ -37,7 +37,7 @@ rules:
     hosts: [localhost]
     schemes: [http]
     ports: [{plain}]
-    methods: [GET]
+    methods: [GET, POST]
     private: [127.0.0.0/8]
   - id: secure
     hosts: [localhost]

@@ -43,6 +43,7 @@ from palyra_egress.proxy.connections import ConnectionTable, LiveConnection
 from palyra_egress.proxy.evidence import EvidenceSpool, SpoolUnavailable, violation_of
 from palyra_egress.proxy.rates import RequestRates
 from palyra_egress.proxy.server_tls import ServerTls, ServerTlsLookup
+from palyra_egress.proxy.shares import Shares
 from palyra_egress.proxy.signals.signals import Signals
 from palyra_egress.reasons import Reason
 from palyra_egress.request import EgressRequest, Requester
@@ -120,6 +121,7 @@ class EnforcementCore:
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep
     phase: Phase = Phase.STARTING
     connections: ConnectionTable = field(default_factory=ConnectionTable)
+    shares: Shares = field(default_factory=Shares)
     evidence_waiting: asyncio.Event = field(default_factory=asyncio.Event)
     signals: Signals = field(default_factory=Signals)
     leaks: LeakDetector = field(init=False)

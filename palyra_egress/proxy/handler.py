@@ -8,6 +8,7 @@ the connection are reset. It owns `open_connection`: only what the guard has pin
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import Any, Final, Literal
@@ -163,14 +164,12 @@ class EnforcingHandler(SeverableHandler):
     async def server_event(self, event: events.Event) -> None:
         """What was read before the connection was aborted is not looked at any more, and what is
         left to do for it waits for its turn: many that are cut at once must not stop the others."""
-        if self._aborted is None:
-            if isinstance(event, events.DataReceived) and self.guard.takes_pieces(event.connection):
-                await in_pieces(event, super().server_event, lambda: self._aborted is None)
-            else:
-                await super().server_event(event)
-            self._progress.set()
-            return
         if isinstance(event, events.DataReceived):
+            await self._take_data(event)
+            return
+        if self._aborted is None:
+            await super().server_event(event)
+            self._progress.set()
             return
         cancelled: asyncio.CancelledError | None = None
         try:
@@ -181,6 +180,38 @@ class EnforcingHandler(SeverableHandler):
         self._progress.set()
         if cancelled is not None:
             raise cancelled
+
+    async def _take_data(self, event: events.DataReceived) -> None:
+        """Hand on what was read, as far as the worker's share of this pass of the loop goes."""
+        if self.guard.takes_pieces(event.connection):
+            await in_pieces(event, self._handle_data, self._has_share)
+        elif await self._has_share(len(event.data)):
+            await self._handle_data(event)
+        self._progress.set()
+
+    async def _handle_data(self, event: events.DataReceived) -> None:
+        began_s = time.thread_time()
+        await super().server_event(event)
+        self.guard.core.shares.charge(self._shares_as, time.thread_time() - began_s)
+
+    @property
+    def _shares_as(self) -> str:
+        """Who has the share; those that have not shown whose they are share by address."""
+        who = self.requester
+        return who.worker_id if who is not None else f"{self.client.peername[:1]}"
+
+    async def _has_share(self, cost_bytes: int) -> bool:
+        """Wait for the worker's share. False once the connection was aborted, or this task was
+        ended meanwhile: it hears of that at its next wait, where it can end in order."""
+        if self._aborted is not None:
+            return False
+        try:
+            await self.guard.core.shares.take(self._shares_as, cost_bytes)
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) is not None:
+                task.cancel("ended while it waited for its share")
+            return False
+        return self._aborted is None
 
     async def _wait_while(self, waits: Callable[[], bool]) -> None:
         while waits():

@@ -23,8 +23,9 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseProtocolError,
     ResponseTrailers,
 )
-from mitmproxy.proxy.layers.http._http1 import Http1Server, make_body_reader
+from mitmproxy.proxy.layers.http._http1 import Http1Server
 
+from palyra_egress.proxy.chunks import body_reader
 from palyra_egress.proxy.exchange import body_may_follow
 from palyra_egress.proxy.http1_body import ChunkedBody
 from palyra_egress.proxy.http_guard import HttpGuard
@@ -122,7 +123,7 @@ class StrictHttp1Server(ChunkedBody, Http1Server):
         has_body = body_may_follow(self.request)
         self._guard.begin(Turn(self.stream_id, flow.id, head, has_body=has_body))
         yield ReceiveHttp(RequestHeaders(self.stream_id, self.request, body_size == 0, flow))
-        self.body_reader = make_body_reader(body_size)
+        self.body_reader = body_reader(body_size)
         self.state = self.read_body
         yield from self.state(event)
 

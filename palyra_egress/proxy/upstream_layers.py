@@ -29,9 +29,10 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseHeaders,
     ResponseProtocolError,
 )
-from mitmproxy.proxy.layers.http._http1 import Http1Client, make_body_reader
+from mitmproxy.proxy.layers.http._http1 import Http1Client
 from mitmproxy.proxy.layers.http._http2 import Http2Client, StreamState
 
+from palyra_egress.proxy.chunks import body_reader
 from palyra_egress.proxy.h2_connection import (
     BoundedH2Connection,
     Commands,
@@ -164,7 +165,7 @@ class StrictHttp1Client(ChunkedBody, Http1Client):
                 continue
             self.response = response
             yield ReceiveHttp(ResponseHeaders(stream_id, response, size == 0))
-            self.body_reader = make_body_reader(size)
+            self.body_reader = body_reader(size)
             self.state = self.read_body
             yield from self.state(event)
             return

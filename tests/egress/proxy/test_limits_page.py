@@ -22,6 +22,7 @@ from palyra_egress.proxy.master import IDLE_TIMEOUT_S
 from palyra_egress.proxy.pieces import MAX_PIECE_BYTES
 from palyra_egress.proxy.pinned_dial import DIAL_DEADLINE_S
 from palyra_egress.proxy.request_head import MAX_HEAD_BYTES
+from palyra_egress.proxy.shares import LEAST_BYTES, SHARE_BYTES, SHARE_S
 from palyra_egress.proxy.signals.live_view import MAX_VERDICTS, MAX_WORKERS
 from palyra_egress.proxy.tls_bounds import BYTES_FOR_A_BYTE, FREE_BYTES
 from palyra_egress.reasons import Reason
@@ -58,7 +59,12 @@ NUMBERS: dict[str, list[float]] = {
     ],
     "leaf certificates kept": [MAX_LEAVES],
     "refusals of one worker that are answered at once": [REFUSALS_PER_MINUTE, SLOWED_REFUSAL_S],
-    "read of one side of a request at once": [MAX_PIECE_BYTES / KIB],
+    "read of one side, handled at once where it speaks frames": [MAX_PIECE_BYTES / KIB],
+    "read for one worker, handled in one pass of the loop": [
+        SHARE_BYTES / KIB,
+        SHARE_BYTES / LEAST_BYTES,
+        SHARE_S * 1000,
+    ],
     "strangers' refusals that are answered": [STRANGERS_PER_MINUTE],
     "workers in the live view": [MAX_WORKERS, MAX_VERDICTS],
 }
