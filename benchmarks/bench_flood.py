@@ -81,8 +81,9 @@ async def beside(kind: str, where: Contender, flooder: Contender, port: int, sec
         await line_of(flood, "ready")
         before = await _count(flood)
         took = await honest(where, port, seconds)
-        count = await _count(flood) - before
-    return {"beside": kind, **summary(took), "flood_per_s": round(count / seconds)}
+        count = await _count(flood)
+    per_s = round((count - before) / seconds)
+    return {"beside": kind, **summary(took), "flood": count, "flood_per_s": per_s}
 
 
 async def _count(flood: asyncio.subprocess.Process) -> int:
@@ -94,7 +95,7 @@ async def _count(flood: asyncio.subprocess.Process) -> int:
 async def measured(where: Contender, flooder: Contender, port: int, seconds: float) -> list[Row]:
     await honest(where, port, min(1.0, seconds))  # warm
     alone: Row = {"beside": "nobody", **summary(await honest(where, port, seconds))}
-    return [{**alone, "flood_per_s": 0}] + [
+    return [{**alone, "flood": 0, "flood_per_s": 0}] + [
         await beside(kind, where, flooder, port, seconds) for kind in SIZES
     ]
 

@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass
 from typing import Final
 
-CHUNKS: Final = b"1\r\nx\r\n" * 10_000
+CHUNKS: Final = b"1\r\nx\r\n" * 1_024  # 6 KiB
 
 
 @dataclass(slots=True)

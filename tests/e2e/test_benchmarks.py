@@ -72,7 +72,7 @@ async def test_the_flood_benchmark_measures_beside_nobody_and_beside_every_flood
     for row in report:
         assert row["requests"] > 0
         assert 0 < row["p50_ms"] <= row["p99_ms"] <= row["worst_ms"]
-    assert min(row["flood_per_s"] for row in report[1:]) > 0
+    assert min(row["flood"] for row in report[1:]) > 0  # before it is measured, at the latest
 
 
 async def test_the_soak_samples_the_proxys_memory_and_every_tunnel_lives_to_the_end() -> None:
