@@ -83,7 +83,7 @@ async def test_what_is_no_generation_is_not_restored(tmp_path: Path, content: by
     bad.chmod(0o600)
     with pytest.raises(StateUnusable, match="cannot be used either"):
         restore(tmp_path / "state", bad, NOW)
-    with pytest.raises(StateUnusable, match="does not exist"):
+    with pytest.raises(StateUnusable, match="there is no such file"):
         restore(tmp_path / "state", tmp_path / "none", NOW)
     assert path.read_bytes() == before
 
