@@ -25,6 +25,8 @@ from palyra_egress.proxy.deadlines import DEADLINES, Deadlines
 from palyra_egress.proxy.egress_proxy import EgressProxy
 from palyra_egress.proxy.server_tls import NOTHING_NAMED, ServerTlsSettings
 from palyra_egress.proxy.settings import ProxySettings
+from palyra_fleet.exports.running import exporting
+from palyra_fleet.exports.settings import NO_EXPORTS, ExportSettings
 from palyra_fleet.serve import (
     FleetServer,
     find_operator_token,
@@ -69,6 +71,7 @@ class EmbeddedSettings:
     deadlines: Deadlines = DEADLINES
     channels: ChannelSettings = NO_CHANNELS
     health_address: tuple[str, int] | None = None
+    exports: ExportSettings = NO_EXPORTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +96,17 @@ async def embedded(
     window = PolicyWindow()
     fleet = await FleetService.start(_fleet_settings(installation, settings))
     try:
-        async with FleetServer.start(
-            fleet,
-            home.socket_path,
-            settings.admin_host,
-            settings.admin_port,
-            principals,
-            policies=window,
-        ) as server:
+        async with (
+            exporting(fleet, settings.exports, home.fleet_state),
+            FleetServer.start(
+                fleet,
+                home.socket_path,
+                settings.admin_host,
+                settings.admin_port,
+                principals,
+                policies=window,
+            ) as server,
+        ):
             await _enrol_own_keys(installation, fleet)
             write_admin_url(home.admin_url_file, server.admin_url)
             proxy = await EgressProxy.start(

@@ -122,6 +122,10 @@ class FleetService(
             "evidence": self._unbound_evidence.alarm(self._now()),
             "proxies": self._watch.alarm(),
             "storm": None if frozen is None else frozen.text,
+            **{
+                f"export_{name}": counts.alarm(self._now())
+                for name, counts in self.counts.exports.items()
+            },
         }
         found = {name: text for name, text in raised.items() if text is not None}
         behind_s = self._keeper.behind_ms() // 1000

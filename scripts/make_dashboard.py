@@ -78,6 +78,17 @@ PANELS: Final = (
         "{{__name__}}",
     ),
     Panel(
+        "Events exported a minute",
+        f"sum by (receiver, outcome) (60 * rate({names.EXPORT_EVENTS}[$__rate_interval]))",
+        "{{receiver}}: {{outcome}}",
+    ),
+    Panel(
+        "Exports that failed",
+        f"sum by (receiver, problem) (increase({names.EXPORT_FAILURES}[$__rate_interval]))",
+        "{{receiver}}: {{problem}}",
+    ),
+    Panel("Oldest event not exported", names.EXPORT_LAG, "{{receiver}}", "s"),
+    Panel(
         "Certificates end in",
         f"min by (certificate) ({{__name__=~"
         f'"{names.FLEET_CERTIFICATE_EXPIRY}|{names.EGRESS_CERTIFICATE_EXPIRY}"}}) - time()',

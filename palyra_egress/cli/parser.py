@@ -20,6 +20,7 @@ from palyra_fleet.cli.command_parser import CommandParser
 from palyra_fleet.cli.completion import add_completion
 from palyra_fleet.cli.config_commands import add_config
 from palyra_fleet.cli.configuration import EGRESS, add_config_argument
+from palyra_fleet.cli.export_arguments import add_export_arguments
 from palyra_fleet.cli.log_arguments import add_log_arguments
 
 type _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -77,6 +78,7 @@ def _add_up(commands: _Commands) -> None:
         metavar="FILE",
         help="attestors of the fleet, as TOML; see docs/attestation.md (default: launchers only)",
     )
+    add_export_arguments(up)
     up.set_defaults(run=_later("serve_commands", "up"))
 
 

@@ -18,6 +18,7 @@ from palyra_egress.proxy.deadlines import DEADLINES
 from palyra_egress.proxy.egress_proxy import EgressProxy
 from palyra_egress.proxy.server_tls import server_tls_settings
 from palyra_egress.proxy.settings import ProxySettings
+from palyra_fleet.cli.export_arguments import exports_of
 from palyra_fleet.cli.output import announce, put, say
 from palyra_fleet.cli.trouble import ExitCode
 from palyra_fleet.supervised import serving_notice
@@ -64,6 +65,7 @@ async def _up(arguments: Namespace) -> int:
         deadlines=replace(DEADLINES, answer_s=arguments.answer_within),
         channels=channels_of(arguments),
         health_address=arguments.health,
+        exports=exports_of(arguments),
     )
     profiles = " | ".join(sorted(load_policy_file(arguments.policy).profiles))
     ended = _until_told_to_end()

@@ -16,6 +16,7 @@ from palyra_fleet.cli.configuration import (
     parser_of,
     settings,
 )
+from palyra_fleet.cli.export_arguments import KEYS, check_exports
 from palyra_fleet.cli.output import printable, put, say
 from palyra_fleet.cli.trouble import ExitCode
 from palyra_fleet.settings_file import read_settings
@@ -64,6 +65,7 @@ def _validate(arguments: Namespace, program: Program, top: argparse.ArgumentPars
         attestors = by_key.get("settings")
         if attestors is not None:
             read_settings(Path(str(attestors.value)))
+        check_exports({key: str(by_key[key].value) for key in KEYS if key in by_key})
     say(f"{sum(map(len, found.values()))} settings, each good")
     return ExitCode.DONE
 

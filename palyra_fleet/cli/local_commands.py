@@ -18,11 +18,13 @@ from ulid import ULID
 
 from palyra_fleet.attestation.result import BindingLevel
 from palyra_fleet.cli.evidence_arguments import evidence_source, secret_places
+from palyra_fleet.cli.export_arguments import exports_of
 from palyra_fleet.cli.output import put, say
 from palyra_fleet.cli.place import Home
 from palyra_fleet.cli.remote_place import paired_device
 from palyra_fleet.cli.trouble import ExitCode, Trouble
 from palyra_fleet.client import FleetAddress, RemoteFleet
+from palyra_fleet.exports.running import exporting
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.node_agent.keeper import DeviceKeeper
 from palyra_fleet.private_files import OPERATOR_TOKEN, credential
@@ -149,6 +151,8 @@ async def _serve(arguments: Namespace) -> None:
     )
     try:
         async with AsyncExitStack() as serving:
+            exports = exports_of(arguments)
+            await serving.enter_async_context(exporting(service, exports, arguments.state_dir))
             machines: Machines | None = None
             if arguments.nodes:
                 # gRPC takes a while to load, which only this needs

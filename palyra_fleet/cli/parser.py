@@ -16,6 +16,7 @@ from palyra_fleet.cli.config_commands import add_config
 from palyra_fleet.cli.configuration import FLEET, add_config_argument
 from palyra_fleet.cli.enrolment_parser import add_enrolment, add_launcher_key, add_references
 from palyra_fleet.cli.evidence_arguments import add_evidence_arguments, add_keep_env
+from palyra_fleet.cli.export_arguments import add_export_arguments
 from palyra_fleet.cli.join_token_commands import add_join_tokens
 from palyra_fleet.cli.log_arguments import add_log_arguments
 from palyra_fleet.cli.node_agent_parser import add_node_agent
@@ -143,6 +144,7 @@ def _serve(nouns: "_Verbs[argparse.ArgumentParser]") -> None:
         help="attestors, as TOML; see docs/attestation.md (default: none but launchers)",
     )
     _serve_nodes(verb)
+    add_export_arguments(verb)
     add_log_arguments(verb, serves=True)
     add_config_argument(verb, FLEET)
     verb.set_defaults(run=local_commands.serve)

@@ -26,11 +26,13 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 @dataclass(frozen=True, slots=True)
 class FleetState:
-    """What is so at the moment somebody asks. `certificates` ends in Unix ms, by name."""
+    """What is so at the moment somebody asks. `certificates` ends in Unix ms, by name; `now` is
+    the fleet's time."""
 
     workers: Counter[str]
     leases: int
     certificates: Mapping[str, int] = field(default_factory=dict)
+    now_unix_ms: int = 0
 
 
 def exposition(counts: FleetCounts, state: FleetState) -> bytes:
@@ -52,11 +54,8 @@ class _Shown(Collector):
         }
         yield _gauge(names.WORKERS, by_state)
         yield _gauge(names.LEASES_ACTIVE, {(): state.leases})
-        row = names.FLEET_METRICS[names.TRANSITIONS]
-        transitions = CounterMetricFamily(names.TRANSITIONS, row.help, labels=row.labels)
-        for labels, count in sorted(counts.transitions.items()):
-            transitions.add_metric(list(labels), count)
-        yield transitions
+        changes: dict[tuple[str, ...], float] = dict(sorted(counts.transitions.items()))
+        yield _counter(names.TRANSITIONS, changes)
         row = names.FLEET_METRICS[names.QUARANTINE_LATENCY]
         latency = HistogramMetricFamily(names.QUARANTINE_LATENCY, row.help)
         took = counts.quarantine_latency
@@ -67,11 +66,28 @@ class _Shown(Collector):
             (name,): end / 1000 for name, end in sorted(state.certificates.items())
         }
         yield _gauge(names.FLEET_CERTIFICATE_EXPIRY, ends)
-        dropped = CounterMetricFamily(
-            names.FLEET_LOG_DROPPED, names.FLEET_METRICS[names.FLEET_LOG_DROPPED].help
-        )
-        dropped.add_metric([], dropped_lines())
-        yield dropped
+        yield _counter(names.FLEET_LOG_DROPPED, {(): dropped_lines()})
+        yield from self._exports()
+
+    def _exports(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+        exports = sorted(self._counts.exports.items())
+        became: dict[tuple[str, ...], float] = {}
+        failures: dict[tuple[str, ...], float] = {}
+        for name, one in exports:
+            became[name, "delivered"], became[name, "skipped"] = one.delivered, one.skipped
+            failures |= {(name, why.value): count for why, count in sorted(one.failures.items())}
+        yield _counter(names.EXPORT_EVENTS, became)
+        yield _counter(names.EXPORT_FAILURES, failures)
+        now = self._state.now_unix_ms
+        yield _gauge(names.EXPORT_LAG, {(name,): one.lag_ms(now) / 1000 for name, one in exports})
+
+
+def _counter(name: str, values: Mapping[tuple[str, ...], float]) -> CounterMetricFamily:
+    row = names.FLEET_METRICS[name]
+    family = CounterMetricFamily(name, row.help, labels=row.labels)
+    for labels, value in values.items():
+        family.add_metric(list(labels), value)
+    return family
 
 
 def _gauge(name: str, values: Mapping[tuple[str, ...], float]) -> GaugeMetricFamily:

@@ -45,6 +45,9 @@ QUARANTINE_LATENCY: Final = "palyra_fleet_quarantine_latency_seconds"
 REAPER_LAG: Final = "palyra_fleet_reaper_lag_seconds"
 FLEET_CERTIFICATE_EXPIRY: Final = "palyra_fleet_certificate_expiry_timestamp_seconds"
 FLEET_LOG_DROPPED: Final = "palyra_fleet_log_lines_dropped_total"
+EXPORT_EVENTS: Final = "palyra_fleet_export_events_total"
+EXPORT_FAILURES: Final = "palyra_fleet_export_failures_total"
+EXPORT_LAG: Final = "palyra_fleet_export_lag_seconds"
 
 EGRESS_METRICS: Final = MappingProxyType(
     {
@@ -74,6 +77,9 @@ FLEET_METRICS: Final = MappingProxyType(
             _G, "When a certificate of the fleet ends, in Unix seconds.", ("certificate",)
         ),
         FLEET_LOG_DROPPED: MetricRow(_C, "Log lines that were dropped: their reader is slow."),
+        EXPORT_EVENTS: MetricRow(_C, "Events by what became of them.", ("receiver", "outcome")),
+        EXPORT_FAILURES: MetricRow(_C, "Tries that were not taken.", ("receiver", "problem")),
+        EXPORT_LAG: MetricRow(_G, "Age of the oldest event that was not taken.", ("receiver",)),
     }
 )
 """What a fleet shows."""

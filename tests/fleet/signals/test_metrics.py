@@ -1,6 +1,7 @@
 """The fleet's metrics: what is counted, and that it is what Prometheus reads."""
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -65,3 +66,10 @@ async def test_numbers_are_for_principals_only() -> None:
                 await stranger.who_am_i()
         assert refused.value.status == 401
         assert (await ask(fleet.server.admin_url, "GET", "/metrics")).status == 401
+
+
+def test_the_page_for_operators_lists_every_metric_with_kind_and_labels() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "signals.md").read_text()
+    for name, row in FLEET_METRICS.items():
+        labels = ", ".join(f"`{label}`" for label in row.labels)
+        assert f"| `{name}` | {row.kind.value} | {labels} |\n" in page

@@ -1,0 +1,80 @@
+"""The settings of exported events: for `palyra-fleet serve` and `palyra-egress up`."""
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from palyra_fleet.exports.settings import (
+    ExportSettings,
+    checked_syslog,
+    checked_url,
+    receivers,
+)
+
+KEYS: Final = ("webhook_url", "webhook_secret_file", "webhook_ca", "syslog", "syslog_ca")
+
+
+def add_export_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "export", "the fleet's events, to a SIEM; see docs/how-to/send-events-to-your-siem.md"
+    )
+    group.add_argument(
+        "--webhook-url",
+        type=_checked(checked_url),
+        metavar="URL",
+        help="where events go as signed requests (Standard Webhooks); https, or http to loopback",
+    )
+    group.add_argument(
+        "--webhook-secret-file",
+        type=Path,
+        metavar="FILE",
+        help="what signs them: whsec_ and base64, one a line, mode 600; read again each time",
+    )
+    group.add_argument(
+        "--webhook-ca", type=Path, metavar="PEM", help="the CAs to trust (default: the public ones)"
+    )
+    group.add_argument(
+        "--syslog",
+        type=_checked(checked_syslog),
+        metavar="URL",
+        help="where events go as RFC 5424: tls://HOST:PORT, unix:///PATH, udp://LOOPBACK:PORT",
+    )
+    group.add_argument(
+        "--syslog-ca", type=Path, metavar="PEM", help="the CAs to trust (default: the public ones)"
+    )
+
+
+def exports_of(arguments: argparse.Namespace) -> ExportSettings:
+    return ExportSettings(
+        arguments.webhook_url or "",
+        arguments.webhook_secret_file,
+        arguments.webhook_ca,
+        arguments.syslog or "",
+        arguments.syslog_ca,
+    )
+
+
+def check_exports(given: Mapping[str, str]) -> None:
+    """For `config validate`: look at what file and environment say. Raises
+    ExportSettingsRefused."""
+    files = {key: Path(given[key]) for key in given}
+    receivers(
+        ExportSettings(
+            given.get("webhook_url", ""),
+            files.get("webhook_secret_file"),
+            files.get("webhook_ca"),
+            given.get("syslog", ""),
+            files.get("syslog_ca"),
+        )
+    )
+
+
+def _checked(check: Callable[[str], str]) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        try:
+            return check(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read
