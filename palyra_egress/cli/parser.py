@@ -216,6 +216,30 @@ def _add_caps(parser: argparse.ArgumentParser) -> None:
         help=f"of one worker (default {CAPS.connections_per_worker})",
     )
     parser.add_argument(
+        "--max-openings-per-worker",
+        type=_count,
+        default=CAPS.openings_per_worker,
+        metavar="N",
+        help="tunnels of one worker whose TLS handshake is not over"
+        f" (default {CAPS.openings_per_worker})",
+    )
+    parser.add_argument(
+        "--max-new-leaves",
+        type=_count,
+        default=CAPS.new_leaves_per_minute,
+        metavar="N",
+        help="hosts for which a certificate is made, of one worker in a minute"
+        f" (default {CAPS.new_leaves_per_minute})",
+    )
+    parser.add_argument(
+        "--max-further-upstreams",
+        type=_count,
+        default=CAPS.further_upstreams,
+        metavar="N",
+        help="servers' connections beyond the first of each worker's connection, in all"
+        f" (default {CAPS.further_upstreams})",
+    )
+    parser.add_argument(
         "--max-lookups",
         type=_count,
         default=CAPS.lookups.at_once,

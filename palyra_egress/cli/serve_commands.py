@@ -138,6 +138,9 @@ def _caps(arguments: Namespace) -> Caps:
     return Caps(
         connections=arguments.max_connections,
         connections_per_worker=arguments.max_connections_per_worker,
+        openings_per_worker=arguments.max_openings_per_worker,
+        new_leaves_per_minute=arguments.max_new_leaves,
+        further_upstreams=arguments.max_further_upstreams,
         lookups=replace(
             CAPS.lookups,
             at_once=arguments.max_lookups,

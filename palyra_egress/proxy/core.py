@@ -41,6 +41,7 @@ from palyra_egress.proxy.budgets import ByteBudgets, Direction, account_key
 from palyra_egress.proxy.channels.channel import Channel
 from palyra_egress.proxy.connections import ConnectionTable, LiveConnection
 from palyra_egress.proxy.evidence import EvidenceSpool, SpoolUnavailable, violation_of
+from palyra_egress.proxy.openings import Openings
 from palyra_egress.proxy.rates import RequestRates
 from palyra_egress.proxy.server_tls import ServerTls, ServerTlsLookup
 from palyra_egress.proxy.shares import Shares
@@ -122,6 +123,7 @@ class EnforcementCore:
     phase: Phase = Phase.STARTING
     connections: ConnectionTable = field(default_factory=ConnectionTable)
     shares: Shares = field(default_factory=Shares)
+    openings: Openings = field(default_factory=Openings)
     evidence_waiting: asyncio.Event = field(default_factory=asyncio.Event)
     signals: Signals = field(default_factory=Signals)
     leaks: LeakDetector = field(init=False)
@@ -243,7 +245,7 @@ class EnforcementCore:
         self, verdict: Verdict, request: EgressRequest, declared_body_bytes: int
     ) -> Reason | None:
         """Whether the budgets have room for this request: its size, then the hours of rule, profile
-        and file, then the rule's own rate."""
+        and file, then the rule's own rate, and the worker's of new leaves."""
         limits, now = verdict.limits, self.clocks.now_monotonic_ms()
         worker_id = request.requester.worker_id
         if limits.max_request_bytes is not None and declared_body_bytes > limits.max_request_bytes:
@@ -251,7 +253,10 @@ class EnforcementCore:
         if not self._bytes.have_room(verdict.accounts, worker_id, declared_body_bytes, now):
             return Reason.BUDGET_SPENT
         key = account_key(rule_account(verdict.rule_id), worker_id)
-        if not self._rates.take(key, limits.requests_per_minute, now):
+        if not (
+            self._rates.take(key, limits.requests_per_minute, now)
+            and self.openings.may_mint(verdict, request, now)
+        ):
             return Reason.RATE_LIMITED
         return None
 

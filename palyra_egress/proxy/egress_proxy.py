@@ -52,6 +52,7 @@ from palyra_egress.proxy.master import (
     make_master,
     room_for_connections,
 )
+from palyra_egress.proxy.openings import Openings
 from palyra_egress.proxy.receipt import ReceiptIssuer
 from palyra_egress.proxy.review import Review
 from palyra_egress.proxy.server_tls import ServerTlsStore
@@ -135,6 +136,7 @@ class Enforcement:
         table = core.connections
         table.max_connections = min(settings.caps.connections, room_for_connections())
         table.max_per_worker = settings.caps.connections_per_worker
+        core.openings = Openings(settings.caps, authority.has_leaf)
         for evidence in core.spool.pending:
             if evidence.quarantines:
                 core.view.block_here(evidence.worker_id)

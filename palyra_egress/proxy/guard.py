@@ -74,6 +74,7 @@ class ConnectionGuard(SocketGuard):
         outcome = self.outcome("client_closed")
         self._finish_all(outcome)
         self.tunnel_over(outcome)
+        self._give_places_back()
         self.core.connections.forget(self._connection)
 
     async def next_layer(self, next_layer: layer.NextLayer) -> None:
@@ -132,8 +133,12 @@ class ConnectionGuard(SocketGuard):
         request = egress_request(RequestKind.CONNECT, target, self.requester)
         if (leak := self._leaks.look(request, None, has_body=False).refusal) is not None:
             return leak
+        if (full := self._begin_opening(request)) is not None:
+            return full
         judgement = await self.core.judge(request, None, None, self._connection)
-        if judgement.allowed:
+        if not judgement.allowed:
+            self._end_opening()
+        else:
             self._open_tunnel(request, judgement)
             flow.request.data.host, flow.request.data.port = target.host, target.port
         return judgement
@@ -168,6 +173,7 @@ class ConnectionGuard(SocketGuard):
         hosts = headers.get_all("host")
         if self._tunnel is not None:
             self._tunnel.has_hello = True  # in plain HTTP a whole head is what was waited for
+            self._end_opening()
             tunnel = self._tunnel.request
             target = self._target_inside(head, hosts, turn)
             requester = tunnel.requester

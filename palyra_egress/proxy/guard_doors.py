@@ -75,9 +75,13 @@ class DoorGuard(TunnelGuard):
     ) -> Judgement:
         if (leak := self._leaks.look(request, None, has_body=False).refusal) is not None:
             return leak
+        if (full := self._begin_opening(request)) is not None:
+            return full
         judgement = await self.core.judge(request, known, None, self._connection)
         if judgement.allowed:
             self._open_tunnel(request, judgement)
+        else:
+            self._end_opening()
         await self.core.slow_down(judgement, self.requester)
         return judgement
 

@@ -41,6 +41,27 @@ class TunnelGuard(IdentityGuard):
     def __init__(self, parts: GuardParts, connection: Connection) -> None:
         super().__init__(parts, connection)
         self._tunnel: Tunnel | None = None
+        self._opens_as: str | None = None
+
+    # --- places ---------------------------------------------------------------------------------
+
+    def _begin_opening(self, request: EgressRequest) -> Judgement | None:
+        """Take a place among the worker's tunnels that are opening; refused, if there is none."""
+        worker_id = request.requester.worker_id
+        if self._opens_as is None:
+            if not self.core.openings.begin(worker_id):
+                return self.core.refuse(request, Reason.TOO_MANY_CONNECTIONS, self._connection)
+            self._opens_as = worker_id
+        return None
+
+    def _end_opening(self) -> None:
+        """The tunnel is open, or it is over: its place is free."""
+        if self._opens_as is not None:
+            self.core.openings.end(self._opens_as)
+            self._opens_as = None
+
+    async def tls_established_client(self, _data: tls.TlsData) -> None:
+        self._end_opening()
 
     # --- which protocol ---------------------------------------------------------------------------
 
@@ -113,6 +134,7 @@ class TunnelGuard(IdentityGuard):
         tunnel = self._tunnel
         if tunnel is not None and tunnel.relay is not None and tunnel.has_hello:
             tunnel.relay.hello = hello
+            self._end_opening()
 
     def take_relay(self) -> Relay | None:
         """The relay that is to begin now; it is given out once."""

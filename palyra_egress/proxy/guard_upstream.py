@@ -44,6 +44,7 @@ class UpstreamGuard(DoorGuard):
         self._turns = Turns()
         self._broken: list[Turn] = []
         self._opened_for: dict[NetworkConnection, OpenedFor] = {}
+        self._further: set[Server] = set()
         self._only_http2: set[tuple[str, int]] = set()
         self._carrier: Carrier | None = None
         self.is_multiplexed = False
@@ -101,9 +102,28 @@ class UpstreamGuard(DoorGuard):
             return Pinned(exchange.judgement.pinned, exchange.target.port)
         raise Refused(Reason.NOT_PINNED)
 
-    def opens(self, stream_id: int, server: Server) -> None:
+    def may_open_further(self) -> bool:
+        """Whether one more connection may be opened beside those to the same server; True takes its
+        place, for the next one that `opens`."""
+        return self.core.openings.begin_further()
+
+    def upstream_over(self, server: Server) -> None:
+        """An upstream connection has ended, or never began."""
+        if server in self._further:
+            self._further.discard(server)
+            self.core.openings.end_further()
+
+    def _give_places_back(self) -> None:
+        """The connection is over, and all that was open behind it."""
+        self._end_opening()
+        for server in list(self._further):
+            self.upstream_over(server)
+
+    def opens(self, stream_id: int, server: Server, *, is_further: bool) -> None:
         """An upstream connection is opened for this stream: for its credentials, its TLS, and no
         others."""
+        if is_further:
+            self._further.add(server)
         turn = self._turns.of_stream(stream_id)
         if turn is None or turn.exchange is None:
             raise Refused(Reason.INTERNAL)

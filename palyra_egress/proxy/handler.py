@@ -319,6 +319,12 @@ class EnforcingHandler(SeverableHandler):
     # --- dialling -------------------------------------------------------------------------------
 
     async def open_connection(self, command: commands.OpenConnection) -> None:
+        try:
+            await self._dial_and_carry(command)
+        finally:
+            self.guard.upstream_over(command.connection)
+
+    async def _dial_and_carry(self, command: commands.OpenConnection) -> None:
         server = command.connection
         try:
             self.guard.pinned_for(server)

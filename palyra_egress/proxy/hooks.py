@@ -17,6 +17,7 @@ DECIDED: Final = frozenset(
         "tls_clienthello",
         "tls_start_client",
         "tls_start_server",
+        "tls_established_client",
         "tls_failed_server",
         "requestheaders",
         "request",
@@ -34,7 +35,6 @@ TOLD: Final = frozenset(
         "server_connected",
         "server_connect_error",
         "server_disconnected",
-        "tls_established_client",
         "tls_established_server",
         "tls_failed_client",
     }

@@ -349,34 +349,34 @@ class JudgedHttpLayer(HttpLayer):
         if event.via is not None or event.transport_protocol != "tcp":
             yield from self._reply(event, (None, "not carried"))
             return
-        opening = open_now = 0
-        for connection in list(self._upstreams):
+        held = 0
+        for connection, upstream in list(self._upstreams.items()):
             if not event.connection_spec_matches(connection):
                 continue
             if connection in self.waiting_for_establishment:
                 if self._guard.may_share(stream_id, connection):
                     self.waiting_for_establishment[connection].append(event)
                     return
-                opening += 1
-            elif self._upstreams[connection].is_free and self._guard.may_share(
-                stream_id, connection
-            ):
+                held += 1
+            elif upstream.is_free and self._guard.may_share(stream_id, connection):
                 yield from self._reply(event, (connection, None))
                 return
-            open_now += connection.connected
-        if opening + open_now >= MAX_UPSTREAMS:
-            if (spare := self._spare(event)) is None:
-                self._queue.append(event)
-                return
+            held += connection.connected
+        spare = self._spare(event) if held >= MAX_UPSTREAMS else None
+        is_further = held > 0 and self._guard.is_multiplexed
+        if spare is not None:
             yield commands.CloseConnection(spare)
-        yield from self._open(event, stream_id)
+        elif held >= MAX_UPSTREAMS or (is_further and not self._guard.may_open_further()):
+            self._queue.append(event)
+            return
+        yield from self._open(event, stream_id, is_further=is_further and spare is None)
 
     def _spare(self, event: GetHttpConnection) -> Connection | None:
         """A connection to the same server that carries nothing, and that who asks may not use."""
         known = (one for one in self._upstreams if event.connection_spec_matches(one))
         return next((one for one in known if self._upstreams[one].is_spare), None)
 
-    def _open(self, event: GetHttpConnection, stream_id: int) -> Commands:
+    def _open(self, event: GetHttpConnection, stream_id: int, *, is_further: bool) -> Commands:
         """Open one more connection for this stream."""
         self._forget_closed()
         context = self.context.fork()
@@ -387,7 +387,7 @@ class JudgedHttpLayer(HttpLayer):
             stack /= BoundedServerTls(context, self._guard)
         upstream = JudgedUpstream(context, self._guard)
         stack /= upstream
-        self._guard.opens(stream_id, context.server)
+        self._guard.opens(stream_id, context.server, is_further=is_further)
         self._upstreams[context.server] = upstream
         self.connections[context.server] = stack[0]
         self.waiting_for_establishment[context.server].append(event)

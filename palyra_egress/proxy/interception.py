@@ -116,6 +116,10 @@ class InterceptionAuthority:
         _publish(self.root_path, ours)
         return _publish(self.bundle_path, public + b"\n" + extra_roots + b"\n" + ours)
 
+    def has_leaf(self, host: CanonicalHost) -> bool:
+        """Whether the next handshake for this host takes no signature of ours."""
+        return host in self._leaves
+
     def server_connection(self, host: CanonicalHost, now: datetime) -> SSL.Connection:
         """The TLS server side towards a worker, with a leaf for `host`."""
         leaf = self._leaves.get(host)

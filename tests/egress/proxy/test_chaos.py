@@ -74,6 +74,7 @@ STIMULI: Final[dict[str, tuple[tuple[tuple[Lane, ...], str], ...]]] = {
     "socks_shown": ((_SOCKS, NOT_DIALLED),),
     "tunnel_asked": ((_DOORS, NOT_DIALLED),),
     "tls_start_client": ((_INSPECTED, NOT_DIALLED),),
+    "tls_established_client": ((_INSPECTED, NOT_DIALLED),),
     "requestheaders": ((_REQUESTS, NOT_DIALLED),),
     "tls_start_server": ((_INSPECTED, NOT_SENT),),
     "tls_failed_server": (((untrusted_upstream,), NOT_SENT),),

@@ -15,7 +15,7 @@ from palyra_egress.proxy.core import (
 from palyra_egress.proxy.deadlines import DEADLINES
 from palyra_egress.proxy.handler import IDENTITY_DEADLINE_S, UPSTREAM_READY_DEADLINE_S
 from palyra_egress.proxy.hello_gate import MAX_HELD_BYTES
-from palyra_egress.proxy.http_layer import MAX_UNPARSED_BYTES
+from palyra_egress.proxy.http_layer import MAX_UNPARSED_BYTES, MAX_UPSTREAMS
 from palyra_egress.proxy.interception import MAX_LEAVES
 from palyra_egress.proxy.layers import MAX_HELLO_BYTES
 from palyra_egress.proxy.master import IDLE_TIMEOUT_S
@@ -32,6 +32,12 @@ KIB, HOUR_S = 1024, 3600
 NUMBERS: dict[str, list[float]] = {
     "workers' connections, in all": [CAPS.connections],
     "workers' connections, of one worker": [CAPS.connections_per_worker],
+    "tunnels of one worker whose TLS handshake is not over": [CAPS.openings_per_worker],
+    "hosts for which a leaf is made, of one worker in a minute": [CAPS.new_leaves_per_minute],
+    "connections to a server of HTTP/1 behind the streams of one worker's connection": [
+        MAX_UPSTREAMS
+    ],
+    "the same beyond the first of each connection, in all": [CAPS.further_upstreams],
     "names looked up at once, in all": [CAPS.lookups.at_once],
     "names looked up at once, of one worker": [CAPS.lookups.per_asker],
     "look-ups of one worker that wait": [CAPS.lookups.waiting_per_asker],
