@@ -25,6 +25,7 @@ from palyra_egress.proxy.deadlines import DEADLINES, Deadlines
 from palyra_egress.proxy.egress_proxy import EgressProxy
 from palyra_egress.proxy.server_tls import NOTHING_NAMED, ServerTlsSettings
 from palyra_egress.proxy.settings import ProxySettings
+from palyra_fleet.approval_watch import followed
 from palyra_fleet.exports.running import exporting
 from palyra_fleet.exports.settings import NO_EXPORTS, ExportSettings
 from palyra_fleet.serve import (
@@ -66,6 +67,7 @@ class EmbeddedSettings:
     audit_segment_bytes: int = DEFAULT_SEGMENT_BYTES
     trusted_capabilities: frozenset[str] = frozenset()
     fleet_settings_file: Path | None = None
+    approval_rules_file: Path | None = None
     approvers_file: Path | None = None
     caps: Caps = CAPS
     deadlines: Deadlines = DEADLINES
@@ -125,9 +127,13 @@ async def embedded(
 
 
 def _fleet_settings(installation: Installation, settings: EmbeddedSettings) -> FleetSettings:
-    """As `palyra-fleet serve` makes them. Raises SettingsFileError."""
+    """As `palyra-fleet serve` makes them. Raises SettingsFileError, ApprovalFileError."""
     plain = FleetSettings.trusting(installation.home.fleet_state, settings.trusted_capabilities)
-    return replace(plain, file=settings_file(settings.fleet_settings_file))
+    return replace(
+        plain,
+        file=settings_file(settings.fleet_settings_file),
+        approvals=followed(settings.approval_rules_file),
+    )
 
 
 async def _enrol_own_keys(installation: Installation, fleet: FleetService) -> None:

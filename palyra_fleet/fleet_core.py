@@ -19,6 +19,7 @@ from typing import Final
 from palyra_fleet.attestation.join_tokens import JoinTokenBook, JoinTokenFileError
 from palyra_fleet.attestation.nonces import NonceBook
 from palyra_fleet.clock import ForwardClock
+from palyra_fleet.leases.approval_rules import ApprovalRules
 from palyra_fleet.leases.records import WorkerLease
 from palyra_fleet.ledger import storm
 from palyra_fleet.ledger.auditor import audit_worker
@@ -111,6 +112,8 @@ class FleetCore:
         self._watch = ProxyWatch(settings.policy.proxy_silence_ms, snapshot.high_water_unix_ms)
         self._join_tokens = _join_tokens(settings.state_dir)
         self._attestors = settings.file.with_launcher(self._join_tokens)
+        self._rule_file = settings.approvals
+        self._rules = ApprovalRules()
         self._certificate_end: Callable[[str], int | None] = _not_known
         self._launchers: dict[str, bytes] = {}
         self._proxies: dict[str, tuple[str, bytes]] = {}
@@ -135,6 +138,9 @@ class FleetCore:
                 await self._settle(self._manager.end_what_time_bounds(behind_ms, now_unix_ms))
 
         await self._locked(log_start)
+        await self._put_rules_in_force(
+            ApprovalRules() if self._rule_file is None else self._rule_file.rules
+        )
         self._reaper = spawn(self._reap_forever(), "fleet-reaper")
 
     async def close(self) -> None:
@@ -282,6 +288,28 @@ class FleetCore:
         self._learn_keys(snapshot.records)
         self._memory_ahead, self._undurable = False, None
 
+    async def _put_rules_in_force(self, rules: ApprovalRules) -> None:
+        """What no rule of these gave, and nobody used, is taken back in the same decision."""
+
+        async def act(now: int) -> None:
+            unused = self._manager.state.rules.unused
+            if rules.file_sha256 or unused:
+                await self._settle(self._manager.rules_changed(rules, now))
+            self._rules = rules
+
+        await self._locked(act)
+
+    async def _look_at_rules(self) -> None:
+        """Follow the file of approval rules; the last good ones stay in force."""
+        if self._rule_file is None:
+            return
+        before = self._rule_file.problem
+        found = await asyncio.to_thread(self._rule_file.poll)
+        if self._rule_file.problem not in {None, before}:
+            _log.error("approval rules are not followed: %s", self._rule_file.problem)
+        if found is not None:
+            await self._put_rules_in_force(found)
+
     async def _settle_suspensions(self, now_unix_ms: int) -> None:
         """Suspend and resume egress by what is heard of proxies; proxies are told at once."""
         wanted = self._watch.wanted(self._manager.state, now_unix_ms)
@@ -347,6 +375,7 @@ class FleetCore:
             await asyncio.sleep(self._settings.reap_every_ms / 1000)
             try:
                 await self._locked(self._settle_suspensions)
+                await self._look_at_rules()
                 if self._now() >= prune_at:
                     prune_at = self._now() + self._settings.prune_every_ms
                     await self.prune()

@@ -53,6 +53,7 @@ class FleetReason(StrEnum):
     STALE_FENCE = "lease.stale_fence"
     LEASE_ENDED = "lease.ended"
     GRANT_UNKNOWN = "grant.unknown"
+    RULE_LIMIT = "grant.rule_limit"
     JOIN_UNKNOWN = "attestation.join_token_unknown"
     ENROLMENT_CONFLICT = "enrolment.conflict"
     ENROLMENT_UNKNOWN = "enrolment.unknown"
@@ -120,6 +121,7 @@ _TABLE: dict[FleetReason, tuple[str, int]] = {
     FleetReason.STALE_FENCE: ("The fence is stale", 409),
     FleetReason.LEASE_ENDED: ("The lease has ended", 409),
     FleetReason.GRANT_UNKNOWN: ("No such grant", 404),
+    FleetReason.RULE_LIMIT: ("The approval rule gives no more for now", 429),
     FleetReason.JOIN_UNKNOWN: ("No such join token", 404),
     FleetReason.ENROLMENT_CONFLICT: ("The name or key is enrolled otherwise", 409),
     FleetReason.ENROLMENT_UNKNOWN: ("No such enrolment", 404),

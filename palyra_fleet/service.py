@@ -15,6 +15,7 @@ from typing import Literal, Self
 
 from ulid import ULID
 
+from palyra_fleet.approval_rule_commands import ApprovalRuleCommands
 from palyra_fleet.attestation.evidence import WorkerAttestationExpectation
 from palyra_fleet.attestation.result import AttestationResult
 from palyra_fleet.attestation.verifier import judge, open_evidence
@@ -59,7 +60,12 @@ class Caller:
 
 
 class FleetService(
-    OperatorCommands, EnrolmentCommands, JoinTokenCommands, ProxyCommands, FleetCore
+    OperatorCommands,
+    EnrolmentCommands,
+    JoinTokenCommands,
+    ApprovalRuleCommands,
+    ProxyCommands,
+    FleetCore,
 ):
     """The fleet. `start` it, `close` it. What operators and proxies may ask is mixed in."""
 
@@ -122,6 +128,7 @@ class FleetService(
             "evidence": self._unbound_evidence.alarm(self._now()),
             "proxies": self._watch.alarm(),
             "storm": None if frozen is None else frozen.text,
+            "approval_rules": None if self._rule_file is None else self._rule_file.alarm,
             **{
                 f"export_{name}": counts.alarm(self._now())
                 for name, counts in self.counts.exports.items()
@@ -260,6 +267,8 @@ class FleetService(
         async def act(now: int) -> wire.LeaseAnswer:
             self._refuse_on_ledger_problem()
             lease_id = str(ULID.from_timestamp(now))
+            if self._manager.state.usable_grant(order.run_id, now, worker_id) is None:
+                await self._approve_by_rule(worker_id, request, now)
             grant = self._manager.state.usable_grant(order.run_id, now, worker_id)
             grant_id = None if grant is None else grant.grant_id
             outcome = self._manager.grant_lease(

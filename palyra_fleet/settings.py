@@ -4,13 +4,15 @@
 `reap_every_ms` is how often deadlines are looked at; a deadline also counts when a command meets
 it, so a slow reaper never lengthens anything. `retention` says how long what is finished is kept;
 every `prune_every_ms` what is older is forgotten, events into archive files. `file` is what the
-settings file says; without one there is no attestor but `launcher`.
+settings file says; without one there is no attestor but `launcher`. `approvals` is the file of
+approval rules that is followed; without one every run takes an operator's approval.
 """
 
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from palyra_fleet.approval_watch import ApprovalRuleFile
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.settings_file import SettingsFile
 from palyra_fleet.store.protocol import Retention
@@ -26,6 +28,7 @@ class FleetSettings:
     retention: Retention = field(default_factory=Retention)
     prune_every_ms: int = 3_600_000
     file: SettingsFile = field(default_factory=SettingsFile)
+    approvals: ApprovalRuleFile | None = None
 
     @classmethod
     def trusting(cls, state_dir: Path, capabilities: frozenset[str]) -> Self:

@@ -78,6 +78,12 @@ def _add_up(commands: _Commands) -> None:
         metavar="FILE",
         help="attestors of the fleet, as TOML; see docs/attestation.md (default: launchers only)",
     )
+    up.add_argument(
+        "--approval-rules",
+        type=Path,
+        metavar="FILE",
+        help="rules that approve runs by themselves; see docs/approval-rules.md (default: none)",
+    )
     add_export_arguments(up)
     up.set_defaults(run=_later("serve_commands", "up"))
 

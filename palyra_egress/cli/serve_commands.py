@@ -60,6 +60,7 @@ async def _up(arguments: Namespace) -> int:
         audit_segment_bytes=arguments.audit_segment_bytes,
         trusted_capabilities=frozenset(arguments.trust_capability),
         fleet_settings_file=arguments.settings,
+        approval_rules_file=arguments.approval_rules,
         approvers_file=arguments.approvers,
         caps=_caps(arguments),
         deadlines=replace(DEADLINES, answer_s=arguments.answer_within),

@@ -13,6 +13,7 @@ from palyra_fleet.api import answers
 from palyra_fleet.api.call import Call
 from palyra_fleet.api.paging import DEFAULT_ROWS, MAX_ROWS, ListOf, cut, page_of
 from palyra_fleet.client.lists import (
+    ApprovalRuleList,
     EventList,
     EventsVerified,
     GrantList,
@@ -47,6 +48,11 @@ async def create_grant(call: Call) -> web.StreamResponse:
 @answers.gives(GrantList)
 async def list_grants(call: Call) -> web.StreamResponse:
     return answers.model(GrantList(items=await call.service.grants()))
+
+
+@answers.gives(ApprovalRuleList)
+async def list_approval_rules(call: Call) -> web.StreamResponse:
+    return answers.model(ApprovalRuleList(items=call.service.approval_rules()))
 
 
 @answers.gives(answers.NOTHING)

@@ -132,6 +132,7 @@ ROUTES: Final = (
     Row("POST", "/v1/device/proxy", _DEV, _D.enrol_proxy, device_wire.EnrolDeviceRequest),
     # principals
     Row("GET", "/v1/grants", _LOOK, _O.list_grants),
+    Row("GET", "/v1/approval-rules", _LOOK, _O.list_approval_rules),
     Row("POST", "/v1/grants", _LET_IN, _O.create_grant, wire.GrantRequest),
     Row("POST", f"{_GRANT}:withdraw", _LET_IN, _O.withdraw_grant, _REASON),
     Row("GET", "/v1/workers", _LOOK, _O.list_workers, query=("limit", "cursor")),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from ulid import ULID
 
+from palyra_fleet.approval_watch import followed
 from palyra_fleet.attestation.result import BindingLevel
 from palyra_fleet.cli.evidence_arguments import evidence_source, secret_places
 from palyra_fleet.cli.export_arguments import exports_of
@@ -40,6 +41,7 @@ from palyra_fleet.settings_file import settings_file
 from palyra_fleet.supervised import serving_notice
 from palyra_fleet.tasks import spawn
 from palyra_fleet.wire.keys import SigningKey
+from palyra_fleet.wire.models import ApprovalAsked
 from palyra_fleet.worker.artifact_arguments import carriage_of
 from palyra_fleet.worker.isolation.sandbox import Isolation
 from palyra_fleet.worker.launcher import WorkerIdentity
@@ -62,6 +64,7 @@ def run_worker(arguments: Namespace) -> int:
         raise Trouble(
             ExitCode.YOURS, "there is nothing to run", "no program was named", "put it after `--`"
         )
+    approval = _approval(arguments)
     worker_id = arguments.worker_id or str(ULID())
     identity = WorkerIdentity(
         worker_id, arguments.identity or f"worker:{worker_id}", tuple(arguments.capability)
@@ -75,6 +78,7 @@ def run_worker(arguments: Namespace) -> int:
         combined_bundle=arguments.ca_bundle.resolve(),
         palyra_ca=arguments.ca.resolve(),
         ttl_ms=arguments.ttl_s * 1000,
+        approval=approval,
         keep_env=frozenset(arguments.keep_env),
         isolation=_isolation(arguments) if arguments.isolate else None,
         carriage=carriage_of(arguments),
@@ -107,6 +111,19 @@ async def _run(program: Sequence[str], settings: RunSettings, place: _WorkerPlac
         return await run_as_worker(program, settings, say)
     finally:
         renewing.cancel()
+
+
+def _approval(arguments: Namespace) -> ApprovalAsked | None:
+    if arguments.tool is None and arguments.profile is None:
+        return None
+    if arguments.tool is None or arguments.profile is None:
+        raise Trouble(
+            ExitCode.YOURS,
+            "an approval rule cannot be asked",
+            "--tool and --profile belong together",
+            "give both, or neither where an operator approves",
+        )
+    return ApprovalAsked(tool_name=arguments.tool, egress_profile=arguments.profile)
 
 
 def _isolation(arguments: Namespace) -> Isolation:
@@ -147,6 +164,7 @@ async def _serve(arguments: Namespace) -> None:
                 trusted_capabilities=frozenset(arguments.trust_capability),
             ),
             file=settings_file(arguments.settings),
+            approvals=followed(arguments.approval_rules),
         )
     )
     try:

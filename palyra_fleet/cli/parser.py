@@ -10,6 +10,7 @@ from typing import Final
 
 from palyra_fleet.cli import argument_types as types
 from palyra_fleet.cli import doctor_commands, local_commands, operator_commands
+from palyra_fleet.cli.approval_parser import add_approvals
 from palyra_fleet.cli.command_parser import CommandParser
 from palyra_fleet.cli.completion import add_completion
 from palyra_fleet.cli.config_commands import add_config
@@ -49,6 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_config(nouns, FLEET, make_parser)
     _worker(_noun(nouns, "worker", "workers: look, act, run one"))
     _grant(_noun(nouns, "grant", "approvals of runs"))
+    add_approvals(_noun(nouns, "approval", "rules that approve runs by themselves"), _operator_verb)
     _lease(_noun(nouns, "lease", "live leases"))
     _violation(_noun(nouns, "violation", "what workers tried"))
     _event(_noun(nouns, "event", "the event log"))
@@ -142,6 +144,12 @@ def _serve(nouns: "_Verbs[argparse.ArgumentParser]") -> None:
         type=Path,
         metavar="FILE",
         help="attestors, as TOML; see docs/attestation.md (default: none but launchers)",
+    )
+    verb.add_argument(
+        "--approval-rules",
+        type=Path,
+        metavar="FILE",
+        help="rules that approve runs by themselves; see docs/approval-rules.md (default: none)",
     )
     _serve_nodes(verb)
     add_export_arguments(verb)
@@ -248,6 +256,12 @@ def _worker_run(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
     verb.add_argument("--ca", type=Path, required=True, help="our CA alone")
     verb.add_argument(
         "--ttl-s", type=types.seconds, default=300, help="the lease's length; it is renewed in time"
+    )
+    verb.add_argument(
+        "--tool", type=types.name, help="with --profile: have an approval rule approve the run"
+    )
+    verb.add_argument(
+        "--profile", type=types.name, help="with --tool: the egress profile that is asked for"
     )
     add_keep_env(verb)
     verb.add_argument(

@@ -7,6 +7,7 @@ to fix (usage, file, credentials), 69 the server cannot be reached, 70 our fault
 from enum import IntEnum
 
 from palyra_fleet.client import FleetProblem, FleetUnavailable
+from palyra_fleet.leases.approval_file import ApprovalFileError
 from palyra_fleet.nodes.errors import ListenError, TlsUnsound
 from palyra_fleet.refusals import FleetReason, FleetRefusal
 from palyra_fleet.serve import ServeError
@@ -50,6 +51,7 @@ EXPECTED = (
     ArtifactRefused,
     EvidenceUnavailable,
     SettingsFileError,
+    ApprovalFileError,
     IsolationUnavailable,
     ProgramNotStarted,
     ReceiptRefused,
@@ -110,13 +112,8 @@ def trouble_of(error: Exception) -> Trouble:
             return Trouble(
                 ExitCode.YOURS, "the setup is not usable", str(error), "correct it and try again"
             )
-        case SettingsFileError():
-            return Trouble(
-                ExitCode.YOURS,
-                "the settings are not usable, and the fleet does not start",
-                str(error),
-                "correct the line; docs/attestation.md lists every key",
-            )
+        case SettingsFileError() | ApprovalFileError():
+            return _trouble_of_file(error)
         case IsolationUnavailable():
             return Trouble(
                 ExitCode.YOURS,
@@ -145,6 +142,16 @@ def trouble_of(error: Exception) -> Trouble:
                 type(error).__name__,
                 "report it; PALYRA_DEBUG=1 shows where",
             )
+
+
+def _trouble_of_file(error: SettingsFileError | ApprovalFileError) -> Trouble:
+    if isinstance(error, ApprovalFileError):
+        what = "the approval rules are not usable"
+        remedy = "correct the lines named above; `palyra-fleet approval check FILE` shows them"
+    else:
+        what = "the settings are not usable, and the fleet does not start"
+        remedy = "correct the line; docs/attestation.md lists every key"
+    return Trouble(ExitCode.YOURS, what, str(error), remedy)
 
 
 def _trouble_of_problem(problem: FleetProblem) -> Trouble:

@@ -3,6 +3,7 @@
 `EventsVerified` is the answer of `POST /v1/events:verify`: how many entries form the chain.
 """
 
+from palyra_fleet.wire.approval_models import ApprovalRuleView
 from palyra_fleet.wire.models import (
     EventView,
     GrantView,
@@ -20,6 +21,10 @@ class OrderList(WireModel):
 
 class GrantList(WireModel):
     items: tuple[GrantView, ...]
+
+
+class ApprovalRuleList(WireModel):
+    items: tuple[ApprovalRuleView, ...]
 
 
 class LeaseList(WireModel):

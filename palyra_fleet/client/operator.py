@@ -10,6 +10,7 @@ from palyra_fleet.client.credentials import TokenCredentials
 from palyra_fleet.client.enrolments import EnrolmentCalls
 from palyra_fleet.client.join_tokens import JoinTokenCalls
 from palyra_fleet.client.lists import (
+    ApprovalRuleList,
     EventList,
     EventsVerified,
     GrantList,
@@ -20,6 +21,7 @@ from palyra_fleet.client.lists import (
 from palyra_fleet.client.nodes import NodeCalls
 from palyra_fleet.client.principals import PrincipalCalls
 from palyra_fleet.client.transport import DEFAULT_TIMEOUT_MS, query_target
+from palyra_fleet.wire.approval_models import ApprovalRuleView
 from palyra_fleet.wire.models import (
     DrainRequest,
     EventView,
@@ -82,6 +84,10 @@ class OperatorClient(EnrolmentCalls, NodeCalls, PrincipalCalls, JoinTokenCalls):
     async def drain(self, worker_id: str, reason: str, deadline_ms: int) -> WorkerView:
         request = DrainRequest(reason=reason, deadline_ms=deadline_ms)
         return await self.call("POST", f"/v1/workers/{worker_id}:drain", WorkerView, request)
+
+    async def approval_rules(self) -> tuple[ApprovalRuleView, ...]:
+        """Those in force, in the order of their file, and what each has given."""
+        return (await self.call("GET", "/v1/approval-rules", ApprovalRuleList)).items
 
     async def leases(self, limit: int = 100) -> tuple[LeaseView, ...]:
         """The live leases, newest first."""

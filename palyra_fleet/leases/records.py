@@ -1,6 +1,7 @@
 """Grants and leases as the ledger keeps them.
 
-A `WorkerApprovalGrant` is an approval for one run, made by an operator and kept by the fleet. A
+A `WorkerApprovalGrant` is an approval for one run, made by an operator or by a named rule and kept
+by the fleet. A
 `WorkerLease` is the right of one worker to do that run until `expires_at_unix_ms` (exclusive). The
 fence orders leases for ever. The egress secret is known by its SHA-256 only. Times: Unix ms.
 """
@@ -8,6 +9,7 @@ fence orders leases for ever. The egress secret is known by its SHA-256 only. Ti
 from dataclasses import dataclass
 from enum import StrEnum
 
+from palyra_fleet.leases.approval_rules import RuleMark
 from palyra_fleet.leases.artifacts import NOTHING_TO_CARRY, ArtifactTransport
 from palyra_fleet.leases.workspace import WorkerWorkspaceScope
 
@@ -31,7 +33,7 @@ class LeaseStatus(StrEnum):
 @dataclass(frozen=True, slots=True)
 class WorkerApprovalGrant:
     """Someone approved that a worker does this run with this egress profile. With `worker_id` only
-    that worker may."""
+    that worker may. `rule` says which approval rule did, if no person."""
 
     grant_id: str
     run_id: str
@@ -44,6 +46,7 @@ class WorkerApprovalGrant:
     uses: int = 0
     withdrawn: bool = False
     worker_id: str | None = None
+    rule: RuleMark | None = None
 
     def is_for(self, worker_id: str) -> bool:
         """Whether this worker may spend it."""
@@ -75,6 +78,7 @@ class WorkerLease:
     status: LeaseStatus = LeaseStatus.ASSIGNED
     ended_at_unix_ms: int | None = None
     artifact_transport: ArtifactTransport = NOTHING_TO_CARRY
+    rule_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ _WORK_OF = {LeaseStatus.ASSIGNED: Work.ASSIGNED, LeaseStatus.BUSY: Work.BUSY}
 
 def audit(state: LedgerState, policy: WorkerFleetPolicy) -> tuple[str, ...]:
     """All of the ledger. O(all)."""
-    found = [*_counts(state, policy), *_grants(state)]
+    found = [*_counts(state, policy), *_grants(state), *_rules(state)]
     for worker_id in state.workers:
         found += audit_worker(state, policy, worker_id)
     for lease in state.leases.values():
@@ -83,6 +83,14 @@ def _grants(state: LedgerState) -> Iterator[str]:
             yield f"1: grant {grant_id} is spent and could be spent again"
         if grant_id not in state.grants_by_run.get(grant.run_id, ()):
             yield f"grant {grant_id} is not filed under its run"
+
+
+def _rules(state: LedgerState) -> Iterator[str]:
+    live = Counter(one.rule_id for one in state.leases.values() if one.rule_id is not None)
+    unused = Counter(one.rule.rule_id for one in state.grants.values() if one.rule is not None)
+    counted = Counter({rule: len(grants) for rule, grants in state.rules.unused.items()})
+    if state.rules.leases != live or counted != unused:
+        yield "what approval rules have out is counted wrong"
 
 
 def _proofs(worker: WorkerRecord) -> tuple[Proof, ...]:

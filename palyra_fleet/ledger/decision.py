@@ -59,6 +59,7 @@ class EventReason(StrEnum):
     PRINCIPAL_CREATED = "fleet.principal_created"
     PRINCIPAL_REVOKED = "fleet.principal_revoked"
     PRINCIPAL_ROTATED = "fleet.principal_token_replaced"
+    RULES_IN_FORCE = "fleet.approval_rules_in_force"
     LEASES_FROZEN = "fleet.leases_frozen"
     LEASES_UNFROZEN = "fleet.leases_unfrozen"
     STARTED_FLEET = "fleet.started"

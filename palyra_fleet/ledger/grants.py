@@ -1,4 +1,4 @@
-"""Approval grants: made and withdrawn by operators, kept by the fleet, never a caller's word.
+"""Approval grants: made by operators and rules, kept by the fleet, never a caller's word.
 
 A new grant is unspent and for one use. Withdrawing one ends the live lease that rests on it, since
 no lease outlives its grant. Pure. Times: Unix ms.
@@ -34,6 +34,13 @@ def create_grant(
         "egress_profile": grant.egress_profile,
         "expires_at_unix_ms": grant.expires_at_unix_ms,
     }
+    if grant.rule is not None:
+        detail = {
+            **detail,
+            "rule": grant.rule.rule_id,
+            "rule_sha256": grant.rule.rule_sha256,
+            "rules_sha256": grant.rule.file_sha256,
+        }
     draft.event(EventReason.GRANT_CREATED, grant.worker_id, None, detail)
     return draft.finish()
 

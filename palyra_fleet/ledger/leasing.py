@@ -92,6 +92,7 @@ def grant_lease(
         expires_at_unix_ms=end,
         grant_expires_at_unix_ms=grant.expires_at_unix_ms,
         artifact_transport=order.artifact_transport,
+        rule_id=None if grant.rule is None else grant.rule.rule_id,
     )
     return _granted(Draft(state, now_unix_ms, worker_id), worker, grant, lease)
 

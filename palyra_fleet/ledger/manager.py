@@ -10,10 +10,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from palyra_fleet.attestation.result import AttestationResult
+from palyra_fleet.leases.approval_rules import ApprovalRules, RunAsked
 from palyra_fleet.leases.artifacts import NOTHING_CARRIED, CarriedArtifacts
 from palyra_fleet.leases.records import LeaseOrder, WorkerApprovalGrant
 from palyra_fleet.ledger import (
     admission,
+    auto_approval,
     binding,
     eligibility,
     grants,
@@ -90,6 +92,23 @@ class WorkerFleetManager:
 
     def create_grant(self, grant: WorkerApprovalGrant, actor: str, now_unix_ms: int) -> Outcome:
         return grants.create_grant(self.state, grant, actor, self.effective_now(now_unix_ms))
+
+    def approve_by_rule(
+        self,
+        rules: ApprovalRules,
+        worker_id: str,
+        session_epoch: int,
+        asked: RunAsked,
+        grant_id: str,
+        now_unix_ms: int,
+    ) -> Outcome:
+        now = self.effective_now(now_unix_ms)
+        return auto_approval.approve_by_rule(
+            self.state, self.policy, rules, worker_id, session_epoch, asked, grant_id, now
+        )
+
+    def rules_changed(self, rules: ApprovalRules, now_unix_ms: int) -> Outcome:
+        return auto_approval.rules_changed(self.state, rules, self.effective_now(now_unix_ms))
 
     def withdraw_grant(
         self, grant: WorkerApprovalGrant, actor: str, why: str, now_unix_ms: int

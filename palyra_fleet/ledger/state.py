@@ -26,6 +26,7 @@ from palyra_fleet.ledger.decision import (
     WithdrawnReference,
 )
 from palyra_fleet.ledger.facts import Eligibility, Liveness, WorkerRecord
+from palyra_fleet.ledger.rule_counts import RuleCounts
 
 STORM_WINDOW_MS = 60_000
 
@@ -43,6 +44,7 @@ class LedgerState:
     leases_per_principal: Counter[str] = field(default_factory=Counter)
     grants: dict[str, WorkerApprovalGrant] = field(default_factory=dict)
     grants_by_run: dict[str, dict[str, None]] = field(default_factory=dict)
+    rules: RuleCounts = field(default_factory=RuleCounts)
     tombstones: set[Tombstone] = field(default_factory=set)
     enrolled: dict[tuple[Literal["launcher", "proxy"], str], EnrolledKey] = field(
         default_factory=dict
@@ -191,17 +193,21 @@ class LedgerState:
             self.lease_by_run[lease.run_id] = lease.lease_id
             self.deadlines.set(DeadlineKind.LEASE, lease.lease_id, lease.expires_at_unix_ms)
             self.leases_per_principal[lease.principal] += 0 if known else 1
+            self.rules.take_lease(lease, 0 if known else 1)
         elif known:
             del self.leases[lease.lease_id]
             del self.lease_by_worker[lease.worker_id]
             del self.lease_by_run[lease.run_id]
             self.deadlines.cancel(DeadlineKind.LEASE, lease.lease_id)
             self.leases_per_principal[lease.principal] -= 1
+            self.rules.take_lease(lease, -1)
             if not self.leases_per_principal[lease.principal]:
                 del self.leases_per_principal[lease.principal]
 
     def _put_grant(self, grant: WorkerApprovalGrant) -> None:
-        if grant.usable(self.high_water_unix_ms):
+        usable = grant.usable(self.high_water_unix_ms)
+        self.rules.take_grant(grant, usable)
+        if usable:
             self.grants[grant.grant_id] = grant
             self.grants_by_run.setdefault(grant.run_id, {})[grant.grant_id] = None
             self.deadlines.set(DeadlineKind.GRANT, grant.grant_id, grant.expires_at_unix_ms)
@@ -213,6 +219,7 @@ class LedgerState:
         grant = self.grants.pop(grant_id, None)
         self.deadlines.cancel(DeadlineKind.GRANT, grant_id)
         if grant is not None:
+            self.rules.forget_grant(grant)
             of_run = self.grants_by_run[grant.run_id]
             del of_run[grant_id]
             if not of_run:

@@ -72,6 +72,7 @@ def grant_view(grant: WorkerApprovalGrant) -> GrantView:
         max_uses=grant.max_uses,
         withdrawn=grant.withdrawn,
         worker_id=grant.worker_id,
+        rule_id=None if grant.rule is None else grant.rule.rule_id,
     )
 
 

@@ -22,9 +22,11 @@ from palyra_fleet.ledger.decision import (
     WithdrawnReference,
 )
 from palyra_fleet.ledger.facts import WorkerRecord
+from palyra_fleet.ledger.rule_counts import HOUR_MS
 from palyra_fleet.store import codec
 from palyra_fleet.store.event_chain import canonical
 from palyra_fleet.store.protocol import ChainBroken, StateUnusable, StoreConflict
+from palyra_fleet.wire.ids import first_id_of
 from palyra_fleet.wire.models import EventView
 
 type EventRow = tuple[int, int, str, str, str | None, str | None, str, str, str]
@@ -242,7 +244,8 @@ def _read_worker(admission: str, body: str) -> WorkerRecord:
 
 
 def load_records(connection: sqlite3.Connection, now_unix_ms: int) -> tuple[Record, ...]:
-    """Everything the in-memory ledger holds: live leases and usable grants only."""
+    """Everything the in-memory ledger holds: live leases and usable grants; and of approval rules
+    what they gave within the last hour, which still counts."""
     records: list[Record] = [
         _read_worker(admission, body)
         for admission, body in connection.execute("SELECT admission, body FROM workers")
@@ -254,9 +257,10 @@ def load_records(connection: sqlite3.Connection, now_unix_ms: int) -> tuple[Reco
     records += (
         codec.read_grant(body)
         for (body,) in connection.execute(
-            "SELECT body FROM grants WHERE withdrawn = 0 AND uses < max_uses"
-            " AND expires_at_unix_ms > ? ORDER BY grant_id",
-            (now_unix_ms,),
+            "SELECT body FROM grants WHERE (withdrawn = 0 AND uses < max_uses"
+            " AND expires_at_unix_ms > ?) OR (grant_id >= ?"
+            " AND json_extract(body, '$[0].rule') IS NOT NULL) ORDER BY grant_id",
+            (now_unix_ms, first_id_of(now_unix_ms - HOUR_MS)),
         )
     )
     records += (

@@ -80,7 +80,6 @@ class AttestationPayload(WireModel):
 
 class RegisterRequest(WireModel):
     """Registration: signed evidence, what backs it, and the proxy's receipt over the same nonce.
-
     Without `backing` the evidence must be an enrolled launcher's.
     `continues_session`: a running session proves itself again, with its own key; it is refused once
     a newer session has registered with another. Without it, a new session begins.
@@ -146,6 +145,13 @@ class ArtifactTransportModel(WireModel):
     max_output_bytes: Annotated[int, Field(ge=0, le=MAX_TRANSPORT_BYTES)] = 0
 
 
+class ApprovalAsked(WireModel):
+    """What a rule is to approve, where no operator did: the worker's own word."""
+
+    tool_name: Name
+    egress_profile: Name
+
+
 class LeaseRequest(WireModel):
     session_epoch: int
     run_id: Principal
@@ -153,6 +159,7 @@ class LeaseRequest(WireModel):
     required_capabilities: tuple[Name, ...] = Field(default=(), max_length=64)
     workspace_scope: WorkspaceScopeModel
     artifact_transport: ArtifactTransportModel = ArtifactTransportModel()
+    approval: ApprovalAsked | None = None
 
 
 class LeaseAnswer(WireModel):
@@ -232,7 +239,6 @@ class AttestedFacts(WireModel):
 
 class Binding(WireModel):
     """Who may speak through a proxy: one live lease. The secret is known as its SHA-256 only.
-
     The same lease is bound again, with the same fence, when its end, its worker's facts or its
     worker's certificates change. Certificates are the fingerprints that the worker may show to a
     proxy in mutual TLS, good at this moment; none means that it may not speak in that way.
@@ -251,7 +257,6 @@ class Binding(WireModel):
 
 class ViewMessage(WireModel):
     """One line of a proxy's bindings stream.
-
     `snapshot` replaces everything; `bind`, `unbind`, `block`, `suspend` and what undoes them change
     one thing; `tick` only says that the view is fresh. `epoch` grows at every start of the fleet's
     store, `seq` with every change; a proxy refuses a message with less of either than it has seen.
@@ -304,8 +309,7 @@ class ViolationAnswer(WireModel):
 
 
 class ProxyBeat(WireModel):
-    """A proxy says that it is there, how far its spool of evidence goes, and which policy it has in
-    force: new leases take receipts that name this one."""
+    """A proxy is there: how far its spool of evidence goes, and which policy it has in force."""
 
     spooled_seq: Annotated[int, Field(ge=0)]
     policy_digest: Annotated[str, StringConstraints(max_length=128)]
@@ -342,6 +346,7 @@ class GrantView(WireModel):
     max_uses: int
     withdrawn: bool
     worker_id: Ulid | None = None
+    rule_id: str | None = None
 
 
 class LeaseView(WireModel):

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from palyra_fleet.client import FleetError
 from palyra_fleet.tasks import spawn
-from palyra_fleet.wire.models import ArtifactModel, CleanupReport, LeaseAnswer
+from palyra_fleet.wire.models import ApprovalAsked, ArtifactModel, CleanupReport, LeaseAnswer
 from palyra_fleet.worker.artifacts import INPUTS, OUTPUTS, ArtifactRefused, Carriage, Carrier
 from palyra_fleet.worker.environment import EgressAccess, child_environment
 from palyra_fleet.worker.isolation.sandbox import (
@@ -66,6 +66,7 @@ class RunSettings:
     palyra_ca: Path
     ttl_ms: int = DEFAULT_TTL_MS
     required_capabilities: tuple[str, ...] = ()
+    approval: ApprovalAsked | None = None
     workspace_parent: Path | None = None
     working_directory: Path | None = None
     inherited: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
@@ -109,6 +110,7 @@ async def run_as_worker(
             settings.ttl_ms,
             settings.required_capabilities,
             carrier.transport(),
+            settings.approval,
         )
         run = _Run(session, workspace, carrier, lease, settings, say, sandbox)
         return await run.to_its_end(command, measured)

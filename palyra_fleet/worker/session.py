@@ -27,6 +27,7 @@ from palyra_fleet.refusals import FleetReason
 from palyra_fleet.tasks import spawn
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.models import (
+    ApprovalAsked,
     ArtifactTransportModel,
     CleanupReport,
     CompleteRequest,
@@ -175,9 +176,11 @@ class WorkerSession:
         ttl_ms: int,
         required_capabilities: tuple[str, ...] = (),
         transport: ArtifactTransportModel | None = None,
+        approval: ApprovalAsked | None = None,
     ) -> LeaseAnswer:
         """Ask for the lease of `run_id`; it must be started before it is used. Where the fleet
-        wants the binding to the proxy proved anew, that is done first. Raises what `open` does."""
+        wants the binding to the proxy proved anew, that is done first. With `approval` an approval
+        rule may approve the run where no operator has. Raises what `open` does."""
         order = LeaseRequest(
             session_epoch=0,
             run_id=run_id,
@@ -185,6 +188,7 @@ class WorkerSession:
             required_capabilities=required_capabilities,
             workspace_scope=scope,
             artifact_transport=transport or ArtifactTransportModel(),
+            approval=approval,
         )
         for attempt in range(PROOFS_FOR_A_LEASE):
             try:

@@ -70,7 +70,11 @@ class MemoryFleetStore:
         records: tuple[Record, ...] = (
             *disk.workers.values(),
             *(lease for lease in disk.leases.values() if lease.status.live),
-            *(g for g in disk.grants.values() if g.usable(disk.high_water_unix_ms)),
+            *(
+                g
+                for g in disk.grants.values()
+                if g.usable(disk.high_water_unix_ms) or g.rule is not None
+            ),
             *disk.others.values(),
         )
         return Snapshot(

@@ -8,12 +8,14 @@ fences, the caps of each lease. Numbers in comments are those of specification 2
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
+from palyra_fleet.leases.approval_rules import ApprovalRules, RunAsked
 from palyra_fleet.leases.records import LeaseOrder, WorkerApprovalGrant
 from palyra_fleet.ledger import enrolment, storm
 from palyra_fleet.ledger.auditor import audit
 from palyra_fleet.ledger.decision import Decision, EnrolledKey, EventReason, ReferenceValue
 from palyra_fleet.ledger.facts import Admission, Liveness
 from palyra_fleet.ledger.manager import Outcome
+from tests.fakes.approval_rules import NO_RULES, OTHER_RULES, RULES
 from tests.fakes.ledger_world import SCOPE, key_of
 from tests.fleet.ledger.machine_base import POLICY, MachineBase, rarely, runs, some, workers
 from tests.fleet.ledger.transitions import broken_by
@@ -45,6 +47,10 @@ class LedgerMachine(MachineBase):
             g for g in kept.grants.values() if g.usable(now)
         }
         assert state.highest_fence == kept.highest_fence
+        assert state.rules.leases == kept.rules.leases
+        for one in RULES.rules:
+            counts = [s.rules.in_the_last_hour(one.rule_id, now) for s in (state, kept)]
+            assert counts[0] == counts[1]  # what rules gave still counts
         assert now >= self.durable_at  # whatever was decided by the time stays decided
         self.command, self.before = "restart", dict(state.workers)
 
@@ -129,6 +135,31 @@ class LedgerMachine(MachineBase):
         grant = WorkerApprovalGrant(self.next_id(), run_id, "tool", "who", "profile", end, "alice")
         self.grant_ends[grant.grant_id] = end
         self.do("create_grant", self.manager.create_grant(grant, "alice", self.now))
+
+    @rule(worker_id=workers, run_id=runs, tool=st.sampled_from(["tool", "tool", "other"]))
+    def a_rule_is_asked(self, worker_id: str, run_id: str, tool: str) -> None:
+        grant_id, asked = self.next_id(), RunAsked(run_id, tool, "profile")
+        outcome = self.manager.approve_by_rule(
+            self.rules, worker_id, self.session(worker_id), asked, grant_id, self.now
+        )
+        if self.do("approve_by_rule", outcome):
+            grant = self.manager.state.grants[grant_id]
+            self.grant_ends[grant_id] = grant.expires_at_unix_ms
+            assert grant.rule is not None
+            assert self.rules.still_says(grant.rule)
+            assert (tool, grant.worker_id) == ("tool", worker_id)
+            counts, by = self.manager.state.rules, self.rules.rules[0]
+            assert counts.at_once(by.rule_id) <= by.at_once
+            now = self.manager.effective_now(self.now)
+            assert counts.in_the_last_hour(by.rule_id, now) <= by.uses_per_hour
+
+    @rule(rules=st.sampled_from([RULES, OTHER_RULES, NO_RULES]))
+    def rules_are_changed(self, rules: ApprovalRules) -> None:
+        """What was given by what is there no more, and not used, cannot be used."""
+        self.rules = rules
+        self.do("rules_changed", self.manager.rules_changed(rules, self.now))
+        for grant in self.manager.state.grants.values():
+            assert grant.rule is None or rules.still_says(grant.rule)
 
     @rule(which=some, now=rarely)
     @precondition(lambda self: self.grant_ends)

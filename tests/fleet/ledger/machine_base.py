@@ -21,6 +21,7 @@ from palyra_fleet.ledger.facts import WorkerRecord
 from palyra_fleet.ledger.manager import Outcome, WorkerFleetManager
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.store.protocol import FleetStore
+from tests.fakes.approval_rules import RULES
 from tests.fakes.ledger_world import attested, ulid
 from tests.fakes.memory_fleet_store import Disk, MemoryFleetStore
 from tests.fleet.ledger.transitions import COMMANDS
@@ -64,6 +65,7 @@ class MachineBase(RuleBasedStateMachine):
         self.all_leases: dict[str, WorkerLease] = {}
         self.grant_ends: dict[str, int] = {}
         self.asked_at: dict[str, int] = {}
+        self.rules = RULES
         self.events = self.durable_at = 0
         self.last: tuple[str, Callable[[], Outcome]] | None = None
 

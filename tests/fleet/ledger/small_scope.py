@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from palyra_fleet.attestation.result import AttestationResult
+from palyra_fleet.leases.approval_rules import RunAsked
 from palyra_fleet.leases.records import LeaseOrder, WorkerApprovalGrant, WorkerLease
 from palyra_fleet.ledger import enrolment, storm
 from palyra_fleet.ledger.auditor import audit
@@ -31,6 +32,7 @@ from palyra_fleet.ledger.facts import Proof, WorkerRecord
 from palyra_fleet.ledger.manager import Outcome, WorkerFleetManager
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.ledger.state import LedgerState
+from tests.fakes.approval_rules import NO_RULES, RULES
 from tests.fakes.ledger_world import SCOPE, attested, key_of, ulid
 from tests.fleet.ledger.transitions import broken_by
 
@@ -137,6 +139,8 @@ class Scope:
         for number in range(self.workers):
             for name, move in _of_worker(ulid(number + 1)).items():
                 yield f"{name} {number + 1}", move
+            if self.trust:
+                yield f"approve_by_rule {number + 1}", _approved_by_rule(ulid(number + 1))
             for run in RUNS:
                 yield f"grant_lease {number + 1} {run}", _ask(ulid(number + 1), run)
         for run in RUNS:
@@ -159,6 +163,7 @@ _OF_THE_FLEET: dict[str, Move] = {
         place.state, (REFERENCE,), "alice", "why", place.now
     ),
     "hear_policy": lambda manager, place: manager.hear_policy("proxy-1", "another", place.now),
+    "rules_changed": lambda manager, place: manager.rules_changed(NO_RULES, place.now),
     "unfreeze": lambda manager, place: storm.unfreeze(place.state, "alice", "why", place.now),
     "device_gone": lambda manager, place: enrolment.device_gone(
         place.state, "device-1", "alice", "why", place.now
@@ -289,6 +294,18 @@ def _create_grant(run: str) -> Move:
     return act
 
 
+def _approved_by_rule(who: str) -> Move:
+    def act(manager: WorkerFleetManager, place: Place) -> Outcome | None:
+        worker = place.state.workers.get(who)
+        if worker is None:
+            return None
+        grant_id = ulid(300 + place.serial * 8 + len(place.path))
+        asked = RunAsked(RUNS[0], "tool", "profile")
+        return manager.approve_by_rule(RULES, who, worker.session_epoch, asked, grant_id, place.now)
+
+    return act
+
+
 def _withdraw(run: str) -> Move:
     def act(manager: WorkerFleetManager, place: Place) -> Outcome | None:
         grant = place.state.usable_grant(run, place.now)
@@ -328,6 +345,7 @@ def clone(state: LedgerState) -> LedgerState:
         references=set(state.references),
         beats=dict(state.beats),
         policy_words=dict(state.policy_words),
+        rules=state.rules.copy(),
         deadlines=DeadlineHeap(list(heap._heap), dict(heap._queued), dict(heap._current)),
         recent_quarantines=deque(),
     )
@@ -342,6 +360,8 @@ def canonical(place: Place) -> object:
         (
             *(state.grants[each].expires_at_unix_ms - place.now for each in of_run),
             run in state.lease_by_run,
+            sum(state.grants[each].rule is not None for each in of_run),
+            *(state.grants[each].worker_id is not None for each in of_run),
         )
         for run, of_run in state.grants_by_run.items()
     )
