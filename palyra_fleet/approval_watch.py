@@ -29,27 +29,23 @@ class ApprovalRuleFile:
         """For people; says nothing of the file, since health is open to anybody."""
         return self.problem and "the newest approval rules are not in force; see the fleet's log"
 
-    def poll(self) -> ApprovalRules | None:
-        """New rules, if there are any that are good."""
+    def poll(self) -> None:
+        """Read the file again if it changed; `rules` are those of the newest text that is good."""
         try:
             if self._stamp is not None and _stamp(self.path.stat()) == self._stamp:
-                return None
-            read = self._read()
+                return
+            self.rules, self.problem = self._read(), None
         except OSError as error:
             self._stamp = None
             self.problem = f"{self.path}: cannot be read: {error.strerror}"
-            return None
         except ApprovalFileError as error:
             self.problem = str(error)
-            return None
-        self.problem = None
-        if read == self.rules:
-            return None
-        self.rules = read
-        return read
 
     def _read(self) -> ApprovalRules:
         try:
+            if not self.path.is_file():  # a pipe would hold us until somebody writes
+                self._stamp = None
+                raise ApprovalFileError(f"{self.path}: is no regular file, or is gone")
             with self.path.open("rb") as file:
                 self._stamp = _stamp(os.fstat(file.fileno()))
                 source = file.read(MAX_BYTES + 1)

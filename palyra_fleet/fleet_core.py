@@ -102,6 +102,7 @@ class FleetCore:
         self._ledger_problem: str | None = None
         self._one_by_one = False
         self._reaper: asyncio.Task[None] | None = None
+        self._follower: asyncio.Task[None] | None = None
         self._manager = WorkerFleetManager(settings.policy)
         self._nonces = NonceBook(settings.policy.nonce_ttl_ms)
         self._hub = ViewHub(snapshot.epoch, snapshot.highest_fence)
@@ -142,17 +143,20 @@ class FleetCore:
             ApprovalRules() if self._rule_file is None else self._rule_file.rules
         )
         self._reaper = spawn(self._reap_forever(), "fleet-reaper")
+        if self._rule_file is not None:
+            self._follower = spawn(self._follow_rules_forever(), "approval-rules")
 
     async def close(self) -> None:
         """Refuse new commands, finish the one under way, end the streams, close the store."""
         self._closed = True
         self._hub.close()
         self._desk.close()
-        reaper, self._reaper = self._reaper, None
-        if reaper is not None:
-            reaper.cancel()
+        background = [one for one in (self._reaper, self._follower) if one is not None]
+        self._reaper = self._follower = None
+        for task in background:
+            task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await reaper
+                await task
         async with self._lock:
             await self._store.close()
 
@@ -304,11 +308,11 @@ class FleetCore:
         if self._rule_file is None:
             return
         before = self._rule_file.problem
-        found = await asyncio.to_thread(self._rule_file.poll)
+        await asyncio.to_thread(self._rule_file.poll)
         if self._rule_file.problem not in {None, before}:
             _log.error("approval rules are not followed: %s", self._rule_file.problem)
-        if found is not None:
-            await self._put_rules_in_force(found)
+        if self._rule_file.rules != self._rules:
+            await self._put_rules_in_force(self._rule_file.rules)
 
     async def _settle_suspensions(self, now_unix_ms: int) -> None:
         """Suspend and resume egress by what is heard of proxies; proxies are told at once."""
@@ -369,13 +373,21 @@ class FleetCore:
         else:
             self._proxies[thumbprint] = (key.name, key.public_key)
 
+    async def _follow_rules_forever(self) -> None:
+        """Apart from the reaper, which a large file must not hold up."""
+        while True:
+            await asyncio.sleep(self._settings.reap_every_ms / 1000)
+            try:
+                await self._look_at_rules()
+            except FleetRefusal as refusal:
+                _log.warning("approval rules could not be put in force: %s", refusal.text)
+
     async def _reap_forever(self) -> None:
         prune_at = self._now() + self._settings.prune_every_ms
         while True:
             await asyncio.sleep(self._settings.reap_every_ms / 1000)
             try:
                 await self._locked(self._settle_suspensions)
-                await self._look_at_rules()
                 if self._now() >= prune_at:
                     prune_at = self._now() + self._settings.prune_every_ms
                     await self.prune()

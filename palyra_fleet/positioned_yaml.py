@@ -27,7 +27,7 @@ from ruamel.yaml.events import (
     SequenceStartEvent,
 )
 
-MAX_BYTES: Final = 1024 * 1024
+MAX_BYTES: Final = 256 * 1024
 MAX_DEPTH: Final = 12
 _INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,17})", re.ASCII)
 _TEXT_TO_ALL: Final = re.compile(r"[A-Za-z*/@(<][^\n]*|[0-9]+[A-Za-z:.-][^\n]*", re.ASCII)

@@ -1,6 +1,6 @@
 """`palyra-fleet approval`: rules that approve runs by themselves, checked and explained here.
 
-`check`, `explain` and `schema` need no fleet; `rules` asks one what is in force.
+`check`, `explain` and `schema` need no fleet; `list` asks one what is in force.
 """
 
 import json

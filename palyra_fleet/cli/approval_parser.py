@@ -34,5 +34,5 @@ def add_approvals(
     schema = verbs.add_parser("schema", help="the JSON Schema of such files, for editors")
     schema.set_defaults(run=approval_commands.show_schema)
     operator_verb(
-        verbs, "rules", "the rules in force, and what each has given", approval_commands.list_rules
+        verbs, "list", "the rules in force, and what each has given", approval_commands.list_rules
     )

@@ -1,5 +1,6 @@
 """Approval rules with the whole service: asked, recorded, followed, kept over a start."""
 
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -214,9 +215,30 @@ async def test_a_start_without_the_rule_takes_back_what_it_gave(place: Place) ->
     assert grant.withdrawn
 
 
+async def test_a_pipe_in_place_of_the_file_holds_nobody_up(place: Place) -> None:
+    world = await place.start()
+    place.file.unlink()
+    os.mkfifo(place.file)
+    await follow(world)
+    assert "approval_rules" in world.service.alarms()
+    assert [one.rule_id for one in world.service.approval_rules()] == ["nightly"]
+
+
+async def test_rules_that_cannot_be_put_in_force_are_tried_again(place: Place) -> None:
+    """The store fails while they change: what is in force, and what is shown, are the old ones."""
+    world = await place.start()
+    place.file.write_text("version: 1\nrules: []\n")
+    world.service._closed = True
+    assert await refused(follow(world)) is FleetReason.CLOSED
+    assert [one.rule_id for one in world.service.approval_rules()] == ["nightly"]
+    world.service._closed = False
+    await follow(world)
+    assert world.service.approval_rules() == ()
+
+
 def test_a_fleet_does_not_begin_with_rules_that_are_not_good(tmp_path: Path) -> None:
     bad = tmp_path / "rules.yaml"
-    with pytest.raises(ApprovalFileError, match="cannot be read"):
+    with pytest.raises(ApprovalFileError, match="is no regular file"):
         ApprovalRuleFile(bad)
     bad.write_text("version: 1\n")
     with pytest.raises(ApprovalFileError, match="missing_key: the key 'rules' is missing"):

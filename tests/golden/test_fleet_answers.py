@@ -110,6 +110,7 @@ async def a_worker(story: Story, shell: Shell) -> None:
 async def what_was_lent(story: Story) -> None:
     story.heading("grants, leases, events")
     await story.tell("grant", "list")
+    await story.tell("approval", "list")
     await story.tell("grant", "withdraw", WORKER, *BECAUSE, code=1)
     await story.tell("lease", "revoke", WORKER, *BECAUSE, code=1)
     await story.tell("lease", "unfreeze", *BECAUSE, code=1)

@@ -20,6 +20,7 @@ NOT_HERE: Final = {
     "palyra-egress completion": "a script for a shell; tests/fleet/cli/test_forms.py",
     "palyra-fleet completion": "a script for a shell; tests/fleet/cli/test_forms.py",
     "palyra-egress audit schema": "a whole schema; tests/egress/audit",
+    "palyra-fleet approval schema": "a whole schema; tests/fleet/leases",
     "palyra-egress policy schema": "a whole schema; tests/egress/policy",
     "palyra-egress config show": "what its flags are; docs/reference/settings.md",
     "palyra-fleet config show": "what its flags are; docs/reference/settings.md",
