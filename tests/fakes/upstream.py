@@ -5,6 +5,7 @@ Tests of the proxy assert on what really arrived here: `received` (all bytes aft
 """
 
 import asyncio
+import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -17,11 +18,14 @@ type Responder = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
 
 @dataclass
 class RecordingUpstream:
-    """One listening server. `respond` is called with each complete request head."""
+    """One listening server. `respond` is called with each complete request head, or, where the
+    server `reads_bodies`, once the body has come too: a server that answers earlier has an HTTP/1
+    worker's upload reset."""
 
     port: int = 0
     answer: bytes = OK
     respond: Responder | None = None
+    reads_bodies: bool = False
     received: bytearray = field(default_factory=bytearray)
     connections: int = 0
     open_now: int = 0
@@ -48,7 +52,11 @@ class RecordingUpstream:
             self.arrived.set()
             pending += data
             while b"\r\n\r\n" in pending:
-                head, _, pending = pending.partition(b"\r\n\r\n")
+                head, _, behind = pending.partition(b"\r\n\r\n")
+                body_length = _body_length(head, behind) if self.reads_bodies else 0
+                if body_length is None:
+                    break
+                pending = behind[body_length:]
                 if self.respond is not None:
                     await self.respond(head, writer)
                 else:
@@ -70,6 +78,16 @@ class RecordingUpstream:
             for line in bytes(self.received).split(b"\r\n")
             if line.endswith((b" HTTP/1.1", b" HTTP/1.0"))
         ]
+
+
+def _body_length(head: bytes, behind: bytes) -> int | None:
+    """How many bytes the body is, with its chunks; None while it has not come whole."""
+    if b"transfer-encoding: chunked" in head.lower():
+        before, last_chunk, _ = behind.partition(b"0\r\n\r\n")
+        return len(before + last_chunk) if last_chunk else None
+    declared = re.search(rb"content-length: (\d+)", head.lower())
+    length = int(declared[1]) if declared else 0
+    return length if len(behind) >= length else None
 
 
 class _CountingServer:

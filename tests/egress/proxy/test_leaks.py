@@ -280,6 +280,7 @@ CLEAN = {
 @pytest.mark.parametrize("name", CLEAN)
 async def test_a_body_without_a_secret_arrives_whole_and_ends(world, name, framing):
     body, got = CLEAN[name], bytearray()
+    world.secure.reads_bodies = True
     talk = await world.open("other.example")
     if framing == "chunked":
         post(talk, "Transfer-Encoding: chunked")
