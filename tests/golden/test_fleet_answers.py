@@ -127,6 +127,9 @@ async def a_node(story: Story, shell: Shell, said: dict[str, str]) -> None:
         nodes = json.loads((await shell("node", "list", "-o", "json")).out)
         return next((node["device_id"] for node in nodes if node["connected"]), "")
 
+    async def is_told() -> bool:
+        return '"last_state": "connected"' in (await shell("node", "status", "-o", "json")).out
+
     code = (await shell("node", "code")).out
     await story.tell("node", "code", "--method", "qr")
     await story.tell("node", "status", code=2)
@@ -134,13 +137,14 @@ async def a_node(story: Story, shell: Shell, said: dict[str, str]) -> None:
         approval = await until("somebody wants to pair", first_request)
         await story.tell("node", "requests")
         await story.tell("node", "approve", approval, *BECAUSE)
+        assert await installing.wait() == 0  # the device has taken what was approved
         await story.tell("node", "reject", approval, *BECAUSE, code=1)
-        assert await installing.wait() == 0
     working = await shell.start("node", "run")
     device = await until("the node is connected", first_node)
     await story.tell("node", "list")
     await story.tell("node", "show", device)
     await story.tell("node", "invoke", device, "echo", "--input", '{"say": "hello"}')
+    await until("the agent wrote down that it is connected", is_told)
     await story.tell("node", "status")
     working.terminate()
     await working.communicate()

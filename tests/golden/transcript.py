@@ -4,6 +4,7 @@ Commands that answer the same, one after the other, stand above one answer. What
 to run is named instead: `<id-1>` is the first id that was seen, and so on.
 """
 
+import difflib
 import os
 import re
 import shlex
@@ -116,4 +117,7 @@ def compare(name: str, text: str) -> None:
     if os.environ.get(RENEW):
         golden.write_text(text, encoding="utf-8")
     expected = golden.read_text(encoding="utf-8") if golden.exists() else ""
-    assert text == expected, f"{golden.name} says something else; look, then run `make goldens`"
+    changed = "\n".join(
+        difflib.unified_diff(expected.splitlines(), text.splitlines(), "golden", "now", n=1)
+    )
+    assert not changed, f"{golden.name}: look, then run `make goldens`:\n{changed[:6000]}"
