@@ -6,6 +6,7 @@
 import json
 from argparse import Namespace
 from pathlib import Path
+from typing import Final
 
 from palyra_fleet.cli.output import put, show_many
 from palyra_fleet.cli.trouble import ExitCode, Trouble
@@ -19,6 +20,16 @@ from palyra_fleet.leases.approval_file import (
     unix_ms_of,
 )
 from palyra_fleet.leases.approval_rules import Asker, RunAsked
+
+RULE_COLUMNS: Final = (
+    "rule_id",
+    "owner",
+    "at_once",
+    "most_at_once",
+    "in_the_last_hour",
+    "most_in_an_hour",
+    "until_unix_ms",
+)
 
 
 def check(arguments: Namespace) -> int:
@@ -71,7 +82,7 @@ def show_schema(arguments: Namespace) -> int:
 
 
 async def list_rules(arguments: Namespace, client: OperatorClient) -> ExitCode:
-    show_many(await client.approval_rules(), arguments.output)
+    show_many(await client.approval_rules(), arguments.output, RULE_COLUMNS)
     return ExitCode.DONE
 
 

@@ -163,7 +163,12 @@ def _trouble_of_problem(problem: FleetProblem) -> Trouble:
             why,
             "treat the log as tampered with; restore a snapshot",
         )
-    if problem.status in {401, 421, 429}:
+    limit_reached = problem.reason in {
+        FleetReason.RULE_LIMIT,
+        FleetReason.LEASES_FULL,
+        FleetReason.FLEET_FULL,
+    }
+    if problem.status in {401, 421, 429} and not limit_reached:
         return Trouble(
             ExitCode.YOURS,
             "the fleet did not accept the credentials",

@@ -5,8 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from palyra_fleet.cli.approval_commands import RULE_COLUMNS
 from palyra_fleet.cli.main import main
+from palyra_fleet.cli.output import FORMS, show_many
+from palyra_fleet.cli.trouble import trouble_of
+from palyra_fleet.client import FleetProblem
 from palyra_fleet.leases.approval_file import TITLE
+from palyra_fleet.wire.approval_models import ApprovalRuleView
 from tests.fleet.leases.test_approval_file import CASES, GOOD
 
 ASKED = ("--tool", "sh", "--profile", "ci", "--identity", "worker:1", "--launcher", "local")
@@ -46,6 +51,31 @@ def test_it_is_explained_which_rule_approves_and_why_no_other(
     command = ["approval", "explain", str(file), "--run-id", run, *ASKED, "--at", at]
     assert main(command) == code
     assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_rules_in_force_are_shown_in_every_form(
+    form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`show_many` of what `approval list` shows, with its columns."""
+    found = ApprovalRuleView(
+        rule_id="nightly",
+        owner="platform",
+        until_unix_ms=1,
+        at_once=1,
+        most_at_once=2,
+        in_the_last_hour=3,
+        most_in_an_hour=4,
+        rules_sha256="f" * 64,
+    )
+    show_many((found,), form, RULE_COLUMNS)
+    assert "nightly" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("reason", ["grant.rule_limit", "fleet.capacity_leases"])
+def test_a_limit_that_is_reached_is_not_told_as_wrong_credentials(reason: str) -> None:
+    told = str(trouble_of(FleetProblem(429, reason, "two runs at once")))
+    assert told.startswith("the fleet refused\n  why: two runs at once")
 
 
 def test_the_schema_is_json(capsys: pytest.CaptureFixture[str]) -> None:
