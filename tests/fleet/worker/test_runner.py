@@ -48,7 +48,7 @@ root = os.environ["PALYRA_WORKSPACE"]
 open(os.path.join(root, "left-behind"), "w").close()
 os.makedirs(os.path.join(root, "closed", "deep"))
 os.chmod(os.path.join(root, "closed"), 0)
-os.symlink(sys.argv[2], os.path.join(root, "out"))
+os.symlink(sys.argv[2], os.path.join(root, "leads-out"))
 say(oct(os.stat(root).st_mode & 0o777) + " " + root)
 """
     outside = bench.home / "outside"
