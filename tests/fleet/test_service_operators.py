@@ -213,7 +213,9 @@ async def test_a_restart_loses_nothing_and_grows_epoch_and_fence(tmp_path: Path)
     assert snapshot.highest_fence == 2
     await view.aclose()  # type: ignore[attr-defined]
     await world.complete(free, lease)
-    assert (await world.lease(free, "run-3")).fence == 3
+    assert await _refused(world.lease(free, "run-3")) is FleetReason.BINDING_STALE
+    await world.service.proxy_beat("proxy-1", wire.ProxyBeat(spooled_seq=1, policy_digest="policy"))
+    assert (await world.ask(free, "run-3")).fence == 3
     assert await world.service.verify_events() > 0
     await world.service.close()
 
