@@ -234,7 +234,7 @@ def _add_caps(parser: argparse.ArgumentParser) -> None:
         type=_count,
         default=CAPS.new_leaves_per_minute,
         metavar="N",
-        help="hosts for which a certificate is made, of one worker in a minute"
+        help="tunnels to hosts that have no certificate yet, of one worker in a minute"
         f" (default {CAPS.new_leaves_per_minute})",
     )
     parser.add_argument(

@@ -74,7 +74,6 @@ class ConnectionGuard(SocketGuard):
         outcome = self.outcome("client_closed")
         self._finish_all(outcome)
         self.tunnel_over(outcome)
-        self._give_places_back()
         self.core.connections.forget(self._connection)
 
     async def next_layer(self, next_layer: layer.NextLayer) -> None:

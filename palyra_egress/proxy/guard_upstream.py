@@ -113,7 +113,7 @@ class UpstreamGuard(DoorGuard):
             self._further.discard(server)
             self.core.openings.end_further()
 
-    def _give_places_back(self) -> None:
+    def give_places_back(self) -> None:
         """The connection is over, and all that was open behind it."""
         self._end_opening()
         for server in list(self._further):

@@ -107,6 +107,7 @@ class EnforcingHandler(SeverableHandler):
         finally:
             for timer in self._timers:
                 timer.cancel()
+            self.guard.give_places_back()
             self.guard.core.connections.forget(self)
 
     def _expect_identity(self) -> None:

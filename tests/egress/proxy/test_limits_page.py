@@ -33,7 +33,9 @@ NUMBERS: dict[str, list[float]] = {
     "workers' connections, in all": [CAPS.connections],
     "workers' connections, of one worker": [CAPS.connections_per_worker],
     "tunnels of one worker whose TLS handshake is not over": [CAPS.openings_per_worker],
-    "hosts for which a leaf is made, of one worker in a minute": [CAPS.new_leaves_per_minute],
+    "tunnels to hosts that have no leaf yet, of one worker in a minute": [
+        CAPS.new_leaves_per_minute
+    ],
     "connections to a server of HTTP/1 behind the streams of one worker's connection": [
         MAX_UPSTREAMS
     ],

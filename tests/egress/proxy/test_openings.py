@@ -5,7 +5,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from mitmproxy.connection import Client
+
 from palyra_egress.proxy.caps import CAPS
+from palyra_egress.proxy.guard import ConnectionGuard
+from palyra_egress.proxy.handler import EnforcingHandler
 from palyra_egress.proxy.openings import Openings
 from tests.egress.proxy.h2_world import http2_world
 from tests.fakes.proxy_harness import OTHER_LEASE, OTHER_SECRET, Reply, basic, proxy_harness
@@ -64,6 +68,23 @@ async def test_a_connect_that_is_refused_keeps_no_place(tmp_path: Path):
             reply, _, _ = await harness.connect_to("nobody.example:443")
             assert shown(reply) == (403, "egress.host_not_allowed")
         assert harness.core.openings.taken == (0, 0)
+
+
+async def test_a_connection_whose_last_hook_fails_gives_its_place_back(tmp_path: Path):
+    class Faulty(ConnectionGuard):
+        async def client_disconnected(self, _client: Client) -> None:
+            raise RuntimeError("injected")
+
+    def make_guard(handler: EnforcingHandler) -> ConnectionGuard:
+        return Faulty(harness.proxy.enforcement.parts, handler)
+
+    policy = POLICY.format(port=443)
+    async with proxy_harness(tmp_path, policy, HOSTS, make_guard=make_guard) as harness:
+        reply, _, writer = await harness.connect_to("a.api.example:443")
+        assert shown(reply) == (200, None)
+        assert harness.core.openings.taken == (1, 0)
+        writer.close()
+        await until(lambda: harness.core.openings.taken == (0, 0))
 
 
 async def test_one_worker_has_so_many_new_leaves_a_minute(tmp_path: Path):
