@@ -283,6 +283,13 @@ FLEET_FAULTS = (
     Fault("too few descriptors", "fleet", "descriptors", few_descriptors),
 )
 EGRESS_FAULTS = (
+    # before all that touch the CA: a proxy that sees its CA change writes the bundle anew
+    Fault(
+        "the bundle lacks our root",
+        "egress",
+        "ca.bundle",
+        content_of("egress/ca/bundle.pem", lambda content: content[: len(content) // 2]),
+    ),
     Fault("the CA's key can be read", "egress", "files", mode_of("egress/ca/root-key.pem", 0o644)),
     Fault("the CA's key is gone", "egress", "ca.proxy", gone("egress/ca/root-key.pem")),
     Fault("the CA has ended", "egress", "ca.proxy", ended_authority),
@@ -291,12 +298,6 @@ EGRESS_FAULTS = (
         "egress",
         "ca.proxy",
         content_of("egress/ca/root.pem", lambda content: content[:200]),
-    ),
-    Fault(
-        "the bundle lacks our root",
-        "egress",
-        "ca.bundle",
-        content_of("egress/ca/bundle.pem", lambda content: content[: len(content) // 2]),
     ),
     Fault(
         "the policy has a misspelt key",

@@ -36,6 +36,8 @@ async def test_nothing_is_lost_when_receiver_and_fleet_go_down(place: Place) -> 
         asked = receiver.asked
         await granted(place, "run-2")
         await receiver.until(lambda: receiver.asked > asked)
+        failing = "events are not exported to webhook: failed"
+        await until("the fleet says so", lambda: failing in fleet.err.text)
         await fleet.kill()
         receiver.answer = status(204)
         again = await serving(place, receiver.url)
@@ -51,4 +53,3 @@ async def test_nothing_is_lost_when_receiver_and_fleet_go_down(place: Place) -> 
     assert receiver.unsigned == 0
     for program in (fleet, again):
         assert SECRET_LINE not in program.err.text and SECRET_LINE[6:] not in program.err.text
-    assert "events are not exported to webhook: failed" in fleet.err.text
