@@ -28,13 +28,13 @@ from palyra_egress.audit.chain import AuditFields
 from palyra_egress.audit.log import AuditLog
 from palyra_egress.destination.hostpattern import HostPattern, parse_pattern
 from palyra_egress.policy.compile import CompiledPolicy, compile_policy
-from palyra_egress.policy.errors import Position
 from palyra_egress.policy.paths import parse_path_pattern
 from palyra_egress.policy.request_text import judge_request_from_url
 from palyra_egress.policy.schema import Mode, PolicySpec, ProfileSpec, RuleSpec
 from palyra_egress.request import EgressRequest, Requester
 from palyra_egress.service import EgressProxyPolicyService
 from palyra_egress.verdict import Limits, NeedsResolution, Verdict
+from palyra_fleet.strict_yaml.document import Position
 from palyra_fleet.wire.keys import SigningKey
 
 SIZES: Final = (10, 1_000, 100_000)

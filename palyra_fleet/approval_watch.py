@@ -8,9 +8,8 @@ until the newest text is in force. It reads no clock and starts no thread; the c
 import os
 from pathlib import Path
 
-from palyra_fleet.leases.approval_file import ApprovalFileError, read_approvals
+from palyra_fleet.leases.approval_file import MAX_BYTES, ApprovalFileError, read_approvals
 from palyra_fleet.leases.approval_rules import ApprovalRules
-from palyra_fleet.positioned_yaml import MAX_BYTES
 
 type _Stamp = tuple[int, int, int, int]
 

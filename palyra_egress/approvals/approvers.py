@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Final
 
 from palyra_egress.errors import OperatorMustAct
-from palyra_egress.policy.document import Mapping, Node, read_document
-from palyra_egress.policy.errors import PolicyFileError, Position, ProblemCode, Problems
+from palyra_egress.policy.document import read_document
+from palyra_egress.policy.errors import PolicyFileError, ProblemCode, Problems
 from palyra_egress.policy.fields import Fields
 from palyra_egress.policy.language import Holds, Key, Number, Section
 from palyra_egress.policy.values import EXPECTED_ID
 from palyra_fleet.private_files import read_private
+from palyra_fleet.strict_yaml.document import Mapping, Node, Position
 from palyra_fleet.wire.keys import (
     PUBLIC_KEY_BYTES,
     KeyFileError,

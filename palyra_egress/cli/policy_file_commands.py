@@ -22,7 +22,7 @@ from palyra_egress.cli.policy_answers import (
 )
 from palyra_egress.cli.policy_approval_commands import approval_row, sentence, weigh_named
 from palyra_egress.policy.compile import CompiledPolicy
-from palyra_egress.policy.errors import PolicyFileError, Position
+from palyra_egress.policy.errors import PolicyFileError
 from palyra_egress.policy.findings import Finding, as_rows, as_text, finding_of
 from palyra_egress.policy.json_schema import schema_text
 from palyra_egress.policy.lint_codes import Level
@@ -31,6 +31,7 @@ from palyra_egress.policy.policy_diff import CHANGE_KINDS, Change, diff_policies
 from palyra_egress.policy.policy_format import FormatRefused, format_policy
 from palyra_egress.policy.policy_lint import lint
 from palyra_egress.policy.policy_tests import run_tests
+from palyra_fleet.strict_yaml.document import Position
 
 
 def check(args: argparse.Namespace) -> int:

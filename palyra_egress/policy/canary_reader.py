@@ -9,12 +9,12 @@ import re
 from typing import Final
 
 from palyra_egress.policy.credential_reader import read_secret
-from palyra_egress.policy.document import Mapping, Node, Scalar
 from palyra_egress.policy.errors import ProblemCode, Problems
 from palyra_egress.policy.fields import Fields
 from palyra_egress.policy.language import CANARY
 from palyra_egress.policy.schema import CanarySpec
 from palyra_egress.policy.values import CANARY_PATTERN, EXPECTED_CANARY, MIN_CANARY_SIGNS
+from palyra_fleet.strict_yaml.document import Mapping, Node, Scalar
 
 _VALUE: Final = re.compile(CANARY_PATTERN, re.ASCII)
 

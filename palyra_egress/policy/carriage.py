@@ -10,10 +10,11 @@ policy is read, because the default may stand in another file. Pure.
 from dataclasses import replace
 from typing import Final
 
-from palyra_egress.policy.errors import Position, ProblemCode, Problems
+from palyra_egress.policy.errors import ProblemCode, Problems
 from palyra_egress.policy.fields import Fields
 from palyra_egress.policy.schema import KNOWN_METHODS, RuleSpec
 from palyra_egress.verdict import Carriage, TlsMode
+from palyra_fleet.strict_yaml.document import Position
 
 INSPECTED_KEYS: Final = (
     "methods",

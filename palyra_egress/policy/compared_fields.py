@@ -10,9 +10,9 @@ from dataclasses import fields
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from palyra_egress.policy.errors import Position
 from palyra_egress.policy.meaning import Meaning, meaning
 from palyra_egress.policy.schema import CanarySpec, DenySpec, PolicySpec, ProfileSpec, RuleSpec
+from palyra_fleet.strict_yaml.document import Position
 
 _WHERE = frozenset({"file", "position"})
 COMPARED: Final[Mapping[type, frozenset[str]]] = MappingProxyType(

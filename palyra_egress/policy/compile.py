@@ -22,7 +22,6 @@ from palyra_egress.credentials.patterns import PatternSet, Watched
 from palyra_egress.destination.address_class import AddressRange
 from palyra_egress.destination.hostpattern import HostIndex, HostPattern
 from palyra_egress.facts import AttestedFacts
-from palyra_egress.policy.errors import Position
 from palyra_egress.policy.paths import PathPattern
 from palyra_egress.policy.requirements import Requirements
 from palyra_egress.policy.schema import (
@@ -47,6 +46,7 @@ from palyra_egress.verdict import (
     TlsMode,
     UpstreamTls,
 )
+from palyra_fleet.strict_yaml.document import Position
 
 type Endpoint = tuple[Scheme, int]
 _ANY_PATH: Final = (3,)

@@ -15,7 +15,6 @@ from palyra_egress.credentials.binding import (
     SecretRefRefused,
 )
 from palyra_egress.credentials.header_names import EXPECTED_HEADER, header_problem, usual_header
-from palyra_egress.policy.document import Mapping, Node, Scalar
 from palyra_egress.policy.errors import ProblemCode
 from palyra_egress.policy.fields import Fields, describe
 from palyra_egress.policy.language import CREDENTIAL
@@ -28,6 +27,7 @@ from palyra_egress.policy.values import (
     PLACEHOLDER_PATTERN,
 )
 from palyra_egress.request import Scheme
+from palyra_fleet.strict_yaml.document import Mapping, Node, Scalar
 
 _FORMAT: Final = re.compile(FORMAT_PATTERN, re.ASCII)
 _BASIC_USER: Final = re.compile(BASIC_USER_PATTERN, re.ASCII)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NoReturn
 
+from palyra_fleet.strict_yaml.document import Position
+
 
 class ProblemCode(StrEnum):
     """Stable codes of policy problems, as editors and pipelines see them."""
@@ -44,14 +46,6 @@ class ProblemCode(StrEnum):
     CREDENTIAL_IN_TUNNEL = "credential_in_tunnel"
     UNKNOWN_TLS_NAME = "unknown_tls_name"
     TEST_FAILED = "test_failed"
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Position:
-    """A place in a file; both numbers count from 1."""
-
-    line: int = 1
-    column: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,7 @@ wrong (the problem is then recorded, so the file is refused anyway).
 from enum import StrEnum
 from typing import Final
 
-from palyra_egress.policy.document import Mapping, Node, Scalar, Sequence
-from palyra_egress.policy.errors import Position, ProblemCode, Problems, nearest
+from palyra_egress.policy.errors import ProblemCode, Problems, nearest
 from palyra_egress.policy.language import POLICY, PROFILE, Section
 from palyra_egress.policy.values import (
     EXPECTED_ID,
@@ -22,6 +21,7 @@ from palyra_egress.policy.values import (
     read_time_unix_ms,
     suggest_size,
 )
+from palyra_fleet.strict_yaml.document import Mapping, Node, Position, Scalar, Sequence
 
 MAX_TEXT: Final = 500
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
-from palyra_egress.policy.errors import Position, Problem
+from palyra_egress.policy.errors import Problem
 from palyra_egress.policy.lint_codes import LINT, Level, LintCode
+from palyra_fleet.strict_yaml.document import Position
 
 SARIF_SCHEMA: Final = (
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"

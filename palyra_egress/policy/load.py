@@ -21,10 +21,11 @@ from typing import Final
 from palyra_egress.policy.compile import CompiledPolicy, compile_policy, files_digest
 from palyra_egress.policy.compose import check_references, compose
 from palyra_egress.policy.document import MAX_BYTES
-from palyra_egress.policy.errors import PolicyFileError, Position, Problem, ProblemCode, Problems
+from palyra_egress.policy.errors import PolicyFileError, Problem, ProblemCode, Problems
 from palyra_egress.policy.policy_tests import run_tests
 from palyra_egress.policy.reader import read_part
 from palyra_egress.policy.schema import PolicyPart
+from palyra_fleet.strict_yaml.document import Position
 
 MAX_INCLUDE_DEPTH: Final = 4
 MAX_FILES: Final = 32

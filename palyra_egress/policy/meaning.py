@@ -11,9 +11,9 @@ from hashlib import sha256
 from typing import Final
 
 from palyra_egress.destination.hostpattern import HostPattern
-from palyra_egress.policy.errors import Position
 from palyra_egress.policy.paths import PathPattern
 from palyra_egress.policy.schema import PolicySpec
+from palyra_fleet.strict_yaml.document import Position
 
 _NO_MEANING: Final = frozenset(
     {"file", "files", "mode_position", "own_tls", "inspected_keys", "upstream_tls_places"}

@@ -11,12 +11,12 @@ from dataclasses import fields
 from typing import NamedTuple
 
 from palyra_egress.policy.compile import Penalty, compile_penalties
-from palyra_egress.policy.errors import Position
 from palyra_egress.policy.grants import Grant, GrantIndex, grants_of, is_denied
 from palyra_egress.policy.meaning import meaning
 from palyra_egress.policy.schema import PolicySpec
 from palyra_egress.policy.values import write_duration, write_size
 from palyra_egress.verdict import Consequence, Limits
+from palyra_fleet.strict_yaml.document import Position
 
 
 class Minor(NamedTuple):

@@ -18,7 +18,6 @@ from palyra_egress.policy.compared_fields import uncompared
 from palyra_egress.policy.compile import CompiledPolicy
 from palyra_egress.policy.coverage import host_covers, hosts_overlap, until_covers
 from palyra_egress.policy.credential_changes import credential_changes
-from palyra_egress.policy.errors import Position
 from palyra_egress.policy.findings import Finding
 from palyra_egress.policy.grants import (
     Grant,
@@ -36,6 +35,7 @@ from palyra_egress.policy.schema import DenySpec, Mode, PolicySpec
 from palyra_egress.policy.tunnel_changes import exception_changes, newly_passed_on
 from palyra_egress.policy.upstream_tls_changes import upstream_tls_changes
 from palyra_egress.policy.values import write_time
+from palyra_fleet.strict_yaml.document import Position
 
 
 class ChangeKind(StrEnum):

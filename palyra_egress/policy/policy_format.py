@@ -19,7 +19,6 @@ from palyra_egress.policy.commented_tree import (
     comment_texts,
     read_commented,
 )
-from palyra_egress.policy.document import is_plain_text
 from palyra_egress.policy.errors import PolicyFileError, ProblemCode, Problems
 from palyra_egress.policy.language import POLICY, Holds, Key, Number, Section
 from palyra_egress.policy.load import load_policy
@@ -32,6 +31,7 @@ from palyra_egress.policy.values import (
     write_duration,
     write_size,
 )
+from palyra_fleet.strict_yaml.document import is_plain_text
 
 WIDTH: Final = 120
 _STEP: Final = "  "

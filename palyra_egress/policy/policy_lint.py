@@ -12,7 +12,6 @@ from dataclasses import fields, replace
 
 from palyra_egress.policy.compile import CompiledPolicy, compile_penalties
 from palyra_egress.policy.coverage import host_covers, hosts_overlap
-from palyra_egress.policy.errors import Position
 from palyra_egress.policy.findings import Finding
 from palyra_egress.policy.lint_codes import LINT, LintCode
 from palyra_egress.policy.rule_lint import Neighbours, is_empty, is_live, rule_findings
@@ -20,6 +19,7 @@ from palyra_egress.policy.schema import LintIgnore, Mode, PolicySpec, ProfileSpe
 from palyra_egress.policy.values import write_time
 from palyra_egress.reasons import Reason
 from palyra_egress.verdict import Limits
+from palyra_fleet.strict_yaml.document import Position
 
 
 class _Finder:

@@ -15,7 +15,6 @@ from typing import Final
 from palyra_egress.destination.hostname import HostRefused
 from palyra_egress.policy.compile import CompiledPolicy
 from palyra_egress.policy.decide import decide, precheck
-from palyra_egress.policy.document import Mapping, Node
 from palyra_egress.policy.errors import Problem, ProblemCode, Problems, nearest
 from palyra_egress.policy.fields import Fields, describe
 from palyra_egress.policy.language import EXPECTED_ANSWER, EXPECTED_REQUEST, TEST
@@ -26,6 +25,7 @@ from palyra_egress.policy.upstream_tls_reader import read_upstream_tls
 from palyra_egress.reasons import Reason
 from palyra_egress.request import EgressRequest, Requester, RequestKind
 from palyra_egress.verdict import USUAL_TLS, Effect, Verdict
+from palyra_fleet.strict_yaml.document import Mapping, Node
 
 STAND_IN_ADDRESS: Final = "203.0.114.1"
 """A public address, one beyond a documentation range, for tests that name none."""

@@ -15,16 +15,17 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from palyra_egress.policy.compile import CompiledPolicy
-from palyra_egress.policy.document import Mapping as MappingNode
-from palyra_egress.policy.document import Node, Scalar, read_document
-from palyra_egress.policy.document import Sequence as SequenceNode
-from palyra_egress.policy.errors import Position, Problems
+from palyra_egress.policy.document import read_document
+from palyra_egress.policy.errors import Problems
 from palyra_egress.policy.load import load_sources
 from palyra_egress.policy.policy_tests import judge_test, test_request
 from palyra_egress.policy.recorded import Answer, Recorded, judge_again, read_recorded
 from palyra_egress.reasons import Reason
 from palyra_egress.request import EgressRequest
 from palyra_egress.verdict import Verdict
+from palyra_fleet.strict_yaml.document import Mapping as MappingNode
+from palyra_fleet.strict_yaml.document import Node, Position, Scalar
+from palyra_fleet.strict_yaml.document import Sequence as SequenceNode
 
 type Sources = tuple[tuple[str, bytes], ...]
 """(name, bytes) of every file of a policy, in reading order."""

@@ -14,7 +14,6 @@ from palyra_egress.credentials.binding import CredentialBinding, SecretRef
 from palyra_egress.destination.address_class import AddressRange
 from palyra_egress.destination.hostpattern import HostPattern
 from palyra_egress.facts import BindingLevel
-from palyra_egress.policy.errors import Position
 from palyra_egress.policy.lint_codes import LintCode
 from palyra_egress.policy.paths import PathPattern
 from palyra_egress.policy.requirements import Requirements
@@ -29,6 +28,7 @@ from palyra_egress.verdict import (
     TlsMode,
     UpstreamTls,
 )
+from palyra_fleet.strict_yaml.document import Position
 
 LANGUAGE_VERSION: Final = 1
 DEFAULT_METHODS: Final = ("GET", "HEAD")

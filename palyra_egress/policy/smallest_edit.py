@@ -21,7 +21,6 @@ from palyra_egress.destination.address_class import (
 from palyra_egress.destination.hostpattern import parse_pattern
 from palyra_egress.policy.compile import CompiledPolicy, compile_policy
 from palyra_egress.policy.decide import decide
-from palyra_egress.policy.errors import Position
 from palyra_egress.policy.nearest_rule import nearest_rule
 from palyra_egress.policy.paths import PathPattern, parse_path_pattern, read_path
 from palyra_egress.policy.schema import (
@@ -36,6 +35,7 @@ from palyra_egress.policy.schema import (
 from palyra_egress.reasons import Reason
 from palyra_egress.request import EgressRequest, RequestKind
 from palyra_egress.verdict import NO_LIMITS, TlsMode, Verdict
+from palyra_fleet.strict_yaml.document import Position
 
 STAND_IN_ADDRESS: Final = "203.0.114.1"
 """What an unresolved name is judged with: a public address that is nobody's."""

@@ -9,11 +9,11 @@ that names something else; no key and no certificate stands in a policy.
 
 from typing import Final
 
-from palyra_egress.policy.document import Mapping
-from palyra_egress.policy.errors import Position, ProblemCode
+from palyra_egress.policy.errors import ProblemCode
 from palyra_egress.policy.fields import Fields
 from palyra_egress.request import Scheme
 from palyra_egress.verdict import USUAL_TLS, UpstreamTls
+from palyra_fleet.strict_yaml.document import Mapping, Position
 
 EXPECTED: Final = "`roots`, `client_certificate` or both"
 

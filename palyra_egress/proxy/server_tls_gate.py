@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Final
 
 from palyra_egress.policy.compile import CompiledPolicy
-from palyra_egress.policy.errors import Position, Problem, ProblemCode, nearest
+from palyra_egress.policy.errors import Problem, ProblemCode, nearest
 from palyra_egress.policy.load import PolicyFiles
 from palyra_egress.proxy.server_tls import ServerTlsSettings
+from palyra_fleet.strict_yaml.document import Position
 
 _FLAGS: Final = {
     "roots": "--upstream-roots NAME=PEM",

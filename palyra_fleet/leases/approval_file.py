@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Final, Literal, get_args
+from typing import Annotated, Final, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -30,10 +30,12 @@ from palyra_fleet.leases.approval_rules import (
     Asker,
     RunAsked,
 )
-from palyra_fleet.positioned_yaml import Mistake, Path, Positioned, read_yaml
+from palyra_fleet.strict_yaml.document import Mistake, Position
+from palyra_fleet.strict_yaml.positioned import Path, Positioned, read_positioned
 from palyra_fleet.wire.ids import ULID_PATTERN
 from palyra_fleet.wire.models import DigestSha256, Name, Principal, ShortText
 
+MAX_BYTES: Final = 256 * 1024
 MAX_LEASE_MS: Final = 7 * 24 * 3_600_000
 _UNITS_MS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _PATTERN: Final = r"^[A-Za-z0-9._@:-]*\*?[A-Za-z0-9._@:-]*$"
@@ -144,6 +146,20 @@ class ReadApprovals:
     cases: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Wrong:
+    """One line of an `ApprovalFileError`."""
+
+    place: Position
+    code: str
+    said: str
+
+    @classmethod
+    def of(cls, mistake: Mistake) -> Self:
+        expected = "" if mistake.expected is None else f"; expected {mistake.expected}"
+        return cls(mistake.position, mistake.fault.value, f"{mistake.message}{expected}")
+
+
 def schema() -> dict[str, object]:
     """JSON Schema (2020-12) of the file, for editors."""
     made = _File.model_json_schema()
@@ -153,9 +169,9 @@ def schema() -> dict[str, object]:
 
 def read_approvals(source: bytes, name: str) -> ReadApprovals:
     """Raises ApprovalFileError."""
-    found = read_yaml(source)
+    found = read_positioned(source, max_bytes=MAX_BYTES, what="approval rules")
     if found.mistakes:
-        raise _refused(name, found.mistakes)
+        raise _refused(name, map(_Wrong.of, found.mistakes))
     try:
         said = _File.model_validate(found.value)
     except ValidationError as error:
@@ -200,7 +216,7 @@ def _rule(said: _Rule) -> ApprovalRule:
     )
 
 
-def _doubts(said: _File, found: Positioned) -> Iterable[Mistake]:
+def _doubts(said: _File, found: Positioned) -> Iterable[_Wrong]:
     """What no single value shows."""
     seen: set[str] = set()
     for number, rule in enumerate(said.rules):
@@ -215,7 +231,7 @@ def _doubts(said: _File, found: Positioned) -> Iterable[Mistake]:
             yield _at(found, (*path, "who"), "missing_key", text)
 
 
-def _failed(said: _File, rules: ApprovalRules, found: Positioned) -> Iterable[Mistake]:
+def _failed(said: _File, rules: ApprovalRules, found: Positioned) -> Iterable[_Wrong]:
     for number, case in enumerate(said.tests):
         asker = Asker(case.identity, case.machine, case.launcher, case.artifact_digest)
         asked = RunAsked(case.run, case.tool, case.profile)
@@ -226,11 +242,11 @@ def _failed(said: _File, rules: ApprovalRules, found: Positioned) -> Iterable[Mi
             yield _at(found, ("tests", number, "expect"), "test_failed", text)
 
 
-def _at(found: Positioned, path: Path, code: str, said: str) -> Mistake:
-    return Mistake(found.near(path), code, said)
+def _at(found: Positioned, path: Path, code: str, said: str) -> _Wrong:
+    return _Wrong(found.near(path), code, said)
 
 
-def _mistakes(refusal: ValidationError, found: Positioned) -> list[Mistake]:
+def _mistakes(refusal: ValidationError, found: Positioned) -> list[_Wrong]:
     told = refusal.errors(include_url=False)
     unknown = {error["loc"] for error in told if error["type"] == "extra_forbidden"}
     meant: set[Path] = set()
@@ -241,7 +257,7 @@ def _mistakes(refusal: ValidationError, found: Positioned) -> list[Mistake]:
         meant |= {(*path[:-1], one) for one in close}
         hint = f"; did you mean {close[0]!r}?" if close else ""
         said = f"there is no key {str(path[-1])[:60]!r}; expected one of {', '.join(known)}{hint}"
-        mistakes.append(Mistake(found.keys.get(path, found.near(path)), "unknown_key", said))
+        mistakes.append(_Wrong(found.keys.get(path, found.near(path)), "unknown_key", said))
     for error in told:
         path = error["loc"]
         if error["type"] == "missing" and path not in meant:
@@ -288,7 +304,7 @@ def _keys_at(path: Path) -> list[str]:
     return sorted(model.model_fields)
 
 
-def _refused(name: str, mistakes: Iterable[Mistake]) -> ApprovalFileError:
+def _refused(name: str, mistakes: Iterable[_Wrong]) -> ApprovalFileError:
     lines = [
         f"{name}:{one.place.line}:{one.place.column}: {one.code}: {one.said}"
         for one in sorted(mistakes, key=lambda one: one.place)

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Final, NamedTuple, NoReturn
 
-from palyra_egress.policy.document import MAX_BYTES, Node, Scalar, Sequence, read_document
-from palyra_egress.policy.errors import PolicyFileError, Position, Problem, ProblemCode, Problems
+from palyra_egress.policy.document import MAX_BYTES, read_document
+from palyra_egress.policy.errors import PolicyFileError, Problem, ProblemCode, Problems
 from palyra_egress.policy.importers import (
     agent_vault,
     awf,
@@ -26,6 +26,7 @@ from palyra_egress.policy.importers.draft import Draft, ImportRefused, Value
 from palyra_egress.policy.importers.writer import write_policy
 from palyra_egress.policy.load import load_policy
 from palyra_egress.policy.values import EXPECTED_ID, is_identifier
+from palyra_fleet.strict_yaml.document import Node, Position, Scalar, Sequence
 
 
 class Source(StrEnum):

@@ -5,7 +5,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palyra_egress.policy.errors import Position, Problem, ProblemCode
+from palyra_egress.policy.errors import Problem, ProblemCode
 from palyra_egress.policy.findings import (
     Finding,
     as_github,
@@ -15,6 +15,7 @@ from palyra_egress.policy.findings import (
     finding_of,
 )
 from palyra_egress.policy.lint_codes import Level
+from palyra_fleet.strict_yaml.document import Position
 
 WARNING = Finding(
     "policies/a b.yaml", Position(3, 7), Level.WARNING, "rule_expired", "the rule, r", "a: 100%"

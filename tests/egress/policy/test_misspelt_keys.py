@@ -11,11 +11,12 @@ from ruamel.yaml.nodes import MappingNode, SequenceNode
 from ruamel.yaml.nodes import Node as YamlNode
 
 from palyra_egress.policy.compile import CompiledPolicy
-from palyra_egress.policy.document import Mapping, Node, Sequence, read_document
-from palyra_egress.policy.errors import PolicyFileError, Position, ProblemCode, Problems
+from palyra_egress.policy.document import read_document
+from palyra_egress.policy.errors import PolicyFileError, ProblemCode, Problems
 from palyra_egress.policy.language import POLICY, Number, Section
 from palyra_egress.policy.load import load_policy, load_sources, read_files
 from palyra_egress.policy.meaning import meaning
+from palyra_fleet.strict_yaml.document import Mapping, Node, Position, Sequence
 from tests.egress.policy.policy_text import COMPLETE, PIPELINE, POLICIES, SAMPLE_FILES
 
 

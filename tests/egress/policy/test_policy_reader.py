@@ -1,4 +1,4 @@
-"""Mirror of policy/document.py and policy/reader.py: every mistake is told where it stands."""
+"""Mirror of policy/document.py, policy/reader.py, strict_yaml: mistakes are told where they are."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""What the YAML parser complains about, in the words of somebody who writes policies.
+"""What the YAML parser complains about, in the words of somebody who writes such files.
 
 Input: the parser's own message. Output: what is wrong with the text and what was expected. A
 message without a row is passed on as it is. Source: the messages of ruamel.yaml's scanner and

@@ -1,0 +1,1 @@
+"""YAML that people write for us, read strictly, with the place of everything in it."""
