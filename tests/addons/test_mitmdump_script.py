@@ -20,7 +20,7 @@ from tests.fakes.view_server import view_server
 
 SCRIPT = Path(__file__).parents[2] / "addons" / "palyra_egress_addon.py"
 MITMDUMP = Path(sys.executable).with_name("mitmdump")
-READY_WITHIN_S = 30.0
+READY_WITHIN_S = 60.0
 POLICY = """\
 version: 1
 name: test
@@ -126,7 +126,7 @@ async def mitmdump(
                 if process.returncode is None:
                     process.send_signal(signal.SIGTERM)
                     try:
-                        async with asyncio.timeout(10):
+                        async with asyncio.timeout(60):
                             await process.wait()
                     except TimeoutError:
                         process.kill()

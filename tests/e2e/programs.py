@@ -16,12 +16,12 @@ from pathlib import Path
 
 from palyra_fleet.tasks import spawn
 
-WITHIN_S = 30.0
+WITHIN_S = 60.0
 _POLL_S = 0.02
 _GRACE_S = 8.0
 
 
-async def until[T](what: str, look: Callable[[], T | Awaitable[T]], within_s: float = 20.0) -> T:
+async def until[T](what: str, look: Callable[[], T | Awaitable[T]], within_s: float = 60.0) -> T:
     """The first true value that `look` gives. Fails the test when there is none in time."""
     loop = asyncio.get_running_loop()
     end_s = loop.time() + within_s

@@ -11,7 +11,7 @@ import sys
 import urllib.error
 import urllib.request
 
-WITHIN_S = 15.0
+WITHIN_S = 60.0
 
 
 def _say(**seen: object) -> None:

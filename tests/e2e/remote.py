@@ -144,7 +144,7 @@ class OpenStream:
 
     async def more(self) -> None:
         """Wait for some more bytes."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert await self.reader.read(4096)
 
     async def until_cut(self) -> float:

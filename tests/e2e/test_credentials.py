@@ -75,7 +75,7 @@ async def test_a_token_that_was_set_reaches_the_upstream_and_never_the_worker(
 
     assert (await place.egress("vault", "remove", "global/token")).code == 0
     log = running.program.err
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await log.holds("vault:global/token is not available")
     count = len(place.upstreams.of(API))
     done = await place.run_to_its_end("api", curl, "-sS", "--write-out", "%{http_code}", url)
@@ -105,7 +105,7 @@ async def test_mounted_files_and_a_kv_server_serve_a_running_installation(
             environment=place.environment,
         )
         await program.says("Ctrl-C stops everything in order.")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await kv.arrived.wait()
         note = EgressNote.read(place.home / "egress.json")
         assert [*note.secret_directories] == [str(mounted)]  # what isolated workers do not see

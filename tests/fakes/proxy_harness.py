@@ -159,7 +159,7 @@ class Harness:
 async def read_reply(reader: asyncio.StreamReader, has_body: Any = None) -> Reply | None:
     """Read one HTTP answer; None when the connection ended before one."""
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             head = await reader.readuntil(b"\r\n\r\n")
     except (asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):
         return None
@@ -179,7 +179,7 @@ async def read_reply(reader: asyncio.StreamReader, has_body: Any = None) -> Repl
 async def read_to_end(reader: asyncio.StreamReader, last: bytes = b"") -> bytes:
     """Everything until the connection is closed or reset, or until `last`, if that is given."""
     got = b""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         try:
             while data := await reader.read(65536):
                 got += data

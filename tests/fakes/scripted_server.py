@@ -46,7 +46,7 @@ class ScriptedServer:
 
     async def wait_for(self, data: bytes) -> None:
         """Wait until exactly these bytes have come."""
-        async with asyncio.timeout(10), self.arrived:
+        async with asyncio.timeout(60), self.arrived:
             await self.arrived.wait_for(lambda: len(self.received) >= len(data))
         assert bytes(self.received) == data
 

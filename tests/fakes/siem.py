@@ -73,7 +73,7 @@ class Siem:
         return response
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        async with asyncio.timeout(30), self.came:
+        async with asyncio.timeout(60), self.came:
             await self.came.wait_for(holds)
 
 

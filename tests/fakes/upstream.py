@@ -65,7 +65,7 @@ class RecordingUpstream:
 
     async def wait_until_closed(self) -> None:
         """Wait until no connection that was served is open any more."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while self.open_now:
                 self.closed.clear()
                 await self.closed.wait()

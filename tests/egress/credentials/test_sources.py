@@ -211,7 +211,7 @@ async def test_a_server_that_is_silent_holds_back_no_policy(world: World) -> Non
 
 async def test_kept_sources_follow_their_files_and_their_server(world: World) -> None:
     world.sources.want(policy(*ALL))
-    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         keeping = group.create_task(world.sources.keep())
         await until(lambda: world.value(KV) == "kv-SECRET")
         world.set_file("rotated-SECRET")

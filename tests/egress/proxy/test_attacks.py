@@ -261,7 +261,7 @@ async def test_a_body_is_not_read_before_its_request_is_decided(world):
     assert await pour(writer, b"@" * MIB, ENOUGH) < ENOUGH
     world.nothing_was_dialled()
     decided.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await writer.drain()
         await world.plain.arrived.wait()
 

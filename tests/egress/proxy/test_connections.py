@@ -95,7 +95,7 @@ async def test_a_second_sweep_joins_the_queue_of_the_first():
     lines = [line(table, name) for name in ("a", "b")]
     assert table.cut(Ended(worker_ids=frozenset({"a"}))) == 1
     assert table.cut(Ended(worker_ids=frozenset({"b"}))) == 1
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         for each in lines:
             await each.unwound.wait()
 
@@ -125,7 +125,7 @@ def test_there_are_limits_for_all_and_for_each_worker():
 async def test_waiting_ends_when_the_last_one_is_gone(count):
     table = ConnectionTable()
     lines = [line(table, "a") for _ in range(count)]
-    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
         group.create_task(table.wait_until_empty(5))
         await asyncio.sleep(0)
         for each in lines:

@@ -141,7 +141,7 @@ async def test_a_proxy_that_was_taken_back_believes_nothing_any_more_at_once(
         following = spawn(link.follow_view(), "view")
         reporting = spawn(link.report(), "report")
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await link.heard.wait()
                 await take_back(harness, link)
                 await until_stale(harness)
@@ -165,7 +165,7 @@ async def test_a_proxy_the_fleet_does_not_know_refuses_and_cuts_no_answer_off(
         link.join = join
         following = spawn(link.follow_view(), "view")
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 for _ in range(2):  # what the harness had told has had its end
                     await attempts.acquire()
                 reader, writer = await harness.connect()
@@ -193,7 +193,7 @@ async def test_what_passed_is_told_to_the_fleet_by_reason_and_by_rule(
         link.view_problem = None
         telling = spawn(link.tell_traffic(), "traffic")
         try:
-            async with asyncio.timeout(20), operator_of(link) as operator:
+            async with asyncio.timeout(60), operator_of(link) as operator:
                 while not (told := await operator.traffic()).proxies:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
         finally:

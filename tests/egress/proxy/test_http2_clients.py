@@ -163,7 +163,7 @@ async def test_an_http1_worker_reaches_a_server_that_speaks_http2_only(tmp_path)
     )
     try:
         assert server.stdout is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             port = int(await server.stdout.readline())
         async with proxy_harness(
             tmp_path / "proxy", POLICY.format(ports=port), HOSTS, ca.ca_file
@@ -178,7 +178,7 @@ async def test_an_http1_worker_reaches_a_server_that_speaks_http2_only(tmp_path)
                     + body
                     + b"\r\n0\r\n\r\n"
                 )
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     head = await reader.readuntil(b"\r\n\r\n")
                     answer = await reader.readuntil(b"\r\n\r\n")
                 assert head.startswith(b"HTTP/1.1 200 OK\r\n")

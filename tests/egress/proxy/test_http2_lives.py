@@ -38,7 +38,7 @@ async def open_streams(world, worker, speaks, count=5):
     if speaks == 2:
         await world.second.until(lambda: len(world.second.streams) == count)
     else:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(world.first.heads) < count:
                 world.first.arrived.clear()
                 await world.first.arrived.wait()
@@ -281,7 +281,7 @@ async def test_a_body_leaves_piece_by_piece_while_it_is_made(world, speaks):
                     lambda: world.second.streams and piece in world.second.streams[0].body  # noqa: B023
                 )
             else:
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(60):
                     while piece not in bytes(world.first.received):
                         world.first.arrived.clear()
                         await world.first.arrived.wait()

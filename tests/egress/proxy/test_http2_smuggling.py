@@ -228,7 +228,7 @@ async def test_a_stream_that_is_reset_before_its_body_is_complete_is_never_compl
     async with world.worker(speaks=1) as worker:
         stream = worker.ask(worker.fields("POST"), end=False)
         await worker.data(stream.stream_id, b"half")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await world.first.arrived.wait()
         worker.reset(stream.stream_id)
         await world.first.wait_until_closed()

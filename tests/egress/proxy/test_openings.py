@@ -31,7 +31,7 @@ def shown(reply: Reply | None) -> tuple[int, str | None]:
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not holds():  # noqa: ASYNC110 (the proxy's own count, which tells nobody)
             await asyncio.sleep(0)
 

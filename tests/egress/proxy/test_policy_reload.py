@@ -20,7 +20,7 @@ def policy(*hosts: int) -> str:
 
 
 async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not is_so():  # noqa: ASYNC110 the proxy polls its file; nothing tells when
             await asyncio.sleep(0.01)
 

@@ -96,7 +96,7 @@ async def rebound(
 async def _ask(streams: Streams, head: Callable[[str], bytes], path: str) -> bytes:
     reader, writer = streams
     writer.write(head(path))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         return await reader.readuntil(b"hello")
 
 

@@ -86,7 +86,7 @@ async def network(tmp_path) -> AsyncIterator[Network]:
                 tmp_path / "proxy", POLICY, HOSTS, ca.ca_file, channels=settings
             ) as harness,
         ):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await harness.proxy.channels.followed.wait()
             redirect(REDIRECTED_PORT)
             yield Network(harness, plain, secure, ca.ca_file)

@@ -80,7 +80,7 @@ async def test_the_running_proxy_follows_by_itself(tmp_path: Path):
         taken = asyncio.Event()
         use = authority.use
         authority.use = lambda roots: (use(roots), taken.set())[0]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await taken.wait()
         assert authority._roots.signing.certificate == signing
 

@@ -70,7 +70,7 @@ def put(vault: VaultFile, value: str) -> None:
 
 
 async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not is_so():  # noqa: ASYNC110 the proxy looks at its files; nothing tells when
             await asyncio.sleep(0.01)
 

@@ -92,7 +92,7 @@ async def test_under_live_traffic_the_log_goes_on_in_new_files_and_stays_one_cha
         for lane in CARRYING:
             before = len(full_segments(log))
             await lane(world)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while len(full_segments(log)) == before:  # noqa: ASYNC110 a file appears
                     await asyncio.sleep(0.01)
     found = verify_file(log, public_key)

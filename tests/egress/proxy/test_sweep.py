@@ -61,7 +61,7 @@ async def _open_upload(world: Chaos) -> asyncio.StreamReader:
 
 
 async def _until_uploads_arrive(world: Chaos) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while bytes(world.plain.received).count(b"BODY!") < CONNECTIONS:
             world.plain.arrived.clear()
             await world.plain.arrived.wait()
@@ -78,7 +78,7 @@ async def test_every_socket_of_a_swept_worker_is_closed_before_the_first_is_unwo
         looking = _Looking(world.core.connections._by_worker[WORKER])
         assert looking.open_sockets() == 2 * CONNECTIONS
         assert world.core.connections.cut(Ended(worker_ids=frozenset({WORKER}))) == CONNECTIONS
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             for reader in readers:
                 with contextlib.suppress(ConnectionResetError):
                     assert await reader.read() == b""
@@ -100,7 +100,7 @@ async def test_a_swept_connection_is_woken_in_its_turn_and_not_by_its_sockets(tm
         readers = [io.reader for handler in handlers for io in handler.transports.values()]
         world.core.connections.cut(Ended(worker_ids=frozenset({WORKER})))
         woken: list[int] = []
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not all(reader.at_eof() for reader in readers):
                 woken.append(sum(reader.at_eof() for reader in readers))
                 await asyncio.sleep(0)
@@ -129,7 +129,7 @@ async def test_what_was_read_before_the_cut_is_not_looked_at_after_it(tmp_path: 
     """The worker's next chunk lies in the proxy's buffer, unread, when its connection is cut."""
     async with chaos(tmp_path) as world:
         reader = await _open_upload(world)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while b"BODY!" not in bytes(world.plain.received):
                 world.plain.arrived.clear()
                 await world.plain.arrived.wait()

@@ -56,7 +56,7 @@ async def test_a_key_is_updated_now_and_then(world, tmp_path):
     tls, _, writer = await _worker(world, tmp_path)
     for part in (_head(world, 2), b"o", b"k"):
         writer.write(tls.key_updates(20) + tls.data(part, 1 << 14))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not bytes(world.secure.received).endswith(b"ok"):
             world.secure.arrived.clear()
             await world.secure.arrived.wait()
@@ -68,7 +68,7 @@ async def test_a_byte_in_each_record_is_carried(world, tmp_path):
     world.secure.reads_bodies = True
     body = b"b" * (FREE_BYTES // 16)
     writer.write(tls.data(_head(world, len(body)), 1 << 14) + tls.data(body, 1))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not bytes(world.secure.received).endswith(body):
             world.secure.arrived.clear()
             await world.secure.arrived.wait()

@@ -48,7 +48,7 @@ async def test_garbage_after_the_hello_reaches_no_server(world):
     reader, writer = await world.established()
     writer.write(b"plain text that was not asked for")
     assert await read_to_end(reader) == b""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await world.raw.was_reset.wait()
     assert bytes(world.raw.received) == HELLO
     assert world.reasons() == ["allowed", "non_http_in_tunnel"]
@@ -131,16 +131,16 @@ async def _streams_until_cut(world: World, happens: Any) -> None:
 
     async def change() -> None:
         before = len(world.raw.received)
-        async with asyncio.timeout(10), world.raw.arrived:
+        async with asyncio.timeout(60), world.raw.arrived:
             await world.raw.arrived.wait_for(lambda: len(world.raw.received) > before + 100_000)
         happens()
 
-    async with asyncio.timeout(15), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         group.create_task(pour(writer))
         group.create_task(pour(server))
         group.create_task(_suppressed(drink()))
         group.create_task(change())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await world.raw.was_reset.wait()
     await world.harness.core.connections.wait_until_empty(5)
     assert len(world.harness.core.connections) == 0
@@ -250,7 +250,7 @@ async def test_a_new_policy_that_still_allows_a_tunnel_leaves_it_open_under_its_
 
     connection.guard.review = and_tell
     _rewrite(world, "{id: plainly,", "{id: plainly, limits: {max_response_bytes: 1KiB},")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await reviewed.wait()
     writer.write(APPLICATION)
     await world.raw.wait_for(HELLO + APPLICATION)

@@ -72,7 +72,7 @@ async def test_a_hello_may_come_in_any_pieces(world, with_connect):
 async def test_an_end_is_passed_on_and_the_other_direction_goes_on(world):
     reader, writer = await world.established()
     writer.write_eof()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await world.raw.heard_the_end.wait()
     world.raw.writer.write(APPLICATION)
     assert await reader.readexactly(len(APPLICATION)) == APPLICATION

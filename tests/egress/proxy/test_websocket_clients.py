@@ -100,9 +100,9 @@ async def test_aiohttp_talks_with_a_real_server_inside_inspected_tls(place):
             assert socket.protocol == "chat"
             for text in ("hello", "é and 𝄞", "", "x" * 200_000):
                 await socket.send_str(text)
-                assert (await socket.receive(timeout=10)).data == text
+                assert (await socket.receive(timeout=60)).data == text
             await socket.send_bytes(bytes(range(256)) * 100)
-            assert (await socket.receive(timeout=10)).data == bytes(range(256)) * 100
+            assert (await socket.receive(timeout=60)).data == bytes(range(256)) * 100
             await socket.ping(b"there?")
             await socket.close(code=1000, message=b"done")
             assert socket.close_code == 1000
@@ -110,7 +110,7 @@ async def test_aiohttp_talks_with_a_real_server_inside_inspected_tls(place):
     verdicts = harness.verdicts()
     assert [entry["effect"] for entry in verdicts] == ["allow", "allow"]
     assert verdicts[1]["target"] == f"wss://api.example:{echo.port}/socket"
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await harness.core.connections.wait_until_empty(10)
     (transfer,) = [entry for entry in harness.audit() if entry["kind"] == "transfer"]
     assert transfer["outcome"] == "complete"
@@ -137,7 +137,7 @@ async def test_a_canary_that_aiohttp_sends_ends_its_socket(place):
         connect(session, harness, f"wss://api.example:{echo.port}/socket") as socket,
     ):
         await socket.send_json({"key": "AKIADECOY4QX7RZM2WTP"})
-        message = await socket.receive(timeout=10)
+        message = await socket.receive(timeout=60)
         assert message.type in (aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR)
     assert harness.verdicts()[-1]["reason"] == "egress.canary"
 

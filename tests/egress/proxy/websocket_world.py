@@ -117,7 +117,7 @@ class ServerSide:
         return [frame.payload for frame in self.frames if frame.opcode is opcode]
 
     async def wait_for(self, holds: Callable[["ServerSide"], bool]) -> None:
-        async with asyncio.timeout(10), self.changed:
+        async with asyncio.timeout(60), self.changed:
             await self.changed.wait_for(lambda: holds(self))
 
 
@@ -140,7 +140,7 @@ class ClientSide:
 
     async def next(self) -> Frame | None:
         """The next frame, or None once the connection is over."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not self._waiting:
                 try:
                     data = await self.reader.read(65536)

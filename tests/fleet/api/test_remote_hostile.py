@@ -29,7 +29,7 @@ from tests.fakes.remote_world import Machine, RemoteWorld, remote_world
 
 NAME = "palyrad-node-rpc"
 CLIENT, SERVER = ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH
-WITHIN_S = 20.0
+WITHIN_S = 60.0
 
 
 @pytest.fixture

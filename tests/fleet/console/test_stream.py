@@ -48,7 +48,7 @@ class Ear:
         self.status = status
 
     async def hears(self, text: str) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while text not in self._heard:
                 data = await self._reader.read(4096)
                 assert data, f"the stream ended before {text!r}: {self._heard[-500:]}"
@@ -56,7 +56,7 @@ class Ear:
         self._heard = self._heard.partition(text)[2]
 
     async def ends(self) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while await self._reader.read(4096):
                 pass
 
@@ -111,7 +111,7 @@ async def test_streams_of_one_principal_are_few_and_make_room_again(fleet: Serve
             assert allowed.status == "200"
         for ear in open_ears:
             await ear.__aexit__(None, None, None)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             async with listening(browser) as again:
                 if again.status == "200":

@@ -175,7 +175,7 @@ asyncio.run(main())
     ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     asyncio.get_running_loop().add_reader(watched, lambda: ended.done() or ended.set_result(None))
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await ended
     finally:
         asyncio.get_running_loop().remove_reader(watched)

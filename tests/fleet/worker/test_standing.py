@@ -51,7 +51,7 @@ async def test_a_heartbeat_that_a_proof_overtakes_is_made_again_with_the_new_epo
         await time.play(BEAT_S, 0, session.stopped)
         await service.beats_asked.get()
         answer.set()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await service.beaten.get()
         assert not session.stopped.done()
         assert service.calls.count("heartbeat") == 2

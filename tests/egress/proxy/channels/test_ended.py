@@ -172,7 +172,7 @@ async def test_what_is_open_ends_with_its_channel(tmp_path: Path, way, opened):
         await opened(held)
         await held.end()
         await read_to_end(held.stream[0])
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await held.server.was_reset.wait()
         await held.harness.core.connections.wait_until_empty(10)
         (transfer,) = [e for e in held.harness.audit() if e["kind"] == "transfer"]

@@ -38,7 +38,7 @@ async def followed(world: ChannelWorld) -> None:
     """The proxy has opened and closed what the view says by now."""
     channels = world.harness.proxy.channels
     leases = world.harness.core.view.live_leases()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while channels.lease_listeners.open_leases != leases.keys():
             channels.followed.clear()
             await channels.followed.wait()
