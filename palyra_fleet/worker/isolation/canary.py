@@ -9,10 +9,14 @@ sockets of other programs here. It needs nothing but the standard library.
 
 import contextlib
 import ctypes
+import errno
+import fcntl
 import json
 import os
 import socket
 import sys
+import tempfile
+import termios
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -21,6 +25,11 @@ WITHIN_S = 1.0
 BLOCKED, OUT, THROUGH = "blocked", "OUT", "through"
 _AF_VSOCK, _AF_PACKET = 40, 17
 _IO_URING_SETUP = 425
+_CALLS_OF_THE_MACHINE = {  # keyctl, add_key, request_key, bpf, perf_event_open
+    "x86_64": (250, 248, 249, 321, 298),
+    "aarch64": (219, 217, 218, 280, 241),
+}
+_TIOCSTI = 0x5412
 _KERNEL_SETTINGS = (
     "/proc/sys/kernel/core_pattern",
     "/proc/sys/kernel/modprobe",
@@ -59,13 +68,18 @@ def _attempts(asked: dict[str, list[list[str]]]) -> Iterator[Attempt]:
         yield f"dns {server}", partial(_udp, (server, 53), _DNS_QUERY)
     for (path,) in asked["sockets"]:
         yield f"socket {path}", partial(_unix, path)
+    for (path,) in asked["pipes"]:
+        yield f"pipe {path}", partial(_pipe, path)
     for (path,) in asked["hidden"]:
         yield f"see {path}", partial(_see, Path(path))
     for (path,) in asked["read_only"]:
         yield f"write {path}", partial(_write, Path(path))
     yield "vsock", partial(_family, _AF_VSOCK)
     yield "packet", partial(_family, _AF_PACKET)
-    yield "io_uring", _io_uring
+    yield "io_uring", partial(_no_such_call, (_IO_URING_SETUP,))
+    yield "key rings", _key_rings
+    yield "set-user-ID", _set_user_id
+    yield "typing", _typing
     yield "interfaces", _interfaces
     yield "privileges", _privileges
     yield "kernel settings", _kernel_settings
@@ -106,7 +120,14 @@ def _unix(path: str) -> str:
         return f"{OUT}: connected"
 
 
+def _pipe(path: str) -> str:
+    """Named pipes are written to on read-only mounts, too. Opened it would disturb who reads."""
+    return f"{OUT}: writable" if os.access(path, os.W_OK) else f"{BLOCKED}: not writable"
+
+
 def _see(path: Path) -> str:
+    if not path.is_dir():
+        return f"{OUT}: {len(path.read_bytes())} bytes"
     found = sorted(entry.name for entry in path.iterdir())
     return f"{OUT}: {len(found)} entries" if found else f"{BLOCKED}: empty"
 
@@ -124,13 +145,51 @@ def _family(number: int) -> str:
         return f"{OUT}: made"
 
 
-def _io_uring() -> str:
+def _no_such_call(numbers: tuple[int, ...]) -> str:
+    """Called without any use, so that one that is there fails in another way."""
     libc = ctypes.CDLL(None, use_errno=True)
-    descriptor = libc.syscall(_IO_URING_SETUP, 1, ctypes.create_string_buffer(120))
-    if descriptor >= 0:
-        os.close(descriptor)
-        return f"{OUT}: made"
-    return f"{BLOCKED}: {os.strerror(ctypes.get_errno())}"
+    for number in numbers:
+        descriptor = libc.syscall(number, -1, 0, 0, 0, 0)
+        if descriptor >= 0 or ctypes.get_errno() != errno.ENOSYS:
+            return f"{OUT}: call {number} is there"
+    return f"{BLOCKED}: {os.strerror(errno.ENOSYS)}"
+
+
+def _key_rings() -> str:
+    """Neither the calls, and others that are about the whole machine, nor the names of keys."""
+    with contextlib.suppress(OSError):
+        if Path("/proc/keys").read_bytes():
+            return f"{OUT}: names of keys are seen"
+    return _no_such_call(_CALLS_OF_THE_MACHINE[os.uname().machine])
+
+
+def _set_user_id() -> str:
+    """Left behind, such a file makes who runs it outside this account."""
+    mode = 0o4700
+    with tempfile.TemporaryDirectory() as place:
+        made = Path(place, "made")
+        with contextlib.suppress(PermissionError):
+            os.close(os.open(made, os.O_CREAT | os.O_WRONLY, mode))
+            return f"{OUT}: made"
+        made.touch()
+        made.chmod(mode)
+        return f"{OUT}: set"
+
+
+def _typing() -> str:
+    """Into a terminal of its own, where nothing but the filter refuses it."""
+    _, slave = os.openpty()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setsid()
+            fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+            fcntl.ioctl(slave, _TIOCSTI, b"x")
+        except OSError:
+            os._exit(0)
+        os._exit(1)
+    _, status = os.waitpid(child, 0)
+    return f"{BLOCKED}: refused" if os.waitstatus_to_exitcode(status) == 0 else f"{OUT}: typed"
 
 
 def _interfaces() -> str:

@@ -20,6 +20,10 @@ KERNEL_SETTINGS: Final = tuple(
 )
 """Files there are the whole machine's and open to uid 0 without any capability. A launcher that is
 root gives its program that uid: `core_pattern` would run what it names, outside, as root."""
+KEY_NAMES: Final = (Path("/proc/keys"), Path("/proc/key-users"))
+"""What keys the account has; key rings themselves are closed by the filter."""
+_NOTHING: Final = Path("/dev/null")
+"""Shown in place of a file: mounted without devices, so that it cannot be opened."""
 PROXY_PORT: Final = 3128
 """Where the proxy is reached inside. Each namespace has its own loopback, so nothing collides."""
 
@@ -29,8 +33,8 @@ class View:
     """What of the file system a program sees. Paths are absolute and resolved.
 
     `writable` are shown and may be changed, `readable` are shown where they would be hidden,
-    `protected` lie in what is writable and may not be changed, `hidden` directories are empty
-    whatever shows what is around them.
+    `protected` lie in what is writable and may not be changed, `hidden` directories are empty and
+    `unreadable` files cannot be opened whatever shows what is around them.
     """
 
     writable: tuple[Path, ...]
@@ -38,6 +42,7 @@ class View:
     hidden: tuple[Path, ...] = ()
     working_directory: Path = Path("/")
     protected: tuple[Path, ...] = ()
+    unreadable: tuple[Path, ...] = ()
 
 
 def namespace_arguments(bubblewrap: str, view: View, filter_fd: int) -> list[str]:
@@ -56,11 +61,13 @@ def namespace_arguments(bubblewrap: str, view: View, filter_fd: int) -> list[str
         *("--dev", "/dev"),
         *("--proc", "/proc"),
         *_shown("--ro-bind", (path for path in KERNEL_SETTINGS if path.exists())),
+        *_shown_as(_NOTHING, (path for path in KEY_NAMES if path.exists())),
         *_each("--tmpfs", (path for path in EMPTIED if path.is_dir() and not path.is_symlink())),
         *_shown("--ro-bind", (path for path in view.readable if _is_under(path, EMPTIED))),
         *_shown("--bind", view.writable),
         *_shown("--ro-bind", view.protected),
         *_each("--tmpfs", view.hidden),
+        *_shown_as(_NOTHING, view.unreadable),
         *("--chdir", str(view.working_directory)),
         *("--seccomp", str(filter_fd)),
         "--",
@@ -73,6 +80,10 @@ def _is_under(path: Path, places: Iterable[Path]) -> bool:
 
 def _each(option: str, paths: Iterable[Path]) -> list[str]:
     return [word for path in paths for word in (option, str(path))]
+
+
+def _shown_as(shown: Path, paths: Iterable[Path]) -> list[str]:
+    return [word for path in paths for word in ("--ro-bind", str(shown), str(path))]
 
 
 def _shown(option: str, paths: Iterable[Path]) -> list[str]:

@@ -9,7 +9,9 @@ launcher does not say *enforced*, and does not run the program.
 import asyncio
 import contextlib
 import json
+import os
 import socket
+import stat
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
@@ -20,6 +22,7 @@ from palyra_fleet.worker.isolation import canary
 from palyra_fleet.worker.isolation.door import Door
 from palyra_fleet.worker.isolation.namespace import EMPTIED, PROXY_PORT, View
 from palyra_fleet.worker.isolation.start import IsolationUnavailable, Order, start_isolated
+from palyra_fleet.worker.isolation.streams import STANDARD
 
 PROOF_WITHIN_S: Final = 30.0
 MAX_SOCKETS: Final = 512
@@ -61,10 +64,11 @@ def expected_attempts(asked: Asked) -> tuple[str, ...]:
         *(f"{kind} {host}" for host, _ in asked["listeners"] for kind in ("tcp", "udp", "icmp")),
         *(f"dns {server}" for (server,) in asked["resolvers"]),
         *(f"socket {path}" for (path,) in asked["sockets"]),
+        *(f"pipe {path}" for (path,) in asked["pipes"]),
         *(f"see {path}" for (path,) in asked["hidden"]),
         *(f"write {path}" for (path,) in asked["read_only"]),
-        *("vsock", "packet", "io_uring", "interfaces", "privileges", "kernel settings"),
-        *("user namespace", "processes", "door"),
+        *("vsock", "packet", "io_uring", "key rings", "set-user-ID", "typing", "interfaces"),
+        *("privileges", "kernel settings", "user namespace", "processes", "door"),
     )
 
 
@@ -73,8 +77,7 @@ async def _report_of(view: View, asked: Asked, door_address: str) -> Mapping[str
     started = await start_isolated(
         view,
         Order(Path(sys.executable), arguments, {}),
-        output=asyncio.subprocess.PIPE,
-        errors=asyncio.subprocess.PIPE,
+        is_canary=True,
     )
     door = Door(started.door, door_address)
     try:
@@ -104,7 +107,8 @@ def _asked(addresses: list[list[str]], view: View) -> Asked:
         "listeners": addresses,
         "resolvers": [[server] for server in _resolvers()],
         "sockets": [[path] for path in _unix_sockets()],
-        "hidden": [[str(path)] for path in (*hidden, *view.hidden)],
+        "pipes": [[path] for path in _named_pipes()],
+        "hidden": [[str(path)] for path in (*hidden, *view.hidden, *view.unreadable)],
         "read_only": [
             [str(path)]
             for path in dict.fromkeys(protected)
@@ -137,9 +141,31 @@ def _unix_sockets() -> list[str]:
     paths = {
         row[7] for row in split if len(row) == 8 and row[3] == _LISTENS and row[7].startswith("/")
     }
+    return _few(paths, "listening Unix sockets")
+
+
+def _named_pipes() -> list[str]:
+    """Which named pipes programs have open, as far as this account may see; not our own streams."""
+    own = {_identity(os.fstat(number)) for number in STANDARD}
+    paths = set()
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            target = link.readlink()
+            if target.is_absolute():
+                found = target.stat()
+                if stat.S_ISFIFO(found.st_mode) and _identity(found) not in own:
+                    paths.add(str(target))
+    return _few(paths, "named pipes in use")
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
+
+
+def _few(paths: set[str], what: str) -> list[str]:
     if len(paths) > MAX_SOCKETS:
         raise IsolationUnavailable(
-            f"this machine has {len(paths)} listening Unix sockets; at most {MAX_SOCKETS} are tried"
+            f"this machine has {len(paths)} {what}; at most {MAX_SOCKETS} are tried"
         )
     return sorted(paths)
 

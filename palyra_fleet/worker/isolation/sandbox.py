@@ -2,7 +2,7 @@
 
 The program finds the proxy on its own loopback, so its environment names that address, and the CA
 files as copies in its workspace. `Isolation.hidden` are directories of the installation: whatever
-lies there is not for workers.
+lies there is not for workers; a single file may be hidden as well.
 """
 
 import shutil
@@ -20,12 +20,20 @@ from palyra_fleet.worker.launcher import Artifact
 from palyra_fleet.worker.process_group import LEASE_MARK, ProcessGroup
 
 _PACKAGES: Final = Path(__file__).resolve().parents[3]
+THE_SYSTEMS: Final = tuple(
+    Path("/", name)
+    for name in (
+        *("bin", "boot", "etc", "lib", "lib64", "proc", "run", "sbin", "sys", "var/spool"),
+        *("usr/bin", "usr/lib", "usr/libexec", "usr/sbin", "usr/share"),
+        *("usr/local/bin", "usr/local/etc", "usr/local/lib", "usr/local/sbin"),
+    )
+)
 INSIDE_PROXY_ADDRESS: Final = f"127.0.0.1:{PROXY_PORT}"
 
 
 @dataclass(frozen=True, slots=True)
 class Isolation:
-    """What an operator asks for: isolation, with these directories hidden."""
+    """What an operator asks for: isolation, with these directories and files hidden."""
 
     hidden: tuple[Path, ...] = ()
 
@@ -84,8 +92,8 @@ def make_view(
     code: Sequence[Path] = (),
 ) -> View:
     """What the program sees. It may write to its workspace and to its working directory, but not
-    to a home directory, to `code`, or to what is above one: what is put there is run outside,
-    later. Pure but for looking at symbolic links. Raises IsolationUnavailable."""
+    to a home directory, to `code`, to a system's place, or to what is above one: what is put there
+    is run outside, later. Pure but for looking at symbolic links. Raises IsolationUnavailable."""
     place = working_directory.resolve()
     covered = tuple(path.resolve() for path in hidden)
     for path in covered:
@@ -95,10 +103,17 @@ def make_view(
         one.is_relative_to(place) or place.is_relative_to(one)
         for one in (path.resolve() for path in code)
     )
-    is_kept = runs_outside or home.resolve().is_relative_to(place)
+    is_kept = runs_outside or home.resolve().is_relative_to(place) or _is_the_systems(place)
     writable = (workspace,) if is_kept else (workspace, place)
     readable = () if place in writable else (place,)
-    return View(writable, readable, tuple(path for path in covered if path.is_dir()), place)
+    directories = tuple(path for path in covered if path.is_dir())
+    files = tuple(path for path in covered if path.exists() and path not in directories)
+    return View(writable, readable, directories, place, unreadable=files)
+
+
+def _is_the_systems(place: Path) -> bool:
+    """In, or above, a place whose files root's programs or the kernel act on."""
+    return any(place.is_relative_to(one) or one.is_relative_to(place) for one in THE_SYSTEMS)
 
 
 def copy_into(workspace: Path, files: Sequence[Path]) -> tuple[Path, ...]:

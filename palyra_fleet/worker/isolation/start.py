@@ -20,6 +20,7 @@ from typing import Final
 
 from palyra_fleet.worker.isolation import inside
 from palyra_fleet.worker.isolation.namespace import PROXY_PORT, View, namespace_arguments
+from palyra_fleet.worker.isolation.streams import program_input, streams_that_lead_elsewhere
 from palyra_fleet.worker.isolation.system_calls import UnknownArchitecture, filter_program
 from palyra_fleet.worker.process_group import Namespace
 
@@ -88,22 +89,26 @@ def find_bubblewrap() -> str:
     )
 
 
-async def start_isolated(
-    view: View, order: Order, *, output: int | None = None, errors: int | None = None
-) -> Isolated:
-    """Start `order` inside. `output` and `errors` are as for a subprocess. Raises
-    IsolationUnavailable."""
+async def start_isolated(view: View, order: Order, *, is_canary: bool = False) -> Isolated:
+    """Start `order` inside, with this process's standard streams; the canary has none of them, and
+    is heard by pipes. Raises IsolationUnavailable."""
+    if elsewhere := streams_that_lead_elsewhere():
+        raise IsolationUnavailable(
+            f"{', '.join(elsewhere)}: by it a program could get out; give it a pipe, a file or "
+            "/dev/null"
+        )
     bubblewrap = find_bubblewrap()
     ours, theirs = socket.socketpair()
     with ours, _filter() as filter_fd, _pipe() as (told, telling):
-        with theirs:
+        with theirs, _streams(is_canary) as (read_from, written_to):
             words = namespace_arguments(bubblewrap, _with_our_own(view, order), filter_fd)
             process = await asyncio.create_subprocess_exec(
                 *(bubblewrap, "--info-fd", str(telling), *words[1:]),
                 *(sys.executable, "-I", str(_INSIDE), str(theirs.fileno()), str(PROXY_PORT)),
                 pass_fds=(filter_fd, theirs.fileno(), telling),
-                stdout=output,
-                stderr=errors,
+                stdin=read_from,
+                stdout=written_to,
+                stderr=written_to,
                 env={},
                 start_new_session=True,
             )
@@ -168,6 +173,16 @@ def _filter() -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _streams(is_canary: bool) -> Iterator[tuple[int | None, int | None]]:
+    """Standard input, and where output and errors go, as for a subprocess."""
+    if is_canary:
+        yield asyncio.subprocess.DEVNULL, asyncio.subprocess.PIPE
+        return
+    with program_input() as read_from:
+        yield read_from, None
 
 
 @contextlib.contextmanager

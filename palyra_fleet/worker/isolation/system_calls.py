@@ -1,26 +1,38 @@
-"""The system call filter of an isolated program: no socket family that leaves its namespace. Pure.
+"""The system call filter of an isolated program: what namespaces do not hold. Pure.
 
 A network namespace holds IPv4, IPv6, netlink and packets. It does not hold every family: AF_VSOCK
 reaches the hypervisor, and families come and go with kernel modules. So only those that the
 namespace confines, and Unix sockets, may be made; all others answer EAFNOSUPPORT, as on a kernel
-without them. io_uring makes sockets without the system call that is filtered here, so it answers
-ENOSYS; programs fall back. Another architecture's calls (x32, 32 bit) end the process.
+without them. Calls that no namespace holds answer ENOSYS: io_uring, which makes sockets without the
+call that is filtered here; key rings, whose keys are the account's, and for which the kernel starts
+a program *outside* when one is asked for (`request-key`, which can look up a name in DNS); `bpf`
+and `perf_event_open`, which reach what is pinned or runs on the whole machine; `openat2`, whose
+arguments a filter cannot read. Words typed into a terminal for another reader (TIOCSTI, TIOCLINUX)
+and files with set-user-ID or set-group-ID answer EPERM: such a file, left where the program works,
+would make anybody on this machine the launcher's account. Another architecture's calls (x32,
+32 bit) end the process.
 
 Output: a classic BPF program as bytes, for `bwrap --seccomp`. Sources: seccomp(2), linux/filter.h,
-linux/audit.h, the kernel's system call tables.
+linux/audit.h, the kernel's system call tables, keyrings(7), ioctl_tty(2), inode(7).
 """
 
 import errno
+import os
 import socket
+import stat
 import struct
 from dataclasses import dataclass
 from typing import Final
 
-_LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06  # BPF_LD|W|ABS, JMP|JEQ|K, JMP|JGE|K
-_NUMBER_AT, _ARCHITECTURE_AT, _FIRST_ARGUMENT_AT = 0, 4, 16  # struct seccomp_data
+_LOAD, _RETURN = 0x20, 0x06  # BPF_LD|W|ABS, BPF_RET|K
+_EQUAL, _AT_LEAST, _ANY_BIT = 0x15, 0x35, 0x45  # BPF_JMP with JEQ|K, JGE|K, JSET|K
+_NUMBER_AT, _ARCHITECTURE_AT, _ARGUMENTS_AT = 0, 4, 16  # struct seccomp_data
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000  # SECCOMP_RET_*
 _X32: Final = 0x40000000
-_IO_URING: Final = (425, 426, 427)  # setup, enter, register: the same on every architecture
+_IO_URING_AND_OPENAT2: Final = (425, 426, 427, 437)  # the same on every architecture
+_TYPES_FOR_ANOTHER: Final = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX
+_TMPFILE: Final = 0o20000000  # O_TMPFILE without O_DIRECTORY
+_RUNS_AS_ITS_OWNER: Final = stat.S_ISUID | stat.S_ISGID
 
 CONFINED_FAMILIES: Final = (
     socket.AF_UNIX,
@@ -29,6 +41,9 @@ CONFINED_FAMILIES: Final = (
     socket.AF_NETLINK,
 )
 
+type _Step = tuple[int, int, int, int]
+"""Operation, steps to skip when it holds, when it does not, value."""
+
 
 class UnknownArchitecture(Exception):
     """No table of system calls for this machine: nothing can be filtered, so nothing may run."""
@@ -36,14 +51,35 @@ class UnknownArchitecture(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Architecture:
+    """Numbers of calls: `makes_socket` have the family first, `absent` are refused whole, `mode`
+    have a file mode at this place of their arguments, `opens` flags and a mode."""
+
     audit: int
-    socket: int
-    socketpair: int
+    makes_socket: tuple[int, ...]
+    ioctl: int
+    absent: tuple[int, ...]
+    mode: tuple[tuple[int, int], ...]
+    opens: tuple[tuple[int, int, int], ...]
 
 
 _ARCHITECTURES: Final = {
-    "x86_64": _Architecture(0xC000003E, 41, 53),
-    "aarch64": _Architecture(0xC00000B7, 198, 199),
+    "x86_64": _Architecture(
+        audit=0xC000003E,
+        makes_socket=(41, 53),  # socket, socketpair
+        ioctl=16,
+        absent=(248, 249, 250, 298, 321),  # add_key, request_key, keyctl, perf_event_open, bpf
+        # creat, chmod, fchmod, mknod, mknodat, fchmodat, fchmodat2
+        mode=((85, 1), (90, 1), (91, 1), (133, 1), (259, 2), (268, 2), (452, 2)),
+        opens=((2, 1, 2), (257, 2, 3)),  # open, openat
+    ),
+    "aarch64": _Architecture(
+        audit=0xC00000B7,
+        makes_socket=(198, 199),
+        ioctl=29,
+        absent=(217, 218, 219, 241, 280),
+        mode=((52, 1), (33, 2), (53, 2), (452, 2)),  # fchmod, mknodat, fchmodat, fchmodat2
+        opens=((56, 2, 3),),
+    ),
 }
 
 
@@ -57,19 +93,8 @@ def filter_program(machine: str) -> bytes:
     return b"".join(struct.pack("=HBBI", *step) for step in _steps(found))
 
 
-def _steps(architecture: _Architecture) -> list[tuple[int, int, int, int]]:
-    """(operation, steps to skip when true, when false, value) each."""
-    families = [
-        (_EQUAL, len(CONFINED_FAMILIES) - index, 0, int(family))
-        for index, family in enumerate(CONFINED_FAMILIES)
-    ]
-    makes_socket = [
-        (_EQUAL, 1, 0, architecture.socket),
-        (_EQUAL, 0, len(families) + 2, architecture.socketpair),
-        (_LOAD, 0, 0, _FIRST_ARGUMENT_AT),
-        *families,
-        (_RETURN, 0, 0, _ERRNO | errno.EAFNOSUPPORT),
-    ]
+def _steps(architecture: _Architecture) -> list[_Step]:
+    absent = (*_IO_URING_AND_OPENAT2, *architecture.absent)
     return [
         (_LOAD, 0, 0, _ARCHITECTURE_AT),
         (_EQUAL, 1, 0, architecture.audit),
@@ -77,9 +102,67 @@ def _steps(architecture: _Architecture) -> list[tuple[int, int, int, int]]:
         (_LOAD, 0, 0, _NUMBER_AT),
         (_AT_LEAST, 0, 1, _X32),
         (_RETURN, 0, 0, _KILL),
-        (_AT_LEAST, 0, 2, _IO_URING[0]),
-        (_AT_LEAST, 1, 0, _IO_URING[-1] + 1),
-        (_RETURN, 0, 0, _ERRNO | errno.ENOSYS),
-        *makes_socket,
+        *(step for call in absent for step in _for(call, [_refuse(errno.ENOSYS)])),
+        *(step for call in architecture.makes_socket for step in _for(call, _confined())),
+        *_for(architecture.ioctl, _typed_for_nobody_else()),
+        *(step for call, at in architecture.mode for step in _for(call, _plain_mode(at))),
+        *(
+            step
+            for call, flags_at, mode_at in architecture.opens
+            for step in _for(call, _plain_file(flags_at, mode_at))
+        ),
         (_RETURN, 0, 0, _ALLOW),
+    ]
+
+
+def _for(number: int, steps: list[_Step]) -> list[_Step]:
+    """`steps`, which all end in an answer, for the call with this number alone."""
+    return [(_EQUAL, 0, len(steps), number), *steps]
+
+
+def _argument(at: int) -> _Step:
+    """The lower half of an argument: the kernel looks at no more of what is checked here."""
+    return (_LOAD, 0, 0, _ARGUMENTS_AT + 8 * at)
+
+
+def _refuse(number: int) -> _Step:
+    return (_RETURN, 0, 0, _ERRNO | number)
+
+
+def _confined() -> list[_Step]:
+    families = CONFINED_FAMILIES
+    return [
+        _argument(0),
+        *((_EQUAL, len(families) - at, 0, int(family)) for at, family in enumerate(families)),
+        _refuse(errno.EAFNOSUPPORT),
+        (_RETURN, 0, 0, _ALLOW),
+    ]
+
+
+def _typed_for_nobody_else() -> list[_Step]:
+    requests = _TYPES_FOR_ANOTHER
+    return [
+        _argument(1),
+        *((_EQUAL, len(requests) - at, 0, request) for at, request in enumerate(requests)),
+        (_RETURN, 0, 0, _ALLOW),
+        _refuse(errno.EPERM),
+    ]
+
+
+def _plain_mode(at: int) -> list[_Step]:
+    return [
+        _argument(at),
+        (_ANY_BIT, 0, 1, _RUNS_AS_ITS_OWNER),
+        _refuse(errno.EPERM),
+        (_RETURN, 0, 0, _ALLOW),
+    ]
+
+
+def _plain_file(flags_at: int, mode_at: int) -> list[_Step]:
+    """The mode counts only where a file is made; else the argument may hold anything."""
+    return [
+        _argument(flags_at),
+        (_ANY_BIT, 1, 0, os.O_CREAT | _TMPFILE),
+        (_RETURN, 0, 0, _ALLOW),
+        *_plain_mode(mode_at),
     ]

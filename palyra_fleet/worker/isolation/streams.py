@@ -1,0 +1,90 @@
+"""The three standard streams, the one thing that an isolated program has from outside.
+
+A descriptor belongs to the place where it was opened, whoever holds it. A network socket could be
+connected anew, to anybody, from the launcher's own network; a directory leads to every file around
+it; a file opened for reading can be opened for writing through `/proc/self/fd`, whatever the mounts
+inside say. So a stream is passed on only if it leads nowhere else: a terminal, a pipe, a connected
+Unix stream socket, one of the plain devices, and as output a file. A file as input is copied
+through a pipe. Anything else is refused. Sources: connect(2) (AF_UNSPEC), proc_pid_fd(5), unix(7).
+"""
+
+import contextlib
+import os
+import socket
+import stat
+import threading
+from collections.abc import Iterator
+from typing import Final
+
+STANDARD: Final = {0: "input", 1: "output", 2: "error"}
+_PLAIN_DEVICES: Final = {os.makedev(1, minor) for minor in (3, 5, 7, 8, 9)}
+"""null, zero, full, random, urandom."""
+_CHUNK_BYTES: Final = 64 * 1024
+
+
+def streams_that_lead_elsewhere() -> tuple[str, ...]:
+    """What is wrong with this process's standard streams, one text for each."""
+    found = ((name, _kind_refused(number)) for number, name in STANDARD.items())
+    return tuple(f"standard {name} is {kind}" for name, kind in found if kind)
+
+
+@contextlib.contextmanager
+def program_input(number: int = 0) -> Iterator[int | None]:
+    """What to give as standard input: None to pass it on, or a pipe that has what is in the file.
+    The file is read on from where it stands, while the program reads."""
+    mode = os.fstat(number).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+        yield None
+        return
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    try:
+        yield reading
+        threading.Thread(target=_copy, args=(number, writing), daemon=True).start()
+    except BaseException:
+        os.close(writing)
+        raise
+    finally:
+        os.close(reading)
+
+
+def _copy(source: int, pipe: int) -> None:
+    """To the end of the file, or until nobody reads any more."""
+    with os.fdopen(pipe, "wb", buffering=0) as written, contextlib.suppress(OSError):
+        while chunk := os.read(source, _CHUNK_BYTES):
+            view = memoryview(chunk)
+            while view:
+                view = view[written.write(view) :]
+
+
+def _kind_refused(number: int) -> str:
+    """What the stream is, where that is nothing to pass on; empty where it may be."""
+    try:
+        status = os.fstat(number)
+    except OSError:
+        return "closed"
+    match stat.S_IFMT(status.st_mode):
+        case stat.S_IFREG | stat.S_IFIFO:
+            return ""
+        case stat.S_IFBLK:
+            return "" if number == 0 else "a block device"
+        case stat.S_IFCHR:
+            is_plain = status.st_rdev in _PLAIN_DEVICES or os.isatty(number)
+            return "" if is_plain else "a device"
+        case stat.S_IFSOCK:
+            return "" if _is_connected_stream(number) else "a socket that leads elsewhere"
+        case stat.S_IFDIR:
+            return "a directory"
+        case _:
+            return "nothing that a program reads or writes"
+
+
+def _is_connected_stream(number: int) -> bool:
+    """A Unix stream that has its peer keeps it."""
+    with socket.socket(fileno=os.dup(number)) as stream:
+        if (stream.family, stream.type) != (socket.AF_UNIX, socket.SOCK_STREAM):
+            return False
+        try:
+            stream.getpeername()
+        except OSError:
+            return False
+    return True
