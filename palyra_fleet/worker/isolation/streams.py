@@ -24,7 +24,7 @@ _CHUNK_BYTES: Final = 64 * 1024
 
 def streams_that_lead_elsewhere() -> tuple[str, ...]:
     """What is wrong with this process's standard streams, one text for each."""
-    found = ((name, _kind_refused(number)) for number, name in STANDARD.items())
+    found = ((name, kind_refused(number)) for number, name in STANDARD.items())
     return tuple(f"standard {name} is {kind}" for name, kind in found if kind)
 
 
@@ -56,8 +56,8 @@ def _copy(source: int, pipe: int) -> None:
                 view = view[written.write(view) :]
 
 
-def _kind_refused(number: int) -> str:
-    """What the stream is, where that is nothing to pass on; empty where it may be."""
+def kind_refused(number: int) -> str:
+    """What the descriptor with this number is, where that is nothing to pass on; else empty."""
     try:
         status = os.fstat(number)
     except OSError:

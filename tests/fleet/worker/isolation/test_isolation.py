@@ -91,6 +91,19 @@ def test_the_code_that_runs_outside_is_this_package_and_its_interpreters():
     assert Path(sys.executable).parent in own
 
 
+@pytest.mark.parametrize("place", ["/etc/cron.d", "/usr", "/proc/sys/kernel", "/sys/fs/cgroup"])
+def test_a_systems_place_is_not_writable(place: str) -> None:
+    view = make_view((), Path("/w"), Path(place), Path("/h"))
+    assert (view.writable, view.readable) == ((Path("/w"),), (Path(place),))
+
+
+def test_a_hidden_file_is_unreadable_and_a_hidden_directory_empty(tmp_path: Path) -> None:
+    (tmp_path / "token").touch()
+    (tmp_path / "keys").mkdir()
+    view = make_view((tmp_path / "token", tmp_path / "keys"), Path("/w"), Path("/p"), Path("/h"))
+    assert (view.hidden, view.unreadable) == ((tmp_path / "keys",), (tmp_path / "token",))
+
+
 def test_a_hidden_working_directory_is_refused(tmp_path):
     with pytest.raises(IsolationUnavailable, match="hidden from workers"):
         make_view((tmp_path,), Path("/w"), tmp_path / "below", Path("/h"))
@@ -175,7 +188,9 @@ async def test_the_proof_holds_on_this_machine(tmp_path):
     hidden = tmp_path / "secrets"
     hidden.mkdir()
     (hidden / "key").write_text("secret")
-    await prove_isolation(View((tmp_path,), (), (hidden,), tmp_path))
+    token = tmp_path / "token"
+    token.write_text("secret")
+    await prove_isolation(View((tmp_path,), (), (hidden,), tmp_path, unreadable=(token,)))
 
 
 @needs_namespaces
@@ -187,6 +202,19 @@ async def test_a_socket_of_another_program_that_would_be_reachable_is_found(tmp_
         listening.listen()
         with pytest.raises(IsolationUnavailable, match=r"docker\.sock \(OUT: connected\)"):
             await prove_isolation(View((tmp_path,), (), (), tmp_path))
+
+
+@needs_namespaces
+async def test_a_named_pipe_that_another_program_reads_is_found(tmp_path):
+    """Mounts that are read-only let everybody write to it who may."""
+    pipe = tmp_path / "commands"
+    os.mkfifo(pipe)
+    reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with pytest.raises(IsolationUnavailable, match=r"pipe .*commands \(OUT: writable\)"):
+            await prove_isolation(View((), (tmp_path,), (), tmp_path))
+    finally:
+        os.close(reading)
 
 
 async def test_without_bubblewrap_the_text_says_what_to_install(tmp_path, monkeypatch):

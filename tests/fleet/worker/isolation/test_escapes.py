@@ -1,0 +1,216 @@
+"""Somebody who wants out, as root's worker and as an ordinary account's: every way is refused.
+
+What is tried are real programs in real namespaces. Each attempt is also made outside, where it can
+do no harm, so that a refusal says something.
+"""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.ordinary_account import OrdinaryAccount, ordinary_account
+from tests.fleet.worker.isolation import battery, run_inside
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("bwrap") is None, reason="bubblewrap is not installed, so isolation was not tried"
+)
+
+REPOSITORY = Path(__file__).resolve().parents[4]
+BATTERY = Path(battery.__file__)
+UNAVAILABLE = 99
+REFUSED = (
+    (
+        *("network namespace", "mount namespace", "join the first process", "mount"),
+        *("mount writable", "move a mount", "lay a hiding place bare", "change the root"),
+        *("new file system", "copy of the tree", "file by handle", "device"),
+        *("restart", "swap", "clock", "raw socket", "raw socket, IPv6", "interface", "route"),
+        *("set-user-ID", "set-group-ID", "made set-user-ID", "EPERM"),
+    ),
+    ("user namespace", "ENOSPC", "EPERM"),
+    ("kernel module", "another kernel", "EPERM", "ENOSYS"),
+    ("core_pattern", "sysrq", "release_agent", "cgroup", "EROFS", "EACCES", "ENOENT"),
+    ("kernel memory", "EPERM", "EACCES", "ENOENT"),
+    ("launcher's root", "socket in /tmp", "ENOENT"),
+    ("launcher's trace", "launcher's end", "launcher's handle", "ESRCH"),
+    ("packets", "vsock", "kernel ciphers", "EAFNOSUPPORT"),
+    ("abstract socket", "ECONNREFUSED"),
+    ("io_uring", "bpf", "perf", "read a key", "key rings", "make a key", "ENOSYS"),
+    ("program outside by a key", "ENOSYS"),
+    ("names of keys", "EACCES", "ENOENT"),
+    ("type into a terminal", "EPERM"),
+    ("hidden file", "EACCES"),
+)
+"""Attempts, and behind them the errors with which each may fail."""
+EXPECTED = {
+    name: {word for word in row if word.isupper()}
+    for row in REFUSED
+    for name in row
+    if not name.isupper()
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A place to work, and whose program works there."""
+
+    account: OrdinaryAccount
+    workspace: Path
+    project: Path
+    hidden: Path
+
+    def run(self, *command: str, stdin: object = subprocess.DEVNULL) -> tuple[int, str, str]:
+        """Exit code, output and errors of an isolated program."""
+        asked = {
+            "workspace": str(self.workspace),
+            "directory": str(self.project),
+            "hidden": [str(self.hidden)],
+            "command": command,
+        }
+        words = (*self.account.prefix, sys.executable, run_inside.__file__, json.dumps(asked))
+        done = subprocess.run(
+            words,
+            cwd=REPOSITORY,
+            env=self.account.environment() | {"PYTHONPATH": str(REPOSITORY)},
+            stdin=stdin,  # type: ignore[call-overload]
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture(params=["this account", "an ordinary account"])
+def cell(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cell]:
+    if request.param == "this account":
+        yield cell_in(OrdinaryAccount((), tmp_path, os.getuid()))
+    elif os.getuid() != 0:
+        pytest.skip("this account is an ordinary one")
+    else:
+        with ordinary_account() as account:
+            yield cell_in(account)
+
+
+def cell_in(account: OrdinaryAccount) -> Cell:
+    workspace, project, hidden = (
+        account.directory / name for name in ("workspace", "project", "hidden")
+    )
+    workspace.mkdir()
+    project.mkdir()
+    hidden.write_text("secret")
+    account.owns(workspace, project, hidden)
+    return Cell(account, workspace, project, hidden)
+
+
+@contextmanager
+def listening(address: str) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen()
+        listener.settimeout(0)
+        yield listener
+
+
+@contextmanager
+def key_of_this_account() -> Iterator[int]:
+    """The number of a key in the account's key ring; 1 where there are none."""
+    ring = -4
+    try:
+        key = battery.call("add_key", b"user", b"palyra-test", b"secret", 6, ring)
+    except OSError:
+        yield 1
+        return
+    try:
+        yield key
+    finally:
+        battery.call("keyctl", 9, key, ring)
+
+
+def test_every_way_out_is_refused(cell: Cell) -> None:
+    abstract = f"palyra-{os.getpid()}-{cell.account.uid}"
+    (cell.project / "file").touch()
+    cell.account.owns(cell.project / "file")
+    path = str(cell.account.directory / "sock")
+    with (
+        listening("\0" + abstract) as one,
+        listening(path) as other,
+        key_of_this_account() as key,
+    ):
+        os.chmod(path, 0o777)  # noqa: PTH101 (everybody may, and nobody inside can)
+        asked = {
+            "launcher": str(os.getpid()),
+            "abstract": abstract,
+            "socket": path,
+            "key": str(key),
+            "file": str(cell.project / "file"),
+            "hidden": str(cell.hidden),
+        }
+        assert battery.connected("\0" + abstract) == battery.connected(path) == "connected"
+        for listener in (one, other):
+            listener.accept()[0].close()
+        code, out, errors = cell.run(
+            sys.executable, "-I", "-c", BATTERY.read_text(), json.dumps(asked)
+        )
+        for listener in (one, other):
+            with pytest.raises(BlockingIOError):
+                listener.accept()
+    assert code == 0, errors
+    done = json.loads(out)
+    assert set(done) == set(EXPECTED)
+    assert {name: how for name, how in done.items() if how not in EXPECTED[name]} == {}
+    assert (cell.project / "file").stat().st_mode & 0o6000 == 0
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Cell:
+    return cell_in(OrdinaryAccount((), tmp_path, os.getuid()))
+
+
+def test_a_network_socket_as_input_is_refused(here: Cell) -> None:
+    """Unconnected by connect(2) to AF_UNSPEC it could be connected to anybody."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as connection,
+    ):
+        code, out, errors = here.run("/bin/echo", "ran", stdin=connection)
+    assert (code, out) == (UNAVAILABLE, "")
+    assert errors == (
+        "unavailable: standard input is a socket that leads elsewhere: by it a program could get "
+        "out; give it a pipe, a file or /dev/null\n"
+    )
+
+
+def test_a_connected_unix_stream_is_passed_on(here: Cell) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(b"hello\n")
+        ours.shutdown(socket.SHUT_WR)
+        assert here.run("/bin/cat", stdin=theirs)[:2] == (0, "hello\n")
+
+
+def test_a_file_as_input_is_read_from_where_it_stands_and_never_written(here: Cell) -> None:
+    """Through /proc/self/fd it could be, whatever the mounts inside say."""
+    file = here.account.directory / "commands"
+    file.write_text("first\n" + "x" * 300_000)
+    script = "cat; echo changed > /proc/self/fd/0"
+    with file.open("rb", buffering=0) as read:
+        assert read.read(6) == b"first\n"
+        _, out, _ = here.run("/bin/sh", "-c", script, stdin=read)
+    assert out == "x" * 300_000
+    assert file.read_text() == "first\n" + "x" * 300_000
+
+
+def test_a_program_that_does_not_read_its_input_ends_all_the_same(here: Cell) -> None:
+    file = here.account.directory / "commands"
+    file.write_text("x" * 300_000)
+    with file.open("rb") as read:
+        assert here.run("/bin/echo", "done", stdin=read) == (0, "done\n", "")
