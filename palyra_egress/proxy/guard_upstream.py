@@ -15,6 +15,7 @@ from mitmproxy.connection import Connection as NetworkConnection
 
 from palyra_egress.credentials.binding import CredentialBinding, SecretValue
 from palyra_egress.credentials.echo import EchoFilter
+from palyra_egress.proxy.budgets import Direction
 from palyra_egress.proxy.canonical import Target, egress_request
 from palyra_egress.proxy.exchange import Exchange
 from palyra_egress.proxy.guard_doors import DoorGuard
@@ -62,8 +63,7 @@ class UpstreamGuard(DoorGuard):
     def takes_pieces(self, source: NetworkConnection) -> bool:
         """Whether what is read of this side belongs to requests, and is handed on in pieces; a
         hello that is passed on goes with all that came with it. What an HTTP/1 worker sends is not
-        cut: a server that answers early would find less of the body and the worker's rest be reset.
-        """
+        cut: a server that answers early would find less of the body."""
         if isinstance(source, Client) and _speaks_http1(source):
             return False
         tunnel = self._tunnel
@@ -200,6 +200,16 @@ class UpstreamGuard(DoorGuard):
         exchange = turn.exchange if turn is not None else None
         if exchange is not None and not exchange.has_answer:
             exchange.unanswered_since_ms = self.now_monotonic_ms()
+
+    def reset_servers(self) -> None:
+        self._connection.reset_upstreams()
+
+    def may_discard(self, stream_id: int, count: int) -> bool:
+        """Count body bytes that go nowhere, since their request was answered before its end. Those
+        of a request that was granted cost its hours as if they had left."""
+        turn = self._turns.of_stream(stream_id)
+        exchange = turn.exchange if turn is not None else None
+        return exchange is None or exchange.spend(Direction.OUT, count)
 
     def awaits_answer(self, carrier: Carrier) -> bool:
         """Whether a request that this layer carries has left whole and was not answered yet."""

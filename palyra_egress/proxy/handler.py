@@ -8,8 +8,7 @@ the connection are reset. It owns `open_connection`: only what the guard has pin
 
 import asyncio
 import logging
-import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import Any, Final, Literal
 
@@ -24,20 +23,18 @@ from palyra_egress.proxy.channels.channel import Channel
 from palyra_egress.proxy.guard import ConnectionGuard
 from palyra_egress.proxy.guard_parts import Pinned, Refused
 from palyra_egress.proxy.hooks import DECIDED, OURS_ALONE, TOLD
-from palyra_egress.proxy.pieces import in_pieces
+from palyra_egress.proxy.last_words import Stream
+from palyra_egress.proxy.paced import PacedHandler
 from palyra_egress.proxy.pinned_dial import DialRefused, dial_pinned
 from palyra_egress.proxy.redirected import Address
 from palyra_egress.proxy.relay import Relay
 from palyra_egress.proxy.relaying import COMPLETE, Side, TunnelCarrier
 from palyra_egress.proxy.resets import reset
-from palyra_egress.proxy.severable import SeverableHandler
-from palyra_egress.proxy.wakeups import AwaitRoom, AwaitWord
 from palyra_egress.reasons import Reason
 from palyra_egress.request import Requester
 
 HOOK_DEADLINE_S: Final = 15.0
 IDENTITY_DEADLINE_S: Final = 20.0
-UPSTREAM_READY_DEADLINE_S: Final = 30.0
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +42,7 @@ type AddonChain = Callable[[commands.StartHook], Awaitable[None]]
 type GuardFactory = Callable[["EnforcingHandler"], ConnectionGuard]
 
 
-class EnforcingHandler(SeverableHandler):
+class EnforcingHandler(PacedHandler):
     """One client connection, enforced. `chain` runs foreign addons first; our Master has none."""
 
     def __init__(
@@ -69,9 +66,6 @@ class EnforcingHandler(SeverableHandler):
         self._chain = chain
         self._hook_deadline_s = hook_deadline_s
         self._identity_deadline_s = identity_deadline_s
-        self._running_hooks = 0
-        self._progress = asyncio.Event()
-        self._word = asyncio.Event()
         self._timers: list[asyncio.TimerHandle] = []
         self.guard = make_guard(self)
 
@@ -127,41 +121,6 @@ class EnforcingHandler(SeverableHandler):
             _log.error("judging again failed: %s", type(fault).__name__)
             self._refuse_fault()
 
-    # --- back-pressure --------------------------------------------------------------------------
-
-    def progressed(self) -> None:
-        """Something that the worker's bytes may have waited for has happened."""
-        self._progress.set()
-
-    def _is_pending(self) -> bool:
-        """Whether what an HTTP/1 worker sends now would have to wait. In HTTP/2 every stream has a
-        window, which is not opened again meanwhile."""
-        if self._aborted is not None or self.guard.is_multiplexed:
-            return False
-        return self._running_hooks > 0 or self.guard.awaits_upstream
-
-    async def drain_writers(self) -> None:
-        """Called between two reads of either side, which then waits for the other one to take what
-        it was sent: an HTTP/2 worker, whose streams have windows, only for itself to read answers,
-        a server never for itself, since it may not read before it was read from. An HTTP/1 worker
-        is not read from while a decision is pending or its upstream is not ready either: mitmproxy
-        would keep all it sends in memory."""
-        client = self.transports.get(self.client)
-        if client is None or client.handler is not asyncio.current_task():
-            await self._drain([self.client])
-            await self._wait_while(self._is_backed_up)
-            return
-        sides = [self.client] if self.guard.is_multiplexed else list(self.transports)
-        await self._drain(sides)
-        await self._wait_while(self._is_backed_up)
-        try:
-            async with asyncio.timeout(UPSTREAM_READY_DEADLINE_S):
-                await self._wait_while(self._is_pending)
-        except TimeoutError:
-            self.guard.upstream_overdue()
-        if (relay := self.guard.take_relay()) is not None:
-            await self._carry_tunnel(relay)
-
     async def server_event(self, event: events.Event) -> None:
         """What was read before the connection was aborted is not looked at any more, and what is
         left to do for it waits for its turn: many that are cut at once must not stop the others."""
@@ -181,79 +140,6 @@ class EnforcingHandler(SeverableHandler):
         self._progress.set()
         if cancelled is not None:
             raise cancelled
-
-    async def _take_data(self, event: events.DataReceived) -> None:
-        """Hand on what was read, as far as the worker's share of this pass of the loop goes."""
-        if self.guard.takes_pieces(event.connection):
-            await in_pieces(event, self._handle_data, self._has_share)
-        elif await self._has_share(len(event.data)):
-            await self._handle_data(event)
-        self._progress.set()
-
-    async def _handle_data(self, event: events.DataReceived) -> None:
-        began_s = time.thread_time()
-        await super().server_event(event)
-        self.guard.core.shares.charge(self._shares_as, time.thread_time() - began_s)
-
-    @property
-    def _shares_as(self) -> str:
-        """Who has the share; those that have not shown whose they are share by address."""
-        who = self.requester
-        return who.worker_id if who is not None else f"{self.client.peername[:1]}"
-
-    async def _has_share(self, cost_bytes: int) -> bool:
-        """Wait for the worker's share. False once the connection was aborted, or this task was
-        ended meanwhile: it hears of that at its next wait, where it can end in order."""
-        if self._aborted is not None:
-            return False
-        try:
-            await self.guard.core.shares.take(self._shares_as, cost_bytes)
-        except asyncio.CancelledError:
-            if (task := asyncio.current_task()) is not None:
-                task.cancel("ended while it waited for its share")
-            return False
-        return self._aborted is None
-
-    async def _wait_while(self, waits: Callable[[], bool]) -> None:
-        while waits():
-            self._progress.clear()
-            await self._progress.wait()
-
-    def _is_backed_up(self) -> bool:
-        """Whether the other side's windows have no room for what the side of this task sends."""
-        task = asyncio.current_task()
-        return self._aborted is None and any(
-            self.guard.is_backed_up(side)
-            for side, io in self.transports.items()
-            if io.handler is task
-        )
-
-    async def _drain(self, sides: Sequence[Connection]) -> None:
-        """Wait until these sides have taken what was written to them."""
-        for side in sides:
-            io = self.transports.get(side)
-            if io is None or io.writer is None:
-                continue
-            try:
-                await io.writer.drain()
-            except OSError as error:
-                if io.handler is not None:
-                    io.handler.cancel(f"Error sending data: {error}")
-
-    async def wakeup(self, request: commands.RequestWakeup) -> None:
-        """Wake a layer: after a while, when one side has room again, or when its guard has a word
-        for it."""
-        match request:
-            case AwaitRoom():
-                await self._drain([request.connection])
-            case AwaitWord():
-                await self._word.wait()
-                self._word.clear()
-            case _:
-                await super().wakeup(request)
-                return
-        self.wakeup_timer -= {asyncio.current_task()}
-        await self.server_event(events.Wakeup(request))
 
     # --- hooks ----------------------------------------------------------------------------------
 
@@ -333,7 +219,7 @@ class EnforcingHandler(SeverableHandler):
             await self.handle_hook(server_hooks.ServerConnectHook(hook_data))
             if self._aborted is not None:  # at that hook, or while it ran
                 raise Refused(self._aborted, audited=True)
-            reader, writer = await self._dial(self.guard.pinned_for(server))
+            reader, writer = await self._dial(self.guard.pinned_for(server), is_http=True)
         except (Refused, DialRefused) as refused:
             await self._dial_failed(command, refused.reason)
             return
@@ -351,9 +237,10 @@ class EnforcingHandler(SeverableHandler):
             return
         await self._carry(command, hook_data, reader, writer)
 
-    async def _dial(self, pinned: Pinned) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def _dial(self, pinned: Pinned, *, is_http: bool) -> Stream:
         own_ports = self.guard.core.service.wildcard_ports
-        return await dial_pinned(pinned.addresses, pinned.port, own_ports=own_ports)
+        to, port = pinned.addresses, pinned.port
+        return await dial_pinned(to, port, own_ports=own_ports, reads_last_words=is_http)
 
     async def _dial_failed(self, command: commands.OpenConnection, reason: Reason) -> None:
         self.guard.upstream_failed(command.connection, reason)
@@ -382,6 +269,12 @@ class EnforcingHandler(SeverableHandler):
 
     # --- tunnels that are passed on -------------------------------------------------------------
 
+    async def drain_writers(self) -> None:
+        """Between two reads of the worker a tunnel may be taken, and is carried in their place."""
+        await super().drain_writers()
+        if self._reads_worker() and (relay := self.guard.take_relay()) is not None:
+            await self._carry_tunnel(relay)
+
     async def _carry_tunnel(self, relay: Relay) -> None:
         """Carry a tunnel in place of reading the worker; when this returns, the tunnel is over."""
         outcome = Reason.INTERNAL.value
@@ -408,7 +301,7 @@ class EnforcingHandler(SeverableHandler):
     async def _pass_on(self, relay: Relay) -> str:
         if self._aborted is not None:
             raise Refused(self._aborted, audited=True)
-        server = Side(*await self._dial(self.guard.pinned_for_relay()))
+        server = Side(*await self._dial(self.guard.pinned_for_relay(), is_http=False))
         self._passed_on = server.writer
         if self._aborted is not None:  # while it was dialled
             raise Refused(self._aborted, audited=True)

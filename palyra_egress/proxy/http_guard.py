@@ -71,6 +71,15 @@ class HttpGuard(SocketCarrier, FloodKeeper, Protocol):
         """The whole request of a stream was written to its server."""
         ...
 
+    def reset_servers(self) -> None:
+        """Nothing more is sent to any server behind this connection, not even what waits."""
+        ...
+
+    def may_discard(self, stream_id: int, count: int) -> bool:
+        """Count body bytes that go nowhere, since their request was answered before its end; False
+        once their worker has spent what it may send."""
+        ...
+
     def awaits_answer(self, carrier: "Carrier") -> bool:
         """Whether a request that this layer carries has left whole and was not answered yet."""
         ...

@@ -1,31 +1,22 @@
 """mitmproxy's HTTP layer with our own sides: strict towards workers, judged towards servers.
 
-It opens upstream connections, one HTTP/2 or a bounded number of HTTP/1 ones, and shares them only
-as the guard allows; it bounds what either side may send that nothing can be made of yet; and it
-hands back the credit of HTTP/2 streams when their bytes have gone on, so that what one side does
-not take stops the other, stream by stream.
+It bounds what either side may send that nothing can be made of yet, and hands back the credit of
+HTTP/2 streams when their bytes have gone on, so that what one side does not take stops the other,
+stream by stream. Which servers it speaks with is `upstream_pool`'s part.
 """
 
 from collections.abc import Iterator
 from typing import Final
 
-from mitmproxy.connection import Connection, ConnectionState, Server
-from mitmproxy.proxy import commands, events, layer, tunnel
+from mitmproxy.connection import Connection
+from mitmproxy.proxy import events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import (
-    GetHttpConnection,
-    GetHttpConnectionCompleted,
-    HttpLayer,
     HTTPMode,
-    HttpStream,
-    RegisterHttpConnection,
-    SendHttp,
 )
 from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
     RequestProtocolError,
-    RequestTrailers,
-    ResponseEndOfMessage,
     ResponseProtocolError,
 )
 from mitmproxy.proxy.layers.http._http1 import Http1Connection
@@ -33,103 +24,28 @@ from mitmproxy.proxy.layers.http._http1 import Http1Connection
 from palyra_egress.proxy.h2_connection import Commands, ReleaseCredit
 from palyra_egress.proxy.h2_server import StrictHttp2Server
 from palyra_egress.proxy.http_guard import HttpGuard
+from palyra_egress.proxy.http_stream import JudgedStream
 from palyra_egress.proxy.layers import StrictHttp1Server
-from palyra_egress.proxy.tls_bounds import BoundedServerTls
 from palyra_egress.proxy.upstream_layers import (
     JudgedHttp2Client,
-    JudgedUpstream,
     StrictHttp1Client,
 )
+from palyra_egress.proxy.upstream_pool import UpstreamPool
 from palyra_egress.proxy.wakeups import AwaitRoom, AwaitWord, OwnWakeup
-from palyra_egress.proxy.websocket_layer import WebSocketLayer
 
 MAX_UNPARSED_BYTES: Final = 256 * 1024  # heads, chunk lines, trailers, pipelined requests
 MAX_WAITING_BYTES: Final = 64 * 1024  # of a stream or connection, before its source is stopped
-MAX_UPSTREAMS: Final = 16  # of one worker's connection, where the server speaks HTTP/1
 MAX_TURNS: Final = 300  # streams that are not over here; a worker may have reset them
 LOOK_EVERY_S: Final = 5.0
 
 
-class JudgedStream(HttpStream):
-    """One exchange. An HTTP/2 server may answer before the request is complete: the worker gets the
-    whole answer then, and its request ends. Trailers are looked at when their turn comes, which is
-    not before the request was granted."""
-
-    def __init__(self, context: Context, stream_id: int, guard: HttpGuard) -> None:
-        super().__init__(context, stream_id)
-        self._guard = guard
-        self.is_over = False
-
-    def handle_event(self, event: events.Event) -> Commands:
-        """Once it is over for its worker, nothing that it waited for lets it go on. Like the method
-        below, and what they call, it hands a generator on: a request passes here many times."""
-        if self.is_over:
-            return self._ignore(event)
-        return super().handle_event(event)
-
-    def _ignore(self, _event: events.Event) -> Commands:
-        yield from ()
-
-    def _handle_event(self, event: events.Event) -> Commands:
-        if isinstance(event, RequestTrailers) and not self._may_take(event):
-            return self._refuse()
-        handled: Commands = super()._handle_event(event)
-        return handled
-
-    def _refuse(self) -> Commands:
-        self.client_state = self.server_state = self.state_errored
-        client, code = self.context.client, ErrorCode.KILL
-        yield SendHttp(ResponseProtocolError(self.stream_id, "refused", code), client)
-
-    def _may_take(self, event: RequestTrailers) -> bool:
-        return self._guard.take_trailers(self.stream_id, event.trailers)
-
-    def send_response(self, already_streamed: bool = False) -> Commands:
-        yield from super().send_response(already_streamed)
-        is_early = (
-            self.server_state == self.state_done
-            and self.client_state == self.state_stream_request_body
-        )
-        if is_early and self.context.client.alpn == b"h2":
-            client = self.context.client
-            yield SendHttp(ResponseEndOfMessage(self.stream_id), client)
-            self.client_state = self.state_errored
-            code = ErrorCode.PASSTHROUGH_CLOSE
-            yield SendHttp(ResponseProtocolError(self.stream_id, "answered", code), client)
-
-    def flow_done(self) -> Commands:
-        """A 101 that was accepted: what follows is a WebSocket's. mitmproxy would take it for raw
-        TCP, or end here."""
-        response = self.flow.response
-        if response is None or response.status_code != 101:
-            yield from super().flow_done()
-            return
-        if not self._guard.socket_opens(self.stream_id):
-            raise RuntimeError("a 101 that nobody accepted")  # the handler resets both sides
-        self.child_layer = WebSocketLayer(self.context, self.stream_id, self._guard)
-        self._handle_event = self.passthrough  # type: ignore[method-assign]
-        yield from self.child_layer.handle_event(events.Start())
-        yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
-
-    @property
-    def waits(self) -> bool:
-        """Whether it waits for an answer, and keeps what comes meanwhile."""
-        return self._paused is not None
-
-
-class JudgedHttpLayer(HttpLayer):
+class JudgedHttpLayer(UpstreamPool):
     """The HTTP of one worker's connection."""
 
-    streams: dict[int, JudgedStream]  # type: ignore[assignment]
-
     def __init__(self, context: Context, mode: HTTPMode, guard: HttpGuard) -> None:
-        super().__init__(context, mode)
-        self._guard = guard
+        super().__init__(context, mode, guard)
         self._worker: StrictHttp1Server | StrictHttp2Server | None = None
-        self._upstreams: dict[Connection, JudgedUpstream] = {}
-        self._queue: list[GetHttpConnection] = []
         self._awaited: set[Connection] = set()
-        self._has_http2 = False
         self._looks = False
         self._progress: dict[int, tuple[int, int]] = {}
 
@@ -251,10 +167,7 @@ class JudgedHttpLayer(HttpLayer):
         for connection, upstream in list(self._upstreams.items()):
             if isinstance(upstream.http, JudgedHttp2Client):
                 yield from self._release(connection, upstream.http.held_streams)
-        if self._queue:
-            waiting, self._queue = self._queue, []
-            for command in waiting:
-                yield from self._get_again(command)
+        yield from self._ask_again()
         if self._guard.is_multiplexed:
             self._forget_ended()
 
@@ -306,13 +219,17 @@ class JudgedHttpLayer(HttpLayer):
 
     def is_backed_up(self, source: Connection) -> bool:
         """Whether one side, which speaks HTTP/1, is to wait, because the window of the other one
-        has no room for what it sends."""
-        if not self._has_http2:
-            return False
-        return any(
+        has no room for what it sends, or nothing more is made of it."""
+        if source == self.context.client and self._has_discarded_enough:
+            return True
+        return self._has_http2 and any(
             self.waiting_bytes(to, stream.stream_id) > MAX_WAITING_BYTES
             for stream, to in self._fed_by(source)
         )
+
+    @property
+    def _has_discarded_enough(self) -> bool:
+        return isinstance(self._worker, StrictHttp1Server) and self._worker.has_discarded_enough
 
     def _fed_by(self, source: Connection) -> Iterator[tuple[JudgedStream, Connection]]:
         """The streams that an HTTP/1 side feeds, and where to."""
@@ -342,109 +259,8 @@ class JudgedHttpLayer(HttpLayer):
         self._progress = seen
         return stalled
 
-    # --- upstream connections -------------------------------------------------------------------
-
-    def get_connection(self, event: GetHttpConnection, *, reuse: bool = True) -> Commands:
-        stream_id = self._asks(event).stream_id
-        if event.via is not None or event.transport_protocol != "tcp":
-            yield from self._reply(event, (None, "not carried"))
-            return
-        held = 0
-        for connection, upstream in list(self._upstreams.items()):
-            if not event.connection_spec_matches(connection):
-                continue
-            if connection in self.waiting_for_establishment:
-                if self._guard.may_share(stream_id, connection):
-                    self.waiting_for_establishment[connection].append(event)
-                    return
-                held += 1
-            elif upstream.is_free and self._guard.may_share(stream_id, connection):
-                yield from self._reply(event, (connection, None))
-                return
-            held += connection.connected
-        spare = self._spare(event) if held >= MAX_UPSTREAMS else None
-        is_further = held > 0 and self._guard.is_multiplexed
-        if spare is not None:
-            yield commands.CloseConnection(spare)
-        elif held >= MAX_UPSTREAMS or (is_further and not self._guard.may_open_further()):
-            self._queue.append(event)
-            return
-        yield from self._open(event, stream_id, is_further=is_further and spare is None)
-
-    def _spare(self, event: GetHttpConnection) -> Connection | None:
-        """A connection to the same server that carries nothing, and that who asks may not use."""
-        known = (one for one in self._upstreams if event.connection_spec_matches(one))
-        return next((one for one in known if self._upstreams[one].is_spare), None)
-
-    def _open(self, event: GetHttpConnection, stream_id: int, *, is_further: bool) -> Commands:
-        """Open one more connection for this stream."""
-        self._forget_closed()
-        context = self.context.fork()
-        context.server = Server(address=event.address, transport_protocol="tcp")
-        stack = tunnel.LayerStack()
-        if event.tls:
-            context.server.sni = event.address[0]
-            stack /= BoundedServerTls(context, self._guard)
-        upstream = JudgedUpstream(context, self._guard)
-        stack /= upstream
-        self._guard.opens(stream_id, context.server, is_further=is_further)
-        self._upstreams[context.server] = upstream
-        self.connections[context.server] = stack[0]
-        self.waiting_for_establishment[context.server].append(event)
-        yield from self.event_to_child(stack[0], events.Start())
-
-    def register_connection(self, command: RegisterHttpConnection) -> Commands:
-        connection = command.connection
-        waiting = self.waiting_for_establishment.pop(connection)
-        if command.err and self._guard.speaks_only_http2(connection):
-            for event in waiting:
-                yield from self._get_again(event)
-            return
-        if command.err:
-            for event in waiting:
-                yield from self._reply(event, (None, command.err))
-            return
-        if connection.alpn == b"h2":
-            self._has_http2 = True
-        yield from self._reply(waiting[0], (connection, None))
-        for event in waiting[1:]:
-            yield from self._get_again(event)
-
-    def _get_again(self, event: GetHttpConnection) -> Commands:
-        """A stream that waited asks again, if it is still there."""
-        stream = self._asks(event)
-        if self.streams.get(stream.stream_id) is stream:
-            yield from self.get_connection(event)
-        else:
-            del self.command_sources[event]
-
-    def _asks(self, event: GetHttpConnection) -> JudgedStream:
-        """The stream that asked for a connection."""
-        stream = self.command_sources[event]
-        if not isinstance(stream, JudgedStream):
-            raise TypeError("only a stream asks for a connection")
-        return stream
-
-    def _reply(
-        self, event: GetHttpConnection, reply: tuple[Connection, None] | tuple[None, str]
-    ) -> Commands:
-        stream = self.command_sources.pop(event)
-        yield from self.event_to_child(stream, GetHttpConnectionCompleted(event, reply))
-
     def _forget_ended(self) -> None:
         open_streams = set(self.streams)
         self._guard.keep_turns(open_streams)
         if isinstance(self._worker, StrictHttp2Server):
             self._worker.keep(open_streams)
-
-    def _forget_closed(self) -> None:
-        """Forget upstream connections that are closed and that no stream uses."""
-        in_use = {stream.context.server for stream in self.streams.values()}
-        for connection in list(self._upstreams):
-            is_waited_for = connection in self.waiting_for_establishment
-            if is_waited_for or connection in in_use:
-                continue
-            if connection.state is ConnectionState.CLOSED:
-                del self._upstreams[connection]
-                self.connections.pop(connection, None)
-                self._guard.forget_upstream(connection)

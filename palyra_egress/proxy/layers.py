@@ -38,10 +38,12 @@ from palyra_egress.proxy.request_head import (
 )
 from palyra_egress.proxy.turn import Turn
 from palyra_egress.proxy.versions import as_http1_response
+from palyra_egress.proxy.wakeups import AfterLastByte
 from palyra_egress.reasons import Reason
 
 MAX_DISCARDED_BYTES: Final = 1 << 20
 DISCARD_FOR_S: Final = 2.0
+MAX_LINGERS: Final = 15  # times that long, while the worker goes on reading its answer
 MAX_BLANK_BYTES: Final = 64  # empty lines before a request, which RFC 9112 section 2.2 lets pass
 MAX_HELLO_BYTES: Final = 32 * 1024
 MAX_HELLO_RECORDS: Final = 16
@@ -69,6 +71,8 @@ class StrictHttp1Server(ChunkedBody, Http1Server):
         self._mode = mode
         self._guard = guard
         self._discarded = 0
+        self._lingers = 0
+        self._unsent: int | None = None
         self._blank = 0
         self._searched = 0
 
@@ -156,6 +160,8 @@ class StrictHttp1Server(ChunkedBody, Http1Server):
                 self.trailers = event.trailers
             case ResponseEndOfMessage():
                 yield from self.with_trailers(super().send(event))
+                if self.response_done and not self.request_done:  # answered before its end
+                    yield from self._discard_then_close()
             case _:
                 yield from super().send(event)
 
@@ -168,6 +174,8 @@ class StrictHttp1Server(ChunkedBody, Http1Server):
         yield from super().send(replace(event, response=made))
 
     def _fail(self, event: ResponseProtocolError) -> Commands:
+        if self.state == self.discard or event.stream_id != self.stream_id:
+            return  # it was answered
         answer = None
         if not self._has_begun_to_answer:
             answer = self._guard.answer_for(event.stream_id, REASON_OF_CODE.get(event.code))
@@ -178,18 +186,35 @@ class StrictHttp1Server(ChunkedBody, Http1Server):
         yield from self._discard_then_close()
 
     def _discard_then_close(self) -> Commands:
-        """Let a client that is still sending read the answer: throw a bounded rest away first."""
+        """Let a client that is still sending read the answer: what it sends is thrown away for a
+        while, and no more of it is read once that is much. It hears the end of the answer at once,
+        and so is never reset before."""
         self.state = self.discard
-        yield commands.RequestWakeup(DISCARD_FOR_S)
-        yield commands.CloseTcpConnection(self.conn, half_close=True)
+        yield AfterLastByte(self.conn, DISCARD_FOR_S)
 
     def discard(self, event: events.Event) -> Commands:
         if isinstance(event, events.DataReceived):
             self._discarded += len(event.data)
             self.buf.maybe_extract_at_most(len(self.buf))
-            if self._discarded <= MAX_DISCARDED_BYTES:
+            if self._guard.may_discard(self.stream_id, len(event.data)):
                 return
+        elif isinstance(event, events.Wakeup) and self._is_read_from():
+            yield commands.RequestWakeup(DISCARD_FOR_S)
+            return
         yield commands.CloseConnection(self.conn)
+
+    @property
+    def has_discarded_enough(self) -> bool:
+        """Whether no more is to be read of what is thrown away."""
+        return self._discarded > MAX_DISCARDED_BYTES
+
+    def _is_read_from(self) -> bool:
+        """Whether the worker has taken more of its answer since the last look, and not all of it
+        yet."""
+        before, self._unsent = self._unsent, self._guard.unsent_bytes(self.conn)
+        self._lingers += 1
+        has_taken = before is None or self._unsent < before
+        return self._unsent > 0 and has_taken and self._lingers < MAX_LINGERS
 
 
 def is_endless_hello(data: bytes) -> bool:

@@ -11,6 +11,7 @@ import socket
 
 import aiohappyeyeballs
 
+from palyra_egress.proxy.last_words import Stream, listening_stream
 from palyra_egress.reasons import Reason
 
 DIAL_DEADLINE_S = 10.0
@@ -31,9 +32,12 @@ async def dial_pinned(
     port: int,
     deadline_s: float = DIAL_DEADLINE_S,
     own_ports: frozenset[int] = frozenset(),
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    *,
+    reads_last_words: bool = False,
+) -> Stream:
     """A stream to one of the pinned addresses. `own_ports` are open to us on every address of this
-    machine: a peer that has our own address there is ourselves, and is never a target."""
+    machine: a peer that has our own address there is ourselves, and is never a target. Where it
+    `reads_last_words`, a reset is an end like any other, behind all that was sent before it."""
     try:
         async with asyncio.timeout(deadline_s):
             connected = await aiohappyeyeballs.start_connection(
@@ -54,6 +58,8 @@ async def dial_pinned(
     if port in own_ports and peer == ipaddress.ip_address(connected.getsockname()[0]):
         connected.close()
         raise DialRefused(Reason.PROXY_TARGET)
+    if reads_last_words:
+        return await listening_stream(connected, READ_BUFFER_BYTES)
     return await asyncio.open_connection(sock=connected, limit=READ_BUFFER_BYTES)
 
 

@@ -22,3 +22,12 @@ class AwaitRoom(OwnWakeup):
 
 class AwaitWord(OwnWakeup):
     """Wake the layer when its guard has broken something off."""
+
+
+class AfterLastByte(commands.RequestWakeup):
+    """End our side of `connection` behind what was written to it, which no layer around asks about,
+    and wake the layer after a while."""
+
+    def __init__(self, connection: Connection, delay_s: float) -> None:
+        super().__init__(delay_s)
+        self.connection = connection

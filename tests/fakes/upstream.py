@@ -19,8 +19,8 @@ type Responder = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
 @dataclass
 class RecordingUpstream:
     """One listening server. `respond` is called with each complete request head, or, where the
-    server `reads_bodies`, once the body has come too: a server that answers earlier has an HTTP/1
-    worker's upload reset."""
+    server `reads_bodies`, once the body has come too: behind an earlier answer nothing more of an
+    HTTP/1 worker's upload arrives."""
 
     port: int = 0
     answer: bytes = OK

@@ -13,18 +13,25 @@ from palyra_egress.proxy.core import (
     EnforcementCore,
 )
 from palyra_egress.proxy.deadlines import DEADLINES
-from palyra_egress.proxy.handler import IDENTITY_DEADLINE_S, UPSTREAM_READY_DEADLINE_S
+from palyra_egress.proxy.handler import IDENTITY_DEADLINE_S
 from palyra_egress.proxy.hello_gate import MAX_HELD_BYTES
-from palyra_egress.proxy.http_layer import MAX_UNPARSED_BYTES, MAX_UPSTREAMS
+from palyra_egress.proxy.http_layer import MAX_UNPARSED_BYTES
 from palyra_egress.proxy.interception import MAX_LEAVES
-from palyra_egress.proxy.layers import MAX_HELLO_BYTES
+from palyra_egress.proxy.layers import (
+    DISCARD_FOR_S,
+    MAX_DISCARDED_BYTES,
+    MAX_HELLO_BYTES,
+    MAX_LINGERS,
+)
 from palyra_egress.proxy.master import IDLE_TIMEOUT_S
+from palyra_egress.proxy.paced import UPSTREAM_READY_DEADLINE_S
 from palyra_egress.proxy.pieces import MAX_PIECE_BYTES
 from palyra_egress.proxy.pinned_dial import DIAL_DEADLINE_S
 from palyra_egress.proxy.request_head import MAX_HEAD_BYTES
 from palyra_egress.proxy.shares import LEAST_BYTES, SHARE_BYTES, SHARE_S
 from palyra_egress.proxy.signals.live_view import MAX_VERDICTS, MAX_WORKERS
 from palyra_egress.proxy.tls_bounds import BYTES_FOR_A_BYTE, FREE_BYTES
+from palyra_egress.proxy.upstream_pool import MAX_UPSTREAMS
 from palyra_egress.reasons import Reason
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "limits.md"
@@ -54,6 +61,11 @@ NUMBERS: dict[str, list[float]] = {
     "a ClientHello, in an allowed tunnel": [DEADLINES.hello_s, MAX_HELLO_BYTES / KIB],
     "TLS records that carry nothing, from either side": [FREE_BYTES / KIB, BYTES_FOR_A_BYTE],
     "what a tunnel that is passed on holds until its server has answered": [MAX_HELD_BYTES / KIB],
+    "the rest of an upload that was answered before its end": [
+        MAX_DISCARDED_BYTES / KIB / KIB,
+        DISCARD_FOR_S,
+    ],
+    "the same, while the worker takes more of its answer": [MAX_LINGERS * DISCARD_FOR_S],
     "dialling a server": [DIAL_DEADLINE_S],
     "a server that is not ready for a granted request": [UPSTREAM_READY_DEADLINE_S],
     "a server's answer, from the whole request until the head of the response": [

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from palyra_egress.proxy.egress_proxy import PolicyRefused
-from palyra_egress.proxy.http_layer import MAX_UPSTREAMS
+from palyra_egress.proxy.upstream_pool import MAX_UPSTREAMS
 from palyra_egress.verdict import UpstreamTls
 from palyra_fleet.tasks import spawn
 from tests.egress.proxy.upstream_tls_world import (
