@@ -60,6 +60,7 @@ async def _run(arguments: Namespace) -> int:
         isolation=_isolation(note) if arguments.isolate else None,
         socks_address=_socks_address(note, arguments.isolate) if arguments.socks else "",
         carriage=carriage_of(arguments),
+        read_only=arguments.read_only,
     )
     say(f"palyra: run {run_id} as worker {worker_id}, profile {profile}")
     if not arguments.isolate and _binds_secrets(Path(note.policy_file), profile):

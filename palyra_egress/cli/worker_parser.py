@@ -83,6 +83,11 @@ def _add_run(commands: _Commands, later: _Later) -> None:
         help="run it where nothing but the proxy leads out (binding level enforced; needs bwrap)",
     )
     run.add_argument(
+        "--read-only",
+        action="store_true",
+        help="with --isolate: it may change neither its workspace nor the working directory",
+    )
+    run.add_argument(
         "--socks",
         action="store_true",
         help="name SOCKS5 (socks5h) in ALL_PROXY; needs `up --listen-socks`, and no --isolate",

@@ -82,6 +82,7 @@ def run_worker(arguments: Namespace) -> int:
         keep_env=frozenset(arguments.keep_env),
         isolation=_isolation(arguments) if arguments.isolate else None,
         carriage=carriage_of(arguments),
+        read_only=arguments.read_only,
     )
     return asyncio.run(_run(arguments.program, settings, place))
 

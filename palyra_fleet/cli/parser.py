@@ -277,6 +277,11 @@ def _worker_run(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
         metavar="DIR",
         help="with --isolate: an empty directory in its place (may be repeated)",
     )
+    verb.add_argument(
+        "--read-only",
+        action="store_true",
+        help="with --isolate: it may change neither its workspace nor the working directory",
+    )
     add_log_arguments(verb, serves=False)
     add_artifact_arguments(verb)
     verb.add_argument("program", nargs="*", metavar="-- PROGRAM ARGUMENT…")

@@ -11,6 +11,7 @@ millisecond (now = end), as long as the lease was not reaped: it hands nothing o
 
 from dataclasses import replace
 
+from palyra_fleet.attestation.result import BindingLevel
 from palyra_fleet.leases.artifacts import NOTHING_CARRIED, CarriedArtifacts, checksums
 from palyra_fleet.leases.records import (
     LeaseOrder,
@@ -52,7 +53,7 @@ def grant_lease(
         return worker
     if worker.eligibility is not Eligibility.ELIGIBLE:
         return Refusal(FleetReason.DRAINING, f"worker '{worker_id}' takes no new leases: draining")
-    grant = _find_grant(state, policy, grant_id, order, now_unix_ms)
+    grant = _find_grant(state, policy, worker, grant_id, order, now_unix_ms)
     if isinstance(grant, Refusal):
         return grant
     if not grant.is_for(worker_id):
@@ -142,6 +143,7 @@ def _granted(
 def _find_grant(
     state: LedgerState,
     policy: WorkerFleetPolicy,
+    worker: WorkerRecord,
     grant_id: str | None,
     order: LeaseOrder,
     now_unix_ms: int,
@@ -153,6 +155,8 @@ def _find_grant(
     )
     if problem is not None:
         return lease_request_invalid(problem)
+    if order.workspace_scope.read_only and worker.proof.binding_level < BindingLevel.ENFORCED:
+        return lease_request_invalid("only an isolated worker can hold a read-only workspace")
     if grant_id is None:
         return Refusal(FleetReason.NO_GRANT, f"no usable grant approves run '{order.run_id}'")
     grant = state.grants.get(grant_id)

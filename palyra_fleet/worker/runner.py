@@ -35,7 +35,7 @@ from palyra_fleet.worker.lease_check import LeaseNotKnown, wait_until_known
 from palyra_fleet.worker.process_group import LEASE_MARK, ProcessGroup
 from palyra_fleet.worker.session import SessionSettings, WorkerSession
 from palyra_fleet.worker.stop import Stop, StopKind
-from palyra_fleet.worker.workspace import Workspace
+from palyra_fleet.worker.workspace import Workspace, WorkspaceRefused
 
 DEFAULT_TTL_MS: Final = 300_000
 OUTPUT_NOT_CARRIED: Final = 74
@@ -57,7 +57,8 @@ class RunSettings:
     program although they may make it run other code (see `inherited`). With `isolation` the program
     runs in namespaces of its own whose only way out is the proxy. `socks_address` (`host:port`) is
     where the program finds SOCKS, if it is to know. `carriage` is what is carried into the run and
-    out of it.
+    out of it. `read_only` lets the program change neither its workspace nor its working directory,
+    which takes isolation, and leaves no outputs.
     """
 
     session: SessionSettings
@@ -76,6 +77,7 @@ class RunSettings:
     isolation: Isolation | None = None
     socks_address: str = ""
     carriage: Carriage = field(default_factory=Carriage)
+    read_only: bool = False
 
 
 def _say_nothing(sentence: str) -> None:
@@ -92,6 +94,7 @@ async def run_as_worker(
     Raises ArtifactNotFound, ArtifactRefused, IsolationUnavailable, ProgramNotStarted,
     ReceiptRefused, WorkspaceRefused or a FleetError when it did not come to a run at all.
     """
+    _refuse_what_cannot_be_kept(settings)
     path = settings.inherited.get("PATH")
     measured = await asyncio.to_thread(measure, command[0], path)
     async with (
@@ -106,7 +109,7 @@ async def run_as_worker(
             raise ProgramNotStarted(f"no run: {session.stopped.result().detail}")
         lease = await session.take_lease(
             settings.run_id,
-            workspace.scope(),
+            workspace.scope(read_only=settings.read_only),
             settings.ttl_ms,
             settings.required_capabilities,
             carrier.transport(),
@@ -114,6 +117,18 @@ async def run_as_worker(
         )
         run = _Run(session, workspace, carrier, lease, settings, say, sandbox)
         return await run.to_its_end(command, measured)
+
+
+def _refuse_what_cannot_be_kept(settings: RunSettings) -> None:
+    """The program runs under the account that owns its workspace: no mode keeps it from writing."""
+    if not settings.read_only:
+        return
+    if settings.isolation is None:
+        raise WorkspaceRefused(
+            "a read-only workspace cannot be enforced without isolation; run it isolated"
+        )
+    if settings.carriage.outputs:
+        raise WorkspaceRefused("a run with a read-only workspace leaves no outputs to carry out")
 
 
 @contextlib.asynccontextmanager
@@ -148,6 +163,7 @@ async def _sandbox(settings: RunSettings, workspace: Workspace) -> AsyncIterator
         settings.working_directory or Path.cwd(),
         settings.session.proxy_address,
         workspace.root / INPUTS,
+        workspace.temporary if settings.read_only else None,
     )
     try:
         yield sandbox

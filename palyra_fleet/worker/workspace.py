@@ -62,9 +62,11 @@ class Workspace:
         """Where the program's temporary files go (TMPDIR)."""
         return self.root / "tmp"
 
-    def scope(self) -> WorkspaceScopeModel:
-        """The scope to ask a lease for: all of the directory and nothing else."""
-        return WorkspaceScopeModel(workspace_root=str(self.root), allowed_paths=(str(self.root),))
+    def scope(self, *, read_only: bool = False) -> WorkspaceScopeModel:
+        """The scope to ask a lease for: all of the directory and nothing else. Who asks for
+        `read_only` has to enforce it; the fleet gives it to isolated workers only."""
+        root = str(self.root)
+        return WorkspaceScopeModel(workspace_root=root, allowed_paths=(root,), read_only=read_only)
 
     async def remove(self, within_s: float = REMOVE_WITHIN_S) -> bool:
         """Delete everything; True only if it is gone in time, and nothing has its name. May be

@@ -160,6 +160,47 @@ async def test_the_program_writes_where_it_works_and_nowhere_else(place: Place, 
     assert (work / "here").read_text() == "x\n"
 
 
+def names_in(directory: Path) -> list[str]:
+    return sorted(entry.name for entry in directory.iterdir())
+
+
+TRY_TO_WRITE = """
+import os, pathlib, sys
+workspace = pathlib.Path(os.environ["PALYRA_WORKSPACE"])
+(pathlib.Path(os.environ["TMPDIR"]) / "own").write_text("x")
+print((workspace / "in" / "rows").read_text().strip(), pathlib.Path("rows").read_text().strip())
+os.chmod(workspace / "tmp", 0o700)
+here = pathlib.Path()
+for place in (workspace / "new", workspace / "in" / "rows", here / "rows", here / "new"):
+    write, widen = lambda: place.write_text("changed"), lambda: place.parent.chmod(0o777)
+    for attempt in (write, widen, place.unlink):
+        try:
+            attempt()
+        except OSError as error:
+            if error.strerror not in {"Read-only file system", "No such file or directory"}:
+                raise
+        else:
+            print("WRITTEN", place)
+"""
+
+
+async def test_a_run_that_may_only_read_changes_nothing_of_the_machine(
+    place: Place, work: Path
+) -> None:
+    await place.up()
+    (work / "rows").write_text("rows\n")
+    command = ("api", sys.executable, "-c", TRY_TO_WRITE)
+    carried = ("--isolate", "--carry-in", "rows")
+    free = await place.run_to_its_end(*command, options=carried, directory=work)
+    assert "WRITTEN" in free.out, "the check can fail: a run that may write does"
+    (work / "rows").write_text("rows\n")
+    done = await place.run_to_its_end(*command, options=(*carried, "--read-only"), directory=work)
+    assert (done.code, done.out) == (0, "rows rows\n"), done.said
+    assert names_in(work) == ["rows"]
+    assert (work / "rows").read_text() == "rows\n"
+    assert len(await place.events("worker.completed")) == 2
+
+
 async def test_a_run_takes_its_input_which_it_cannot_change_and_gives_its_output(
     place: Place, work: Path
 ) -> None:

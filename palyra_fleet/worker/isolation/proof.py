@@ -102,7 +102,8 @@ def _asked(addresses: list[list[str]], view: View) -> Asked:
     emptied = [path for path in EMPTIED if path.is_dir() and not path.is_symlink()]
     shown = (*view.writable, *view.readable)
     hidden = [path for path in emptied if not any(one.is_relative_to(path) for one in shown)]
-    protected = [Path("/"), Path("/etc"), Path("/usr"), Path.home(), *view.protected]
+    system = [Path("/"), Path("/etc"), Path("/usr"), Path.home()]
+    protected = [*system, *view.protected, *view.readable]
     return {
         "listeners": addresses,
         "resolvers": [[server] for server in _resolvers()],
@@ -119,7 +120,7 @@ def _asked(addresses: list[list[str]], view: View) -> Asked:
 
 
 def _is_writable(path: Path, view: View) -> bool:
-    if path in view.protected:
+    if path in (*view.protected, *view.readable):
         return False
     return any(path.is_relative_to(place) for place in (*view.writable, *EMPTIED, *view.hidden))
 

@@ -54,12 +54,16 @@ class Sandbox:
         working_directory: Path,
         proxy_address: str,
         inputs: Path | None = None,
+        only_writable: Path | None = None,
     ) -> "Sandbox":
-        """A sandbox that the canary could not leave, and in which it could not change the inputs.
-        Raises IsolationUnavailable."""
+        """A sandbox that the canary could not leave, and in which it could not change the inputs;
+        with `only_writable`, a directory of the workspace, nothing of the machine at all: there is
+        an empty place in memory instead of it. Raises IsolationUnavailable."""
         view = make_view(isolation.hidden, workspace, working_directory, Path.home(), own_code())
         if inputs is not None:
             view = replace(view, protected=(inputs,))
+        if only_writable is not None:
+            view = read_only_view(view, workspace, only_writable)
         await prove_isolation(view)
         return cls(view, proxy_address)
 
@@ -114,6 +118,18 @@ def make_view(
 def _is_the_systems(place: Path) -> bool:
     """In, or above, a place whose files root's programs or the kernel act on."""
     return any(place.is_relative_to(one) or one.is_relative_to(place) for one in THE_SYSTEMS)
+
+
+def read_only_view(view: View, workspace: Path, temporary: Path) -> View:
+    """The same view in which nothing of the machine's can be written: what was writable is only
+    shown, and `temporary` is a place in memory that ends with the namespace. Pure."""
+    return replace(
+        view,
+        writable=(),
+        readable=(*view.readable, *(path for path in view.writable if path != workspace)),
+        protected=(workspace, *view.protected),
+        hidden=(*view.hidden, temporary),
+    )
 
 
 def copy_into(workspace: Path, files: Sequence[Path]) -> tuple[Path, ...]:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from palyra_fleet.attestation.result import BindingLevel
 from palyra_fleet.leases.records import LeaseOrder, WorkerApprovalGrant
 from palyra_fleet.ledger.manager import Outcome, WorkerFleetManager
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
@@ -37,6 +38,29 @@ def test_a_lease_of_one_millisecond_is_given_and_one_without_length_is_not() -> 
     assert refused(ask_with(world, grant_id, 0)) is FleetReason.LEASE_INVALID
     world.do(ask_with(world, grant_id, 1))
     assert world.manager.state.leases[ulid(77)].expires_at_unix_ms == NOW + 1
+
+
+@pytest.mark.parametrize(
+    ("level", "read_only", "is_given"),
+    [
+        (BindingLevel.ENFORCED, True, True),
+        (BindingLevel.OBSERVED, True, False),
+        (BindingLevel.OBSERVED, False, True),
+    ],
+)
+def test_a_read_only_workspace_is_given_to_isolated_workers_only(
+    level: BindingLevel, read_only: bool, is_given: bool
+) -> None:
+    world = world_of()
+    world.do(world.manager.register(attested(W1, binding_level=level), NOW))
+    order = LeaseOrder("run-1", 1_000, (), replace(SCOPE, read_only=read_only))
+    grant_id = held_by(world).grant_id
+    outcome = world.manager.grant_lease(W1, 1, grant_id, order, ulid(77), "5" * 64, NOW)
+    if is_given:
+        world.do(outcome)
+        assert world.manager.state.leases[ulid(77)].workspace_scope.read_only is read_only
+    else:
+        assert refused(outcome) is FleetReason.LEASE_INVALID
 
 
 @pytest.mark.parametrize("grant_id", [None, ulid(99)], ids=["none named", "never made"])

@@ -6,8 +6,10 @@ import os
 import signal
 import stat
 import sys
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -15,13 +17,33 @@ from aiohttp import web
 from palyra_fleet.client import FleetProblem
 from palyra_fleet.tasks import spawn
 from palyra_fleet.wire.models import CleanupReport
+from palyra_fleet.worker.artifacts import Carriage
+from palyra_fleet.worker.isolation.sandbox import Isolation
 from palyra_fleet.worker.launcher import ArtifactNotFound
 from palyra_fleet.worker.receipt import ReceiptRefused
 from palyra_fleet.worker.runner import ProgramNotStarted
+from palyra_fleet.worker.workspace import WorkspaceRefused
+from tests.fakes.manual_time import ManualTime
 from tests.fakes.receipt_proxy import ReceiptProxy
 from tests.fakes.worker_bench import Bench
+from tests.fakes.worker_bench import bench as make_bench
 
 CLEAN = CleanupReport(workspace_removed=True, processes_ended=True, secrets_removed=True)
+
+
+LOOPS = 3
+"""Of a session with a lease: heartbeats, proofs, renewals. Each sleeps on the session's clock."""
+
+
+@pytest.fixture
+def time() -> ManualTime:
+    return ManualTime()
+
+
+@pytest.fixture
+async def played(time: ManualTime) -> AsyncIterator[Bench]:
+    async with make_bench(time) as made:
+        yield made
 
 
 def is_alive(pid: int) -> bool:
@@ -147,12 +169,15 @@ say(str(child.pid))
     assert bench.worker.cleanups == [CLEAN]
 
 
-async def test_a_lease_is_renewed_for_as_long_as_the_program_runs(bench: Bench) -> None:
-    running = spawn(bench.run(bench.program("say('up')\nwait()"), ttl_ms=400), "run")
+async def test_a_lease_is_renewed_for_as_long_as_the_program_runs(
+    time: ManualTime, played: Bench
+) -> None:
+    bench = played
+    running = spawn(bench.run(bench.program("say('up')\nwait()"), ttl_ms=3_000), "run")
     await bench.heard()
-    for _ in range(5):
-        await bench.fleet.service.renewed.get()
+    await time.play(15.0, LOOPS, running)
     assert not running.done()
+    assert bench.fleet.service.renewed.qsize() >= 5
     lease = bench.worker.lease
     assert lease is not None
     await bench.fleet.service.revoke_lease("operator", lease.lease_id, "enough")
@@ -170,15 +195,21 @@ async def test_a_lease_is_renewed_for_as_long_as_the_program_runs(bench: Bench) 
     ],
 )
 async def test_a_worker_that_cannot_renew_fences_itself_before_the_end(
-    bench: Bench, fault: str, why: str
+    time: ManualTime, played: Bench, fault: str, why: str
 ) -> None:
+    """On a clock that only the test moves: however slow the machine is, the lease does not end
+    before the program is up, nor before a renewal was answered."""
+    bench = played
     running = spawn(bench.run(bench.program("say('up')\nwait()"), ttl_ms=3_000), "run")
     await bench.heard()
     if fault == "the fleet fails":
         bench.fleet.service.fail_with = RuntimeError("down")
     else:
         bench.fleet.service.renews = False
-    assert await running == 128 + 15
+    await time.play(2.0, LOOPS, running)
+    assert not running.done()
+    await time.play(3.0, LOOPS, running)
+    assert running.done() and running.result() == 128 + 15
     assert bench.said[0] == f"the run was stopped: {why}"
 
 
@@ -310,3 +341,24 @@ async def test_the_worker_beats_and_says_which_lease_it_holds(bench: Bench) -> N
     bench.worker.lease = None  # the fleet forgets the lease: the next answer says to stop it
     assert await running == 128 + 15
     assert "the fleet does not hold this lease" in bench.said[0]
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ({}, "cannot be enforced without isolation"),
+        (
+            {"isolation": Isolation(), "carriage": Carriage(outputs=("report",))},
+            "leaves no outputs",
+        ),
+    ],
+)
+async def test_a_read_only_workspace_that_cannot_be_kept_is_refused_before_anything_is_asked(
+    bench: Bench, asked: dict[str, Any], why: str
+) -> None:
+    bench.settings = replace(bench.settings, read_only=True, **asked)
+    bench.fleet.service.calls.clear()
+    with pytest.raises(WorkspaceRefused, match=why):
+        await bench.run(["/bin/true"])
+    assert bench.fleet.service.calls == []
+    assert list(bench.workspaces.iterdir()) == []

@@ -6,16 +6,19 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 
 from palyra_fleet.client import FleetProblem, WorkerAction
 from palyra_fleet.clock import now_unix_ms
+from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.tasks import spawn
 from palyra_fleet.wire.models import ViewMessage
 from palyra_fleet.worker.runner import RunSettings, run_as_worker
 from palyra_fleet.worker.session import PROOFS_FOR_A_LEASE, SessionSettings, WorkerSession
 from palyra_fleet.worker.workspace import Workspace
+from tests.fakes.manual_time import ManualTime
 from tests.fakes.real_fleet import RealFleet, real_fleet
 from tests.fakes.worker_bench import GRANT, RUN_ID
 
@@ -161,24 +164,19 @@ async def test_a_newer_session_ends_the_older_one(fleet: RealFleet) -> None:
         assert (await older.stopped).kind == "session_over"
 
 
-async def test_closing_the_fleet_ends_a_run_by_fencing(fleet: RealFleet) -> None:
-    await fleet.accept("/bin/sh")
-    await fleet.operator.create_grant(GRANT)
-    settings = run_settings(fleet, fleet.session())
-    short = RunSettings(
-        session=settings.session,
-        run_id=settings.run_id,
-        combined_bundle=settings.combined_bundle,
-        palyra_ca=settings.palyra_ca,
-        workspace_parent=settings.workspace_parent,
-        ttl_ms=1_500,
-    )
-    said: list[str] = []
-    up = fleet.home / "up"
-    os.mkfifo(up)
-    program = ["/bin/sh", "-c", f"echo up > {up}; sleep 600"]
-    running = spawn(run_as_worker(program, short, said.append), "run")
-    await asyncio.to_thread(up.read_text)
-    await fleet.service.close()
-    assert await running == 128 + 15
+async def test_closing_the_fleet_ends_a_run_by_fencing() -> None:
+    time = ManualTime()
+    async with real_fleet(WorkerFleetPolicy(), time) as fleet:
+        await fleet.accept("/bin/sh")
+        await fleet.operator.create_grant(GRANT)
+        settings = replace(run_settings(fleet, fleet.session()), ttl_ms=60_000)
+        said: list[str] = []
+        up = fleet.home / "up"
+        os.mkfifo(up)
+        program = ["/bin/sh", "-c", f"echo up > {up}; sleep 600"]
+        running = spawn(run_as_worker(program, settings, said.append), "run")
+        await asyncio.to_thread(up.read_text)
+        await fleet.service.close()
+        await time.play(60.0, 3, running)  # heartbeats, proofs, renewals sleep on this clock
+        assert running.done() and running.result() == 128 + 15
     assert said

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from palyra_fleet.worker.isolation import canary, start
 from palyra_fleet.worker.isolation.door import Door
 from palyra_fleet.worker.isolation.namespace import View, namespace_arguments
 from palyra_fleet.worker.isolation.proof import expected_attempts, problems_of, prove_isolation
-from palyra_fleet.worker.isolation.sandbox import make_view, own_code
+from palyra_fleet.worker.isolation.sandbox import make_view, own_code, read_only_view
 from palyra_fleet.worker.isolation.start import IsolationUnavailable, Order, find_bubblewrap
 
 ASKED = {
@@ -191,6 +192,19 @@ async def test_the_proof_holds_on_this_machine(tmp_path):
     token = tmp_path / "token"
     token.write_text("secret")
     await prove_isolation(View((tmp_path,), (), (hidden,), tmp_path, unreadable=(token,)))
+
+
+@needs_namespaces
+async def test_the_canary_finds_a_workspace_that_was_to_be_read_only_and_is_not(tmp_path):
+    """A mount that is forgotten is found: here the working directory is shown writable."""
+    workspace, project = tmp_path / "workspace", tmp_path / "project"
+    (workspace / "tmp").mkdir(parents=True)
+    project.mkdir()
+    view = View((workspace, project), (), (), project)
+    kept = read_only_view(view, workspace, workspace / "tmp")
+    await prove_isolation(kept)
+    with pytest.raises(IsolationUnavailable, match=rf"write {project} \(OUT: written\)"):
+        await prove_isolation(replace(kept, writable=(project,)))
 
 
 @needs_namespaces
