@@ -30,9 +30,28 @@ def verify(arguments: Namespace) -> int:
         raise chain_trouble(broken) from broken
     except OSError as error:
         raise reading_trouble(error) from error
-    for line in _verified_lines(arguments.file, found):
-        put(line)
+    if arguments.output == "json":
+        put(json.dumps(_verified_row(arguments.file, found), indent=2))
+    else:
+        for line in _verified_lines(arguments.file, found):
+            put(line)
     return ExitCode.DONE
+
+
+def _verified_row(file: Path, found: Verified) -> dict[str, object]:
+    """What held, for programs. What does not hold is told on stderr, with exit code 1."""
+    return {
+        "file": str(file),
+        "files": found.files,
+        "entries": found.entries,
+        "first_seq": found.first_seq,
+        "last_seq": found.head.seq,
+        "last_sha256": found.head.sha256,
+        "checkpoints": found.checkpoints,
+        "signatures_checked": found.signatures_checked,
+        "signed_by": sorted(found.signed_by),
+        "unsigned_tail": found.unsigned_tail,
+    }
 
 
 def _verified_lines(file: Path, found: Verified) -> Iterator[str]:

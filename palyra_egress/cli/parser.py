@@ -302,6 +302,7 @@ def _add_audit(commands: _Commands) -> None:
         metavar="FILE",
         help="a checkpoint file kept elsewhere: shows whether the end was cut off since",
     )
+    verify.add_argument("-o", "--output", choices=["text", "json"], default="text")
     verify.set_defaults(run=_later("audit_commands", "verify"))
     show = verbs.add_parser("show", help="print the entries of a log as JSON lines")
     _add_entry_choice(show)

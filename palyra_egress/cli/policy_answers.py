@@ -45,7 +45,7 @@ def put_lines(lines: Iterable[str]) -> None:
 
 
 def put_json(value: object) -> None:
-    put(json.dumps(value))
+    put(json.dumps(value, indent=2))
 
 
 def say(sentence: str) -> None:

@@ -2,7 +2,7 @@
 
 from argparse import Namespace
 
-from palyra_fleet.cli.output import say, show_many, show_one
+from palyra_fleet.cli.output import acknowledge, put, say, show_many, show_one
 from palyra_fleet.cli.trouble import ExitCode, Trouble
 from palyra_fleet.client import OperatorClient
 from palyra_fleet.wire.enrolment_models import WithdrawReferences
@@ -24,7 +24,7 @@ async def enrol(arguments: Namespace, client: OperatorClient) -> ExitCode:
         await client.enrol_device(kind, name, arguments.device)
     else:
         await client.enrol(kind, EnrolKeyRequest(name=name, public_key=arguments.public_key))
-    say(f"{kind} {name} is enrolled")
+    acknowledge(arguments, name, f"{kind} {name} is enrolled")
     return ExitCode.DONE
 
 
@@ -34,8 +34,10 @@ async def list_enrolled(arguments: Namespace, client: OperatorClient) -> ExitCod
 
 
 async def revoke(arguments: Namespace, client: OperatorClient) -> ExitCode:
-    await client.take_back(arguments.noun, arguments.name, arguments.reason)
-    say(f"{arguments.noun} {arguments.name} is taken back; who rested on it must attest anew")
+    kind, name = arguments.noun, arguments.name
+    await client.take_back(kind, name, arguments.reason)
+    sentence = f"{kind} {name} is taken back; who rested on it must attest anew"
+    acknowledge(arguments, name, sentence)
     return ExitCode.DONE
 
 
@@ -43,7 +45,7 @@ async def add_reference(arguments: Namespace, client: OperatorClient) -> ExitCod
     """Digests as given, and those of a program measured here and now."""
     values = _values(arguments, "add")
     await client.add_reference_values(values)
-    show_one(values, arguments.output)
+    _show_values(values, arguments.output)
     return ExitCode.DONE
 
 
@@ -55,8 +57,20 @@ async def list_references(arguments: Namespace, client: OperatorClient) -> ExitC
 async def withdraw_reference(arguments: Namespace, client: OperatorClient) -> ExitCode:
     values = _values(arguments, "withdraw")
     await client.withdraw_references(WithdrawReferences(values=values, reason=arguments.reason))
+    if arguments.output != "table":
+        _show_values(values, arguments.output)
     say("withdrawn; who runs what these describe must attest anew, and will not be admitted")
     return ExitCode.DONE
+
+
+def _show_values(values: ReferenceValues, form: str) -> None:
+    """All of them; as names, each digest on a line of its own."""
+    if form != "name":
+        show_one(values, form)
+        return
+    for digests in values.model_dump().values():
+        for digest in digests:
+            put(digest)
 
 
 def _values(arguments: Namespace, verb: str) -> ReferenceValues:

@@ -7,7 +7,7 @@ from typing import Final
 
 from palyra_fleet.cli import argument_types as types
 from palyra_fleet.cli.operator_commands import Command
-from palyra_fleet.cli.output import put, say, show_many, show_one
+from palyra_fleet.cli.output import acknowledge, put, say, show_many, show_one
 from palyra_fleet.cli.trouble import ExitCode
 from palyra_fleet.client import OperatorClient
 from palyra_fleet.wire.join_models import MintJoinToken
@@ -58,5 +58,5 @@ async def list_tokens(arguments: Namespace, client: OperatorClient) -> ExitCode:
 
 async def revoke(arguments: Namespace, client: OperatorClient) -> ExitCode:
     await client.revoke_join_token(arguments.token_id, arguments.reason)
-    say("the token lets nobody join any more")
+    acknowledge(arguments, arguments.token_id, "the token lets nobody join any more")
     return ExitCode.DONE

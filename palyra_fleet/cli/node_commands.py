@@ -3,7 +3,7 @@
 import json
 from argparse import Namespace
 
-from palyra_fleet.cli.output import moment, put, say, show_many, show_one
+from palyra_fleet.cli.output import acknowledge, moment, put, say, show_many, show_one
 from palyra_fleet.cli.trouble import ExitCode, Trouble
 from palyra_fleet.client import OperatorClient
 from palyra_fleet.wire.node_models import ApproveDevice, InvokeRequest, PairingCodeRequest
@@ -92,7 +92,7 @@ async def rotate_authority(arguments: Namespace, client: OperatorClient) -> Exit
 async def end_device(arguments: Namespace, client: OperatorClient) -> ExitCode:
     forget = arguments.verb == "remove"
     await client.end_device(arguments.device_id, arguments.reason, forget=forget)
-    say("removed" if forget else "revoked")
+    acknowledge(arguments, arguments.device_id, "removed" if forget else "revoked")
     return ExitCode.DONE
 
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from palyra_fleet.cli.output import clear, put, say, show_many, show_one
+from palyra_fleet.cli.output import acknowledge, clear, put, say, show_many, show_one
 from palyra_fleet.cli.place import find_token, find_url
 from palyra_fleet.cli.trouble import ExitCode
 from palyra_fleet.client import OperatorClient, WorkerAction
@@ -91,7 +91,7 @@ async def list_grants(arguments: Namespace, client: OperatorClient) -> ExitCode:
 
 async def withdraw_grant(arguments: Namespace, client: OperatorClient) -> ExitCode:
     await client.withdraw_grant(arguments.grant_id, arguments.reason)
-    say("withdrawn")
+    acknowledge(arguments, arguments.grant_id, "withdrawn")
     return ExitCode.DONE
 
 
@@ -107,7 +107,7 @@ async def revoke_lease(arguments: Namespace, client: OperatorClient) -> ExitCode
 
 async def unfreeze(arguments: Namespace, client: OperatorClient) -> ExitCode:
     await client.unfreeze_leases(arguments.reason)
-    say("new leases are given again")
+    acknowledge(arguments, "leases", "new leases are given again")
     return ExitCode.DONE
 
 

@@ -10,6 +10,7 @@ import io
 import json
 import logging
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
@@ -31,7 +32,17 @@ from palyra_fleet.wire.models import (
 FORMS: Final = ("table", "json", "yaml", "name")
 """`name` is the first column alone, one a line."""
 
+
+class Done(BaseModel):
+    """What came of a change that answers nothing by itself: which command, of what, in words."""
+
+    done: str
+    subject: str
+    message: str
+
+
 COLUMNS: Final[dict[type[BaseModel], tuple[str, ...]]] = {
+    Done: ("subject",),
     WorkerView: ("worker_id", "state", "admission", "eligibility", "work", "run_id", "lease_id"),
     GrantView: ("grant_id", "run_id", "tool_name", "principal", "egress_profile", "uses"),
     LeaseView: (
@@ -94,6 +105,15 @@ def show_one(found: BaseModel, form: str) -> None:
     width = max(len(name) for name in values)
     for name, value in values.items():
         _line(f"{name.ljust(width)}  {printable(value)}")
+
+
+def acknowledge(arguments: Namespace, subject: str, sentence: str) -> None:
+    """That a change was made: a sentence for people, on stderr; for programs an answer."""
+    if arguments.output == "table":
+        say(sentence)
+        return
+    done = f"{arguments.noun} {arguments.verb}"
+    show_one(Done(done=done, subject=subject, message=sentence), arguments.output)
 
 
 def _naming(item: BaseModel, columns: tuple[str, ...] | None) -> str:

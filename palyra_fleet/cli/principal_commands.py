@@ -3,7 +3,7 @@ into the file it is kept in; what it is for goes to stderr."""
 
 from argparse import Namespace
 
-from palyra_fleet.cli.output import put, say, show_many, show_one
+from palyra_fleet.cli.output import acknowledge, put, say, show_many, show_one
 from palyra_fleet.cli.trouble import ExitCode
 from palyra_fleet.client import OperatorClient
 from palyra_fleet.wire.principal_models import CreatePrincipal, PrincipalToken, Role
@@ -33,7 +33,8 @@ async def create(arguments: Namespace, client: OperatorClient) -> ExitCode:
 
 async def revoke(arguments: Namespace, client: OperatorClient) -> ExitCode:
     await client.revoke_principal(arguments.name, arguments.reason)
-    say(f"the token of {arguments.name} is worth nothing any more")
+    sentence = f"the token of {arguments.name} is worth nothing any more"
+    acknowledge(arguments, arguments.name, sentence)
     return ExitCode.DONE
 
 

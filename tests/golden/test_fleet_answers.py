@@ -29,9 +29,11 @@ class Story(Transcript):
     """Commands of `palyra-fleet`, asked for JSON."""
 
     async def tell(self, *command: str, code: int = 0) -> str:
-        """Run it in a thread, since the story's proxy runs in this loop; what it put out."""
+        """Run it in a thread, since the story's proxy runs in this loop; what it put out. What was
+        done is answered as JSON, also where people get a sentence."""
         found = await asyncio.to_thread(self, "palyra-fleet", *command, "-o", "json")
         assert found[0] == code, found
+        assert code or json.loads(found[1]) is not None, found
         return found[1]
 
 
@@ -67,9 +69,10 @@ async def enrolments(story: Story, shell: Shell) -> None:
     await story.tell("reference", "list")
     await story.tell("reference", "withdraw", "--image", "0" * 64, *BECAUSE)
     await story.tell("event", "tail", "--lines", "1")
-    await story.tell("join-token", "mint", "sample", *BECAUSE)
+    minted = json.loads(await story.tell("join-token", "mint", "sample", *BECAUSE))
     await story.tell("join-token", "list")
     await story.tell("join-token", "revoke", WORKER, *BECAUSE, code=1)
+    await story.tell("join-token", "revoke", minted["view"]["token_id"], *BECAUSE)
 
 
 async def a_worker(story: Story, shell: Shell) -> None:
@@ -112,6 +115,9 @@ async def what_was_lent(story: Story) -> None:
     await story.tell("grant", "list")
     await story.tell("approval", "list")
     await story.tell("grant", "withdraw", WORKER, *BECAUSE, code=1)
+    asked = ("--tool", "sh", "--principal", "ops", "--profile", "api")
+    grant = json.loads(await story.tell("grant", "create", "run-2", *asked))
+    await story.tell("grant", "withdraw", grant["grant_id"], *BECAUSE)
     await story.tell("lease", "revoke", WORKER, *BECAUSE, code=1)
     await story.tell("lease", "unfreeze", *BECAUSE, code=1)
     await story.tell("event", "verify")

@@ -24,6 +24,7 @@ type Answer = tuple[int, str, str]
 
 _CHANCE: Final = (
     ("id", re.compile(r"\b[0-7][0-9A-HJKMNP-TV-Z]{25}\b")),
+    ("signature", re.compile(r"\b[0-9a-f]{128}\b")),
     ("sha256", re.compile(r"\b[0-9a-f]{64}\b")),
     ("authority", re.compile(r"\b[0-9a-f]{40}\b")),
     ("key id", re.compile(r"\b[0-9a-f]{16}\b")),
@@ -36,6 +37,7 @@ _CHANCE: Final = (
     ("liveness", re.compile(r'(?<="liveness": ")[a-z]+')),
     ("event", re.compile(r'(?<="last_event_name": ")[a-z._]+')),
     ("count", re.compile(r'(?<="entries": )[0-9]+|(?<="events": )[0-9]+')),
+    ("age", re.compile(r'(?<="age": ")[0-9]+ [a-z]+')),
     ("s", re.compile(r'(?<="certificate_expires_in_s": )[0-9]+')),
     ("token", re.compile(r"(?<![\w/+-])[\w-]{43}(?![\w/+=-])")),
     ("key", re.compile(r"(?<![\w/+-])[\w/+]{43}=")),
