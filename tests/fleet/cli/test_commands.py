@@ -54,7 +54,9 @@ async def test_a_program_runs_as_a_worker_and_its_exit_code_is_ours(served: Shel
     async with receipt_proxy(proxy_key) as proxy:
         script = 'printf "%s" "$NO_PROXY$PALYRA_RUN_ID"; exit 9'
         said = await served(*run_command(served, proxy.address, "sh", "-c", script))
-    assert (said.code, said.out, said.err) == (9, "run-1", "")
+    # this proxy never beats, which the fleet may notice before a slow machine has run the program
+    chatter = [line for line in said.err.splitlines() if "does not hear" not in line]
+    assert (said.code, said.out, chatter) == (9, "run-1", [])
     listed = await served("worker", "list", "-o", "json")
     (worker,) = json.loads(listed.out)
     assert worker["state"] == "available"
