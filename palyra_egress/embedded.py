@@ -68,6 +68,7 @@ class EmbeddedSettings:
     trusted_capabilities: frozenset[str] = frozenset()
     fleet_settings_file: Path | None = None
     approval_rules_file: Path | None = None
+    two_person_release: bool = False
     approvers_file: Path | None = None
     caps: Caps = CAPS
     deadlines: Deadlines = DEADLINES
@@ -131,6 +132,7 @@ def _fleet_settings(installation: Installation, settings: EmbeddedSettings) -> F
     plain = FleetSettings.trusting(installation.home.fleet_state, settings.trusted_capabilities)
     return replace(
         plain,
+        policy=replace(plain.policy, two_person_release=settings.two_person_release),
         file=settings_file(settings.fleet_settings_file),
         approvals=followed(settings.approval_rules_file),
     )

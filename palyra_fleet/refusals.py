@@ -36,6 +36,10 @@ class FleetReason(StrEnum):
     WORKER_LEASED = "worker.leased"
     RELEASE_NEEDS_EVIDENCE = "worker.release_requires_reattestation"
     RELEASE_NEEDS_KEY = "worker.release_requires_new_key"
+    RELEASE_NEEDS_SECOND = "worker.release_requires_second_person"
+    RELEASE_SAME_PERSON = "worker.release_by_same_person"
+    RELEASE_REQUESTED = "worker.release_already_requested"
+    RELEASE_UNKNOWN = "worker.release_request_unknown"
     REATTEST_FIRST = "worker.cleanup_verified_requires_reattestation"
     COMMAND_INVALID = "worker.command_invalid"
     FLEET_FULL = "fleet.capacity_workers"
@@ -104,6 +108,10 @@ _TABLE: dict[FleetReason, tuple[str, int]] = {
     FleetReason.WORKER_LEASED: ("The worker holds a lease", 409),
     FleetReason.RELEASE_NEEDS_EVIDENCE: ("Release takes evidence newer than the quarantine", 409),
     FleetReason.RELEASE_NEEDS_KEY: ("Release takes a new key", 409),
+    FleetReason.RELEASE_NEEDS_SECOND: ("Release takes one person who asks, one who approves", 409),
+    FleetReason.RELEASE_SAME_PERSON: ("Who asks for a release does not approve it", 403),
+    FleetReason.RELEASE_REQUESTED: ("The release is asked for already", 409),
+    FleetReason.RELEASE_UNKNOWN: ("No such request for a release is open", 404),
     FleetReason.REATTEST_FIRST: ("The worker must attest again first", 409),
     FleetReason.COMMAND_INVALID: ("The command does not apply", 409),
     FleetReason.FLEET_FULL: ("The fleet holds as many workers as it may", 429),

@@ -32,7 +32,6 @@ from palyra_fleet.ledger.facts import ends_of, lifecycle_state
 from palyra_fleet.ledger.liveness import heartbeat_within_ms, leases_to_stop
 from palyra_fleet.ledger.manager import Outcome
 from palyra_fleet.ledger.wire_views import carried_of, lease_state, transport_of
-from palyra_fleet.operator_commands import OperatorCommands
 from palyra_fleet.proxy_commands import ProxyCommands
 from palyra_fleet.refusals import (
     FleetReason,
@@ -41,6 +40,7 @@ from palyra_fleet.refusals import (
     worker_already_registered,
     worker_unknown,
 )
+from palyra_fleet.release_commands import ReleaseCommands
 from palyra_fleet.settings import FleetSettings
 from palyra_fleet.store.protocol import FleetStore
 from palyra_fleet.store.sqlite import SqliteFleetStore
@@ -60,7 +60,7 @@ class Caller:
 
 
 class FleetService(
-    OperatorCommands,
+    ReleaseCommands,
     EnrolmentCommands,
     JoinTokenCommands,
     ApprovalRuleCommands,

@@ -79,6 +79,11 @@ def _add_up(commands: _Commands) -> None:
         help="attestors of the fleet, as TOML; see docs/attestation.md (default: launchers only)",
     )
     up.add_argument(
+        "--two-person-release",
+        action="store_true",
+        help="a quarantined worker comes back only if one person asks and another approves",
+    )
+    up.add_argument(
         "--approval-rules",
         type=Path,
         metavar="FILE",

@@ -61,6 +61,7 @@ async def _up(arguments: Namespace) -> int:
         trusted_capabilities=frozenset(arguments.trust_capability),
         fleet_settings_file=arguments.settings,
         approval_rules_file=arguments.approval_rules,
+        two_person_release=arguments.two_person_release,
         approvers_file=arguments.approvers,
         caps=_caps(arguments),
         deadlines=replace(DEADLINES, answer_s=arguments.answer_within),

@@ -93,7 +93,9 @@ def make_application(
         tokens=TokenGate(settings.principals),
         proofs=proofs or ProofGate(service.caller_by_key),
         nodes=nodes,
-        principals=PrincipalDesk(settings.principals, service.record_event, clock),
+        principals=PrincipalDesk(
+            settings.principals, service.record_event, service.void_releases_of, clock
+        ),
         devices=devices,
     )
     middlewares: list[Middleware] = [_number_requests, _answer_with_problems]

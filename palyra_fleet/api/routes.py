@@ -26,6 +26,7 @@ from palyra_fleet.api import (
     operator_calls,
     principal_calls,
     proxy_calls,
+    release_calls,
     worker_calls,
 )
 from palyra_fleet.api.callers import Who
@@ -86,6 +87,7 @@ _LISTENERS: Final = {
 _LEASE: Final = f"/v1/leases/{{lease_id:{ULID_PATTERN}}}"
 _OWN_LEASE: Final = f"/v1/worker/leases/{{lease_id:{ULID_PATTERN}}}"
 _WORKER: Final = f"/v1/workers/{{worker_id:{ULID_PATTERN}}}"
+_RELEASE: Final = f"/v1/release-requests/{{release_id:{ULID_PATTERN}}}"
 _GRANT: Final = f"/v1/grants/{{grant_id:{ULID_PATTERN}}}"
 _NODE: Final = f"/v1/nodes/{{device_id:{ULID_PATTERN}}}"
 _DEVICE: Final = f"/v1/devices/{{device_id:{ULID_PATTERN}}}"
@@ -98,7 +100,7 @@ _PAGE: Final = ("after_seq", "limit")
 _OF_WORKER: Final = ("worker_id", "limit", "cursor")
 
 _W, _P, _O, _N = worker_calls, proxy_calls, operator_calls, node_calls
-_D, _E, _PR = device_calls, enrolment_calls, principal_calls
+_D, _E, _PR, _R = device_calls, enrolment_calls, principal_calls, release_calls
 _KEY, _WORK, _PROXY, _DEV = Who.KEY_IN_BODY, Who.WORKER, Who.PROXY, Who.DEVICE
 _LOOK, _STOP, _LET_IN, _TRUST = Role.VIEWER, Role.OPERATOR, Role.APPROVER, Role.ADMIN
 _REASON: Final = wire.ReasonRequest
@@ -145,6 +147,10 @@ ROUTES: Final = (
     Row("POST", f"{_WORKER}:ban", _TRUST, _change(lambda fleet: fleet.ban), _REASON),
     Row("POST", f"{_WORKER}:evict", _TRUST, _change(lambda fleet: fleet.evict), _REASON),
     Row("POST", f"{_WORKER}:drain", _STOP, _O.drain, wire.DrainRequest),
+    Row("POST", f"{_WORKER}:request-release", _STOP, _R.request_release, _REASON),
+    Row("GET", "/v1/release-requests", _LOOK, _R.list_requests),
+    Row("POST", f"{_RELEASE}:approve", _LET_IN, _R.approve, _REASON),
+    Row("POST", f"{_RELEASE}:withdraw", _STOP, _R.withdraw, _REASON),
     Row("GET", "/v1/leases", _LOOK, _O.list_leases, query=("limit",)),
     Row("POST", f"{_LEASE}:revoke", _STOP, _O.revoke_lease, _REASON),
     Row("POST", "/v1/leases:unfreeze", _LET_IN, _O.unfreeze_leases, _REASON),

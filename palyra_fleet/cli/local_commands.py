@@ -163,6 +163,7 @@ async def _serve(arguments: Namespace) -> None:
             policy=WorkerFleetPolicy(
                 least_binding_level=BindingLevel[arguments.least_binding],
                 trusted_capabilities=frozenset(arguments.trust_capability),
+                two_person_release=arguments.two_person_release,
             ),
             file=settings_file(arguments.settings),
             approvals=followed(arguments.approval_rules),

@@ -28,6 +28,7 @@ from palyra_fleet.wire.models import (
     ViolationView,
     WorkerView,
 )
+from palyra_fleet.wire.release_models import ReleaseRequestView
 
 FORMS: Final = ("table", "json", "yaml", "name")
 """`name` is the first column alone, one a line."""
@@ -63,6 +64,7 @@ COLUMNS: Final[dict[type[BaseModel], tuple[str, ...]]] = {
         "revoked_at_unix_ms",
     ),
     ReferenceValueView: ("digest_field", "digest_sha256", "workers"),
+    ReleaseRequestView: ("release_id", "worker_id", "asked_by", "why", "expires_at_unix_ms"),
     LeaseState: ("lease_id", "state", "expires_at_unix_ms"),
     EventView: ("seq", "at_unix_ms", "reason", "actor", "worker_id", "lease_id"),
     ViolationView: (

@@ -25,6 +25,7 @@ from palyra_fleet.cli.node_parser import add_authorities, add_node_operations, a
 from palyra_fleet.cli.output import FORMS
 from palyra_fleet.cli.place import Home
 from palyra_fleet.cli.principal_parser import add_principals
+from palyra_fleet.cli.release_commands import add_releases
 from palyra_fleet.cli.snapshot_parser import add_snapshots
 from palyra_fleet.client import WorkerAction
 from palyra_fleet.worker.artifact_arguments import add_artifact_arguments
@@ -33,7 +34,7 @@ DEFAULT_ADMIN: Final = "127.0.0.1:7741"
 DEFAULT_ENROLMENT: Final = "127.0.0.1:7742"
 DEFAULT_NODE: Final = "127.0.0.1:7743"
 
-_LISTS: Final = frozenset({"list", "requests", "asked"})
+_LISTS: Final = frozenset({"list", "requests", "asked", "release-requests"})
 """Verbs that answer a list, and can be watched."""
 
 _Verbs = argparse._SubParsersAction  # what add_subparsers returns; it has no public name
@@ -146,6 +147,11 @@ def _serve(nouns: "_Verbs[argparse.ArgumentParser]") -> None:
         help="attestors, as TOML; see docs/attestation.md (default: none but launchers)",
     )
     verb.add_argument(
+        "--two-person-release",
+        action="store_true",
+        help="a quarantined worker comes back only if one person asks and another approves",
+    )
+    verb.add_argument(
         "--approval-rules",
         type=Path,
         metavar="FILE",
@@ -222,6 +228,7 @@ def _worker(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
     drain.add_argument("--reason", type=types.reason, required=True)
     drain.add_argument("--within-s", type=types.seconds, default=900)
     _add_dry_run(drain)
+    add_releases(verbs, _operator_verb)
     _worker_run(verbs)
 
 

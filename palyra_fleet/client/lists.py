@@ -13,10 +13,15 @@ from palyra_fleet.wire.models import (
     WorkerOrder,
     WorkerView,
 )
+from palyra_fleet.wire.release_models import ReleaseRequestView
 
 
 class OrderList(WireModel):
     items: tuple[WorkerOrder, ...]
+
+
+class ReleaseRequestList(WireModel):
+    items: tuple[ReleaseRequestView, ...]
 
 
 class GrantList(WireModel):

@@ -20,6 +20,7 @@ from palyra_fleet.client.lists import (
 )
 from palyra_fleet.client.nodes import NodeCalls
 from palyra_fleet.client.principals import PrincipalCalls
+from palyra_fleet.client.releases import ReleaseCalls
 from palyra_fleet.client.transport import DEFAULT_TIMEOUT_MS, query_target
 from palyra_fleet.wire.approval_models import ApprovalRuleView
 from palyra_fleet.wire.models import (
@@ -48,7 +49,7 @@ class WorkerAction(StrEnum):
     EVICT = "evict"
 
 
-class OperatorClient(EnrolmentCalls, NodeCalls, PrincipalCalls, JoinTokenCalls):
+class OperatorClient(EnrolmentCalls, NodeCalls, PrincipalCalls, JoinTokenCalls, ReleaseCalls):
     """The operator's calls. `base_url` is the admin listener's, such as `http://127.0.0.1:7741`."""
 
     def __init__(self, base_url: str, token: str, *, timeout_ms: int = DEFAULT_TIMEOUT_MS) -> None:

@@ -49,6 +49,7 @@ async def overview(call: ConsoleCall) -> web.StreamResponse:
         checks=service.health(),
         alarms=service.alarms(),
         waiting=_waiting(call),
+        releases=await service.release_requests(),
         first_run=not workers and not violations,
     )
 
@@ -74,6 +75,7 @@ async def worker(call: ConsoleCall) -> web.StreamResponse:
     service, worker_id = call.desk.service, call.part("worker_id")
     found = await service.worker(worker_id)
     evidence = await service.violations(worker_id, 100)
+    asked = await service.release_requests()
     return render(
         call,
         "worker.html",
@@ -83,6 +85,8 @@ async def worker(call: ConsoleCall) -> web.StreamResponse:
         today=await _judged_today(call, evidence),
         cause=_cause(found, evidence),
         passed=_passed(call, worker_id),
+        asked=next((one for one in asked if one.worker_id == worker_id), None),
+        two_persons=service.two_person_release,
         events=await service.recent_events(worker_id, 100),
     )
 

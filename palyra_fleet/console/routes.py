@@ -20,6 +20,7 @@ _DEVICE: Final = f"/v1/devices/{{device_id:{ULID_PATTERN}}}"
 _PAIRING: Final = f"/v1/pairing/requests/{{approval_id:{ULID_PATTERN}}}"
 _ASKED: Final = f"/v1/capability-requests/{{request_id:{ULID_PATTERN}}}"
 _LEASE: Final = f"/v1/leases/{{lease_id:{ULID_PATTERN}}}"
+_RELEASE: Final = f"/v1/release-requests/{{release_id:{ULID_PATTERN}}}"
 _GRANT: Final = f"/v1/grants/{{grant_id:{ULID_PATTERN}}}"
 _PAGE: Final = ("limit", "cursor")
 _CHANGE: Final = twins.change_worker
@@ -62,6 +63,9 @@ CONSOLE_ROUTES: Final = (
     # their twins: workers, leases, grants
     Row("POST", f"{_WORKER}/quarantine", _STOP, _CHANGE(lambda f: f.quarantine), _REASON),
     Row("POST", f"{_WORKER}/release", _LET_IN, _CHANGE(lambda f: f.release), _REASON),
+    Row("POST", f"{_WORKER}/request-release", _STOP, twins.request_release, _REASON),
+    Row("POST", f"{_RELEASE}/approve", _LET_IN, twins.approve_release, _REASON),
+    Row("POST", f"{_RELEASE}/withdraw", _STOP, twins.withdraw_release, _REASON),
     Row("POST", f"{_WORKER}/reverify", _LET_IN, _CHANGE(lambda f: f.reverify), _REASON),
     Row("POST", f"{_WORKER}/cordon", _STOP, _CHANGE(lambda f: f.cordon), _REASON),
     Row("POST", f"{_WORKER}/uncordon", _STOP, _CHANGE(lambda f: f.uncordon), _REASON),

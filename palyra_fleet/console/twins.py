@@ -34,6 +34,7 @@ from palyra_fleet.wire.node_models import (
     PairingCodeView,
     PairingRequestView,
 )
+from palyra_fleet.wire.release_models import ReleaseRequestView
 
 _EVERY: Final = 1_000_000
 
@@ -157,6 +158,27 @@ def change_worker(choose: Callable[[FleetService], WorkerChange]) -> ConsoleHand
         return envelope(worker=await change(call.actor, call.part("worker_id"), reason))
 
     return handler
+
+
+@gives("ReleaseRequest", 201, release_request=ReleaseRequestView)
+async def request_release(call: ConsoleCall) -> web.StreamResponse:
+    reason, worker_id = call.read(ReasonRequest).reason, call.part("worker_id")
+    asked = await call.desk.service.request_release(call.actor, worker_id, reason)
+    return envelope(201, release_request=asked)
+
+
+@gives("Worker", worker=WorkerView)
+async def approve_release(call: ConsoleCall) -> web.StreamResponse:
+    reason, release_id = call.read(ReasonRequest).reason, call.part("release_id")
+    released = await call.desk.service.approve_release(call.actor, release_id, reason)
+    return envelope(worker=released)
+
+
+@gives("ReleaseWithdrawn", release_id=str, withdrawn=bool)
+async def withdraw_release(call: ConsoleCall) -> web.StreamResponse:
+    reason, release_id = call.read(ReasonRequest).reason, call.part("release_id")
+    await call.desk.service.withdraw_release(call.actor, release_id, reason)
+    return envelope(release_id=release_id, withdrawn=True)
 
 
 @gives("Worker", worker=WorkerView)

@@ -39,6 +39,9 @@ EVENT_TONES: Final[Mapping[str, str]] = {
     "worker.ttl_expired": "warn",
     "worker.lease_revoked": "warn",
     "worker.released_by_operator": "good",
+    "worker.release_requested": "warn",
+    "worker.release_approved": "good",
+    "worker.release_request_voided": "warn",
     "worker.completed": "good",
     "worker.registered": "good",
 }

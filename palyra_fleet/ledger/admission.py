@@ -1,10 +1,10 @@
-"""Who is in the fleet: registration, quarantine and the way back, ban, evict. Pure.
+"""Who is in the fleet: registration, quarantine, ban, evict; the way back is `releasing`. Pure.
 
-Inputs are verified attestations and operators' commands; outputs are decisions or refusals. Leaving
-quarantine takes an operator and newer evidence and a new key; a ban leaves tombstones on worker id,
-key and evidence identity. A registration counts as the new session's first heartbeat. With the same
-key it keeps a live lease (the worker proved itself again); with a new key it is a new process, and
-the lease of the old one ends. One that `continues` a session is that session proving itself again:
+Inputs are verified attestations and operators' commands; outputs are decisions or refusals. A ban
+leaves tombstones on worker id, key and evidence identity. A registration counts as the new
+session's first heartbeat. With the same key it keeps a live lease (the worker proved itself again);
+with a new key it is a new process, and the lease of the old one ends. One that `continues` a
+session is that session proving itself again:
 it needs the session's own key, so an older session cannot take the worker back, and it cleans up
 nothing that ended meanwhile. Source: specification 20, section 1.
 """
@@ -245,48 +245,6 @@ def quarantine(
         return worker
     draft = Draft(state, now_unix_ms, actor)
     draft.confine(worker_id, reason, why, evidence_sha256, decision_id)
-    return draft.finish()
-
-
-def release(
-    state: LedgerState, worker_id: str, actor: str, why: str, now_unix_ms: int
-) -> Decision | Refusal:
-    """Let a quarantined worker back. The operator's reason acknowledges the evidence by digest."""
-    worker = find_worker(state, worker_id)
-    if isinstance(worker, Refusal):
-        return worker
-    confined = worker.quarantine
-    if confined is None:
-        text = f"worker '{worker_id}' is not quarantined"
-        return Refusal(FleetReason.NOT_QUARANTINED, text)
-    candidate = worker.candidate
-    if (
-        candidate is None
-        or candidate.attestation_epoch <= confined.attestation_epoch
-        or now_unix_ms >= candidate.attested_until_unix_ms
-    ):
-        text = f"worker '{worker_id}' has shown no valid evidence newer than its quarantine"
-        return Refusal(FleetReason.RELEASE_NEEDS_EVIDENCE, text)
-    if candidate.key_sha256 in {confined.key_sha256, worker.proof.key_sha256}:
-        text = f"worker '{worker_id}' must attest with a new key before it is released"
-        return Refusal(FleetReason.RELEASE_NEEDS_KEY, text)
-    draft = Draft(state, now_unix_ms, actor)
-    failed = worker.work is Work.FAILED
-    draft.put_worker(
-        replace(
-            worker,
-            admission=Admission.ACTIVE,
-            proof=candidate,
-            candidate=None,
-            quarantine=None,
-            work=Work.FAILED if failed else Work.IDLE,
-            cleanup_verified=not failed,
-        )
-    )
-    for key in sorted({confined.key_sha256, worker.proof.key_sha256}):
-        draft.put(Tombstone(TombstoneKind.KEY, key))
-    detail: Detail = {"why": why, "acknowledged_evidence_sha256": confined.evidence_sha256}
-    draft.event(EventReason.RELEASED, worker_id, None, detail)
     return draft.finish()
 
 

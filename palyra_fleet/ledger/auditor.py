@@ -20,6 +20,7 @@ from palyra_fleet.ledger.facts import (
     Work,
     WorkerRecord,
     ends_of,
+    why_void,
 )
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.ledger.state import LedgerState
@@ -46,6 +47,7 @@ def audit_worker(state: LedgerState, policy: WorkerFleetPolicy, worker_id: str) 
         held = worker_id in state.lease_by_worker
         return (f"worker {worker_id} is forgotten and holds a lease",) if held else ()
     found = [*_identity(state, worker), *_standing(state, worker), *_liveness(state, worker)]
+    found += _request(state, worker)
     lease = state.live_lease_of(worker_id)
     if lease is None:
         if worker.work in {Work.ASSIGNED, Work.BUSY}:
@@ -64,6 +66,9 @@ def _counts(state: LedgerState, policy: WorkerFleetPolicy) -> Iterator[str]:
     for lease_id in state.leases:
         if state.leases[lease_id].lease_id != lease_id:
             yield f"lease {lease_id} is filed under another id"
+    requests = sum(worker.release_request is not None for worker in state.workers.values())
+    if len(state.worker_by_release) != requests:
+        yield "the requests for releases are filed wrong"
     keys = sum(1 + (worker.candidate is not None) for worker in state.workers.values())
     if len(state.worker_by_identity) != len(state.workers) or len(state.worker_by_key) > keys:
         yield "an index knows workers that are not there"
@@ -132,6 +137,20 @@ def _standing(state: LedgerState, worker: WorkerRecord) -> Iterator[str]:
         yield f"7: {name} drains without a deadline, or has one and does not drain"
     if worker.work is Work.IDLE and not worker.cleanup_verified:
         yield f"8: {name} is idle and was not seen to be clean"
+
+
+def _request(state: LedgerState, worker: WorkerRecord) -> Iterator[str]:
+    request = worker.release_request
+    if request is None:
+        return
+    name = f"the request to release {worker.worker_id}"
+    if why_void(worker, request) is not None:
+        yield f"4: {name} speaks of another quarantine or other evidence"
+    if state.worker_by_release.get(request.release_id) != worker.worker_id:
+        yield f"4: {name} is not found by its id"
+    due = state.deadlines.at(DeadlineKind.RELEASE, request.release_id)
+    if due is None or due > request.expires_at_unix_ms:
+        yield f"11: nothing would end {name}"
 
 
 def _liveness(state: LedgerState, worker: WorkerRecord) -> Iterator[str]:

@@ -17,6 +17,7 @@ class DeadlineKind(StrEnum):
     LEASE = "lease"
     DRAIN = "drain"
     GRANT = "grant"
+    RELEASE = "release"
 
 
 type Subject = tuple[DeadlineKind, str]

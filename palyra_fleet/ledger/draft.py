@@ -2,7 +2,8 @@
 
 Commands that do several things (a heartbeat that comes too late, an expiry and a quarantine) are
 built from the same small steps over one draft, so that every step is written once. Only the steps
-here end a lease or confine a worker. Times: Unix ms.
+here end a lease or confine a worker, and no command can forget to void a request for a release that
+it made untrue. Times: Unix ms.
 """
 
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,14 @@ from palyra_fleet.ledger.decision import (
     Tombstone,
     TombstoneKind,
 )
-from palyra_fleet.ledger.facts import Admission, Liveness, Quarantine, Work, WorkerRecord
+from palyra_fleet.ledger.facts import (
+    Admission,
+    Liveness,
+    Quarantine,
+    Work,
+    WorkerRecord,
+    why_void,
+)
 from palyra_fleet.ledger.state import LedgerState
 from palyra_fleet.wire.models import OrderKind
 
@@ -159,7 +167,32 @@ class Draft:
         )
         self._quarantines += 1
 
+    def end_release_request(
+        self, worker: WorkerRecord, reason: EventReason, why: str, more: Detail | None = None
+    ) -> None:
+        """The worker's release is asked for no more, and the log says what became of it."""
+        request = worker.release_request
+        if request is None:
+            return
+        self.put_worker(replace(worker, release_request=None))
+        detail: Detail = {
+            "release_id": request.release_id,
+            "asked_by": request.asked_by,
+            "why": why,
+            **(more or {}),
+        }
+        self.event(reason, worker.worker_id, None, detail)
+
+    def _void_requests(self) -> None:
+        """A request that no longer speaks of its worker is void, whatever changed the worker."""
+        for worker in tuple(self._workers.values()):
+            request = worker.release_request
+            why = None if request is None else why_void(worker, request)
+            if why is not None:
+                self.end_release_request(worker, EventReason.RELEASE_VOIDED, why)
+
     def finish(self) -> Decision:
+        self._void_requests()
         return Decision(
             at_unix_ms=self.now_unix_ms,
             records=(*self._workers.values(), *self._leases.values(), *self._others),

@@ -117,8 +117,27 @@ class Quarantine:
 
 
 @dataclass(frozen=True, slots=True)
+class ReleaseRequest:
+    """Somebody asks for a quarantined worker's release, and somebody else is to approve it.
+
+    It speaks of one quarantine and of one piece of candidate evidence, by number and key; whatever
+    takes their place voids it. It ends no later than that evidence.
+    """
+
+    release_id: str
+    asked_by: str
+    why: str
+    asked_at_unix_ms: int
+    expires_at_unix_ms: int
+    quarantine: Quarantine
+    attestation_epoch: int
+    key_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerRecord:
-    """Everything durable about one worker. `candidate` is evidence sent while quarantined."""
+    """Everything durable about one worker. `candidate` is evidence sent while quarantined, and
+    `release_request` asks for a release on it."""
 
     worker_id: str
     evidence_identity: str
@@ -136,11 +155,28 @@ class WorkerRecord:
     last_fence: int = 0
     quarantine: Quarantine | None = None
     candidate: Proof | None = None
+    release_request: ReleaseRequest | None = None
 
     @property
     def confined(self) -> bool:
         """Quarantined or banned."""
         return self.admission in {Admission.QUARANTINED, Admission.BANNED}
+
+
+def why_void(worker: WorkerRecord, request: ReleaseRequest) -> str | None:
+    """Why the request no longer speaks of this worker; None while it does."""
+    candidate = worker.candidate
+    if worker.admission is not Admission.QUARANTINED:
+        return f"the worker is {worker.admission}"
+    if worker.quarantine != request.quarantine:
+        return "the worker was quarantined again"
+    if candidate is None or candidate.attestation_epoch != request.attestation_epoch:
+        return "the worker has shown newer evidence"
+    if candidate.key_sha256 != request.key_sha256:
+        return "the worker has shown another key"
+    if candidate.attested_until_unix_ms < request.expires_at_unix_ms:
+        return "the evidence it rests on has ended"
+    return None
 
 
 def lifecycle_state(worker: WorkerRecord, now_unix_ms: int) -> WorkerLifecycleState:

@@ -74,7 +74,7 @@ def leases_to_stop(
 
 
 def reap(state: LedgerState, now_unix_ms: int) -> Decision:
-    """Every expiry, missed heartbeat and drain deadline up to `now`."""
+    """Every expiry, missed heartbeat, drain deadline and unanswered request up to `now`."""
     draft = Draft(state, now_unix_ms)
     grants_ran_out = False
     for kind, subject_id in state.deadlines.due(now_unix_ms):
@@ -86,6 +86,8 @@ def reap(state: LedgerState, now_unix_ms: int) -> Decision:
                     draft.go_stale(subject_id)
             case DeadlineKind.DRAIN:
                 _end_drain(draft, subject_id)
+            case DeadlineKind.RELEASE:
+                _end_request(draft, state.worker_by_release[subject_id])
             case DeadlineKind.GRANT:
                 grants_ran_out = True  # it is only forgotten, when the decision is applied
     return replace(draft.finish(), reaped=True, grants_ran_out=grants_ran_out)
@@ -95,6 +97,11 @@ def _expire(draft: Draft, lease_id: str) -> None:
     lease = draft.live_lease_of(draft.state.leases[lease_id].worker_id)
     if lease is not None and lease.lease_id == lease_id:
         draft.end_lease(lease, LeaseStatus.EXPIRED, EventReason.TTL_EXPIRED, "its time is over")
+
+
+def _end_request(draft: Draft, worker_id: str) -> None:
+    why = "nobody approved it in time"
+    draft.end_release_request(draft.worker(worker_id), EventReason.RELEASE_EXPIRED, why)
 
 
 def _end_drain(draft: Draft, worker_id: str) -> None:

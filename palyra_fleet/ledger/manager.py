@@ -22,6 +22,7 @@ from palyra_fleet.ledger import (
     leasing,
     liveness,
     lost_time,
+    releasing,
 )
 from palyra_fleet.ledger.decision import Decision, EventReason, Record
 from palyra_fleet.ledger.facts import (
@@ -194,7 +195,27 @@ class WorkerFleetManager:
 
     def release(self, worker_id: str, actor: str, why: str, now_unix_ms: int) -> Outcome:
         now = self.effective_now(now_unix_ms)
-        return admission.release(self.state, worker_id, actor, why, now)
+        return releasing.release(self.state, self.policy, worker_id, actor, why, now)
+
+    def request_release(
+        self, worker_id: str, release_id: str, actor: str, why: str, now_unix_ms: int
+    ) -> Outcome:
+        now = self.effective_now(now_unix_ms)
+        return releasing.request_release(
+            self.state, self.policy, worker_id, release_id, actor, why, now
+        )
+
+    def approve_release(self, release_id: str, actor: str, why: str, now_unix_ms: int) -> Outcome:
+        now = self.effective_now(now_unix_ms)
+        return releasing.approve_release(self.state, release_id, actor, why, now)
+
+    def withdraw_release(self, release_id: str, actor: str, why: str, now_unix_ms: int) -> Outcome:
+        now = self.effective_now(now_unix_ms)
+        return releasing.withdraw_release(self.state, release_id, actor, why, now)
+
+    def void_release(self, worker_id: str, actor: str, why: str, now_unix_ms: int) -> Outcome:
+        now = self.effective_now(now_unix_ms)
+        return releasing.void_release(self.state, worker_id, actor, why, now)
 
     def reverify(self, worker_id: str, actor: str, why: str, now_unix_ms: int) -> Outcome:
         now = self.effective_now(now_unix_ms)

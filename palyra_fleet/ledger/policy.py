@@ -24,7 +24,9 @@ class WorkerFleetPolicy:
     `lease_binding_max_age_ms` is how old a proxy's receipt may be when a lease is given.
     `heartbeats_per_second` is what the fleet takes in all: workers are told to beat less often
     where they are many, and missed later: up to `heartbeat_timeout_max_ms`, where that is more than
-    `heartbeat_timeout_ms`.
+    `heartbeat_timeout_ms`. With `two_person_release` no worker leaves quarantine unless one
+    principal asks and another approves; a request is good for `release_request_ms` at most, and
+    never longer than the evidence that it speaks of.
     """
 
     max_workers: int = 10_000
@@ -47,6 +49,8 @@ class WorkerFleetPolicy:
     workspace_root: str = "/"
     storm_quarantines_per_minute: int = 20
     proxy_silence_ms: int = 15_000
+    two_person_release: bool = False
+    release_request_ms: int = 60 * MINUTE_MS
 
     def __post_init__(self) -> None:
         if self.leases_per_worker != 1:
@@ -66,6 +70,7 @@ class WorkerFleetPolicy:
             self.nonce_ttl_ms,
             self.storm_quarantines_per_minute,
             self.proxy_silence_ms,
+            self.release_request_ms,
         )
         if min(amounts) < 1:
             raise ValueError("every limit of the fleet policy must be at least 1")

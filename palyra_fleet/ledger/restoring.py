@@ -91,7 +91,7 @@ def _hold(draft: Draft, held: Confined) -> None:
             if worker.evidence_identity not in draft.state.worker_by_identity:
                 draft.put(Tombstone(TombstoneKind.IDENTITY, worker.evidence_identity))
         else:
-            draft.put_worker(worker)
+            draft.put_worker(replace(worker, release_request=None))
             draft.event(EventReason.QUARANTINED_BY_RESTORE, worker.worker_id, None, {"why": HELD})
 
 

@@ -38,6 +38,7 @@ class LedgerState:
     workers: dict[str, WorkerRecord] = field(default_factory=dict)
     worker_by_key: dict[str, str] = field(default_factory=dict)
     worker_by_identity: dict[str, str] = field(default_factory=dict)
+    worker_by_release: dict[str, str] = field(default_factory=dict)
     leases: dict[str, WorkerLease] = field(default_factory=dict)
     lease_by_worker: dict[str, str] = field(default_factory=dict)
     lease_by_run: dict[str, str] = field(default_factory=dict)
@@ -168,6 +169,11 @@ class LedgerState:
             self.deadlines.cancel(DeadlineKind.DRAIN, worker.worker_id)
         if worker.liveness is not Liveness.LIVE:
             self.deadlines.cancel(DeadlineKind.HEARTBEAT, worker.worker_id)
+        request = worker.release_request
+        if request is not None:
+            self.worker_by_release[request.release_id] = worker.worker_id
+            due_unix_ms = request.expires_at_unix_ms
+            self.deadlines.set(DeadlineKind.RELEASE, request.release_id, due_unix_ms)
 
     def _unindex(self, worker_id: str) -> None:
         old = self.workers.get(worker_id)
@@ -177,6 +183,9 @@ class LedgerState:
         for proof in (old.proof, old.candidate):
             if proof is not None:
                 self.worker_by_key.pop(proof.key_sha256, None)
+        if old.release_request is not None:
+            self.worker_by_release.pop(old.release_request.release_id, None)
+            self.deadlines.cancel(DeadlineKind.RELEASE, old.release_request.release_id)
 
     def _forget_worker(self, worker_id: str) -> None:
         self._unindex(worker_id)

@@ -19,6 +19,7 @@ from palyra_fleet.wire.models import (
     LeaseView,
     WorkerView,
 )
+from palyra_fleet.wire.release_models import ReleaseRequestView
 
 
 def worker_view(worker: WorkerRecord, lease: WorkerLease | None, now_unix_ms: int) -> WorkerView:
@@ -43,6 +44,26 @@ def worker_view(worker: WorkerRecord, lease: WorkerLease | None, now_unix_ms: in
         quarantined_at_unix_ms=None if confined is None else confined.at_unix_ms,
         quarantine_evidence_sha256=None if confined is None else confined.evidence_sha256,
         quarantine_decision_id=None if confined is None else confined.decision_id,
+    )
+
+
+def release_request_view(worker: WorkerRecord) -> ReleaseRequestView | None:
+    """What is asked about this worker, if anything is."""
+    request = worker.release_request
+    if request is None:
+        return None
+    return ReleaseRequestView(
+        release_id=request.release_id,
+        worker_id=worker.worker_id,
+        asked_by=request.asked_by,
+        why=request.why,
+        asked_at_unix_ms=request.asked_at_unix_ms,
+        expires_at_unix_ms=request.expires_at_unix_ms,
+        quarantine_reason=request.quarantine.reason,
+        quarantined_at_unix_ms=request.quarantine.at_unix_ms,
+        quarantine_evidence_sha256=request.quarantine.evidence_sha256,
+        attestation_epoch=request.attestation_epoch,
+        key_sha256=request.key_sha256,
     )
 
 

@@ -2,7 +2,8 @@
 
 What widens is recorded before it counts and what narrows counts before it is recorded, so that a
 crash between the two leaves less, never more, than the log says. The event names who asked, about
-whom and which roles; it holds no token and no digest of one.
+whom and which roles; it holds no token and no digest of one. Who loses a token may have lost it to
+somebody else: what was asked in that name and waits for another person's word is void.
 """
 
 from collections.abc import Awaitable, Callable
@@ -23,6 +24,9 @@ from palyra_fleet.wire.principal_models import CreatePrincipal, PrincipalToken, 
 type RecordEvent = Callable[[EventReason, str, Detail], Awaitable[None]]
 """Takes reason, actor and detail; returns when the event is durable."""
 
+type VoidRequests = Callable[[str, str, str], Awaitable[None]]
+"""Takes the name of who asked, actor and reason; returns when it is durable."""
+
 
 @dataclass(frozen=True, slots=True)
 class PrincipalDesk:
@@ -30,6 +34,7 @@ class PrincipalDesk:
 
     book: PrincipalBook
     record: RecordEvent
+    void_requests: VoidRequests
     clock: Callable[[], int]
 
     def listed(self) -> tuple[PrincipalView, ...]:
@@ -55,12 +60,14 @@ class PrincipalDesk:
         gone = _change(lambda: self.book.revoke(name))
         detail = {**_about(gone), "why": reason}
         await self.record(EventReason.PRINCIPAL_REVOKED, actor, detail)
+        await self.void_requests(name, actor, f"'{name}', who asked, was revoked")
 
     async def rotate(self, actor: str, name: str, reason: str) -> PrincipalToken:
         token = new_token()
         changed = _change(lambda: self.book.replace_token(name, token_sha256(token)))
         detail = {**_about(changed), "why": reason}
         await self.record(EventReason.PRINCIPAL_ROTATED, actor, detail)
+        await self.void_requests(name, actor, f"'{name}', who asked, was given another token")
         return PrincipalToken(principal=view_of(changed), token=token)
 
 

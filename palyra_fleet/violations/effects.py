@@ -15,6 +15,7 @@ from palyra_fleet.ledger.decision import (
     EvidenceRecord,
     LedgerEvent,
 )
+from palyra_fleet.ledger.draft import FLEET_ACTOR
 from palyra_fleet.ledger.manager import WorkerFleetManager
 from palyra_fleet.refusals import Refusal
 from palyra_fleet.violations.intake import EvidenceOutcome, VerifiedEvidence
@@ -60,9 +61,22 @@ def violation_decision(
         reason = EventReason.VIOLATION_STRUCK if struck else EventReason.VIOLATION_RECORDED
         event = _event(reason, proxy, evidence, outcome) if bound else _unbound(proxy, evidence)
         decision = Decision(now, events=(event,))
+        if outcome == "already_quarantined":
+            decision = _with_request_voided(manager, evidence, decision)
     if isinstance(decision, Refusal):
         return decision
     return replace(decision, records=(*decision.records, record, moved))
+
+
+def _with_request_voided(
+    manager: WorkerFleetManager, evidence: VerifiedEvidence, decision: Decision
+) -> Decision | Refusal:
+    """Whoever asked for the worker's release did not see this evidence."""
+    now, why = decision.at_unix_ms, "there is further evidence of a violation"
+    voided = manager.void_release(evidence.payload.worker_id, FLEET_ACTOR, why, now)
+    if isinstance(voided, Refusal):
+        return voided
+    return replace(voided, events=(*decision.events, *voided.events))
 
 
 def _event(

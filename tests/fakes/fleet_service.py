@@ -24,6 +24,7 @@ from palyra_fleet.wire import models as wire
 from palyra_fleet.wire.dsse import ATTESTATION_TYPE, RECEIPT_TYPE, DsseEnvelope, open_envelope
 from palyra_fleet.wire.keys import thumbprint_sha256
 from tests.fakes.no_join_tokens import NoJoinTokens
+from tests.fakes.no_release_requests import NoReleaseRequests
 from tests.fakes.what_operators_read import ReadByOperators
 
 NO_DIGEST = "0" * 64
@@ -42,7 +43,7 @@ class FakeWorker:
     cleanups: list[wire.CleanupReport] = field(default_factory=list)
 
 
-class FakeFleetService(NoJoinTokens, ReadByOperators, FleetService):
+class FakeFleetService(NoJoinTokens, NoReleaseRequests, ReadByOperators, FleetService):
     """The fake. Everything it keeps is open to tests."""
 
     def __init__(self, clock: Callable[[], int] = now_unix_ms) -> None:

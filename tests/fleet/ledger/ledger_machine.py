@@ -17,8 +17,20 @@ from palyra_fleet.ledger.facts import Admission, Liveness
 from palyra_fleet.ledger.manager import Outcome
 from tests.fakes.approval_rules import NO_RULES, OTHER_RULES, RULES
 from tests.fakes.ledger_world import SCOPE, key_of
-from tests.fleet.ledger.machine_base import POLICY, MachineBase, rarely, runs, some, workers
+from tests.fleet.ledger.machine_base import (
+    POLICY,
+    MachineBase,
+    persons,
+    rarely,
+    runs,
+    some,
+    workers,
+)
 from tests.fleet.ledger.transitions import broken_by
+
+answers = st.sampled_from(
+    ["approve_release", "approve_release", "withdraw_release", "void_release"]
+)
 
 
 class LedgerMachine(MachineBase):
@@ -32,6 +44,11 @@ class LedgerMachine(MachineBase):
     def clock_moves(self, ms: int) -> None:
         self.now = max(0, self.now + ms)
 
+    @rule(two_persons=st.booleans())
+    def the_setting_is_changed(self, two_persons: bool) -> None:
+        self.two_persons = two_persons
+        self.restart()
+
     @rule()
     def restart(self) -> None:
         kept = self.manager.state
@@ -41,6 +58,7 @@ class LedgerMachine(MachineBase):
         state = self.manager.state
         now = state.high_water_unix_ms
         assert state.workers == kept.workers  # 10
+        assert state.worker_by_release == kept.worker_by_release
         assert state.leases == kept.leases
         assert state.tombstones == kept.tombstones
         assert {g for g in state.grants.values() if g.usable(now)} == {
@@ -289,6 +307,40 @@ class LedgerMachine(MachineBase):
     def operator_lets_go(self, worker_id: str, verb: str) -> None:
         self.do(verb, getattr(self.manager, verb)(worker_id, "alice", "why", self.now))
 
+    @rule(worker_id=workers, who=persons, help_out=st.booleans())
+    def somebody_asks_for_a_release(self, worker_id: str, who: str, help_out: bool) -> None:
+        """Random keys rarely line up, so help half of the time."""
+        worker = self.manager.state.workers.get(worker_id)
+        if help_out and worker is not None and worker.admission is Admission.QUARANTINED:
+            self.ids += 1
+            self.register_with(worker, key_of(f"asked/{self.ids}"), 500)
+        release_id = self.next_id()
+        outcome = self.manager.request_release(worker_id, release_id, who, "why", self.now)
+        if self.do("request_release", outcome):
+            self.asked_by[release_id] = who
+            self.asked_on[release_id] = self.manager.state.workers[worker_id]
+
+    @rule(which=some, who=persons, verb=answers)
+    @precondition(lambda self: self.asked_by)
+    def a_request_is_answered(self, which: int, who: str, verb: str) -> None:
+        """Any that there ever was: of those that are over, none counts."""
+        release_id = list(self.asked_by)[-1 - which % len(self.asked_by)]
+        state = self.manager.state
+        worker_id = state.worker_by_release.get(release_id)
+        if verb == "void_release":
+            self.do("void_release", self.manager.void_release(worker_id or "", who, "", self.now))
+            assert release_id not in self.manager.state.worker_by_release
+            return
+        done = self.do(verb, getattr(self.manager, verb)(release_id, who, "why", self.now))
+        assert not done or worker_id is not None
+        if done and verb == "approve_release" and worker_id is not None:
+            asked, now = self.asked_on[release_id], self.manager.state.workers[worker_id]
+            assert self.asked_by[release_id] != who
+            assert now.proof == asked.candidate
+            assert asked.quarantine == self.before[worker_id].quarantine
+        if done:
+            assert release_id not in self.manager.state.worker_by_release
+
     @rule(worker_id=workers, verb=st.sampled_from(["quarantine", "cordon", "evict"]), now=rarely)
     def operator_takes_hold(self, worker_id: str, verb: str, now: bool) -> None:
         if now:
@@ -308,6 +360,11 @@ class LedgerMachine(MachineBase):
             self.do("quarantine", self.manager.quarantine(worker_id, "bob", "why", self.now))
         released = self.manager.release(worker_id, "alice", "why", self.now)
         assert not isinstance(released, Decision)  # 4
+
+    @invariant()
+    def nobody_leaves_quarantine_on_one_word_where_two_are_asked(self) -> None:
+        if self.two_persons and self.command == "release":
+            assert self.before == self.manager.state.workers
 
     @rule(worker_id=workers)
     def release_after_all_it_takes(self, worker_id: str) -> None:

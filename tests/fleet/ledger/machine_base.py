@@ -34,12 +34,14 @@ POLICY = WorkerFleetPolicy(
     lease_binding_max_age_ms=100,
     max_leases=2,
     storm_quarantines_per_minute=1_000,
+    release_request_ms=120,
 )
 WORKERS = tuple(ulid(n) for n in (1, 2, 3))
 RUNS = ("run-1", "run-2", "run-3")
 workers = st.sampled_from(WORKERS)
 runs = st.sampled_from(RUNS)
 some = st.integers(0, 10)
+persons = st.sampled_from(["alice", "bob"])
 rarely = st.integers(0, 5).map(lambda n: n == 5)
 
 
@@ -66,6 +68,9 @@ class MachineBase(RuleBasedStateMachine):
         self.grant_ends: dict[str, int] = {}
         self.asked_at: dict[str, int] = {}
         self.rules = RULES
+        self.two_persons = False
+        self.asked_by: dict[str, str] = {}
+        self.asked_on: dict[str, WorkerRecord] = {}
         self.events = self.durable_at = 0
         self.last: tuple[str, Callable[[], Outcome]] | None = None
 
@@ -77,7 +82,7 @@ class MachineBase(RuleBasedStateMachine):
 
     def load(self) -> None:
         snapshot = self.run(self.store.open(self.now))
-        self.manager = WorkerFleetManager(POLICY)
+        self.manager = WorkerFleetManager(replace(POLICY, two_person_release=self.two_persons))
         self.manager.state.load(
             snapshot.records,
             snapshot.highest_fence,

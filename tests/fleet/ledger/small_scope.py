@@ -42,6 +42,7 @@ POLICY = WorkerFleetPolicy(
     attestation_max_ms=3,
     binding_max_age_ms=3,
     lease_binding_max_age_ms=2,
+    release_request_ms=2,
     max_workers=2,
     max_leases=2,
     storm_quarantines_per_minute=1_000,
@@ -249,6 +250,23 @@ def _of_worker(who: str) -> dict[str, Move]:
         reason = EventReason.QUARANTINED_BY_EGRESS
         return manager.quarantine(who, "proxy-1", "why", place.now, reason, "d" * 64)
 
+    def ask_release(manager: WorkerFleetManager, place: Place) -> Outcome:
+        release_id = ulid(700 + place.serial * 8 + len(place.path))
+        return manager.request_release(who, release_id, "alice", "why", place.now)
+
+    def void_release(manager: WorkerFleetManager, place: Place) -> Outcome | None:
+        asked = who in place.state.worker_by_release.values()
+        return manager.void_release(who, "fleet", "why", place.now) if asked else None
+
+    def answer_release(verb: str, actor: str) -> Move:
+        def act(manager: WorkerFleetManager, place: Place) -> Outcome | None:
+            for release_id, of in place.state.worker_by_release.items():
+                if of == who:
+                    return getattr(manager, verb)(release_id, actor, "why", place.now)  # type: ignore[no-any-return]
+            return None
+
+        return act
+
     return {
         "register same": register,
         "register new": register_anew,
@@ -260,6 +278,11 @@ def _of_worker(who: str) -> dict[str, Move]:
         "complete_lease dirty": on_lease("complete_lease", False),
         "quarantine": caught,
         "drain": operator("drain", 1),
+        "request_release": ask_release,
+        "approve_release other": answer_release("approve_release", "bob"),
+        "approve_release same": answer_release("approve_release", "alice"),
+        "withdraw_release": answer_release("withdraw_release", "bob"),
+        "void_release": void_release,
         **{
             verb: operator(verb)
             for verb in ("release", "reverify", "ban", "evict", "cordon", "uncordon")
@@ -334,6 +357,7 @@ def clone(state: LedgerState) -> LedgerState:
         workers=dict(state.workers),
         worker_by_key=dict(state.worker_by_key),
         worker_by_identity=dict(state.worker_by_identity),
+        worker_by_release=dict(state.worker_by_release),
         leases=dict(state.leases),
         lease_by_worker=dict(state.lease_by_worker),
         lease_by_run=dict(state.lease_by_run),
@@ -379,6 +403,7 @@ def _worker(place: Place, worker: WorkerRecord) -> tuple[object, ...]:
     lease = state.live_lease_of(worker.worker_id)
     held = worker.quarantine
     drain = worker.drain_deadline_unix_ms
+    asked = worker.release_request
     return (
         worker.admission,
         worker.eligibility,
@@ -394,6 +419,7 @@ def _worker(place: Place, worker: WorkerRecord) -> tuple[object, ...]:
         if lease is None
         else (lease.status, lease.expires_at_unix_ms - now, lease.grant_expires_at_unix_ms - now),
         held is not None and held.key_sha256 == worker.proof.key_sha256,
+        99 if asked is None else max(-1, asked.expires_at_unix_ms - now),
         any(w.worker_id == worker.worker_id for w in place.ended[-2:]),
     )
 

@@ -45,9 +45,9 @@ COMMANDS = _BY_THE_MANAGER | (_deciding() - ELSEWHERE.keys())
 """Every command there is: whoever adds one has to play it in both, or a test fails."""
 
 REGISTERS = {"register"}
-RELEASES = {"release"}
+RELEASES = {"release", "approve_release"}
 ELIGIBILITY = {"cordon", "uncordon", "drain"}
-CLEARS_WORK = {"register", "release"}
+CLEARS_WORK = {"register", "release", "approve_release"}
 FORGETS = {"evict"}
 
 

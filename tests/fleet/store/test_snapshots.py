@@ -223,8 +223,8 @@ async def test_a_snapshot_that_is_not_whole_is_refused_and_changes_nothing(
             os.truncate(file, file.stat().st_size // 2)
         case "a byte":
             content = bytearray(file.read_bytes())
-            at = content.index(b"active", 8_192)
-            content[at : at + 6] = b"actxve"
+            at = content.index(b'"admission":"active"')
+            content[at + 2] = ord("x")
             file.write_bytes(content)
         case "an event":
             connection = sqlite3.connect(file)
