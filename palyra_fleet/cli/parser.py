@@ -34,7 +34,7 @@ DEFAULT_ADMIN: Final = "127.0.0.1:7741"
 DEFAULT_ENROLMENT: Final = "127.0.0.1:7742"
 DEFAULT_NODE: Final = "127.0.0.1:7743"
 
-_LISTS: Final = frozenset({"list", "requests", "asked", "release-requests"})
+_LISTS: Final = frozenset({"list", "requests", "asked"})
 """Verbs that answer a list, and can be watched."""
 
 _Verbs = argparse._SubParsersAction  # what add_subparsers returns; it has no public name

@@ -21,7 +21,7 @@ def add_releases(
         verbs, "request-release", "ask another person to release a worker", request_release
     )
     ask.add_argument("worker_id", type=types.ulid)
-    operator_verb(verbs, "release-requests", "releases that wait for another person", list_requests)
+    operator_verb(verbs, "requests", "releases that wait for another person", list_requests)
     approve = operator_verb(
         verbs, "approve-release", "release a worker as another person asked", approve_release
     )

@@ -170,7 +170,9 @@ def why_void(worker: WorkerRecord, request: ReleaseRequest) -> str | None:
         return f"the worker is {worker.admission}"
     if worker.quarantine != request.quarantine:
         return "the worker was quarantined again"
-    if candidate is None or candidate.attestation_epoch != request.attestation_epoch:
+    if candidate is None:
+        return "the evidence it rests on counts no more"
+    if candidate.attestation_epoch != request.attestation_epoch:
         return "the worker has shown newer evidence"
     if candidate.key_sha256 != request.key_sha256:
         return "the worker has shown another key"

@@ -1,4 +1,4 @@
-"""Sixty-four at once, one winner: nonce, token, grant, run, release, on a real store.
+"""Sixty-four at once, one winner: nonce, token, grant, run, release, approval, on a real store.
 
 The suite plays a few rounds of each; `make races` plays 200 (PALYRA_RACE_ROUNDS).
 """
@@ -122,6 +122,24 @@ async def _release(world: FleetWorld, number: int) -> set[FleetReason]:
     return reasons
 
 
+async def _approval(world: FleetWorld, number: int) -> set[FleetReason]:
+    """Many operators, who asked among them: one approval, by another."""
+    (pen,) = await _workers(world, number, 1)
+    await world.service.quarantine("alice", pen.worker_id, "why")
+    pen.key = SigningKey.generate()
+    await world.register(pen)
+    asked = await world.service.request_release("operator-0", pen.worker_id, "looked at")
+    _, reasons = await _one_wins(
+        world.service.approve_release(f"operator-{n}", asked.release_id, "too")
+        for n in range(AT_ONCE)
+    )
+    events = await world.service.events(0, 1_000)
+    approved = [e for e in events if e.reason == "worker.release_approved"]
+    assert len(approved) == 1
+    assert approved[0].actor != "operator-0"
+    return reasons
+
+
 async def _completion(world: FleetWorld, number: int) -> set[FleetReason]:
     """The same completion, sent by many."""
     (pen,) = await _workers(world, number, 1)
@@ -140,6 +158,7 @@ async def _completion(world: FleetWorld, number: int) -> set[FleetReason]:
         (_run, {FleetReason.RUN_LEASED}),
         (_slot, {FleetReason.NO_WORKER}),
         (_release, {FleetReason.NOT_QUARANTINED}),
+        (_approval, {FleetReason.RELEASE_UNKNOWN, FleetReason.RELEASE_SAME_PERSON}),
         (_completion, {FleetReason.LEASE_ENDED}),
     ],
 )

@@ -54,6 +54,7 @@ SAMPLES: Final = {
     "proxy": "127.0.0.1:1",
     "public_key": base64.b64encode(bytes(32)).decode(),
     "reason": "sample",
+    "release_id": _ULID,
     "request_id": _ULID,
     "run_id": "run-1",
     "source": "absent.db",

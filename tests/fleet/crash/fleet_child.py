@@ -2,7 +2,8 @@
 
 Run with the state directory and the number of the round. Every line on stdout is one
 acknowledgement, written only after the service answered: `epoch <n>`, `lease <lease> <fence>`,
-`done <lease>`, `quarantined <worker> <evidence digest>`.
+`done <lease>`, `quarantined <worker> <evidence digest>`, `asked <worker> <release>`,
+`released <worker>`.
 """
 
 import asyncio
@@ -29,7 +30,7 @@ async def main(state_dir: Path, number: int) -> None:
 
 
 async def play(service: FleetService, clock: Clock, number: int) -> None:
-    """Lease after lease, some completed and some that end in quarantine, three at a time."""
+    """Lease after lease, three at a time; some end in quarantine, and some workers come back."""
     world = FleetWorld(service, clock, proxy=ProxyPen(f"proxy-{number}"))
     world.launcher_name = f"launcher-{number}"
     await world.enrol()
@@ -38,6 +39,7 @@ async def play(service: FleetService, clock: Clock, number: int) -> None:
         clock.forward(1)
         await asyncio.gather(*(_one(world, number, 3 * count + n) for n in range(3)))
         await _caught(world, number, count)
+        await _let_back(world, number, count)
 
 
 async def _one(world: FleetWorld, number: int, count: int) -> None:
@@ -57,6 +59,18 @@ async def _caught(world: FleetWorld, number: int, count: int) -> None:
     evidence = world.proxy.violation(lease, world.clock())
     await world.service.accept_violation(world.proxy.name, evidence)
     acknowledge("quarantined", worker.worker_id, world.proxy.last_sha256)
+
+
+async def _let_back(world: FleetWorld, number: int, count: int) -> None:
+    """Two persons release it."""
+    worker_id = ulid(number * 10**6 + 700_000 + count)
+    await world.register(WorkerPen(worker_id))
+    await world.service.quarantine("alice", worker_id, "why")
+    await world.register(WorkerPen(worker_id))
+    asked = await world.service.request_release("alice", worker_id, "why")
+    acknowledge("asked", worker_id, asked.release_id)
+    await world.service.approve_release("bob", asked.release_id, "why")
+    acknowledge("released", worker_id)
 
 
 if __name__ == "__main__":

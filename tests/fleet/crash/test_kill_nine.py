@@ -56,6 +56,12 @@ async def check(store: SqliteFleetStore, snapshot: Snapshot, said: list[list[str
                 evidence = await store.evidence(digest)
                 assert evidence is not None
                 assert evidence.outcome == "quarantined"
+            case ["asked", worker_id, release_id]:
+                request = workers[worker_id].release_request
+                assert request is None or request.release_id == release_id
+                assert request is None or workers[worker_id].confined
+            case ["released", worker_id]:
+                assert workers[worker_id].admission is Admission.ACTIVE
             case ["epoch", epoch]:
                 assert int(epoch) < snapshot.epoch
             case _:
@@ -82,6 +88,10 @@ async def test_nothing_acknowledged_is_lost_by_kill_nine(
         store = SqliteFleetStore(state_dir)
         snapshot = await store.open(0)
         await check(store, snapshot, everything)
+        asked = {words[1] for words in said if words[0] == "asked"}
+        for record in snapshot.records:
+            if isinstance(record, WorkerRecord) and record.worker_id in asked:
+                assert record.confined == (record.release_request is not None)
         assert await store.verify_events() > 0
         await store.close()
     assert len(fences) == len(set(fences)), "a fence was given twice"

@@ -37,6 +37,7 @@ TESTS = (
     "tests/fleet/ledger/test_grants.py",
     "tests/fleet/ledger/test_leasing.py",
     "tests/fleet/ledger/test_admission.py",
+    "tests/fleet/ledger/test_releasing.py",
     "tests/fleet/ledger/test_enrolment.py",
     "tests/fleet/ledger/test_ledger_corpus.py",
     "tests/fleet/ledger/test_deadlines.py",
@@ -58,10 +59,10 @@ ACCEPTED: dict[str, str] = {
         "a live lease is the worker's last (invariant 2), and was returned two lines before"
     ),
     (
-        f"admission.release: candidate is None or {_NEWER} or {_HOLDS}"
+        f"releasing._grounds: candidate is None or {_NEWER} or {_HOLDS}"
         f" -> candidate is None or {_HOLDS}"
     ): _ATTESTED_AFTER,
-    f"admission.release: {_NEWER} -> {_NEWER.replace('<=', '<')}": _ATTESTED_AFTER,
+    f"releasing._grounds: {_NEWER} -> {_NEWER.replace('<=', '<')}": _ATTESTED_AFTER,
     (
         f"admission.reverify: worker.proof.attestation_epoch <= {_FAILED_AT}"
         f" -> worker.proof.attestation_epoch < {_FAILED_AT}"
