@@ -8,7 +8,7 @@ import pytest
 from palyra_fleet.ledger import enrolment
 from palyra_fleet.ledger.auditor import audit
 from palyra_fleet.ledger.decision import Decision, EnrolledKey, LedgerEvent
-from palyra_fleet.ledger.facts import ReleaseRequest
+from palyra_fleet.ledger.facts import ReleaseRequest, why_void
 from palyra_fleet.ledger.manager import Outcome, WorkerFleetManager
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.refusals import FleetReason
@@ -192,6 +192,22 @@ def test_what_changes_the_grounds_of_a_request_voids_it(
     assert request_of(world) is None
     outcome = world.manager.approve_release(ASKED, "bob", "why", NOW)
     assert refused(outcome) is FleetReason.RELEASE_UNKNOWN
+
+
+def test_a_request_speaks_of_one_key_and_of_evidence_that_lasts_as_long_as_it() -> None:
+    """Two guards that no command gets to: evidence with the same number is the same evidence."""
+    world = asked()
+    worker, request = world.worker(W1), request_of(world)
+    assert worker.candidate is not None
+    assert request is not None
+    end = request.expires_at_unix_ms
+    for changed, why in (
+        (replace(worker.candidate, attested_until_unix_ms=end), None),
+        (replace(worker.candidate, attested_until_unix_ms=end - 1), "the evidence it rests on"),
+        (replace(worker.candidate, key_sha256="f" * 64), "the worker has shown another key"),
+    ):
+        found = why_void(replace(worker, candidate=changed), request)
+        assert (found is None) if why is None else (found or "").startswith(why)
 
 
 def test_what_changes_nothing_of_it_leaves_a_request_as_it_is() -> None:
