@@ -8,6 +8,7 @@ bundle, and a workspace; its exit code is passed through.
 import asyncio
 import contextlib
 import getpass
+import os
 import re
 from argparse import Namespace
 from pathlib import Path
@@ -138,13 +139,21 @@ async def _approve(arguments: Namespace, run_id: str, profile: str) -> None:
             GrantRequest(
                 run_id=run_id,
                 tool_name=_tool_name(arguments.program[0]),
-                principal=getpass.getuser(),
+                principal=_principal(),
                 egress_profile=profile,
                 ttl_ms=arguments.hours * 3_600_000,
             )
         )
     finally:
         await operator.close()
+
+
+def _principal() -> str:
+    """Who asks for the run: by name, or by number where the account has no name."""
+    try:
+        return getpass.getuser()
+    except OSError:
+        return f"uid:{os.getuid()}"
 
 
 def _note() -> EgressNote:

@@ -140,8 +140,9 @@ class Program:
 
 @dataclass(slots=True)
 class Programs:
-    """Everything a test has started."""
+    """Everything a test has started. `prefix` are words before every command."""
 
+    prefix: tuple[str, ...] = ()
     started: list[Program] = field(default_factory=list)
 
     async def start(
@@ -152,6 +153,7 @@ class Programs:
         with_input: bool = False,
     ) -> Program:
         process = await asyncio.create_subprocess_exec(
+            *self.prefix,
             *map(str, command),
             stdin=asyncio.subprocess.PIPE if with_input else asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
@@ -217,8 +219,8 @@ async def _end(program: Program) -> None:
 
 
 @asynccontextmanager
-async def programs() -> AsyncIterator[Programs]:
-    registry = Programs()
+async def programs(prefix: tuple[str, ...] = ()) -> AsyncIterator[Programs]:
+    registry = Programs(prefix)
     try:
         yield registry
     finally:

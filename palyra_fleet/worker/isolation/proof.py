@@ -21,7 +21,12 @@ from typing import Final
 from palyra_fleet.worker.isolation import canary
 from palyra_fleet.worker.isolation.door import Door
 from palyra_fleet.worker.isolation.namespace import EMPTIED, PROXY_PORT, View
-from palyra_fleet.worker.isolation.start import IsolationUnavailable, Order, start_isolated
+from palyra_fleet.worker.isolation.start import (
+    IsolationUnavailable,
+    Order,
+    homes,
+    start_isolated,
+)
 from palyra_fleet.worker.isolation.streams import STANDARD
 
 PROOF_WITHIN_S: Final = 30.0
@@ -102,7 +107,7 @@ def _asked(addresses: list[list[str]], view: View) -> Asked:
     emptied = [path for path in EMPTIED if path.is_dir() and not path.is_symlink()]
     shown = (*view.writable, *view.readable)
     hidden = [path for path in emptied if not any(one.is_relative_to(path) for one in shown)]
-    system = [Path("/"), Path("/etc"), Path("/usr"), Path.home()]
+    system = [Path("/"), Path("/etc"), Path("/usr"), *homes()]
     protected = [*system, *view.protected, *view.readable]
     return {
         "listeners": addresses,

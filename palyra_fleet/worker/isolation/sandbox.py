@@ -15,7 +15,12 @@ from typing import Final
 from palyra_fleet.worker.isolation.door import Door
 from palyra_fleet.worker.isolation.namespace import PROXY_PORT, View
 from palyra_fleet.worker.isolation.proof import prove_isolation
-from palyra_fleet.worker.isolation.start import IsolationUnavailable, Order, start_isolated
+from palyra_fleet.worker.isolation.start import (
+    IsolationUnavailable,
+    Order,
+    homes,
+    start_isolated,
+)
 from palyra_fleet.worker.launcher import Artifact
 from palyra_fleet.worker.process_group import LEASE_MARK, ProcessGroup
 
@@ -59,7 +64,7 @@ class Sandbox:
         """A sandbox that the canary could not leave, and in which it could not change the inputs;
         with `only_writable`, a directory of the workspace, nothing of the machine at all: there is
         an empty place in memory instead of it. Raises IsolationUnavailable."""
-        view = make_view(isolation.hidden, workspace, working_directory, Path.home(), own_code())
+        view = make_view(isolation.hidden, workspace, working_directory, homes(), own_code())
         if inputs is not None:
             view = replace(view, protected=(inputs,))
         if only_writable is not None:
@@ -92,7 +97,7 @@ def make_view(
     hidden: Sequence[Path],
     workspace: Path,
     working_directory: Path,
-    home: Path,
+    homes: Sequence[Path],
     code: Sequence[Path] = (),
 ) -> View:
     """What the program sees. It may write to its workspace and to its working directory, but not
@@ -107,7 +112,8 @@ def make_view(
         one.is_relative_to(place) or place.is_relative_to(one)
         for one in (path.resolve() for path in code)
     )
-    is_kept = runs_outside or home.resolve().is_relative_to(place) or _is_the_systems(place)
+    is_home = any(one.resolve().is_relative_to(place) for one in homes)
+    is_kept = runs_outside or is_home or _is_the_systems(place)
     writable = (workspace,) if is_kept else (workspace, place)
     readable = () if place in writable else (place,)
     directories = tuple(path for path in covered if path.is_dir())

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import platform
+import pwd
 import socket
 import stat
 import sys
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from palyra_fleet.worker.isolation import inside
+from palyra_fleet.worker.isolation.missing import Kernel, what_is_missing
 from palyra_fleet.worker.isolation.namespace import PROXY_PORT, View, namespace_arguments
 from palyra_fleet.worker.isolation.streams import program_input, streams_that_lead_elsewhere
 from palyra_fleet.worker.isolation.system_calls import UnknownArchitecture, filter_program
@@ -67,6 +69,17 @@ class Isolated:
     process: asyncio.subprocess.Process
     namespace: Namespace
     door: socket.socket
+
+
+def homes() -> tuple[Path, ...]:
+    """Where this account is at home: as its environment says, and as the system's accounts do. An
+    account may have neither."""
+    found = []
+    with contextlib.suppress(KeyError):
+        found.append(Path(pwd.getpwuid(os.getuid()).pw_dir))
+    with contextlib.suppress(RuntimeError):
+        found.append(Path.home())
+    return tuple(dict.fromkeys(found))
 
 
 def find_bubblewrap() -> str:
@@ -119,8 +132,10 @@ async def start_isolated(view: View, order: Order, *, is_canary: bool = False) -
             await asyncio.to_thread(ours.sendall, order.to_bytes())
         except (OSError, ValueError) as error:
             said = await _give_up(process)
+            missing = what_is_missing(said, Kernel.read())
             raise IsolationUnavailable(
                 f"the program could not be isolated: {said or 'bubblewrap ended early'}"
+                + (f"; what is missing: {missing}" if missing else "")
             ) from error
     return Isolated(process, namespace, door)
 

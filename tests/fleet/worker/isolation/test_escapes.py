@@ -8,25 +8,21 @@ import json
 import os
 import shutil
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.fakes.ordinary_account import OrdinaryAccount, ordinary_account
-from tests.fleet.worker.isolation import battery, run_inside
+from tests.fleet.worker.isolation import battery
+from tests.fleet.worker.isolation.cell import UNAVAILABLE, Cell
 
 pytestmark = pytest.mark.skipif(
     shutil.which("bwrap") is None, reason="bubblewrap is not installed, so isolation was not tried"
 )
 
-REPOSITORY = Path(__file__).resolve().parents[4]
 BATTERY = Path(battery.__file__)
-UNAVAILABLE = 99
 REFUSED = (
     (
         *("network namespace", "mount namespace", "join the first process", "mount"),
@@ -56,59 +52,6 @@ EXPECTED = {
     for name in row
     if not name.isupper()
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """A place to work, and whose program works there."""
-
-    account: OrdinaryAccount
-    workspace: Path
-    project: Path
-    hidden: Path
-
-    def run(self, *command: str, stdin: object = subprocess.DEVNULL) -> tuple[int, str, str]:
-        """Exit code, output and errors of an isolated program."""
-        asked = {
-            "workspace": str(self.workspace),
-            "directory": str(self.project),
-            "hidden": [str(self.hidden)],
-            "command": command,
-        }
-        words = (*self.account.prefix, sys.executable, run_inside.__file__, json.dumps(asked))
-        done = subprocess.run(
-            words,
-            cwd=REPOSITORY,
-            env=self.account.environment() | {"PYTHONPATH": str(REPOSITORY)},
-            stdin=stdin,  # type: ignore[call-overload]
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-        return done.returncode, done.stdout, done.stderr
-
-
-@pytest.fixture(params=["this account", "an ordinary account"])
-def cell(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cell]:
-    if request.param == "this account":
-        yield cell_in(OrdinaryAccount((), tmp_path, os.getuid()))
-    elif os.getuid() != 0:
-        pytest.skip("this account is an ordinary one")
-    else:
-        with ordinary_account() as account:
-            yield cell_in(account)
-
-
-def cell_in(account: OrdinaryAccount) -> Cell:
-    workspace, project, hidden = (
-        account.directory / name for name in ("workspace", "project", "hidden")
-    )
-    workspace.mkdir()
-    project.mkdir()
-    hidden.write_text("secret")
-    account.owns(workspace, project, hidden)
-    return Cell(account, workspace, project, hidden)
 
 
 @contextmanager
@@ -168,11 +111,6 @@ def test_every_way_out_is_refused(cell: Cell) -> None:
     assert set(done) == set(EXPECTED)
     assert {name: how for name, how in done.items() if how not in EXPECTED[name]} == {}
     assert (cell.project / "file").stat().st_mode & 0o6000 == 0
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Cell:
-    return cell_in(OrdinaryAccount((), tmp_path, os.getuid()))
 
 
 def test_a_network_socket_as_input_is_refused(here: Cell) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -69,19 +70,39 @@ def test_settings_of_the_kernel_are_read_only_once_the_process_table_is_there() 
     assert words.index("--proc") < at
 
 
+def test_an_account_without_a_name_or_a_home_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(uid: int) -> object:
+        raise KeyError(uid)
+
+    monkeypatch.setattr(start.pwd, "getpwuid", nobody)
+    monkeypatch.delenv("HOME", raising=False)
+    assert start.homes() == ()
+    monkeypatch.setenv("HOME", "/elsewhere")
+    assert start.homes() == (Path("/elsewhere"),)
+
+
+def test_a_home_that_the_environment_does_not_name_is_kept_as_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As `sudo` may leave it: HOME of the person, and the account of root."""
+    monkeypatch.setattr(start.pwd, "getpwuid", lambda uid: SimpleNamespace(pw_dir="/root"))
+    monkeypatch.setenv("HOME", "/elsewhere")
+    assert start.homes() == (Path("/root"), Path("/elsewhere"))
+
+
 def test_a_project_is_writable_and_a_home_is_not(tmp_path):
     home, project = tmp_path / "home", tmp_path / "home" / "project"
     project.mkdir(parents=True)
-    assert make_view((), Path("/w"), project, home).writable == (Path("/w"), project)
+    assert make_view((), Path("/w"), project, (home,)).writable == (Path("/w"), project)
     for place in (home, tmp_path, Path("/")):
-        assert make_view((), Path("/w"), place, home).writable == (Path("/w"),)
+        assert make_view((), Path("/w"), place, (home,)).writable == (Path("/w"),)
 
 
 @pytest.mark.parametrize("code", ["project/.venv/bin", "project", "."])
 def test_code_that_runs_outside_is_not_writable(tmp_path, code):
     project = tmp_path / "project"
     project.mkdir()
-    view = make_view((), Path("/w"), project, Path("/h"), (tmp_path / code,))
+    view = make_view((), Path("/w"), project, (Path("/h"),), (tmp_path / code,))
     assert (view.writable, view.readable) == ((Path("/w"),), (project,))
 
 
@@ -94,24 +115,24 @@ def test_the_code_that_runs_outside_is_this_package_and_its_interpreters():
 
 @pytest.mark.parametrize("place", ["/etc/cron.d", "/usr", "/proc/sys/kernel", "/sys/fs/cgroup"])
 def test_a_systems_place_is_not_writable(place: str) -> None:
-    view = make_view((), Path("/w"), Path(place), Path("/h"))
+    view = make_view((), Path("/w"), Path(place), (Path("/h"),))
     assert (view.writable, view.readable) == ((Path("/w"),), (Path(place),))
 
 
 def test_a_hidden_file_is_unreadable_and_a_hidden_directory_empty(tmp_path: Path) -> None:
     (tmp_path / "token").touch()
     (tmp_path / "keys").mkdir()
-    view = make_view((tmp_path / "token", tmp_path / "keys"), Path("/w"), Path("/p"), Path("/h"))
+    view = make_view((tmp_path / "token", tmp_path / "keys"), Path("/w"), Path("/p"), (Path("/h"),))
     assert (view.hidden, view.unreadable) == ((tmp_path / "keys",), (tmp_path / "token",))
 
 
 def test_a_hidden_working_directory_is_refused(tmp_path):
     with pytest.raises(IsolationUnavailable, match="hidden from workers"):
-        make_view((tmp_path,), Path("/w"), tmp_path / "below", Path("/h"))
+        make_view((tmp_path,), Path("/w"), tmp_path / "below", (Path("/h"),))
 
 
 def test_a_hidden_directory_that_is_not_there_needs_no_hiding(tmp_path):
-    assert make_view((tmp_path / "none",), Path("/w"), tmp_path, Path("/h")).hidden == ()
+    assert make_view((tmp_path / "none",), Path("/w"), tmp_path, (Path("/h"),)).hidden == ()
 
 
 def test_an_order_shows_no_environment():
