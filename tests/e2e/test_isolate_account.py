@@ -1,5 +1,6 @@
-"""`--isolate` without root: installation, launcher and worker are an ordinary account's, that no
-file of accounts knows; and real programs that go around the proxy are heard by nobody.
+"""`--isolate` without root, by both commands: installation, launcher and worker are an ordinary
+account's, that no file of accounts knows; and real programs that go around the proxy are heard by
+nobody.
 """
 
 import asyncio
@@ -15,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from palyra_egress.demo.upstream_ca import UpstreamCa
+from palyra_egress.installation import EgressNote
 from tests.e2e import visitor
-from tests.e2e.apart import Apart, set_up_apart
-from tests.e2e.place import FLEET, Place, labelled
+from tests.e2e.place import FLEET, Place
 from tests.e2e.programs import Finished, programs
 from tests.e2e.test_isolate import WHY_NOT
 from tests.e2e.upstreams import API, HOSTS, upstreams
@@ -25,6 +26,7 @@ from tests.fakes.ordinary_account import ordinary_account
 
 pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
 
+MANY_PROGRAMS_S = 120.0
 VISITOR = Path(visitor.__file__).read_text()
 NODE_TCP = "fetch(process.argv[1]).then(() => 0, () => process.exit(1))"
 NODE_UDP = """
@@ -97,7 +99,9 @@ async def heard() -> AsyncIterator[Heard]:
 async def place() -> AsyncIterator[Place]:
     """An installation of an ordinary account."""
     with ordinary_account() as account:
-        directory = account.directory
+        directory, project = account.directory / "installation", account.directory / "project"
+        directory.mkdir()
+        project.mkdir()
         ca = UpstreamCa.create(directory / "upstream")
         async with (
             upstreams(ca.server_context(*HOSTS), directory / "git") as served,
@@ -105,8 +109,7 @@ async def place() -> AsyncIterator[Place]:
         ):
             nameless = dict.fromkeys(("USER", "LOGNAME", "LNAME", "USERNAME"), "")
             found = Place(directory, registry, served, ca, account.environment() | nameless)
-            (directory / "project").mkdir()
-            account.owns(directory / "project", found.policy_file, found.hosts_file)
+            account.owns(directory, project, found.policy_file, found.hosts_file)
             yield found
 
 
@@ -146,7 +149,7 @@ async def test_real_programs_of_an_ordinary_account_get_nowhere_but_through_the_
     await place.up()
     visit, commands = (sys.executable, "-c", VISITOR), around(heard)
     outside = await place.programs.finished(
-        *visit, json.dumps(commands), environment=place.environment
+        *visit, json.dumps(commands), environment=place.environment, within_s=MANY_PROGRAMS_S
     )
     assert outside.code == 0, outside.said
     every = {f"{kind} {host}" for kind in ("tcp", "udp") for host in heard.ports}
@@ -154,42 +157,39 @@ async def test_real_programs_of_an_ordinary_account_get_nowhere_but_through_the_
     heard.names.clear()
 
     through = ["through", curl, "-sS", "--fail", place.upstreams.url(API, "/open/thing")]
-    done = await place.run_to_its_end(
+    program = await place.run(
         *("api-isolated", *visit, json.dumps([*commands, through])),
         options=("--isolate",),
-        directory=place.directory / "project",
+        directory=place.directory.parent / "project",
     )
+    code = await program.ended(MANY_PROGRAMS_S)
+    done = Finished(code, program.out.text, program.err.text)
     codes = json.loads(done.out)
     assert codes.pop("through") == 0, done.said
     got_nowhere(Finished(done.code, json.dumps(codes), done.err), commands)
     assert heard.names == []
     assert [str(request) for request in place.upstreams.seen] == [f"GET {API}/open/thing"]
-    (registered,) = await place.events("worker.registered")
-    assert registered.detail["binding_level"] == "enforced"
+
+    done = await fleets_own_command(place, *visit, json.dumps(commands[:1] + commands[-2:]))
+    got_nowhere(done, commands[:1] + commands[-2:])
+    assert heard.names == []
+    levels = [event.detail["binding_level"] for event in await place.events("worker.registered")]
+    assert levels == ["enforced", "enforced"]
 
 
-async def isolated_worker(apart: Apart, program: tuple[str, ...]) -> Finished:
-    place = apart.place
+async def fleets_own_command(place: Place, *program: str) -> Finished:
+    """`palyra-fleet worker run --isolate` in the same installation."""
+    note = EgressNote.read(place.home / "egress.json")
+    granted = ("--tool", "python", "--principal", "tests", "--profile", "api-isolated")
+    made = await place.fleet("grant", "create", "run-2", *granted)
+    assert made.code == 0, made.said
     return await place.programs.finished(
-        *(FLEET, "worker", "run", "--isolate", "--hide", place.home),
-        *("--socket", place.home / "run" / "fleet.sock"),
-        *("--proxy", apart.proxy_url.removeprefix("http://")),
-        *("--launcher-key", place.directory / "launcher.key", "--run-id", "run-1"),
-        *("--ca", labelled(apart.proxy, "worker CA")),
-        *("--ca-bundle", labelled(apart.proxy, "worker bundle")),
+        *(FLEET, "worker", "run", "--isolate", "--hide", place.home, "--run-id", "run-2"),
+        *("--socket", note.fleet_socket, "--proxy", note.proxy),
+        *("--launcher-key", note.launcher_key),
+        *("--ca", note.ca_file, "--ca-bundle", note.bundle_file),
         *("--", *program),
         environment=place.worker_environment,
-        directory=place.directory / "project",
+        within_s=MANY_PROGRAMS_S,
+        directory=place.directory.parent / "project",
     )
-
-
-async def test_a_worker_of_an_ordinary_account_is_isolated_with_the_fleets_command_as_well(
-    place: Place, heard: Heard
-) -> None:
-    apart = await set_up_apart(place)
-    commands = [command for command in around(heard) if command[1] == sys.executable]
-    done = await isolated_worker(apart, (sys.executable, "-c", VISITOR, json.dumps(commands)))
-    got_nowhere(done, commands)
-    assert heard.names == []
-    (registered,) = await place.events("worker.registered")
-    assert registered.detail["binding_level"] == "enforced"

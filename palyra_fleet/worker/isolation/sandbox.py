@@ -116,8 +116,9 @@ def make_view(
     is_kept = runs_outside or is_home or _is_the_systems(place)
     writable = (workspace,) if is_kept else (workspace, place)
     readable = () if place in writable else (place,)
-    directories = tuple(path for path in covered if path.is_dir())
-    files = tuple(path for path in covered if path.exists() and path not in directories)
+    outermost = [path for path in dict.fromkeys(covered) if not set(path.parents) & set(covered)]
+    directories = tuple(path for path in outermost if path.is_dir())
+    files = tuple(path for path in outermost if path.exists() and path not in directories)
     return View(writable, readable, directories, place, unreadable=files)
 
 

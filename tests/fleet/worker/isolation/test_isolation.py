@@ -126,6 +126,15 @@ def test_a_hidden_file_is_unreadable_and_a_hidden_directory_empty(tmp_path: Path
     assert (view.hidden, view.unreadable) == ((tmp_path / "keys",), (tmp_path / "token",))
 
 
+def test_what_is_hidden_with_what_is_around_it_is_hidden_once(tmp_path: Path) -> None:
+    """Else an empty directory would stand in the outer one, and be taken for something seen."""
+    inner, token = tmp_path / "inner", tmp_path / "token"
+    inner.mkdir()
+    token.touch()
+    view = make_view((inner, tmp_path, token, inner), Path("/w"), Path("/p"), (Path("/h"),))
+    assert (view.hidden, view.unreadable) == ((tmp_path,), ())
+
+
 def test_a_hidden_working_directory_is_refused(tmp_path):
     with pytest.raises(IsolationUnavailable, match="hidden from workers"):
         make_view((tmp_path,), Path("/w"), tmp_path / "below", (Path("/h"),))
