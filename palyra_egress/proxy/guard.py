@@ -179,7 +179,7 @@ class ConnectionGuard(SocketGuard):
             known: tuple[str, ...] | None = self._tunnel.judgement.addresses
         else:
             if is_own_target(head):
-                parts = self._parts
+                parts, self._was_heard = self._parts, True
                 return answer_own(
                     self.core, parts.receipts, head, headers, self._identify, self.refuse_head
                 )

@@ -22,6 +22,7 @@ class IdentityGuard:
     def __init__(self, parts: GuardParts, connection: Connection) -> None:
         self.core = parts.core
         self.requester: Requester | None = None
+        self._was_heard = False  # it asked something, and that is in the audit log
         self._parts = parts
         self._connection = connection
         self._leaks = LeakGuard(parts.core, connection)
@@ -72,8 +73,18 @@ class IdentityGuard:
             return Reason.FOREIGN_CREDENTIALS if other else Reason.IDENTITY_CHANGED
         return None
 
+    def expect_identity(self) -> None:
+        """The time to show whose connection this is has passed. A cut that follows nothing else is
+        an early refusal of its own, at the strangers' rate."""
+        if self.requester is not None or self._connection.severed_for is not None:
+            return
+        if not self._was_heard:
+            self.core.refuse_early(Reason.NO_IDENTITY, None)
+        self._connection.abort(Reason.NO_IDENTITY)
+
     def _refuse_unjudged(self, reason: Reason) -> Judgement:
         """Refuse before there is a canonical request. Too many strangers are only cut off."""
+        self._was_heard = True
         judgement = self.core.refuse_early(reason, self.requester)
         if not judgement.decision_id:
             self._connection.abort(judgement.reason)

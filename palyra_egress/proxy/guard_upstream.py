@@ -46,6 +46,7 @@ class UpstreamGuard(DoorGuard):
         self._broken: list[Turn] = []
         self._opened_for: dict[NetworkConnection, OpenedFor] = {}
         self._further: set[Server] = set()
+        self._places_handed_on = 0
         self._only_http2: set[tuple[str, int]] = set()
         self._carrier: Carrier | None = None
         self.is_multiplexed = False
@@ -102,10 +103,23 @@ class UpstreamGuard(DoorGuard):
             return Pinned(exchange.judgement.pinned, exchange.target.port)
         raise Refused(Reason.NOT_PINNED)
 
-    def may_open_further(self) -> bool:
-        """Whether one more connection may be opened beside those to the same server; True takes its
-        place, for the next one that `opens`."""
-        return self.core.openings.begin_further()
+    def may_open_further(self, *, waits: bool) -> bool:
+        """Whether one more connection may be opened beside those that are there; True takes its
+        place, for the next one that `opens`. Who `waits` is told when there is a place."""
+        if self._places_handed_on:
+            self._places_handed_on -= 1
+            return True
+        return self.core.openings.begin_further(self._take_place if waits else None)
+
+    def _take_place(self) -> None:
+        self._places_handed_on += 1
+        self._connection.wake_layer()
+
+    def hand_places_on(self) -> None:
+        """Whoever waited here has asked again: what was not taken is for others."""
+        while self._places_handed_on:
+            self._places_handed_on -= 1
+            self.core.openings.end_further()
 
     def upstream_over(self, server: Server) -> None:
         """An upstream connection has ended, or never began."""
@@ -116,6 +130,8 @@ class UpstreamGuard(DoorGuard):
     def give_places_back(self) -> None:
         """The connection is over, and all that was open behind it."""
         self._end_opening()
+        self.core.openings.wait_no_more(self._take_place)
+        self.hand_places_on()
         for server in list(self._further):
             self.upstream_over(server)
 

@@ -95,7 +95,7 @@ class EnforcingHandler(PacedHandler):
     async def handle_client(self) -> None:
         """Run the connection to its end; however it ends, it is not counted any longer. One that
         has not shown whose it is in time only takes room, and is cut."""
-        self.after(self._identity_deadline_s, self._expect_identity)
+        self.after(self._identity_deadline_s, self.guard.expect_identity)
         try:
             await super().handle_client()
         finally:
@@ -103,10 +103,6 @@ class EnforcingHandler(PacedHandler):
                 timer.cancel()
             self.guard.give_places_back()
             self.guard.core.connections.forget(self)
-
-    def _expect_identity(self) -> None:
-        if self.guard.requester is None:
-            self.abort(Reason.NO_IDENTITY)
 
     def after(self, delay_s: float, callback: Callable[[], None]) -> None:
         self._timers.append(asyncio.get_running_loop().call_later(delay_s, callback))

@@ -127,6 +127,9 @@ class StrictHttp1Server(ChunkedBody, Http1Server):
         has_body = body_may_follow(self.request)
         self._guard.begin(Turn(self.stream_id, flow.id, head, has_body=has_body))
         yield ReceiveHttp(RequestHeaders(self.stream_id, self.request, body_size == 0, flow))
+        if has_body and self.request.method == "CONNECT":  # refused, and the rest thrown away
+            self.state = self.wait
+            return
         self.body_reader = body_reader(body_size)
         self.state = self.read_body
         yield from self.state(event)

@@ -2,8 +2,9 @@
 
 A tunnel is opening from its CONNECT until its TLS handshake is over: one worker has so many places.
 A host that no leaf was made for takes a signature: one worker has so many a minute. A connection of
-a worker may have one connection to its server, and more, where that one speaks HTTP/1, only while
-everybody together has not taken the places for more.
+a worker may have one connection to a server, and more, where that one speaks HTTP/1 or there are
+several, only while everybody together has not taken the places for more. A place that is free again
+goes to who has waited longest.
 """
 
 from collections import Counter
@@ -30,6 +31,7 @@ class Openings:
     _opening: Counter[str] = field(default_factory=Counter)
     _leaves: RequestRates = field(default_factory=RequestRates)
     _further: int = 0
+    _waiting: dict[Callable[[], None], None] = field(default_factory=dict)
 
     def begin(self, worker_id: str) -> bool:
         """Whether this worker may open one more tunnel now; True takes the place."""
@@ -54,17 +56,29 @@ class Openings:
         worker_id, most = request.requester.worker_id, self.caps.new_leaves_per_minute
         return self._leaves.take(worker_id, most, now_monotonic_ms)
 
-    def begin_further(self) -> bool:
+    def begin_further(self, tell: Callable[[], None] | None = None) -> bool:
         """Whether one more of the further servers' connections may be opened; True takes the
-        place."""
-        if self._further >= self.caps.further_upstreams:
-            return False
-        self._further += 1
-        return True
+        place. Where there is none, `tell` is called once, when its turn has come and a place was
+        taken for it."""
+        if self._further < self.caps.further_upstreams:
+            self._further += 1
+            return True
+        if tell is not None:
+            self._waiting.setdefault(tell)
+        return False
 
     def end_further(self) -> None:
-        """Give the place of a server's connection back."""
-        self._further -= 1
+        """Give the place of a server's connection back: to who waits longest, if anybody does."""
+        longest = next(iter(self._waiting), None)
+        if longest is None:
+            self._further -= 1
+        else:
+            del self._waiting[longest]
+            longest()
+
+    def wait_no_more(self, tell: Callable[[], None]) -> None:
+        """Nobody is to be told any more."""
+        self._waiting.pop(tell, None)
 
     @property
     def taken(self) -> tuple[int, int]:

@@ -1,13 +1,14 @@
 """The connections to servers behind one worker's connection: which are opened, shared, and closed.
 
 A server has one HTTP/2 connection or a bounded number of HTTP/1 ones. A stream uses one that is
-there only as the guard allows; one that finds no room waits until it is asked again.
+there only as the guard allows. One that finds no room waits for a place; an HTTP/1 worker, which
+may go from server to server, keeps a bounded number of idle ones and gives them up for new ones.
 """
 
 from typing import Final
 
 from mitmproxy.connection import Connection, ConnectionState, Server
-from mitmproxy.proxy import commands, events, tunnel
+from mitmproxy.proxy import commands, events, layer, tunnel
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import (
     GetHttpConnection,
@@ -23,7 +24,8 @@ from palyra_egress.proxy.http_stream import JudgedStream
 from palyra_egress.proxy.tls_bounds import BoundedServerTls
 from palyra_egress.proxy.upstream_layers import JudgedUpstream
 
-MAX_UPSTREAMS: Final = 16  # of one worker's connection, where the server speaks HTTP/1
+MAX_UPSTREAMS: Final = 16  # of one worker's connection to a server that speaks HTTP/1
+MAX_IDLE_UPSTREAMS: Final = 16  # of one worker's connection that speaks HTTP/1, whatever the server
 
 
 class UpstreamPool(HttpLayer):
@@ -43,6 +45,7 @@ class UpstreamPool(HttpLayer):
         waiting, self._queue = self._queue, []
         for command in waiting:
             yield from self._get_again(command)
+        self._guard.hand_places_on()
 
     def get_connection(self, event: GetHttpConnection, *, reuse: bool = True) -> Commands:
         stream_id = self._asks(event).stream_id
@@ -59,17 +62,45 @@ class UpstreamPool(HttpLayer):
                     return
                 held += 1
             elif upstream.is_free and self._guard.may_share(stream_id, connection):
+                self._upstreams[connection] = self._upstreams.pop(connection)
                 yield from self._reply(event, (connection, None))
                 return
             held += connection.connected
-        spare = self._spare(event) if held >= MAX_UPSTREAMS else None
-        is_further = held > 0 and self._guard.is_multiplexed
-        if spare is not None:
+        if held >= MAX_UPSTREAMS and (spare := self._spare(event)) is not None:
             yield commands.CloseConnection(spare)
-        elif held >= MAX_UPSTREAMS or (is_further and not self._guard.may_open_further()):
+            held -= 1
+        is_further = None if held >= MAX_UPSTREAMS else (yield from self._find_place(held))
+        if is_further is None:
             self._queue.append(event)
-            return
-        yield from self._open(event, stream_id, is_further=is_further and spare is None)
+        else:
+            yield from self._open(event, stream_id, is_further=is_further)
+
+    def _find_place(self, held: int) -> layer.CommandGenerator[bool | None]:
+        """Whether one more connection is a further one, whose place is then taken; None: it has to
+        wait. `held` are those to the same server. An HTTP/1 worker needs one at a time and never
+        waits: those that it has left idle make room."""
+        if self._guard.is_multiplexed:
+            if not held:
+                return False
+            return True if self._guard.may_open_further(waits=True) else None
+        yield from self._close_idle(keep=MAX_IDLE_UPSTREAMS - 1)
+        if not self._idle():
+            return False
+        if self._guard.may_open_further(waits=False):
+            return True
+        yield from self._close_idle(keep=0)
+        return False
+
+    def _close_idle(self, *, keep: int) -> Commands:
+        """Close connections that carry nothing, the least recently used first."""
+        idle = self._idle()
+        for connection in idle[: max(0, len(idle) - keep)]:
+            yield commands.CloseConnection(connection)
+
+    def _idle(self) -> list[Connection]:
+        """The connections that carry nothing, in the order of their last use."""
+        known = self._upstreams.items()
+        return [one for one, upstream in known if one.connected and upstream.is_spare]
 
     def _spare(self, event: GetHttpConnection) -> Connection | None:
         """A connection to the same server that carries nothing, and that who asks may not use."""

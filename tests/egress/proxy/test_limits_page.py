@@ -31,7 +31,7 @@ from palyra_egress.proxy.request_head import MAX_HEAD_BYTES
 from palyra_egress.proxy.shares import LEAST_BYTES, SHARE_BYTES, SHARE_S
 from palyra_egress.proxy.signals.live_view import MAX_VERDICTS, MAX_WORKERS
 from palyra_egress.proxy.tls_bounds import BYTES_FOR_A_BYTE, FREE_BYTES
-from palyra_egress.proxy.upstream_pool import MAX_UPSTREAMS
+from palyra_egress.proxy.upstream_pool import MAX_IDLE_UPSTREAMS, MAX_UPSTREAMS
 from palyra_egress.reasons import Reason
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "limits.md"
@@ -47,6 +47,10 @@ NUMBERS: dict[str, list[float]] = {
         MAX_UPSTREAMS
     ],
     "the same beyond the first of each connection, in all": [CAPS.further_upstreams],
+    "connections to servers that one HTTP/1 connection of a worker keeps idle": [
+        MAX_IDLE_UPSTREAMS,
+        CAPS.further_upstreams,
+    ],
     "names looked up at once, in all": [CAPS.lookups.at_once],
     "names looked up at once, of one worker": [CAPS.lookups.per_asker],
     "look-ups of one worker that wait": [CAPS.lookups.waiting_per_asker],

@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from mitmproxy.connection import Client
 
@@ -11,8 +13,17 @@ from palyra_egress.proxy.caps import CAPS
 from palyra_egress.proxy.guard import ConnectionGuard
 from palyra_egress.proxy.handler import EnforcingHandler
 from palyra_egress.proxy.openings import Openings
+from palyra_egress.proxy.upstream_pool import MAX_IDLE_UPSTREAMS
 from tests.egress.proxy.h2_world import http2_world
-from tests.fakes.proxy_harness import OTHER_LEASE, OTHER_SECRET, Reply, basic, proxy_harness
+from tests.fakes.proxy_harness import (
+    OTHER_LEASE,
+    OTHER_SECRET,
+    Reply,
+    basic,
+    proxy_harness,
+    read_reply,
+)
+from tests.fakes.upstream import recording_upstream
 
 POLICY = """\
 version: 1
@@ -21,6 +32,14 @@ rules:
   - {{id: api, hosts: ["*.api.example"], ports: [{port}], private: [127.0.0.0/8]}}
 profiles:
   test: [api]
+"""
+MANY_HOSTS = """\
+version: 1
+name: many
+rules:
+  - {{id: any, hosts: ["*.many.example"], schemes: [http], ports: [{port}], private: [127.0.0.0/8]}}
+profiles:
+  test: [any]
 """
 HOSTS = "127.0.0.1 a.api.example b.api.example c.api.example\n"
 
@@ -123,6 +142,80 @@ async def test_servers_connections_behind_streams_are_bounded_in_all_and_every_s
                 assert (await worker.answer(stream)).status == 200
             assert world.first.connections == 4  # one for each worker's connection, and two more
         await until(lambda: world.harness.core.openings.taken == (0, 0))
+
+
+async def test_a_stream_that_waits_for_a_servers_connection_has_it_as_soon_as_a_place_is_free(
+    tmp_path: Path, monkeypatch
+):
+    """Nothing else happens on its connection that could wake it."""
+    monkeypatch.setattr("palyra_egress.proxy.http_layer.LOOK_EVERY_S", 3600.0)
+
+    async def silent(_head: bytes, _writer: asyncio.StreamWriter) -> None:
+        await asyncio.Event().wait()
+
+    async with http2_world(tmp_path, caps=replace(CAPS, further_upstreams=1)) as world:
+        world.first.respond = silent
+        openings = world.harness.core.openings
+        async with world.worker(speaks=1) as waits:
+            async with world.worker(speaks=1) as has:
+                for _ in range(2):
+                    has.ask(has.fields())
+                await until(lambda: world.first.connections == 2)
+                for _ in range(2):
+                    waits.ask(waits.fields())
+                await until(lambda: len(openings._waiting) == 1)
+                assert world.first.connections == 3
+            await until(lambda: world.first.connections == 4)
+            assert openings.taken[1] == 1
+        await until(lambda: openings.taken == (0, 0))
+        assert not openings._waiting
+
+
+async def test_idle_servers_connections_of_an_http1_worker_are_bounded_the_oldest_is_closed(
+    tmp_path: Path,
+):
+    async with many_hosts(tmp_path) as (ask, server, _):
+        for number in range(MAX_IDLE_UPSTREAMS):
+            await ask(number)
+        await ask(0)  # from now on 1 is the least recently used
+        assert server.connections == MAX_IDLE_UPSTREAMS
+        await ask(MAX_IDLE_UPSTREAMS)
+        await until(lambda: server.open_now == MAX_IDLE_UPSTREAMS)
+        await ask(0)
+        assert server.connections == MAX_IDLE_UPSTREAMS + 1
+        await ask(1)
+        assert server.connections == MAX_IDLE_UPSTREAMS + 2
+
+
+async def test_where_no_further_connection_has_a_place_an_http1_worker_keeps_none_idle(
+    tmp_path: Path,
+):
+    async with many_hosts(tmp_path, caps=replace(CAPS, further_upstreams=1)) as (ask, server, core):
+        for number in range(5):
+            await ask(number)
+            await until(lambda: server.open_now <= 2)
+        assert server.connections == 5
+        assert core.openings.taken[1] <= 1
+
+
+@asynccontextmanager
+async def many_hosts(directory: Path, **settings: Any):
+    """One connection of a worker, over which it asks hosts by their number."""
+    names = " ".join(f"h{number}.many.example" for number in range(MAX_IDLE_UPSTREAMS + 1))
+    async with recording_upstream() as server:
+        policy = MANY_HOSTS.format(port=server.port)
+        async with proxy_harness(directory, policy, f"127.0.0.1 {names}\n", **settings) as harness:
+            reader, writer = await harness.connect()
+
+            async def ask(number: int) -> None:
+                authority = f"h{number}.many.example:{server.port}"
+                writer.write(
+                    f"GET http://{authority}/ HTTP/1.1\r\nHost: {authority}\r\n"
+                    f"Proxy-Authorization: {basic()}\r\n\r\n".encode()
+                )
+                assert shown(await read_reply(reader)) == (200, None)
+
+            yield ask, server, harness.core
 
 
 def test_places_that_are_given_back_are_taken_again():

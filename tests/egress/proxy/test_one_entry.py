@@ -1,0 +1,80 @@
+"""One verdict, one entry in the audit log: also of a CONNECT that brings a body, and of a
+connection that never says whose it is."""
+
+import asyncio
+
+import pytest
+
+from palyra_egress.proxy import core, layers
+from tests.egress.proxy.lanes import chaos
+from tests.fakes.proxy_harness import Injection, basic, read_to_end
+
+AUTHORITY = "api.example:443"
+FRAMING = {
+    "chunks": b"Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n",
+    "no chunks": b"Transfer-Encoding: chunked\r\n\r\nno chunks at all\r\n",
+    "no chunks, later": b"Transfer-Encoding: chunked\r\n\r\n",
+    "length": b"Content-Length: 4\r\n\r\nbody",
+    "another coding": b"Transfer-Encoding: gzip\r\n\r\nbody",
+}
+
+
+@pytest.mark.parametrize("framing", FRAMING.values(), ids=FRAMING.keys())
+async def test_a_connect_with_a_body_is_one_refusal_and_one_entry(tmp_path, framing):
+    async with chaos(tmp_path) as world:
+        reader, writer = await world.harness.connect()
+        head = f"CONNECT {AUTHORITY} HTTP/1.1\r\nHost: {AUTHORITY}\r\n"
+        writer.write(f"{head}Proxy-Authorization: {basic()}\r\n".encode() + framing)
+        got = b""
+        async with asyncio.timeout(10):
+            while b"egress.request_malformed" not in got:
+                got += await reader.read(65536)
+            writer.write(b"no chunk either\r\n")
+            got += await reader.read()
+        assert got.count(b"HTTP/1.1 ") == 1
+        world.nothing_was_dialled()
+        await world.core.connections.wait_until_empty(10)
+        assert reasons(world) == ["egress.request_malformed"]
+
+
+# --- connections that never say whose they are ----------------------------------------------------
+
+SILENT = {"nothing": b"", "half a head": b"GET http://plain.exa"}
+ASKED = b"POST http://plain.example/ HTTP/1.1\r\nHost: plain.example\r\nContent-Length: 9\r\n\r\n"
+
+
+def reasons(world) -> list[str]:
+    return [entry["reason"] for entry in world.harness.verdicts()]
+
+
+@pytest.mark.parametrize("sent", SILENT.values(), ids=SILENT.keys())
+async def test_a_connection_that_is_cut_without_a_request_is_in_the_log_once(tmp_path, sent):
+    async with chaos(tmp_path, Injection(identity_deadline_s=0.1)) as world:
+        reader, writer = await world.harness.connect()
+        writer.write(sent)
+        assert await read_to_end(reader) == b""
+        await world.core.connections.wait_until_empty(10)
+        assert reasons(world) == ["egress.no_identity"]
+
+
+async def test_a_refusal_that_is_followed_by_the_cut_is_one_entry(tmp_path, monkeypatch):
+    """The rest of its body is still awaited when the time is up."""
+    monkeypatch.setattr(layers, "DISCARD_FOR_S", 3600.0)
+    async with chaos(tmp_path, Injection(identity_deadline_s=0.5)) as world:
+        reader, writer = await world.harness.connect()
+        writer.write(ASKED)
+        assert await read_to_end(reader) != b""
+        await world.core.connections.wait_until_empty(10)
+        assert reasons(world) == ["egress.no_identity"]
+
+
+async def test_silent_connections_share_the_rate_of_strangers(tmp_path, monkeypatch):
+    monkeypatch.setattr(core, "STRANGERS_PER_MINUTE", 1)
+    async with chaos(tmp_path, Injection(identity_deadline_s=0.1)) as world:
+        for _ in range(3):
+            reader, _ = await world.harness.connect()
+            assert await read_to_end(reader) == b""
+        world.core.audit_unanswered()
+        assert reasons(world) == ["egress.no_identity"]
+        counted = [e["connections"] for e in world.harness.audit() if e["kind"] == "unanswered"]
+        assert sum(counted) == 2
