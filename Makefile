@@ -34,7 +34,8 @@ check: setup ## lint, format, types and direction of imports
 
 lock: setup ## write requirements/*.lock anew (LOCK_ARGS=--upgrade takes newer versions)
 	$(LOCK) pyproject.toml --output-file requirements/runtime.lock
-	$(LOCK) pyproject.toml requirements/dev.in --output-file requirements/dev.lock
+	$(LOCK) pyproject.toml --extra opentelemetry --output-file requirements/opentelemetry.lock
+	$(LOCK) pyproject.toml requirements/dev.in --extra opentelemetry --output-file requirements/dev.lock
 
 proto: setup ## write palyra_fleet/wire/protobuf/ anew from proto/
 	$(BIN)/python scripts/make_protos.py

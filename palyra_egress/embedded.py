@@ -25,6 +25,7 @@ from palyra_egress.proxy.deadlines import DEADLINES, Deadlines
 from palyra_egress.proxy.egress_proxy import EgressProxy
 from palyra_egress.proxy.server_tls import NOTHING_NAMED, ServerTlsSettings
 from palyra_egress.proxy.settings import ProxySettings
+from palyra_egress.proxy.trace_headers import TraceHeaders
 from palyra_fleet.approval_watch import followed
 from palyra_fleet.exports.running import exporting
 from palyra_fleet.exports.settings import NO_EXPORTS, ExportSettings
@@ -37,6 +38,8 @@ from palyra_fleet.serve import (
 from palyra_fleet.service import FleetService
 from palyra_fleet.settings import FleetSettings
 from palyra_fleet.settings_file import settings_file
+from palyra_fleet.traces.running import FLEET_SERVICE, tracing
+from palyra_fleet.traces.settings import NO_TRACES, TraceSettings
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.models import EnrolKeyRequest
 
@@ -75,6 +78,8 @@ class EmbeddedSettings:
     channels: ChannelSettings = NO_CHANNELS
     health_address: tuple[str, int] | None = None
     exports: ExportSettings = NO_EXPORTS
+    traces: TraceSettings = NO_TRACES
+    trace_headers: TraceHeaders = TraceHeaders.PASS
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +106,7 @@ async def embedded(
     try:
         async with (
             exporting(fleet, settings.exports, home.fleet_state),
+            tracing(settings.traces, FLEET_SERVICE) as spans,
             FleetServer.start(
                 fleet,
                 home.socket_path,
@@ -108,6 +114,7 @@ async def embedded(
                 settings.admin_port,
                 principals,
                 policies=window,
+                spans=spans,
             ) as server,
         ):
             await _enrol_own_keys(installation, fleet)
@@ -172,6 +179,8 @@ def _proxy_settings(
         deadlines=settings.deadlines,
         channels=settings.channels,
         health_address=settings.health_address,
+        traces=settings.traces,
+        trace_headers=settings.trace_headers,
         forbidden=frozenset({(admin.hostname or "", admin.port or 0)}),
     )
 

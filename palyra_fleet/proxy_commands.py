@@ -10,8 +10,11 @@ from collections.abc import AsyncIterator
 from palyra_fleet.fleet_core import FleetCore
 from palyra_fleet.ledger.decision import EnrolledKey
 from palyra_fleet.refusals import FleetReason, FleetRefusal, Refusal
+from palyra_fleet.traces.calls import note, step
+from palyra_fleet.traces.spans import Attribute, Value
 from palyra_fleet.violations.effects import violation_decision
 from palyra_fleet.violations.intake import (
+    EvidenceOutcome,
     Standing,
     chain_refusal,
     is_bound,
@@ -62,7 +65,8 @@ class ProxyCommands(FleetCore):
 
     async def accept_violation(self, proxy_id: str, envelope: DsseEnvelope) -> wire.ViolationAnswer:
         """Evidence of an enrolled proxy; the same twice answers the same."""
-        return await self._locked(lambda now: self._accept_violation(proxy_id, envelope, now))
+        with step("evidence"):
+            return await self._locked(lambda now: self._accept_violation(proxy_id, envelope, now))
 
     async def _accept_violation(
         self, proxy_id: str, envelope: DsseEnvelope, now: int
@@ -85,6 +89,7 @@ class ProxyCommands(FleetCore):
         strikes = await self._store.strikes(payload.worker_id, after)
         outcome = weigh(payload, standing, strikes)
         bound = standing != "not_bound"
+        _note(payload, outcome)
         await self._settle(violation_decision(self._manager, proxy, evidence, outcome, bound, now))
         if not bound:
             self._unbound_evidence.note(now)
@@ -106,3 +111,18 @@ class ProxyCommands(FleetCore):
         if worker is None:
             return "forgotten"
         return "confined" if worker.confined else "free"
+
+
+def _note(payload: wire.ViolationPayload, outcome: EvidenceOutcome) -> None:
+    """What evidence says and leads to, for the trace; its target stays in the evidence."""
+    facts: dict[Attribute, Value | None] = {
+        Attribute.DECISION_ID: payload.decision_id,
+        Attribute.WORKER_ID: payload.worker_id,
+        Attribute.LEASE_ID: payload.lease_id,
+        Attribute.REASON: payload.reason,
+        Attribute.RULE_ID: payload.rule_id,
+        Attribute.PROXY: payload.proxy_id,
+        Attribute.EVIDENCE_SEQ: payload.seq,
+        Attribute.OUTCOME: outcome,
+    }
+    note(facts, "quarantine" if outcome == "quarantined" else None)

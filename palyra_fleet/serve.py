@@ -39,6 +39,7 @@ from palyra_fleet.nodes.operations import NodeOperations
 from palyra_fleet.principals.book import PrincipalBook, PrincipalFileError, token_sha256
 from palyra_fleet.private_files import OPERATOR_TOKEN, credential, read_private
 from palyra_fleet.service import FleetService
+from palyra_fleet.traces.spans import Spans
 from palyra_fleet.wire.keys import KeyFileError
 
 MAX_SOCKET_PATH_BYTES: Final = 107
@@ -82,6 +83,7 @@ class FleetServer:
         nodes: NodeOperations | None = None,
         policies: PolicyPort | None = None,
         remote: RemoteSettings | None = None,
+        spans: Spans | None = None,
         clock: Callable[[], int] = now_unix_ms,
         body_within_ms: int = 10_000,
         view_write_within_ms: int = 5_000,
@@ -91,9 +93,11 @@ class FleetServer:
         `admin_port` 0 takes a free port. Raises ServeError; with `remote` also ListenError and
         TlsUnsound.
         """
+        service.counts.spans = None if spans is None else spans.counts
         settings = ApiSettings(
             principals=principals,
             policies=policies,
+            spans=spans,
             admin_hosts=_LOOPBACK_NAMES | {admin_host.lower()},
             body_within_ms=body_within_ms,
             view_write_within_ms=view_write_within_ms,

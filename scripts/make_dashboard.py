@@ -89,6 +89,12 @@ PANELS: Final = (
     ),
     Panel("Oldest event not exported", names.EXPORT_LAG, "{{receiver}}", "s"),
     Panel(
+        "Spans of traces a minute",
+        f"sum by (__name__, outcome) (60 * rate({{__name__=~"
+        f'"{names.EGRESS_SPANS}|{names.FLEET_SPANS}"}}[$__rate_interval]))',
+        "{{__name__}}: {{outcome}}",
+    ),
+    Panel(
         "Certificates end in",
         f"min by (certificate) ({{__name__=~"
         f'"{names.FLEET_CERTIFICATE_EXPIRY}|{names.EGRESS_CERTIFICATE_EXPIRY}"}}) - time()',

@@ -16,12 +16,14 @@ from palyra_egress.cli.vault_parser import add_vault
 from palyra_egress.cli.worker_parser import add_doctor, add_worker_commands
 from palyra_egress.proxy.caps import CAPS
 from palyra_egress.proxy.deadlines import DEADLINES
+from palyra_egress.proxy.trace_headers import TraceHeaders
 from palyra_fleet.cli.command_parser import CommandParser
 from palyra_fleet.cli.completion import add_completion
 from palyra_fleet.cli.config_commands import add_config
 from palyra_fleet.cli.configuration import EGRESS, add_config_argument
 from palyra_fleet.cli.export_arguments import add_export_arguments
 from palyra_fleet.cli.log_arguments import add_log_arguments
+from palyra_fleet.cli.trace_arguments import add_trace_arguments
 
 type _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -180,8 +182,20 @@ def _add_proxy_arguments(parser: argparse.ArgumentParser) -> None:
     _add_health(parser)
     add_channel_arguments(parser)
     add_secret_arguments(parser)
+    add_trace_arguments(parser)
+    _add_trace_context(parser)
     add_log_arguments(parser, serves=True)
     add_config_argument(parser, EGRESS)
+
+
+def _add_trace_context(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--trace-context",
+        choices=[one.value for one in TraceHeaders],
+        default=TraceHeaders.PASS.value,
+        help="what becomes of the traceparent, tracestate and baggage that a worker sends: they"
+        " pass on with its request, or are dropped (default pass)",
+    )
 
 
 def _add_upstream_tls(parser: argparse.ArgumentParser) -> None:

@@ -18,8 +18,10 @@ from palyra_egress.proxy.deadlines import DEADLINES
 from palyra_egress.proxy.egress_proxy import EgressProxy
 from palyra_egress.proxy.server_tls import server_tls_settings
 from palyra_egress.proxy.settings import ProxySettings
+from palyra_egress.proxy.trace_headers import TraceHeaders
 from palyra_fleet.cli.export_arguments import exports_of
 from palyra_fleet.cli.output import announce, put, say
+from palyra_fleet.cli.trace_arguments import traces_of
 from palyra_fleet.cli.trouble import ExitCode
 from palyra_fleet.supervised import serving_notice
 from palyra_fleet.wire.keys import SigningKey
@@ -68,6 +70,8 @@ async def _up(arguments: Namespace) -> int:
         channels=channels_of(arguments),
         health_address=arguments.health,
         exports=exports_of(arguments),
+        traces=traces_of(arguments),
+        trace_headers=TraceHeaders(arguments.trace_context),
     )
     profiles = " | ".join(sorted(load_policy_file(arguments.policy).profiles))
     ended = _until_told_to_end()
@@ -119,6 +123,8 @@ async def _serve_proxy(arguments: Namespace) -> int:
             health_address=arguments.health,
             forbidden=frozenset(arguments.forbid) | place.forbidden,
             audit_segment_bytes=arguments.audit_segment_bytes,
+            traces=traces_of(arguments),
+            trace_headers=TraceHeaders(arguments.trace_context),
         )
     )
     try:

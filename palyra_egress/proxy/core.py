@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import partial
 from typing import Final
 
 from ulid import ULID
@@ -45,6 +46,7 @@ from palyra_egress.proxy.openings import Openings
 from palyra_egress.proxy.rates import RequestRates
 from palyra_egress.proxy.server_tls import ServerTls, ServerTlsLookup
 from palyra_egress.proxy.shares import Shares
+from palyra_egress.proxy.signals.request_trace import RequestTrace
 from palyra_egress.proxy.signals.signals import Signals
 from palyra_egress.reasons import Reason
 from palyra_egress.request import EgressRequest, Requester
@@ -80,7 +82,7 @@ class Judgement:
     """A released decision. `addresses` is the whole answer that was judged, `pinned` what may be
     dialled, `accounts` what its bytes are counted against for `worker_id`, `credentials` what the
     rule binds and `injected` what of it leaves, `server_tls` how its server is met. `close` says
-    that the connection must end after the answer."""
+    that the connection must end after the answer; `trace` is what is told of it."""
 
     reason: Reason
     decision_id: str
@@ -95,6 +97,7 @@ class Judgement:
     injected: tuple[Injected, ...] = ()
     carriage: Carriage = INSPECTED
     server_tls: ServerTls | None = None
+    trace: RequestTrace | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +194,7 @@ class EnforcementCore:
         `offered` gives the worker's values of a header.
         """
         started = self.clocks.now_monotonic_ms()
+        self.signals.traces.asked(offered)
         addresses: tuple[str, ...] = ()
         try:
             async with asyncio.timeout(self.judge_deadline_s):
@@ -293,7 +297,8 @@ class EnforcementCore:
         if not isinstance(first, NeedsResolution):
             return first, (), request
         asker = request.requester.worker_id
-        addresses = known or await self.resolver.resolve(first.host, first.port, asker)
+        resolve = partial(self.resolver.resolve, first.host, first.port, asker)
+        addresses = known or await self.signals.traces.timed(resolve)
         if (reason := self._may_speak_on(speaker, request.requester)) is not None:
             return self.service.refusal(request, reason), (), request
         request, now_unix_ms = self.with_facts(request), self.clocks.now_unix_ms()
@@ -333,6 +338,7 @@ class EnforcementCore:
         decision_id = str(ULID())
         now = self.clocks.now_unix_ms()
         took_ms = self.clocks.now_monotonic_ms() - started_monotonic_ms
+        evidence_seq: int | None = None
         try:
             carried = tuple(one.binding for one in injected)
             named = carried if verdict.allowed else verdict.credentials
@@ -343,10 +349,10 @@ class EnforcementCore:
                 )
             )
             if verdict.consequence is not Consequence.NONE and not verdict.allowed:
-                self._punish(verdict, request, decision_id, now, speaker)
+                evidence_seq = self._punish(verdict, request, decision_id, now, speaker)
         except (AuditUnavailable, SpoolUnavailable):
             return Judgement(Reason.AUDIT_UNAVAILABLE, decision_id, close=True)
-        self.signals.decided(verdict, request, decision_id, now, took_ms)
+        trace = self.signals.decided(verdict, request, decision_id, now, took_ms, evidence_seq)
         return Judgement(
             reason=verdict.reason,
             decision_id=decision_id,
@@ -360,6 +366,7 @@ class EnforcementCore:
             credentials=verdict.credentials,
             injected=injected,
             carriage=verdict.carriage,
+            trace=trace,
         )
 
     def refuse_early(self, reason: Reason, requester: Requester | None) -> Judgement:
@@ -432,11 +439,12 @@ class EnforcementCore:
         decision_id: str,
         now_unix_ms: int,
         speaker: LiveConnection,
-    ) -> None:
+    ) -> int:
         """Block first, cut second, write the evidence third: nothing more leaves meanwhile."""
         worker_id = request.requester.worker_id
         if verdict.consequence is Consequence.QUARANTINE:
             self.view.block_here(worker_id)
             self.connections.cut(Ended(worker_ids=frozenset({worker_id})), spare=speaker)
-        self.spool.append(violation_of(verdict, request, decision_id, now_unix_ms))
+        evidence = self.spool.append(violation_of(verdict, request, decision_id, now_unix_ms))
         self.evidence_waiting.set()
+        return evidence.seq

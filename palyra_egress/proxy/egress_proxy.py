@@ -64,6 +64,7 @@ from palyra_egress.service import EgressProxyPolicyService
 from palyra_fleet.client.errors import FleetError
 from palyra_fleet.client.proxy import ProxyClient
 from palyra_fleet.tasks import spawn
+from palyra_fleet.traces.running import EGRESS_SERVICE, close_spans, open_spans
 from palyra_fleet.wire.keys import SigningKey
 
 SYNC_EVERY_S = 0.02
@@ -105,6 +106,7 @@ class Enforcement:
         """Open keys, CA, policy, secrets, audit log and spool. Phase STARTING: everything is
         refused. Secrets are those of the settings, unless a lookup is given."""
         check_environment()
+        spans = open_spans(settings.traces, EGRESS_SERVICE)
         settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         key = settings.key or SigningKey.load_or_create(settings.key_file)
         authority = InterceptionAuthority.load_or_create(settings.ca_dir, now_utc())
@@ -145,7 +147,9 @@ class Enforcement:
             authority=authority,
             receipts=ReceiptIssuer(key, settings.proxy_id),
             deadlines=settings.deadlines,
+            trace_headers=settings.trace_headers,
         )
+        core.signals.trace_to(settings.proxy_id, spans)
         link = FleetLink(core, ProxyClient(settings.fleet, key), settings.join)
         return cls(settings, core, parts, authority, server_tls, link, policy_file, sources)
 
@@ -210,6 +214,7 @@ class Enforcement:
         self.core.resolver.close()
         self.core.spool.close()
         self._close_audit()
+        await close_spans(self.core.signals.traces.spans)
 
     def _close_audit(self) -> None:
         """The last entry is a checkpoint, so that nothing can be cut off unseen."""

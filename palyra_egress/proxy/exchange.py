@@ -182,6 +182,8 @@ class Exchange:
     def admit(self, request: http.Request, response: http.Response) -> Reason | None:
         """Make a response's head what the worker may see, or say why it may see none of it."""
         self.has_answer, self.unanswered_since_ms = True, None
+        if (trace := self.judgement.trace) is not None:
+            trace.answered(response.status_code)
         limit = self.judgement.limits.max_response_bytes
         switches = response.status_code == 101
         if not is_well_formed(response, interim=switches) or speaks_for_us(response):

@@ -143,7 +143,9 @@ class FleetLink:
         """
         for evidence in self.core.spool.pending:
             try:
-                answer = await self.client.send_violation(evidence.envelope)
+                with self.core.signals.traces.delivering(evidence.seq) as delivery:
+                    answer = await self.client.send_violation(evidence.envelope)
+                    delivery.outcome = answer.outcome
             except FleetProblem as problem:
                 if problem.reason == SEQUENCE_GAP:
                     await self._catch_up()

@@ -50,6 +50,7 @@ from palyra_egress.proxy.own_name import answer_own
 from palyra_egress.proxy.receipt import is_own_target
 from palyra_egress.proxy.request_head import RequestHead
 from palyra_egress.proxy.tls_bounds import BoundedClientTls
+from palyra_egress.proxy.trace_headers import TraceHeaders, drop_trace_headers
 from palyra_egress.proxy.tunnel_layer import PassedOnLayer
 from palyra_egress.proxy.turn import Turn, answer_to
 from palyra_egress.proxy.websocket_handshake import WebSocketOffer
@@ -232,6 +233,8 @@ class ConnectionGuard(SocketGuard):
         wants_trailers = "trailers" in flow.request.headers.get("te", "").lower()
         forwardable(flow.request, target)
         drop_bound(flow.request.headers, judgement.injected)
+        if self._parts.trace_headers is TraceHeaders.DROP:
+            drop_trace_headers(flow.request.headers)
         socket = self._prepare_socket(flow.request, offer)
         exchange = Exchange(
             flow_id=flow.id,

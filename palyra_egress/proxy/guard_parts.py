@@ -18,6 +18,7 @@ from palyra_egress.proxy.identity import ProxyCredentials
 from palyra_egress.proxy.interception import InterceptionAuthority
 from palyra_egress.proxy.receipt import ReceiptIssuer
 from palyra_egress.proxy.relay import Relay
+from palyra_egress.proxy.trace_headers import TraceHeaders
 from palyra_egress.reasons import Reason
 from palyra_egress.request import CanonicalHost, EgressRequest, Scheme
 
@@ -112,6 +113,7 @@ class GuardParts:
     authority: InterceptionAuthority
     receipts: ReceiptIssuer
     deadlines: Deadlines = DEADLINES
+    trace_headers: TraceHeaders = TraceHeaders.PASS
 
 
 @dataclass(slots=True)

@@ -191,6 +191,8 @@ class TunnelGuard(IdentityGuard):
             relay.response_bytes,
             self.core.clocks.now_monotonic_ms() - relay.started_monotonic_ms,
         )
+        if (trace := tunnel.judgement.trace) is not None:
+            trace.ended(outcome, relay.request_bytes, relay.response_bytes)
 
     # --- judged again -----------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from mitmproxy import http, tls
 from mitmproxy.connection import Client, Server
 from mitmproxy.connection import Connection as NetworkConnection
 
+from palyra_egress.clock import now_unix_s
 from palyra_egress.credentials.binding import CredentialBinding, SecretValue
 from palyra_egress.credentials.echo import EchoFilter
 from palyra_egress.proxy.budgets import Direction
@@ -100,6 +101,7 @@ class UpstreamGuard(DoorGuard):
                 continue
             if (reason := self._still_allowed()) is not None:
                 raise Refused(reason)
+            server.timestamp_start = now_unix_s()
             return Pinned(exchange.judgement.pinned, exchange.target.port)
         raise Refused(Reason.NOT_PINNED)
 
@@ -162,6 +164,8 @@ class UpstreamGuard(DoorGuard):
         for turn, exchange in self._exchanges_for(server):
             if not exchange.has_left:
                 turn.upstream_failure = reason
+                if (trace := exchange.judgement.trace) is not None:
+                    trace.not_reached(server, reason)
 
     async def tls_start_server(self, data: tls.TlsData) -> None:
         server = data.conn
@@ -207,6 +211,8 @@ class UpstreamGuard(DoorGuard):
         if leaves is None:
             raise Refused(Reason.UPSTREAM_TLS)
         exchange.has_left = True
+        if (trace := exchange.judgement.trace) is not None:
+            trace.leaves(server)
         self._connection.progressed()
         return leaves
 
@@ -343,6 +349,8 @@ class UpstreamGuard(DoorGuard):
             self.core.clocks.now_monotonic_ms() - exchange.started_monotonic_ms,
             exchange.socket.frames if exchange.socket is not None else None,
         )
+        if (trace := exchange.judgement.trace) is not None:
+            trace.ended(outcome, exchange.request_bytes, exchange.response_bytes)
 
     def _finish_all(self, outcome: str) -> None:
         for turn, _ in self._turns.open():

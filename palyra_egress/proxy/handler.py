@@ -19,6 +19,7 @@ from mitmproxy.options import Options
 from mitmproxy.proxy import commands, events, mode_specs, server_hooks
 from mitmproxy.proxy.server import ConnectionIO
 
+from palyra_egress.clock import now_unix_s
 from palyra_egress.proxy.channels.channel import Channel
 from palyra_egress.proxy.guard import ConnectionGuard
 from palyra_egress.proxy.guard_parts import Pinned, Refused
@@ -252,7 +253,7 @@ class EnforcingHandler(PacedHandler):
     ) -> None:
         """Run an established upstream connection until it ends."""
         server = command.connection
-        server.state = ConnectionState.OPEN
+        server.state, server.timestamp_tcp_setup = ConnectionState.OPEN, now_unix_s()
         server.peername = writer.get_extra_info("peername")
         server.sockname = writer.get_extra_info("sockname")
         self.transports[server] = ConnectionIO(asyncio.current_task(), reader, writer)

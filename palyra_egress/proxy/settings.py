@@ -10,7 +10,9 @@ from palyra_egress.proxy.caps import CAPS, Caps
 from palyra_egress.proxy.channels.settings import NO_CHANNELS, ChannelSettings
 from palyra_egress.proxy.deadlines import DEADLINES, Deadlines
 from palyra_egress.proxy.server_tls import NOTHING_NAMED, ServerTlsSettings
+from palyra_egress.proxy.trace_headers import TraceHeaders
 from palyra_fleet.client import FleetAddress
+from palyra_fleet.traces.settings import NO_TRACES, TraceSettings
 from palyra_fleet.wire.keys import SigningKey
 
 
@@ -24,7 +26,8 @@ class ProxySettings:
     /etc/hosts and is asked before the resolver. `extra_roots_file` (PEM) is trusted upstream beside
     the public roots. `approvers_file`, where given, says who must have signed a policy before it is
     put in force. `forbidden` are (address, port) pairs that no rule may reach: the fleet's
-    listeners; the proxy adds its own. `secret_sources` says where bound credentials come from,
+    listeners; the proxy adds its own. `traces` says where spans go, `trace_headers` what becomes of
+    a worker's own. `secret_sources` says where bound credentials come from,
     `server_tls` which roots and client certificates rules may name. `listen_socks` is where SOCKS5
     is spoken, None for nowhere. The audit log goes on in a new file after `audit_segment_bytes`, or
     a little later.
@@ -53,6 +56,8 @@ class ProxySettings:
     channels: ChannelSettings = NO_CHANNELS
     deadlines: Deadlines = DEADLINES
     health_address: tuple[str, int] | None = None
+    traces: TraceSettings = NO_TRACES
+    trace_headers: TraceHeaders = TraceHeaders.PASS
 
     @property
     def admin_socket(self) -> Path:

@@ -49,6 +49,8 @@ from palyra_fleet.principals.desk import PrincipalDesk
 from palyra_fleet.refusals import FleetRefusal
 from palyra_fleet.service import FleetService
 from palyra_fleet.store.protocol import StoreFailed
+from palyra_fleet.traces.calls import follow
+from palyra_fleet.traces.spans import Attribute, Spans, Value
 
 _log = logging.getLogger(__name__)
 
@@ -65,6 +67,8 @@ class ApiSettings:
     policies: PolicyPort | None = None
     """Answers the console about policies, where a proxy runs in this process."""
     admin_hosts: frozenset[str] = frozenset({"localhost", "127.0.0.1", "::1"})
+    spans: Spans | None = None
+    """Where calls are told as spans."""
     body_within_ms: int = 10_000
     view_write_within_ms: int = 5_000
 
@@ -99,6 +103,8 @@ def make_application(
         devices=devices,
     )
     middlewares: list[Middleware] = [_number_requests, _answer_with_problems]
+    if settings.spans is not None:
+        middlewares.insert(0, _trace(settings.spans))
     if listener is Listener.ADMIN:
         middlewares.append(_check_host(settings.admin_hosts))
     if listener is Listener.REMOTE:
@@ -117,6 +123,24 @@ def make_application(
         )
         application.add_subapp(CONSOLE_PREFIX, console)
     return application
+
+
+def _trace(spans: Spans) -> Middleware:
+    @web.middleware
+    async def trace(request: web.Request, handler: AiohttpHandler) -> web.StreamResponse:
+        call, answer = follow(spans, request, _route(request)), None
+        try:
+            answer = await handler(request)
+        finally:
+            told: dict[Attribute, Value | None] = {
+                Attribute.REQUEST_ID: request.get(REQUEST_ID),
+                Attribute.CLIENT: request.remote or None,
+                Attribute.REASON: None if answer is None else answer.get(REASON),
+            }
+            call.end(None if answer is None else answer.status, told)
+        return answer
+
+    return trace
 
 
 @web.middleware
@@ -197,13 +221,13 @@ async def _add_security_headers(request: web.Request, response: web.StreamRespon
 
 
 def _route(request: web.Request) -> str:
-    """The route as its table spells it; the path itself is the caller's."""
+    """The route as its table spells it, empty for none; the path itself is the caller's."""
     route = request.match_info.route.resource
-    return "?" if route is None else route.canonical
+    return "" if route is None else route.canonical
 
 
 def _log_refusal(request: web.Request, answer: web.StreamResponse) -> None:
-    route, reason = _route(request), answer.get(REASON)
+    route, reason = _route(request) or "?", answer.get(REASON)
     fields = {
         Field.ACTION: "call-refused",
         Field.REASON: reason,
@@ -218,7 +242,7 @@ def _log_refusal(request: web.Request, answer: web.StreamResponse) -> None:
 
 def _log_fault(request: web.Request, error: Exception) -> None:
     """Type and code places only: an error's text may hold what the caller sent."""
-    method, route = request.method, _route(request)
+    method, route = request.method, _route(request) or "?"
     said = (method, route, type(error).__name__, places_of(error.__traceback__, " > "))
     extra = told({Field.METHOD: method, Field.ROUTE: route})
     _log.error("%s %s failed: %s at %s", *said, extra=extra)

@@ -36,6 +36,7 @@ from palyra_fleet.origin import ORIGIN, REQUEST_ID, Origin
 from palyra_fleet.principals.desk import PrincipalDesk
 from palyra_fleet.principals.roles import permits
 from palyra_fleet.service import FleetService
+from palyra_fleet.traces.calls import traced
 from palyra_fleet.wire.principal_models import Role
 from palyra_fleet.wire.request_proof import HEADER as PROOF_HEADER
 
@@ -113,10 +114,11 @@ class Gatekeeper:
                 device=device,
                 devices=self.devices,
             )
-            if row.streams:
-                with self._long_call(admitted.identity):
-                    return await row.handler(call)
-            return await self._answer(row, call)
+            with traced(request, by_proxy=row.who is Who.PROXY, streams=row.streams):
+                if row.streams:
+                    with self._long_call(admitted.identity):
+                        return await row.handler(call)
+                return await self._answer(row, call)
 
         return handler
 

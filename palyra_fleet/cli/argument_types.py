@@ -22,6 +22,18 @@ def matching(adapter: TypeAdapter[str], expected: str) -> Callable[[str], str]:
     return check
 
 
+def checked[Read](check: Callable[[str], Read]) -> Callable[[str], Read]:
+    """What `check` makes of a text; its ValueError says what was expected."""
+
+    def read(text: str) -> Read:
+        try:
+            return check(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read
+
+
 def between(least: int, most: int) -> Callable[[str], int]:
     def check(text: str) -> int:
         if not (text.isascii() and text.isdigit() and least <= int(text[:12]) <= most):

@@ -18,6 +18,8 @@ from palyra_fleet.cli.configuration import (
 )
 from palyra_fleet.cli.export_arguments import KEYS, check_exports
 from palyra_fleet.cli.output import printable, put, say
+from palyra_fleet.cli.trace_arguments import KEYS as TRACE_KEYS
+from palyra_fleet.cli.trace_arguments import check_trace_settings
 from palyra_fleet.cli.trouble import ExitCode
 from palyra_fleet.settings_file import read_settings
 
@@ -66,6 +68,7 @@ def _validate(arguments: Namespace, program: Program, top: argparse.ArgumentPars
         if attestors is not None:
             read_settings(Path(str(attestors.value)))
         check_exports({key: str(by_key[key].value) for key in KEYS if key in by_key})
+        check_trace_settings({key: str(by_key[key].value) for key in TRACE_KEYS if key in by_key})
     say(f"{sum(map(len, found.values()))} settings, each good")
     return ExitCode.DONE
 

@@ -1,10 +1,11 @@
 """The settings of exported events: for `palyra-fleet serve` and `palyra-egress up`."""
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from palyra_fleet.cli.argument_types import checked
 from palyra_fleet.exports.settings import (
     ExportSettings,
     checked_syslog,
@@ -21,7 +22,7 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--webhook-url",
-        type=_checked(checked_url),
+        type=checked(checked_url),
         metavar="URL",
         help="where events go as signed requests (Standard Webhooks); https, or http to loopback",
     )
@@ -36,7 +37,7 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--syslog",
-        type=_checked(checked_syslog),
+        type=checked(checked_syslog),
         metavar="URL",
         help="where events go as RFC 5424: tls://HOST:PORT, unix:///PATH, udp://LOOPBACK:PORT",
     )
@@ -68,13 +69,3 @@ def check_exports(given: Mapping[str, str]) -> None:
             files.get("syslog_ca"),
         )
     )
-
-
-def _checked(check: Callable[[str], str]) -> Callable[[str], str]:
-    def read(text: str) -> str:
-        try:
-            return check(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return read

@@ -23,6 +23,7 @@ from palyra_fleet.cli.export_arguments import exports_of
 from palyra_fleet.cli.output import put, say
 from palyra_fleet.cli.place import Home
 from palyra_fleet.cli.remote_place import paired_device
+from palyra_fleet.cli.trace_arguments import traces_of
 from palyra_fleet.cli.trouble import ExitCode, Trouble
 from palyra_fleet.client import FleetAddress, RemoteFleet
 from palyra_fleet.exports.running import exporting
@@ -40,6 +41,7 @@ from palyra_fleet.settings import FleetSettings
 from palyra_fleet.settings_file import settings_file
 from palyra_fleet.supervised import serving_notice
 from palyra_fleet.tasks import spawn
+from palyra_fleet.traces.running import FLEET_SERVICE, tracing
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.models import ApprovalAsked
 from palyra_fleet.worker.artifact_arguments import carriage_of
@@ -173,6 +175,7 @@ async def _serve(arguments: Namespace) -> None:
         async with AsyncExitStack() as serving:
             exports = exports_of(arguments)
             await serving.enter_async_context(exporting(service, exports, arguments.state_dir))
+            spans = await serving.enter_async_context(tracing(traces_of(arguments), FLEET_SERVICE))
             machines: Machines | None = None
             if arguments.nodes:
                 # gRPC takes a while to load, which only this needs
@@ -189,6 +192,7 @@ async def _serve(arguments: Namespace) -> None:
                     principals,
                     nodes=None if machines is None else machines.operations,
                     remote=None if machines is None else machines.remote,
+                    spans=spans,
                 )
             )
             write_admin_url(home.admin_url_file, server.admin_url)

@@ -27,6 +27,7 @@ from palyra_fleet.cli.place import Home
 from palyra_fleet.cli.principal_parser import add_principals
 from palyra_fleet.cli.release_commands import add_releases
 from palyra_fleet.cli.snapshot_parser import add_snapshots
+from palyra_fleet.cli.trace_arguments import add_trace_arguments
 from palyra_fleet.client import WorkerAction
 from palyra_fleet.worker.artifact_arguments import add_artifact_arguments
 
@@ -159,6 +160,7 @@ def _serve(nouns: "_Verbs[argparse.ArgumentParser]") -> None:
     )
     _serve_nodes(verb)
     add_export_arguments(verb)
+    add_trace_arguments(verb)
     add_log_arguments(verb, serves=True)
     add_config_argument(verb, FLEET)
     verb.set_defaults(run=local_commands.serve)

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ValidationError
 from yarl import URL
 
 from palyra_fleet.client.errors import FleetProblem, FleetUnavailable
+from palyra_fleet.traces.context import travels
 from palyra_fleet.wire.models import Problem
 
 DEFAULT_TIMEOUT_MS: Final = 10_000
@@ -184,6 +185,7 @@ class FleetClient:
             headers["Content-Type"] = "application/json"
         if once_key is not None:
             headers["Idempotency-Key"] = once_key
+        headers.update(travels())
         url = URL(self._base_url + target, encoded=True)
         try:
             async with self._connected().request(

@@ -43,6 +43,7 @@ class Field(StrEnum):
     ROUTE = "url.path"
     ADDRESS = "source.ip"
     RECEIVER = "palyra.receiver"
+    TRACE_ID = "trace.id"
 
 
 MEANINGS: Final[Mapping[Field, str]] = MappingProxyType(
@@ -68,6 +69,7 @@ MEANINGS: Final[Mapping[Field, str]] = MappingProxyType(
         Field.ROUTE: "the call's route, with names in place of values",
         Field.ADDRESS: "where the call came from",
         Field.RECEIVER: "which receiver of exported events",
+        Field.TRACE_ID: "the trace it belongs to, where it is exported",
     }
 )
 

@@ -13,6 +13,7 @@ from typing import Final
 from palyra_fleet.leases.records import WorkerLease
 from palyra_fleet.ledger.decision import Decision, EventReason, EvidenceRecord
 from palyra_fleet.signals.export_counts import ExportCounts
+from palyra_fleet.traces.spans import SpanCounts
 from palyra_fleet.wire.durations import Durations
 
 NOBODY: Final = "none"
@@ -30,6 +31,8 @@ class FleetCounts:
     reaper_lag_ms: int = 0
     exports: dict[str, ExportCounts] = field(default_factory=dict)
     """By receiver; empty where nothing is exported."""
+    spans: SpanCounts | None = None
+    """Where traces are asked for."""
 
     def before(self, decision: Decision, state_of: StateOf) -> Mapping[str, str]:
         """The states of the workers that the decision speaks of, before it is applied."""

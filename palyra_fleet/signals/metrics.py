@@ -68,6 +68,8 @@ class _Shown(Collector):
         yield _gauge(names.FLEET_CERTIFICATE_EXPIRY, ends)
         yield _counter(names.FLEET_LOG_DROPPED, {(): dropped_lines()})
         yield from self._exports()
+        became = {} if counts.spans is None else counts.spans.by_outcome()
+        yield _counter(names.FLEET_SPANS, {(one.value,): count for one, count in became.items()})
 
     def _exports(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
         exports = sorted(self._counts.exports.items())

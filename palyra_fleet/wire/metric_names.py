@@ -38,6 +38,7 @@ POLICY_RELOAD_FAILURES: Final = "palyra_egress_policy_reload_failures_total"
 AUDIT_LAG: Final = "palyra_egress_audit_lag_seconds"
 EGRESS_CERTIFICATE_EXPIRY: Final = "palyra_egress_certificate_expiry_timestamp_seconds"
 EGRESS_LOG_DROPPED: Final = "palyra_egress_log_lines_dropped_total"
+EGRESS_SPANS: Final = "palyra_egress_trace_spans_total"
 WORKERS: Final = "palyra_fleet_workers"
 LEASES_ACTIVE: Final = "palyra_fleet_leases_active"
 TRANSITIONS: Final = "palyra_fleet_transitions_total"
@@ -48,6 +49,7 @@ FLEET_LOG_DROPPED: Final = "palyra_fleet_log_lines_dropped_total"
 EXPORT_EVENTS: Final = "palyra_fleet_export_events_total"
 EXPORT_FAILURES: Final = "palyra_fleet_export_failures_total"
 EXPORT_LAG: Final = "palyra_fleet_export_lag_seconds"
+FLEET_SPANS: Final = "palyra_fleet_trace_spans_total"
 
 EGRESS_METRICS: Final = MappingProxyType(
     {
@@ -62,6 +64,7 @@ EGRESS_METRICS: Final = MappingProxyType(
             _G, "When a certificate of the proxy ends, in Unix seconds.", ("certificate",)
         ),
         EGRESS_LOG_DROPPED: MetricRow(_C, "Log lines that were dropped: their reader is slow."),
+        EGRESS_SPANS: MetricRow(_C, "Spans of traces by what became of them.", ("outcome",)),
     }
 )
 """What a proxy shows."""
@@ -80,6 +83,7 @@ FLEET_METRICS: Final = MappingProxyType(
         EXPORT_EVENTS: MetricRow(_C, "Events by what became of them.", ("receiver", "outcome")),
         EXPORT_FAILURES: MetricRow(_C, "Tries that were not taken.", ("receiver", "problem")),
         EXPORT_LAG: MetricRow(_G, "Age of the oldest event that was not taken.", ("receiver",)),
+        FLEET_SPANS: MetricRow(_C, "Spans of traces by what became of them.", ("outcome",)),
     }
 )
 """What a fleet shows."""

@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 from palyra_egress.proxy.budgets import Direction
 from palyra_egress.reasons import Reason, ReasonClass, row
 from palyra_fleet.logs.output import dropped_lines
+from palyra_fleet.traces.spans import SpanCounts
 from palyra_fleet.wire import metric_names as names
 from palyra_fleet.wire.durations import Durations
 
@@ -34,6 +35,8 @@ class ProxyCounts:
     durations: Durations = field(default_factory=Durations)
     bytes: dict[Direction, int] = field(default_factory=lambda: {Direction.OUT: 0, Direction.IN: 0})
     policy_reload_failures: int = 0
+    spans: SpanCounts | None = None
+    """Where traces are asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,10 @@ class _Shown(Collector):
         dropped = _counter(names.EGRESS_LOG_DROPPED)
         dropped.add_metric([], dropped_lines())
         yield dropped
+        spans = _counter(names.EGRESS_SPANS)
+        for outcome, count in ({} if counts.spans is None else counts.spans.by_outcome()).items():
+            spans.add_metric([outcome.value], count)
+        yield spans
 
 
 def _effect(reason: Reason) -> str:

@@ -14,7 +14,9 @@ from palyra_fleet.logs.fields import Field, Value, told
 _log = logging.getLogger(__name__)
 
 
-def log_refusal(verdict: Verdict, who: Requester, decision_id: str) -> None:
+def log_refusal(
+    verdict: Verdict, who: Requester, decision_id: str, trace_id: str | None = None
+) -> None:
     """One line about a refused canonical request."""
     costs = verdict.consequence is not Consequence.NONE
     level = logging.WARNING if costs else logging.INFO
@@ -27,6 +29,7 @@ def log_refusal(verdict: Verdict, who: Requester, decision_id: str) -> None:
         Field.POLICY_FILE: verdict.policy_file,
         Field.POLICY_LINE: verdict.line,
         Field.POLICY_DIGEST: verdict.policy_digest,
+        Field.TRACE_ID: trace_id,
     }
     what = "a violation was refused" if costs else "a request was refused"
     _log.log(level, "%s: %s", what, verdict.reason.value, extra=told(fields))

@@ -7,10 +7,12 @@ from palyra_egress.proxy.budgets import Direction
 from palyra_egress.proxy.signals.live_view import LiveView
 from palyra_egress.proxy.signals.metrics import ProxyCounts
 from palyra_egress.proxy.signals.refusal_lines import log_early_refusal, log_refusal
+from palyra_egress.proxy.signals.request_trace import RequestTrace, RequestTraces
 from palyra_egress.proxy.signals.traffic import RuleCounts, traffic_report
 from palyra_egress.reasons import Reason
 from palyra_egress.request import EgressRequest, Requester
 from palyra_egress.verdict import Verdict
+from palyra_fleet.traces.spans import Spans
 from palyra_fleet.wire.traffic_models import TrafficReport
 
 
@@ -21,6 +23,12 @@ class Signals:
     counts: ProxyCounts = field(default_factory=ProxyCounts)
     live: LiveView = field(default_factory=LiveView)
     rules: RuleCounts = field(default_factory=RuleCounts)
+    traces: RequestTraces = field(default_factory=RequestTraces)
+
+    def trace_to(self, proxy_id: str, spans: Spans | None) -> None:
+        """Where this proxy's spans go; None: nowhere."""
+        self.traces = RequestTraces(proxy_id, spans)
+        self.counts.spans = None if spans is None else spans.counts
 
     def decided(
         self,
@@ -29,14 +37,18 @@ class Signals:
         decision_id: str,
         at_unix_ms: int,
         took_ms: int,
-    ) -> None:
-        """A verdict about a canonical request was released."""
+        evidence_seq: int | None = None,
+    ) -> RequestTrace | None:
+        """A verdict about a canonical request was released; its trace, if it has one."""
         self.counts.decisions[verdict.reason] += 1
         self.counts.durations.took(took_ms)
         self.rules.decided(verdict)
         self.live.decided(verdict.reason, request.requester, request, at_unix_ms)
+        trace = self.traces.decided(verdict, request, decision_id, evidence_seq)
         if not verdict.allowed:
-            log_refusal(verdict, request.requester, decision_id)
+            trace_id = None if trace is None else trace.context.trace_id
+            log_refusal(verdict, request.requester, decision_id, trace_id)
+        return trace
 
     def refused_early(
         self, reason: Reason, who: Requester | None, decision_id: str, at_unix_ms: int

@@ -1,0 +1,1 @@
+"""Traces of both programs, by OpenTelemetry where it is installed and asked for."""
