@@ -8,7 +8,7 @@ import pytest
 
 from palyra_egress.proxy.tested_mitmproxy import TESTED_MITMPROXY
 
-LOCKS = ("requirements/runtime.lock", "requirements/dev.lock")
+LOCKS = ("requirements/runtime.lock", "requirements/opentelemetry.lock", "requirements/dev.lock")
 REQUIREMENT = re.compile(r"(?P<name>[a-z0-9][a-z0-9.-]*)==(?P<version>[^ ;]+)")
 
 
@@ -47,9 +47,16 @@ def test_a_lock_says_how_it_was_made(repository: Path, lock: str) -> None:
     assert "#    make lock\n" in (repository / lock).read_text()[:200]
 
 
-def test_both_locks_agree(repository: Path) -> None:
-    runtime, dev = (locked_versions(repository / lock) for lock in LOCKS)
-    assert {name: dev.get(name) for name in runtime} == runtime
+def test_the_locks_agree_and_what_the_program_needs_is_in_each(repository: Path) -> None:
+    runtime, extra, dev = (locked_versions(repository / lock) for lock in LOCKS)
+    assert {name: extra.get(name) for name in runtime} == runtime
+    assert {name: dev.get(name) for name in extra} == extra
+
+
+def test_the_program_installs_without_the_extra(repository: Path) -> None:
+    runtime, extra, _ = (locked_versions(repository / lock) for lock in LOCKS)
+    assert {"opentelemetry-sdk", "requests"} <= extra.keys() - runtime.keys()
+    assert not [name for name in runtime if name.startswith("opentelemetry")]
 
 
 def test_the_development_lock_was_made_from_what_is_asked_for(repository: Path) -> None:

@@ -1,0 +1,1 @@
+"""Traces: context, settings, the exporter, and calls of the API."""
