@@ -92,3 +92,11 @@ async def test_every_round_of_the_two_proxies_benchmark_was_refused_and_cut() ->
         assert latency["refused_ms"] > 0
     assert report["heartbeats"]["workers"] == 10
     assert report["heartbeats"]["per_s"] > 0
+
+
+async def test_every_cell_of_the_benchmark_of_traces_was_measured() -> None:
+    async with programs() as registry:
+        report = await report_of(registry, "bench_traces.py", "--requests", "10", "--rounds", "1")
+    ratios = {"off/off", "ratio 0", "ratio 0.1", "ratio 1"}
+    assert set(report) == {"off us", "calls us", "spans dropped"} | ratios
+    assert all(report[name] > 0 for name in report if name != "spans dropped")

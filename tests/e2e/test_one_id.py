@@ -3,12 +3,16 @@ nothing secret in anything they wrote."""
 
 import json
 import signal
+from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
+
+import pytest
 
 from tests.e2e.apart import PROXY_NAME
 from tests.e2e.place import EGRESS, FLEET, FREE, METADATA_URL, Place, ask_proxy
 from tests.e2e.programs import Program, until
+from tests.fakes.otlp_receiver import Collector, otlp_receiver
 from tests.fakes.raw_http import ask
 
 JSON_LOG = ("--log-format", "json", "--log-level", "info")
@@ -29,10 +33,12 @@ def announced(program: Program, label: str) -> str:
     return next(text for text in said if text.startswith(label)).removeprefix(label).strip()
 
 
-async def started(place: Place) -> tuple[Program, Program]:
-    """A fleet and a proxy of their own, both with JSON logs: one by flags, one by environment."""
+async def started(place: Place, collector: Collector) -> tuple[Program, Program]:
+    """A fleet and a proxy of their own, both with JSON logs and traces of what violates alone: one
+    by flags, one by environment."""
+    traces = ("--otlp-endpoint", collector.url, "--trace-ratio", "0")
     fleet = await place.programs.start(
-        *(FLEET, "serve", "--admin", FREE, *JSON_LOG), environment=place.environment
+        *(FLEET, "serve", "--admin", FREE, *JSON_LOG, *traces), environment=place.environment
     )
     await until("the fleet serves", lambda: "operator token" in fleet.err.text)
     state = place.directory / "proxy"
@@ -41,6 +47,8 @@ async def started(place: Place) -> tuple[Program, Program]:
     by_environment = {
         "PALYRA_EGRESS_PROXY__SERVE__LOG_FORMAT": "json",
         "PALYRA_EGRESS_PROXY__SERVE__LOG_LEVEL": "info",
+        "PALYRA_EGRESS_PROXY__SERVE__OTLP_ENDPOINT": collector.url,
+        "PALYRA_EGRESS_PROXY__SERVE__TRACE_RATIO": "0",
     }
     proxy = await place.programs.start(
         *(EGRESS, "proxy", "serve", *place.proxy_arguments()),
@@ -71,8 +79,16 @@ async def run_of(place: Place, proxy: Program) -> Program:
     )
 
 
-async def test_one_id_leads_from_the_workers_refusal_to_its_quarantine(place: Place) -> None:
-    fleet, proxy = await started(place)
+@pytest.fixture
+async def collector() -> AsyncIterator[Collector]:
+    async with otlp_receiver() as made:
+        yield made
+
+
+async def test_one_id_leads_from_the_workers_refusal_to_its_quarantine(
+    place: Place, collector: Collector
+) -> None:
+    fleet, proxy = await started(place, collector)
     worker = await run_of(place, proxy)
     credentials = await worker.line(0)
     proxy_url = announced(proxy, "proxy")
@@ -100,10 +116,32 @@ async def test_one_id_leads_from_the_workers_refusal_to_its_quarantine(place: Pl
     assert decision_id in await investigation_page(place, record.worker_id)
     await worker.ended()
     nothing_secret(place, [fleet, proxy, worker], credentials)
+    await one_trace(collector, decision_id)
+    assert collector.spans[0].trace_id == in_proxys_log["trace.id"] == in_fleets_log["trace.id"]
+    assert credentials.rpartition("@")[0].rpartition(":")[2].encode() not in b"".join(collector.raw)
     for program in (proxy, fleet):
         program.signal(signal.SIGTERM)
         assert await program.ended() == 0
         assert lines(program)[-1]["log.level"] == "info"
+
+
+async def one_trace(collector: Collector, decision_id: str) -> None:
+    """From the worker's request over the proxy's judgement and evidence to the quarantine."""
+    await collector.until(lambda: len(collector.spans) == 5)
+    assert len({one.trace_id for one in collector.spans}) == 1
+    by_name = {(one.service, one.name): one for one in collector.spans}
+    chain = [
+        by_name["palyra-egress", "GET"],
+        by_name["palyra-egress", "evidence"],
+        by_name["palyra-fleet", "POST /v1/proxy/violations"],
+        by_name["palyra-fleet", "quarantine"],
+    ]
+    above = ["", *(one.span_id for one in chain)]
+    assert [one.parent_id for one in chain] == above[:-1]
+    assert by_name["palyra-egress", "judge"].parent_id == chain[0].span_id
+    for one in (chain[0], chain[3]):
+        assert one.attributes["palyra.decision.id"] == decision_id
+    assert chain[1].attributes["palyra.outcome"] == "quarantined"
 
 
 async def investigation_page(place: Place, worker_id: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from palyra_fleet.client import OperatorClient, ProxyClient, WorkerClient
 from palyra_fleet.principals.book import Principal, PrincipalBook, token_sha256
 from palyra_fleet.serve import FleetServer
+from palyra_fleet.traces.spans import Spans
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.principal_models import Role
 from tests.fakes.fleet_service import FakeFleetService
@@ -48,7 +49,10 @@ class ServedFleet:
 
 @asynccontextmanager
 async def served_fleet(
-    *, body_within_ms: int = 10_000, view_write_within_ms: int = 5_000
+    *,
+    body_within_ms: int = 10_000,
+    view_write_within_ms: int = 5_000,
+    spans: Spans | None = None,
 ) -> AsyncIterator[ServedFleet]:
     """Serve a fake fleet on a socket in a short-lived directory and a free loopback port."""
     service = FakeFleetService()
@@ -67,6 +71,7 @@ async def served_fleet(
             principals,
             body_within_ms=body_within_ms,
             view_write_within_ms=view_write_within_ms,
+            spans=spans,
         ) as server:
             yield ServedFleet(service, server, worker_key, proxy_key, worker.worker_id)
         await service.close()

@@ -1,6 +1,5 @@
 """The exporter against a real receiver: what arrives, and what happens if it does not."""
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,6 +13,7 @@ from palyra_fleet.traces.context import TraceContext
 from palyra_fleet.traces.running import tracing
 from palyra_fleet.traces.settings import TraceSettings
 from palyra_fleet.traces.spans import Attribute, Kind, Spans
+from tests.e2e.programs import until
 from tests.fakes.log_lines import json_lines
 from tests.fakes.otlp_receiver import otlp_receiver
 
@@ -34,11 +34,9 @@ def tell(spans: Spans, count: int = 1, parent: TraceContext | None = None) -> No
         spans.begin("GET", Kind.CLIENT, 1_000, {}, parent=parent).end(3_000, facts)
 
 
-async def until(holds: Callable[[], bool]) -> None:
+async def tried(holds: Callable[[], bool]) -> None:
     """Counts are kept by the exporter's thread, which tells nobody."""
-    async with asyncio.timeout(60):
-        while not holds():
-            await asyncio.sleep(0.01)
+    await until("the exporter has tried", holds, 60.0)
 
 
 async def test_a_span_arrives_as_it_was_told(tmp_path: Path) -> None:
@@ -73,10 +71,12 @@ async def test_what_a_receiver_refuses_is_lost_counted_and_told_once(
             receiver.headers = {"Location": location} if location else {}
             for failed in (1, 2):
                 tell(spans)
-                await until(lambda failed=failed: spans.counts.failed == failed)  # type: ignore[misc]
+                await until(
+                    "the exporter has tried", lambda failed=failed: spans.counts.failed == failed
+                )  # type: ignore[misc]
             receiver.status, receiver.headers = 200, {}
             tell(spans)
-            await until(lambda: spans.counts.sent == 1)
+            await tried(lambda: spans.counts.sent == 1)
     assert [line["message"] for line in found] == [
         "traces are not taken by their receiver: refused",
         "traces are taken by their receiver again",
@@ -94,12 +94,12 @@ async def test_a_receiver_that_is_down_or_that_does_not_answer_costs_nobody_anyt
             receiver.gate.clear()
             async with spans_to(receiver.url) as spans:
                 tell(spans)
-                await until(lambda: spans.counts.failed == 1)
+                await tried(lambda: spans.counts.failed == 1)
             receiver.gate.set()
     with json_lines(LOGGER) as down:
         async with spans_to(gone) as spans:
             tell(spans)
-            await until(lambda: spans.counts.failed == 1)
+            await tried(lambda: spans.counts.failed == 1)
     said = [str(line["message"]).rpartition(" ")[2] for line in (*found, *down)]
     assert said == ["late", "unreachable"]
 
@@ -115,9 +115,12 @@ async def test_only_so_many_spans_wait_and_the_rest_is_dropped_and_counted(
             counts = spans.counts
             assert (counts.accepted, counts.dropped) == (otlp.MAX_WAITING, 50)
             receiver.gate.set()
-            await until(lambda: counts.waiting == 0)
+            await tried(lambda: counts.waiting == 0)
             tell(spans)
-            await until(lambda: counts.sent + counts.failed == otlp.MAX_WAITING + 1)
+            await until(
+                "the exporter has tried",
+                lambda: counts.sent + counts.failed == otlp.MAX_WAITING + 1,
+            )
     assert counts.dropped == 50
 
 
@@ -133,11 +136,11 @@ async def test_a_receiver_is_trusted_by_its_certificate_and_name(
             monkeypatch.setattr(otlp, "TRY_WITHIN_S", 0.5)
             async with spans_to(receiver.url) as strangers:
                 tell(strangers)
-                await until(lambda: strangers.counts.failed == 1)
+                await tried(lambda: strangers.counts.failed == 1)
         async with otlp_receiver(ca.server_context("elsewhere.example")) as impostor:
             async with spans_to(impostor.url, ca_file=ca.ca_file) as spans:
                 tell(spans)
-                await until(lambda: spans.counts.failed == 1)
+                await tried(lambda: spans.counts.failed == 1)
             assert impostor.asked == 0
     assert [str(line["message"]).rpartition(" ")[2] for line in found] == ["untrusted"] * 2
 
@@ -148,7 +151,7 @@ async def test_an_answer_without_end_is_not_read_and_what_waits_at_the_end_is_se
         receiver.headers = {"Set-Cookie": "a=b"}
         async with spans_to(receiver.url) as spans:
             tell(spans)
-            await until(lambda: spans.counts.sent == 1)
+            await tried(lambda: spans.counts.sent == 1)
             tell(spans)
         assert len(receiver.spans) == 2
         assert "cookie" not in receiver.heads[1]

@@ -70,7 +70,7 @@ def test_settings_without_a_receiver_and_variables_of_the_librarys_own_are_refus
         with pytest.raises(TraceSettingsRefused, match=f"^{name}: there is no receiver"):
             check_alone(settings, {})
     foreign = {"OTEL_SDK_DISABLED": "true"}
-    with pytest.raises(TraceSettingsRefused, match="^OTEL_SDK_DISABLED: "):
+    with pytest.raises(TraceSettingsRefused, match=r"^OTEL_SDK_DISABLED: "):
         check_alone(TraceSettings(HERE), foreign)
     check_alone(TraceSettings(), foreign)  # nobody asks for traces
 
@@ -114,7 +114,7 @@ def test_what_cannot_be_used_is_refused_before_anything_starts(tmp_path: Path) -
     empty = tmp_path / "ca.pem"
     empty.write_text("")
     for ca in (empty, tmp_path / "missing.pem"):
-        with pytest.raises(TraceSettingsRefused, match="^otlp_ca: .*expected certificates"):
+        with pytest.raises(TraceSettingsRefused, match=r"^otlp_ca: .*expected certificates"):
             check_traces(TraceSettings("https://collector.example/v1/traces", ca))
     check_traces(TraceSettings(HERE))
     assert open_spans(TraceSettings(), "palyra-test") is None

@@ -1,4 +1,4 @@
-"""A request as a trace, over real sockets and into a real receiver: what is told, and what never."""
+"""A request as a trace, over real sockets to a real receiver: what is told, and what never."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -121,7 +121,8 @@ async def test_an_allowed_request_is_one_trace_from_judging_to_the_servers_answe
     tmp_path: Path,
 ) -> None:
     async with world(tmp_path) as at:
-        answer = await at.ask(f"{at.here}/p4th?q=qu3ry", "X-Given: h34der", f"traceparent: {CLAIMED}")
+        headers = ("X-Given: h34der", f"traceparent: {CLAIMED}")
+        answer = await at.ask(f"{at.here}/p4th?q=qu3ry", *headers)
         assert answer.status == 200
         spans = await at.told(5)
         (verdict,) = at.harness.verdicts()
