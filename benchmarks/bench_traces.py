@@ -4,8 +4,8 @@ One plain HTTP request after the other over one connection, through a real proxy
 server beside it, in blocks that take turns: no traces, traces of which none is sampled (ratio 0),
 of every tenth, of all. The receiver is a process of its own. A cell is the median over rounds of
 the CPU time per request of the process, which holds proxy, worker and server, against the block
-without traces of the same round; `off/off` is the same block measured a second time, which is the noise. Beside it, the three
-calls that a request makes without traces, timed alone.
+without traces of the same round; `off/off` is that block measured a second time, which is the
+noise. Beside it, the three calls that a request makes without traces, timed alone.
 """
 
 import argparse
