@@ -5,10 +5,12 @@ same name. What is asked, by whom and until when is part of the worker's record,
 durable as the quarantine. Times: Unix ms.
 """
 
+import heapq
+
 from ulid import ULID
 
 from palyra_fleet.ledger.wire_views import release_request_view
-from palyra_fleet.operator_commands import OperatorCommands
+from palyra_fleet.operator_commands import MAX_LISTED, OperatorCommands
 from palyra_fleet.refusals import FleetReason, FleetRefusal
 from palyra_fleet.wire import models as wire
 from palyra_fleet.wire.release_models import ReleaseRequestView
@@ -34,11 +36,17 @@ class ReleaseCommands(OperatorCommands):
         return await self._locked(act)
 
     async def release_requests(self) -> tuple[ReleaseRequestView, ...]:
-        """What is asked and not answered, the oldest first."""
+        """What is asked and not answered, the oldest first, a bounded number."""
         await self._caught_up()
-        workers = self._manager.state.worker_by_release.values()
-        found = [self._open_request(worker_id) for worker_id in workers]
-        return tuple(sorted(found, key=lambda one: (one.asked_at_unix_ms, one.release_id)))
+        asked = self._manager.state.worker_by_release
+        oldest = heapq.nsmallest(MAX_LISTED, asked)  # ids are ULIDs
+        return tuple(self._open_request(asked[release_id]) for release_id in oldest)
+
+    async def release_request_of(self, worker_id: str) -> ReleaseRequestView | None:
+        """What is asked about this worker, if anything is."""
+        await self._caught_up()
+        worker = self._manager.state.workers.get(worker_id)
+        return None if worker is None else release_request_view(worker)
 
     async def approve_release(self, actor: str, release_id: str, reason: str) -> wire.WorkerView:
         """By another principal than the one who asked. Answers the worker, released."""

@@ -75,7 +75,6 @@ async def worker(call: ConsoleCall) -> web.StreamResponse:
     service, worker_id = call.desk.service, call.part("worker_id")
     found = await service.worker(worker_id)
     evidence = await service.violations(worker_id, 100)
-    asked = await service.release_requests()
     return render(
         call,
         "worker.html",
@@ -85,7 +84,7 @@ async def worker(call: ConsoleCall) -> web.StreamResponse:
         today=await _judged_today(call, evidence),
         cause=_cause(found, evidence),
         passed=_passed(call, worker_id),
-        asked=next((one for one in asked if one.worker_id == worker_id), None),
+        asked=await service.release_request_of(worker_id),
         two_persons=service.two_person_release,
         events=await service.recent_events(worker_id, 100),
     )

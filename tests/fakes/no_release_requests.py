@@ -18,6 +18,9 @@ class NoReleaseRequests:
     async def release_requests(self) -> tuple[ReleaseRequestView, ...]:
         return ()
 
+    async def release_request_of(self, worker_id: str) -> None:
+        return None
+
     async def approve_release(self, actor: str, release_id: str, reason: str) -> NoReturn:
         raise FleetRefusal(FleetReason.RELEASE_UNKNOWN, "nobody has asked")
 
