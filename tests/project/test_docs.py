@@ -3,7 +3,6 @@
 A test is named in a document as `tests/folder/test_file.py` or with `::test_name` after it.
 """
 
-import argparse
 import ast
 import re
 import sys
@@ -14,11 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from palyra_egress.cli.parser import make_parser as egress_parser
-from palyra_egress.policy.load import load_policy_file
-from palyra_fleet.cli.parser import make_parser as fleet_parser
-from palyra_fleet.leases.approval_file import read_approvals
-from tests.project.documents import Block, anchors, blocks, inline, links
+from tests.project.documents import anchors, blocks, inline, links
 
 NAMED_PATH = re.compile(r"[a-z_]+/[\w./-]*\w/?(?:::\w+)?")
 RUN_BY = {"docs/tutorial.md": "tests/e2e/test_tutorial.py"}
@@ -34,6 +29,8 @@ NOT_RUN = {
     "docs/doors.md": "needs firewall rules of the machine",
     "docs/fleet-state.md": "stops and restores a fleet; tests/fleet/store does so",
     "docs/how-to/change-a-policy.md": "needs an audit log of one's own",
+    "docs/how-to/join-a-node.md": "tests/e2e/test_console.py and tests/fleet/cli do all of it",
+    "docs/how-to/rotate-the-ca.md": "tests/golden/test_fleet_answers.py runs these commands",
     "docs/how-to/investigate-a-quarantine.md": "needs a quarantined worker; the tutorial has one",
     "docs/operators.md": "tests/golden/test_fleet_answers.py runs these commands",
     "docs/policy-approvals.md": "needs several people with keys",
@@ -42,24 +39,8 @@ NOT_RUN = {
     "docs/signals.md": "needs a collector, and a fleet to ask",
     "policies/README.md": "needs files of one's own; tests/egress/policy runs each",
 }
-"""Pages whose commands no test runs as they stand, each with the reason. That the commands and
-their flags exist is checked for every page."""
-COMMAND = re.compile(
-    r"\s*(?:\$ )?(?:\w+=\S+ )*(?:\w+=\$\()?(?:\S*/bin/)?"
-    r"(?P<program>palyra-egress|palyra-fleet)(?P<rest> .*|$)"
-)
-PARSERS = {"palyra-egress": egress_parser(), "palyra-fleet": fleet_parser()}
-
-
-def commands_in(block: Block) -> Iterator[tuple[str, list[str]]]:
-    """Each command of ours in a block: the program, and its words up to a pipe or another one."""
-    for line in block.text.replace("\\\n", " ").splitlines():
-        for part in re.split(r"[|;&<>]+", line.partition(" #")[0]):
-            if found := COMMAND.match(part):
-                words = found["rest"].replace('"', " ").replace("'", " ").split()
-                yield found["program"], words[: words.index("--")] if "--" in words else words
-
-
+"""Pages whose commands no test runs as they stand, each with the reason. tests/project/
+test_snippets.py reads the blocks of every page with the parser that a program would use."""
 NAMED_TEST = re.compile(r"`(?P<file>tests/[\w/.-]+\.py)(?:::(?P<test>\w+))?`")
 REQUIREMENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -128,53 +109,6 @@ def test_every_command_in_a_document_is_run_or_says_why_not(
     assert silent == []
     assert all((repository / page).exists() for page in (*RUN_BY, *NOT_RUN))
     assert all((repository / test).exists() for test in RUN_BY.values())
-
-
-def test_every_command_in_a_document_exists_with_its_flags(documents: tuple[Path, ...]) -> None:
-    wrong, seen = [], 0
-    for document in documents:
-        for block in blocks(document):
-            if block.language not in {"sh", "console", "bash"}:
-                continue
-            for program, words in commands_in(block):
-                parser, rest = PARSERS[program], words
-                while rest and (below := verbs_of(parser)):
-                    if rest[0] not in below:
-                        break
-                    parser, rest = below[rest[0]], rest[1:]
-                known = parser._option_string_actions
-                flags = [word.partition("=")[0] for word in rest if word.startswith("-")]
-                seen += 1
-                if (verbs_of(parser) and "--help" not in rest) or not set(flags) <= known.keys():
-                    wrong.append(f"{block.place}: {program} {' '.join(words)}")
-    assert wrong == []
-    assert seen > 50
-
-
-def verbs_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            return dict(action.choices)
-    return {}
-
-
-def test_every_whole_policy_in_a_document_is_read_strictly(
-    documents: tuple[Path, ...], tmp_path: Path
-) -> None:
-    read = 0
-    for document in documents:
-        for block in blocks(document):
-            if block.language == "yaml" and {"version", "rules"} <= set(
-                re.findall(r"^(\w+):", block.text, re.MULTILINE)
-            ):
-                read += 1
-                if re.search(r"^    who:", block.text, re.MULTILINE):  # rules that approve runs
-                    assert read_approvals(block.text.encode(), block.place).cases, block.place
-                    continue
-                file = tmp_path / "policy.yaml"
-                file.write_text(block.text)
-                assert load_policy_file(file).rules, block.place
-    assert read > 0
 
 
 def test_every_test_that_a_document_names_exists(
