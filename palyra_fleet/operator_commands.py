@@ -66,10 +66,12 @@ class OperatorCommands(FleetCore):
 
         await self._locked(act)
 
-    async def grants(self) -> tuple[wire.GrantView, ...]:
-        """The newest grants, newest first."""
+    async def grants(
+        self, limit: int = MAX_LISTED, before: str | None = None
+    ) -> tuple[wire.GrantView, ...]:
+        """The newest grants, newest first; with `before` only those that are older than it."""
         try:
-            found = await self._store.grants(MAX_LISTED)
+            found = await self._store.grants(_bounded(limit), before)
         except (StoreFailed, StateUnusable) as error:
             raise _unreadable(error) from error
         return tuple(grant_view(grant) for grant in found)
@@ -90,11 +92,14 @@ class OperatorCommands(FleetCore):
         """Changes when a proxy counted anything."""
         return self._traffic.mark()
 
-    async def leases(self, limit: int) -> tuple[wire.LeaseView, ...]:
-        """The live leases, newest first."""
+    async def leases(
+        self, limit: int, before_fence: int | None = None
+    ) -> tuple[wire.LeaseView, ...]:
+        """The live leases, newest first; with `before_fence` only those with a lower fence."""
         await self._caught_up()
         live = self._manager.state.leases.values()
-        newest = heapq.nlargest(_bounded(limit), live, key=lambda lease: lease.fence)
+        wanted = (one for one in live if before_fence is None or one.fence < before_fence)
+        newest = heapq.nlargest(_bounded(limit), wanted, key=lambda lease: lease.fence)
         return tuple(lease_view(lease) for lease in newest)
 
     async def workers(self) -> tuple[wire.WorkerView, ...]:

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from palyra_fleet.api import answers
 from palyra_fleet.api.call import Call
-from palyra_fleet.api.paging import DEFAULT_ROWS, MAX_ROWS
+from palyra_fleet.api.paging import DEFAULT_ROWS, MAX_ROWS, ListOf, cut
 from palyra_fleet.wire.models import ReasonRequest
 from palyra_fleet.wire.node_models import (
     ApproveDevice,
@@ -74,7 +74,11 @@ async def remove_device(call: Call) -> web.StreamResponse:
 
 @answers.gives(NodeList)
 async def list_nodes(call: Call) -> web.StreamResponse:
-    return answers.model(NodeList(items=call.nodes.nodes(_limit(call))))
+    """A page of the nodes, the newest id first."""
+    limit = _limit(call)
+    found = call.nodes.nodes(limit + 1, call.cursor(ListOf.NODES))
+    page = cut(ListOf.NODES, found, lambda one: one.device_id, limit)
+    return answers.model(NodeList(items=page.items, next_cursor=page.next_cursor))
 
 
 @answers.gives(NodeView)

@@ -47,7 +47,11 @@ async def create_grant(call: Call) -> web.StreamResponse:
 
 @answers.gives(GrantList)
 async def list_grants(call: Call) -> web.StreamResponse:
-    return answers.model(GrantList(items=await call.service.grants()))
+    """A page of the grants, the newest first."""
+    limit = call.number("limit", default=MAX_ROWS, least=1, most=MAX_ROWS)
+    found = await call.service.grants(limit + 1, call.cursor(ListOf.GRANTS))
+    page = cut(ListOf.GRANTS, found, lambda one: one.grant_id, limit)
+    return answers.model(GrantList(items=page.items, next_cursor=page.next_cursor))
 
 
 @answers.gives(ApprovalRuleList)
@@ -105,8 +109,12 @@ async def show_traffic(call: Call) -> web.StreamResponse:
 
 @answers.gives(LeaseList)
 async def list_leases(call: Call) -> web.StreamResponse:
+    """A page of the live leases, the newest first."""
     limit = call.number("limit", default=DEFAULT_ROWS, least=1, most=MAX_ROWS)
-    return answers.model(LeaseList(items=await call.service.leases(limit)))
+    before = call.cursor(ListOf.LEASES)
+    found = await call.service.leases(limit + 1, None if before is None else int(before))
+    page = cut(ListOf.LEASES, found, lambda one: str(one.fence), limit)
+    return answers.model(LeaseList(items=page.items, next_cursor=page.next_cursor))
 
 
 @answers.gives(LeaseState)

@@ -15,11 +15,12 @@ from enum import Enum
 from typing import Final
 
 from palyra_fleet.api.problems import ApiReason, ApiRefusal
+from palyra_fleet.wire import page_models
 from palyra_fleet.wire.ids import ULID_PATTERN
 
 MAX_CURSOR: Final = 200
 DEFAULT_ROWS: Final = 100
-MAX_ROWS: Final = 1000
+MAX_ROWS: Final = page_models.MAX_ROWS
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -32,6 +33,8 @@ class ListOf(Enum):
     NODES = ("n", ULID_PATTERN)
     DEVICES = ("d", ULID_PATTERN)
     PAIRING = ("p", ULID_PATTERN)
+    GRANTS = ("g", ULID_PATTERN)
+    LEASES = ("l", "[0-9]{1,15}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,6 +97,7 @@ _NAME: Final = f"{{name:{NAME_PATTERN}}}"
 _PRINCIPAL: Final = f"/v1/principals/{_NAME}"
 _JOIN_TOKEN: Final = f"/v1/join-tokens/{{token_id:{ULID_PATTERN}}}"
 _PAGE: Final = ("after_seq", "limit")
+_PART: Final = ("limit", "cursor")
 _OF_WORKER: Final = ("worker_id", "limit", "cursor")
 
 _W, _P, _O, _N = worker_calls, proxy_calls, operator_calls, node_calls
@@ -133,11 +134,11 @@ ROUTES: Final = (
     Row("POST", "/v1/device/certificate:rotate", _DEV, _D.rotate_certificate, _CSR),
     Row("POST", "/v1/device/proxy", _DEV, _D.enrol_proxy, device_wire.EnrolDeviceRequest),
     # principals
-    Row("GET", "/v1/grants", _LOOK, _O.list_grants),
+    Row("GET", "/v1/grants", _LOOK, _O.list_grants, query=_PART),
     Row("GET", "/v1/approval-rules", _LOOK, _O.list_approval_rules),
     Row("POST", "/v1/grants", _LET_IN, _O.create_grant, wire.GrantRequest),
     Row("POST", f"{_GRANT}:withdraw", _LET_IN, _O.withdraw_grant, _REASON),
-    Row("GET", "/v1/workers", _LOOK, _O.list_workers, query=("limit", "cursor")),
+    Row("GET", "/v1/workers", _LOOK, _O.list_workers, query=_PART),
     Row("GET", _WORKER, _LOOK, _O.show_worker),
     Row("POST", f"{_WORKER}:quarantine", _STOP, _change(lambda fleet: fleet.quarantine), _REASON),
     Row("POST", f"{_WORKER}:release", _LET_IN, _change(lambda fleet: fleet.release), _REASON),
@@ -151,7 +152,7 @@ ROUTES: Final = (
     Row("GET", "/v1/release-requests", _LOOK, _R.list_requests),
     Row("POST", f"{_RELEASE}:approve", _LET_IN, _R.approve, _REASON),
     Row("POST", f"{_RELEASE}:withdraw", _STOP, _R.withdraw, _REASON),
-    Row("GET", "/v1/leases", _LOOK, _O.list_leases, query=("limit",)),
+    Row("GET", "/v1/leases", _LOOK, _O.list_leases, query=_PART),
     Row("POST", f"{_LEASE}:revoke", _STOP, _O.revoke_lease, _REASON),
     Row("POST", "/v1/leases:unfreeze", _LET_IN, _O.unfreeze_leases, _REASON),
     Row("GET", "/v1/traffic", _LOOK, _O.show_traffic),
@@ -189,7 +190,7 @@ ROUTES: Final = (
     Row("POST", f"{_DEVICE}:remove", _TRUST, _N.remove_device, _REASON),
     Row("GET", "/v1/authorities", _LOOK, _N.list_authorities),
     Row("POST", "/v1/authorities:rotate", _TRUST, _N.rotate_authority, _REASON),
-    Row("GET", "/v1/nodes", _LOOK, _N.list_nodes, query=("limit",)),
+    Row("GET", "/v1/nodes", _LOOK, _N.list_nodes, query=_PART),
     Row("GET", _NODE, _LOOK, _N.show_node),
     Row("POST", f"{_NODE}:invoke", _STOP, _N.invoke, node_wire.InvokeRequest),
     Row("GET", "/v1/capability-requests", _LOOK, _N.list_capability_requests, query=("limit",)),

@@ -45,7 +45,15 @@ class Done(BaseModel):
 COLUMNS: Final[dict[type[BaseModel], tuple[str, ...]]] = {
     Done: ("subject",),
     WorkerView: ("worker_id", "state", "admission", "eligibility", "work", "run_id", "lease_id"),
-    GrantView: ("grant_id", "run_id", "tool_name", "principal", "egress_profile", "uses"),
+    GrantView: (
+        "grant_id",
+        "run_id",
+        "tool_name",
+        "principal",
+        "egress_profile",
+        "uses",
+        "rule_id",
+    ),
     LeaseView: (
         "lease_id",
         "worker_id",

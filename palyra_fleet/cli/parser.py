@@ -318,7 +318,7 @@ def _grant(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
 
 def _lease(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
     found = _operator_verb(verbs, "list", "leases that run now", operator_commands.list_leases)
-    found.add_argument("--limit", type=types.rows, default=100)
+    found.add_argument("--limit", type=types.rows, help="so many, the newest (default: all)")
     revoke = _operator_verb(verbs, "revoke", "end a lease now", operator_commands.revoke_lease)
     revoke.add_argument("lease_id", type=types.ulid)
     revoke.add_argument("--reason", type=types.reason, required=True)

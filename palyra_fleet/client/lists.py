@@ -13,6 +13,7 @@ from palyra_fleet.wire.models import (
     WorkerOrder,
     WorkerView,
 )
+from palyra_fleet.wire.page_models import PageModel
 from palyra_fleet.wire.release_models import ReleaseRequestView
 
 
@@ -24,30 +25,24 @@ class ReleaseRequestList(WireModel):
     items: tuple[ReleaseRequestView, ...]
 
 
-class GrantList(WireModel):
-    items: tuple[GrantView, ...]
+class GrantList(PageModel[GrantView]):
+    """The newest first."""
 
 
 class ApprovalRuleList(WireModel):
     items: tuple[ApprovalRuleView, ...]
 
 
-class LeaseList(WireModel):
-    items: tuple[LeaseView, ...]
+class LeaseList(PageModel[LeaseView]):
+    """Those that live, the newest first."""
 
 
-class WorkerList(WireModel):
-    """`next_cursor` leads to the next page; None on the last."""
-
-    items: tuple[WorkerView, ...]
-    next_cursor: str | None = None
+class WorkerList(PageModel[WorkerView]):
+    """The newest id first."""
 
 
-class ViolationList(WireModel):
-    """`next_cursor` leads to the next page; None on the last."""
-
-    items: tuple[ViolationView, ...]
-    next_cursor: str | None = None
+class ViolationList(PageModel[ViolationView]):
+    """The newest first."""
 
 
 class EventList(WireModel):

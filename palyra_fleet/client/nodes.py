@@ -53,8 +53,9 @@ class NodeCalls(FleetClient):
         asked = ReasonRequest(reason=reason)
         return (await self.call("POST", "/v1/authorities:rotate", AuthorityList, asked)).items
 
-    async def nodes(self, limit: int = 100) -> tuple[NodeView, ...]:
-        return (await self.call("GET", query_target("/v1/nodes", limit=limit), NodeList)).items
+    async def nodes(self, most: int | None = None) -> tuple[NodeView, ...]:
+        """The newest id first."""
+        return await self.every("/v1/nodes", NodeList, most)
 
     async def node(self, device_id: str) -> NodeView:
         return await self.call("GET", f"/v1/nodes/{device_id}", NodeView)

@@ -59,21 +59,15 @@ class OperatorClient(EnrolmentCalls, NodeCalls, PrincipalCalls, JoinTokenCalls, 
         return await self.call("POST", "/v1/grants", GrantView, request, once=True)
 
     async def grants(self) -> tuple[GrantView, ...]:
-        return (await self.call("GET", "/v1/grants", GrantList)).items
+        """All of them, the newest first."""
+        return await self.every("/v1/grants", GrantList)
 
     async def withdraw_grant(self, grant_id: str, reason: str) -> None:
         await self.send("POST", f"/v1/grants/{grant_id}:withdraw", ReasonRequest(reason=reason))
 
     async def workers(self) -> tuple[WorkerView, ...]:
-        """All of them, page by page, the newest id first."""
-        found: tuple[WorkerView, ...] = ()
-        cursor: str | None = None
-        while True:
-            target = query_target("/v1/workers", cursor=cursor)
-            page = await self.call("GET", target, WorkerList)
-            found, cursor = found + page.items, page.next_cursor
-            if cursor is None:
-                return found
+        """All of them, the newest id first."""
+        return await self.every("/v1/workers", WorkerList)
 
     async def worker(self, worker_id: str) -> WorkerView:
         return await self.call("GET", f"/v1/workers/{worker_id}", WorkerView)
@@ -90,9 +84,9 @@ class OperatorClient(EnrolmentCalls, NodeCalls, PrincipalCalls, JoinTokenCalls, 
         """Those in force, in the order of their file, and what each has given."""
         return (await self.call("GET", "/v1/approval-rules", ApprovalRuleList)).items
 
-    async def leases(self, limit: int = 100) -> tuple[LeaseView, ...]:
+    async def leases(self, most: int | None = None) -> tuple[LeaseView, ...]:
         """The live leases, newest first."""
-        return (await self.call("GET", query_target("/v1/leases", limit=limit), LeaseList)).items
+        return await self.every("/v1/leases", LeaseList, most)
 
     async def revoke_lease(self, lease_id: str, reason: str) -> LeaseState:
         target = f"/v1/leases/{lease_id}:revoke"

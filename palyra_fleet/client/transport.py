@@ -24,6 +24,7 @@ from yarl import URL
 from palyra_fleet.client.errors import FleetProblem, FleetUnavailable
 from palyra_fleet.traces.context import travels
 from palyra_fleet.wire.models import Problem
+from palyra_fleet.wire.page_models import MAX_ROWS, PageModel
 
 DEFAULT_TIMEOUT_MS: Final = 10_000
 MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
@@ -128,6 +129,20 @@ class FleetClient:
                 f"{self._where}: the answer to {method} {target.partition('?')[0]} "
                 f"is not a {answer.__name__}"
             ) from _without_values(error)
+
+    async def every[Item](
+        self, path: str, page_of: type[PageModel[Item]], most: int | None = None
+    ) -> tuple[Item, ...]:
+        """A whole list, page by page; with `most` no more than its first items."""
+        found: tuple[Item, ...] = ()
+        cursor: str | None = None
+        while True:
+            rows = MAX_ROWS if most is None else min(MAX_ROWS, most - len(found))
+            target = query_target(path, limit=rows, cursor=cursor)
+            page = await self.call("GET", target, page_of)
+            found, cursor = found + page.items, page.next_cursor
+            if cursor is None or len(found) == most:
+                return found
 
     async def send(self, method: str, target: str, body: BaseModel | None = None) -> None:
         """One request whose answer has no body worth reading."""

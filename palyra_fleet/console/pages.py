@@ -40,7 +40,7 @@ async def overview(call: ConsoleCall) -> web.StreamResponse:
         title="Overview",
         counts=counts,
         states=charts.in_parts(counts),
-        leases=len(await service.leases(1000)),
+        leases=service.standing().leases,
         per_hour=charts.over_time((one.payload.at_unix_ms for one in violations), now, HOUR_MS, 24),
         traffic=traffic.picture(service.traffic(), now),
         latency=_latency(violations),
@@ -109,24 +109,29 @@ async def approvals(call: ConsoleCall) -> web.StreamResponse:
     service, operations = call.desk.service, call.desk.operations
     policy = None if call.desk.policies is None else call.desk.policies.in_force()
     asked = () if operations is None else operations.capability_requests(_ON_A_PAGE)
+    before = call.cursor(ListOf.GRANTS)
+    grants = await service.grants(_ON_A_PAGE + 1, before)
     return render(
         call,
         "approvals.html",
         title="Approvals",
         pairing=() if operations is None else operations.pairing_requests(_ON_A_PAGE),
         asked=[one for one in asked if one.input is not None],
-        grants=(await service.grants())[:_ON_A_PAGE],
+        page=cut(ListOf.GRANTS, grants, lambda one: one.grant_id, _ON_A_PAGE),
+        first=before is None,
         profiles=() if policy is None else policy.profiles,
     )
 
 
 async def nodes(call: ConsoleCall) -> web.StreamResponse:
-    operations = call.desk.operations
+    operations, after = call.desk.operations, call.cursor(ListOf.NODES)
+    found = () if operations is None else operations.nodes(_ON_A_PAGE + 1, after)
     return render(
         call,
         "nodes.html",
         title="Nodes",
-        nodes=() if operations is None else operations.nodes(_ON_A_PAGE),
+        page=cut(ListOf.NODES, found, lambda one: one.device_id, _ON_A_PAGE),
+        first=after is None,
         asked=() if operations is None else operations.capability_requests(20),
     )
 

@@ -17,6 +17,7 @@ TONES: Final[Mapping[str, str]] = {
     "orphaned": "warn",
     "failed": "bad",
     "quarantined": "bad",
+    "banned": "bad",
     "pending_approval": "warn",
     "approved": "good",
     "completed": "good",

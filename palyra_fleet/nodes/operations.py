@@ -4,6 +4,7 @@ Every change carries who asked. Refusals are raised as `NodeRefused` or `Capabil
 have an HTTP status and a stable reason.
 """
 
+import heapq
 import json
 from dataclasses import asdict
 
@@ -102,12 +103,13 @@ class NodeOperations:
         await self._service.identity.rotate_authority(reason, actor)
         return self.authorities()
 
-    def nodes(self, limit: int) -> tuple[wire.NodeView, ...]:
-        """Who was heard last stands first."""
-        latest = sorted(
-            self._service.state.nodes.values(), key=lambda n: n.last_seen_at_unix_ms, reverse=True
-        )
-        return tuple(self._node_view(node) for node in latest[:limit])
+    def nodes(self, limit: int, after: str | None = None) -> tuple[wire.NodeView, ...]:
+        """The newest id first, which stays so while nodes are heard; `after` is the id to go on
+        from."""
+        known = self._service.state.nodes
+        wanted = (device_id for device_id in known if after is None or device_id < after)
+        chosen = heapq.nlargest(limit, wanted)
+        return tuple(self._node_view(known[device_id]) for device_id in chosen)
 
     def node(self, device_id: str) -> wire.NodeView:
         found = self._service.state.nodes.get(device_id)

@@ -104,8 +104,10 @@ class FleetStore(Protocol):
 
     async def grant(self, grant_id: str) -> WorkerApprovalGrant | None: ...
 
-    async def grants(self, limit: int) -> tuple[WorkerApprovalGrant, ...]:
-        """The newest grants, newest first (ids are ULIDs)."""
+    async def grants(
+        self, limit: int, before: str | None = None
+    ) -> tuple[WorkerApprovalGrant, ...]:
+        """The newest grants, newest first (ids are ULIDs); with `before` only older ids."""
 
     async def evidence(self, evidence_sha256: str) -> EvidenceRecord | None: ...
 

@@ -87,9 +87,13 @@ class SqliteFleetStore:
         rows = await self._rows("SELECT body FROM grants WHERE grant_id = ?", grant_id)
         return codec.read_grant(str(rows[0][0])) if rows else None
 
-    async def grants(self, limit: int) -> tuple[WorkerApprovalGrant, ...]:
-        query = "SELECT body FROM grants ORDER BY grant_id DESC LIMIT ?"
-        return tuple(codec.read_grant(str(body)) for (body,) in await self._rows(query, limit))
+    async def grants(
+        self, limit: int, before: str | None = None
+    ) -> tuple[WorkerApprovalGrant, ...]:
+        where, values = _where(("grant_id < ?", before))
+        query = f"SELECT body FROM grants {where} ORDER BY grant_id DESC LIMIT ?"  # noqa: S608 (constants)
+        rows = await self._rows(query, *values, limit)
+        return tuple(codec.read_grant(str(body)) for (body,) in rows)
 
     async def evidence(self, evidence_sha256: str) -> EvidenceRecord | None:
         query = f"SELECT {EVIDENCE_COLUMNS} FROM evidence WHERE evidence_sha256 = ?"  # noqa: S608 (a constant)

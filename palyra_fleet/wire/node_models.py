@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, StringConstraints
 
 from palyra_fleet.wire.models import ShortText, WireModel
+from palyra_fleet.wire.page_models import PageModel
 
 CapabilityName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 
@@ -142,8 +143,8 @@ class PairingRequestList(WireModel):
     items: tuple[PairingRequestView, ...]
 
 
-class NodeList(WireModel):
-    items: tuple[NodeView, ...]
+class NodeList(PageModel[NodeView]):
+    """The newest id first."""
 
 
 class CapabilityRequestList(WireModel):

@@ -70,9 +70,26 @@ async def test_a_violation_appears_by_itself_and_one_screen_tells_the_whole_stor
         assert "no valid evidence newer than its quarantine" in await wrong.inner_text()
         await page.get_by_role("button", name="Cancel").click()
 
+        # it attests again with a new key, stays out, and then is let in from the page
+        same = ("--worker-id", page.url.rpartition("/")[2])
+        again = await place.run_to_its_end("api", "true", options=same)
+        assert "the worker is quarantined" in again.err
+        await console.act("Release", "a library's habit; it attested again")
+        await page.locator("h1 .chip.good:has-text('available')").wait_for()
+        assert await page.locator(".cause").count() == 0
+        assert "a library's habit" in await page.locator(".events").inner_text()
+        await console.picture("worker-released")
+
+        await place.run_to_its_end("api", sys.executable, "-c", VIOLATE, options=same)
+        await page.get_by_role("heading", name="Why it is quarantined").wait_for()
         await console.act("Ban", "it tried to read the machine's credentials")
         await page.get_by_role("heading", name="Why it is banned").wait_for()
+        await page.locator("h1 .chip.bad:has-text('banned')").wait_for()
+        assert await page.locator(".actions button").count() == 0
+        await console.picture("worker-banned")
         assert [one for one in console.complaints if REFUSED not in one] == []
+    (released,) = await place.events("worker.released_by_operator")
+    assert released.detail["why"] == "a library's habit; it attested again"
     (banned,) = await place.events("worker.banned_by_operator")
     assert banned.actor == "operator"
     assert banned.detail["why"] == "it tried to read the machine's credentials"

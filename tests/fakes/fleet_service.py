@@ -316,9 +316,12 @@ class FakeFleetService(NoJoinTokens, NoReleaseRequests, ReadByOperators, FleetSe
         if self.made_grants.pop(grant_id, None) is None:
             raise FleetRefusal(FleetReason.GRANT_UNKNOWN, "no such grant")
 
-    async def grants(self) -> tuple[wire.GrantView, ...]:
+    async def grants(
+        self, limit: int = 1000, before: str | None = None
+    ) -> tuple[wire.GrantView, ...]:
         self._enter("grants")
-        return tuple(self.made_grants.values())
+        older = [id for id in self.made_grants if before is None or id < before]
+        return tuple(self.made_grants[id] for id in sorted(older, reverse=True)[:limit])
 
     async def workers(self) -> tuple[wire.WorkerView, ...]:
         self._enter("workers")
@@ -376,9 +379,12 @@ class FakeFleetService(NoJoinTokens, NoReleaseRequests, ReadByOperators, FleetSe
                 )
         raise FleetRefusal(FleetReason.LEASE_UNKNOWN, "no such lease")
 
-    async def leases(self, limit: int) -> tuple[wire.LeaseView, ...]:
+    async def leases(
+        self, limit: int, before_fence: int | None = None
+    ) -> tuple[wire.LeaseView, ...]:
         self._enter("leases")
-        held = [worker.lease for worker in self.known.values() if worker.lease is not None]
+        every = [worker.lease for worker in self.known.values() if worker.lease is not None]
+        held = [one for one in every if before_fence is None or one.fence < before_fence]
         return tuple(map(_lease_view_of, held))[:limit]
 
     async def evidence_chain(self, proxy_id: str) -> wire.EvidenceChain:

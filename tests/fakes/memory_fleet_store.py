@@ -147,10 +147,12 @@ class MemoryFleetStore:
         self._check()
         return self.disk.grants.get(grant_id)
 
-    async def grants(self, limit: int) -> tuple[WorkerApprovalGrant, ...]:
+    async def grants(
+        self, limit: int, before: str | None = None
+    ) -> tuple[WorkerApprovalGrant, ...]:
         self._check()
-        newest = sorted(self.disk.grants.values(), key=lambda g: g.grant_id, reverse=True)
-        return tuple(newest[:limit])
+        older = [id for id in self.disk.grants if before is None or id < before]
+        return tuple(self.disk.grants[id] for id in sorted(older, reverse=True)[:limit])
 
     async def evidence(self, evidence_sha256: str) -> EvidenceRecord | None:
         self._check()

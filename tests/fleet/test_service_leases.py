@@ -162,6 +162,8 @@ async def test_the_live_leases_are_listed_newest_first_and_no_more_than_asked() 
         assert newest.expires_at_unix_ms == leases[2].expires_at_unix_ms
         assert secret_sha256(leases[2].egress_secret) not in repr(listed)
         assert await world.service.leases(0) == ()
+        (older,) = await world.service.leases(10, newest.fence)
+        assert older.fence == 2 and await world.service.leases(10, 2) == ()
 
 
 async def test_renewal_counts_from_now_is_capped_and_never_shortens() -> None:

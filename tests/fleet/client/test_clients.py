@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from ulid import ULID
 
-from palyra_fleet.api import operator_calls
 from palyra_fleet.client import (
     FleetError,
     FleetProblem,
@@ -18,6 +17,7 @@ from palyra_fleet.client import (
     WorkerAction,
     WorkerClient,
 )
+from palyra_fleet.client.lists import GrantList
 from palyra_fleet.refusals import FleetReason, FleetRefusal
 from palyra_fleet.wire.dsse import VIOLATION_TYPE, seal
 from palyra_fleet.wire.keys import SigningKey
@@ -84,6 +84,24 @@ async def test_every_call_of_an_operator_reaches_its_command(fleet: ServedFleet)
     assert {*WorkerAction, "leases", "create_grant", "withdraw_grant", "drain"} <= set(
         fleet.service.calls
     )
+
+
+async def test_a_list_is_whole_however_few_fit_on_a_page(
+    fleet: ServedFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("palyra_fleet.client.transport.MAX_ROWS", 2)
+    async with fleet.as_operator() as operator:
+        for number in range(5):
+            request = GrantRequest(
+                run_id=f"r-{number}", tool_name="t", principal="p", egress_profile="e", ttl_ms=1_000
+            )
+            await operator.create_grant(request)
+        asked = fleet.service.calls.count("grants")
+        found = [one.grant_id for one in await operator.grants()]
+        assert len(found) == 5 and found == sorted(found, reverse=True)
+        assert fleet.service.calls.count("grants") == asked + 3
+        listed = await operator.every("/v1/grants", GrantList, 3)
+        assert [one.grant_id for one in listed] == found[:3]
 
 
 async def test_an_operator_of_something_unknown_gets_a_problem(fleet: ServedFleet) -> None:
@@ -200,7 +218,7 @@ def test_both_errors_are_errors_of_the_fleet() -> None:
 async def test_an_operator_gets_every_worker_page_by_page(
     fleet: ServedFleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(operator_calls, "MAX_ROWS", 2)
+    monkeypatch.setattr("palyra_fleet.client.transport.MAX_ROWS", 2)
     for _ in range(4):
         fleet.service.add_worker(SigningKey.generate().public_key)
     fleet.service.calls.clear()

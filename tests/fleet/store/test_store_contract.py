@@ -149,6 +149,18 @@ async def test_an_ended_lease_stays_ended(store: FleetStore) -> None:
         await store.commit(Decision(2_300, records=(lease,)))
 
 
+async def test_grants_go_on_after_the_one_before(store: FleetStore) -> None:
+    lease = await Written().play(store)
+    (first,) = await store.grants(5)
+    ids = [f"01{n}RZ3NDEKTSV4RRFFQ69G5FAV" for n in "BCDE"]
+    made = [replace(first, grant_id=one, run_id=one, uses=0) for one in ids]
+    await store.commit(Decision(2_200, records=tuple(made)))
+    newest = [one.grant_id for one in await store.grants(9)]
+    assert newest == sorted([lease.grant_id, *ids], reverse=True)
+    assert [one.grant_id for one in await store.grants(2, newest[1])] == newest[2:4]
+    assert await store.grants(9, newest[-1]) == ()
+
+
 async def test_a_grant_is_spent_at_most_once(store: FleetStore) -> None:
     lease = await Written().play(store)
     grant = await store.grant(lease.grant_id)
