@@ -8,7 +8,7 @@ from argparse import Namespace
 from collections.abc import Callable
 
 from palyra_fleet.cli import argument_types as types
-from palyra_fleet.cli.output import moment, say, show_many, show_one
+from palyra_fleet.cli.output import acknowledge, moment, say, show_many, show_one
 from palyra_fleet.cli.trouble import ExitCode
 from palyra_fleet.client import OperatorClient
 
@@ -57,5 +57,5 @@ async def approve_release(arguments: Namespace, client: OperatorClient) -> ExitC
 
 async def withdraw_release(arguments: Namespace, client: OperatorClient) -> ExitCode:
     await client.withdraw_release(arguments.release_id, arguments.reason)
-    say("withdrawn")
+    acknowledge(arguments, arguments.release_id, "withdrawn")
     return ExitCode.DONE
