@@ -36,9 +36,11 @@ def restore(arguments: Namespace) -> int:
         workers_may_return=arguments.workers_may_return,
     )
     say(f"in place; epoch {done.epoch}, fences go on after {done.highest_fence}")
-    if done.before == "read":
+    if done.before in {"read", "incomplete"}:
         say(f"held as in the state that was there: {done.kept_confined} workers")
-    else:
+    if done.before == "incomplete":
+        say("the end of that state is lost: nobody knows whom else it held")
+    elif done.before != "read":
         say(f"the state that was there is {done.before}: nobody knows whom it held")
     say(f"newly quarantined: {done.newly_quarantined} workers; leases and approvals are void")
     if done.set_aside is not None:

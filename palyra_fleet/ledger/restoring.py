@@ -59,14 +59,15 @@ def restored(
     detail: Detail,
     now_unix_ms: int,
 ) -> Decision:
-    """`held` is None where the state that followed the snapshot could not be read."""
+    """`held` is None where the state that followed the snapshot could not be read. Where it was not
+    read to its end either, nobody returns unless `workers_may_return`."""
     draft = Draft(state, now_unix_ms)
     end_all(draft, "a snapshot was restored")
     if held is not None:
         _hold(draft, held)
-    elif not workers_may_return:
-        for worker_id, worker in state.workers.items():
-            if not worker.confined:
+    if not workers_may_return:
+        for worker_id in state.workers:
+            if not draft.worker(worker_id).confined:
                 draft.confine(worker_id, EventReason.QUARANTINED_BY_RESTORE, UNKNOWN, None)
     draft.event(EventReason.RESTORED, None, None, detail)
     return draft.finish()

@@ -3,9 +3,11 @@
 What the snapshot cannot know is taken from the state that is there, if that can be read: whoever is
 quarantined or banned now stays so, tombstones and evidence are added, epoch and fence go on above
 both. If it cannot be read (lost, damaged, of a newer release), every worker of the snapshot is
-quarantined unless the operator says otherwise, and epoch and fence leap. Either way leases are
-void, approvals have to be given and evidence shown again, and the fleet's time begins at `now`. The
-state that was there is set aside, never deleted.
+quarantined unless the operator says otherwise; so too if it can be read but ends before its marker.
+Either way epoch and fence leap above all that is known, the farther the older the snapshot is, so
+that two restores of one snapshot never lead to the same; leases are void, approvals have to be
+given and evidence shown again, and the fleet's time begins at `now`. The state that was there is
+set aside, never deleted.
 
 Crash-safe: the new database is complete and durable before the sentinel says so; from then on a
 restore that broke off is finished by the next, and the fleet refuses to start between.
@@ -45,9 +47,12 @@ from palyra_fleet.store.sqlite_rows import (
 
 EPOCH_LEAP: Final = 1 << 12
 FENCE_LEAP: Final = 1 << 32
-"""More than were given since any snapshot, where nobody can tell how many."""
+FENCES_PER_MS: Final = 1 << 10
+"""A restore leaps by a constant and, for each millisecond since the snapshot's last event, by an
+epoch and so many fences: more than a fleet can begin or give in one. What was begun or given since,
+after an earlier restore too, is below, as long as the clock was not set back."""
 
-type Before = Literal["read", "missing", "unreadable"]
+type Before = Literal["read", "incomplete", "missing", "unreadable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +92,7 @@ def restore(
     with _locked(state_dir):
         finish_broken_restore(state_dir)
         database = state_dir / FLEET_DATABASE.files.database
-        before, present = _read_present(database)
+        before, present = _read_present(state_dir, database)
         if before != "missing" and not replace:
             raise StateUnusable(
                 f"{database}: there is state already ({before}); say --replace to set it aside and"
@@ -158,18 +163,23 @@ def _copy(source: Path, target: Path) -> None:
         raise StoreFailed(f"{target}: cannot be written ({error.strerror})", False) from error
 
 
-def _read_present(database: Path) -> tuple[Before, _Present | None]:
+def _read_present(state_dir: Path, database: Path) -> tuple[Before, _Present | None]:
     if not database.exists() or database.stat().st_size == 0:
         return "missing", None
     try:
-        present = _what_must_stay(database)
+        present, head = _what_must_stay(database)
     except (StateUnusable, sqlite3.Error, KeyError, ValueError, TypeError, OverflowError):
         return "unreadable", None
+    try:
+        state_directory.check_head(state_dir, FLEET_DATABASE.files, head)
+    except (StateUnusable, OSError):
+        return "incomplete", present
     return "read", present
 
 
-def _what_must_stay(database: Path) -> _Present:
-    """What the database says, its log of writes included. Raises what damage raises."""
+def _what_must_stay(database: Path) -> tuple[_Present, ChainHead]:
+    """What the database says, its log of writes included, and where its event log ends. Raises what
+    damage raises."""
     with closing(connect(database)) as connection:
         found = connection.execute("PRAGMA integrity_check").fetchone()[0]
         meta = read_meta(connection)
@@ -180,12 +190,13 @@ def _what_must_stay(database: Path) -> _Present:
         state.load(records, int(meta["highest_fence"]), int(meta["high_water_unix_ms"]), 1)
         evidence = connection.execute(f"SELECT {EVIDENCE_COLUMNS} FROM evidence ORDER BY rowid")  # noqa: S608 (a constant)
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        return _Present(
+        present = _Present(
             int(meta["epoch"]),
             int(meta["highest_fence"]),
             Confined.of(state),
             tuple(evidence.fetchall()),
         )
+        return present, ChainHead(int(meta["chain_seq"]), meta["chain_sha256"])
 
 
 def _prepare(
@@ -197,11 +208,10 @@ def _prepare(
     now_unix_ms: int,
 ) -> tuple[Decision, int, int]:
     """Change the copy into what may be put in force; durable when this returns."""
-    if present is None:
-        epoch, fence = summary.epoch + EPOCH_LEAP, summary.highest_fence + FENCE_LEAP
-    else:
-        epoch = max(summary.epoch, present.epoch) + 1
-        fence = max(summary.highest_fence, present.highest_fence) + 1
+    since_ms = max(0, now_unix_ms - summary.high_water_unix_ms)
+    known = (summary,) if present is None else (summary, present)
+    epoch = max(one.epoch for one in known) + EPOCH_LEAP + since_ms
+    fence = max(one.highest_fence for one in known) + FENCE_LEAP + since_ms * FENCES_PER_MS
     detail: Detail = {
         "snapshot_sha256": summary.sha256,
         "snapshot_epoch": summary.epoch,
@@ -216,7 +226,8 @@ def _prepare(
             records = load_records(connection, summary.high_water_unix_ms)
             state.load(records, summary.highest_fence, summary.high_water_unix_ms, 1)
             confined = None if present is None else present.confined
-            decision = restored(state, confined, workers_may_return, detail, now_unix_ms)
+            nobody_is_missed = before == "read" or workers_may_return
+            decision = restored(state, confined, nobody_is_missed, detail, now_unix_ms)
             _write(connection, decision, () if present is None else present.evidence, epoch, fence)
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except (sqlite3.Error, StoreConflict) as error:

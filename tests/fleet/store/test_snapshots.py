@@ -4,6 +4,7 @@ import os
 import sqlite3
 import stat
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -23,12 +24,13 @@ from palyra_fleet.ledger.decision import (
 from palyra_fleet.ledger.facts import Admission, Work, WorkerRecord
 from palyra_fleet.ledger.restoring import HELD, UNKNOWN
 from palyra_fleet.refusals import FleetReason, Refusal
+from palyra_fleet.store.event_chain import ChainHead
 from palyra_fleet.store.protocol import Snapshot, StateUnusable
-from palyra_fleet.store.restore import EPOCH_LEAP, FENCE_LEAP, restore
+from palyra_fleet.store.restore import EPOCH_LEAP, FENCE_LEAP, FENCES_PER_MS, restore
 from palyra_fleet.store.snapshot import inspect, save
 from palyra_fleet.store.sqlite import SqliteFleetStore
 from palyra_fleet.store.sqlite_connection import FLEET_DATABASE
-from palyra_fleet.store.state_directory import FLEET_FILES, RESTORING
+from palyra_fleet.store.state_directory import FLEET_FILES, RESTORING, HeadKeeper
 from tests.fakes.ledger_world import LedgerWorld, attested, key_of, ulid
 
 W1, W2, W3, W4 = (ulid(n) for n in range(1, 5))
@@ -169,9 +171,44 @@ async def test_where_the_state_cannot_be_read_everybody_is_quarantined(
     assert workers[W1].quarantine is not None
     assert workers[W1].quarantine.reason == UNKNOWN
     assert done.newly_quarantined == 2
-    assert snapshot.epoch == 1 + EPOCH_LEAP + 1
-    assert snapshot.highest_fence == 1 + FENCE_LEAP
+    assert snapshot.epoch > 1 + EPOCH_LEAP
+    assert snapshot.highest_fence >= 1 + FENCE_LEAP
     assert (done.set_aside is None) == (how == "lost")
+
+
+async def test_each_restore_of_one_snapshot_leaps_above_all_that_followed_the_last(
+    tmp_path: Path,
+) -> None:
+    """What followed was lost each time: a fence is not given twice, an epoch not seen twice."""
+    state, file = tmp_path / "state", tmp_path / "snapshot"
+    await _saved(state, file)
+    reached: list[tuple[int, int]] = []
+    for later_ms in (0, 1, 2, 60_000):
+        (state / FLEET_FILES.database).unlink()
+        restore(state, file, NOW + later_ms, workers_may_return=True)
+        snapshot, _ = await _opened(state)
+        reached.append((snapshot.epoch, snapshot.highest_fence))
+    for (epoch, fence), (next_epoch, next_fence) in pairwise(reached):
+        assert next_epoch >= epoch + 1
+        assert next_fence >= fence + FENCES_PER_MS
+
+
+async def test_state_that_ends_before_its_marker_holds_whom_it_knows_and_frees_nobody(
+    tmp_path: Path,
+) -> None:
+    """Its log of writes was lost, and with it perhaps a quarantine."""
+    state, file = tmp_path / "state", tmp_path / "snapshot"
+    await _saved(state, file)
+    marker = HeadKeeper(state, FLEET_FILES)
+    marker.write(ChainHead(9_999, "a" * 64))
+    marker.close()
+    done = restore(state, file, NOW, replace=True)
+    _, workers = await _opened(state)
+    assert done.before == "incomplete"
+    assert workers[W1].quarantine is not None
+    assert workers[W1].quarantine.reason == UNKNOWN
+    assert workers[W4].admission is Admission.BANNED
+    assert {w.admission for i, w in workers.items() if i != W4} == {Admission.QUARANTINED}
 
 
 async def test_an_operator_may_say_that_workers_return_without_the_state(tmp_path: Path) -> None:
