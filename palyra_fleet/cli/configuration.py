@@ -233,7 +233,7 @@ def _written(value: object, where: str) -> Given:
     match value:
         case bool() | str():
             return value
-        case int():
+        case int() | float():
             return str(value)
         case list() if all(isinstance(one, str) for one in value):
             return value

@@ -69,6 +69,7 @@ _KINDS: Final = {
 _LIMITS: Final = SpanLimits(
     max_span_attributes=32, max_events=8, max_links=1, max_attribute_length=1_024
 )
+_CHATTERERS: Final = ("opentelemetry", "urllib3")
 _log = logging.getLogger(__name__)
 
 
@@ -106,7 +107,8 @@ class OtlpSpans:
     @classmethod
     def open(cls, settings: TraceSettings, service: str) -> Self:
         """Raises TraceSettingsRefused."""
-        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL + 1)
+        for name in _CHATTERERS:
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         exporter = _Watched(*_exporter(settings))
         released = version(_PACKAGE)
         provider = TracerProvider(

@@ -168,4 +168,5 @@ async def test_a_stop_does_not_wait_for_a_receiver_that_stands_still() -> None:
 
 async def test_the_librarys_own_lines_which_repeat_what_receivers_say_are_not_written() -> None:
     async with otlp_receiver() as receiver, spans_to(receiver.url):
-        assert not logging.getLogger("opentelemetry.exporter.otlp").isEnabledFor(logging.CRITICAL)
+        for name in ("opentelemetry.exporter.otlp", "urllib3.connection"):
+            assert not logging.getLogger(name).isEnabledFor(logging.CRITICAL)

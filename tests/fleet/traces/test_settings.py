@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from palyra_fleet.cli.main import main
 from palyra_fleet.cli.parser import make_parser
 from palyra_fleet.cli.trace_arguments import traces_of
 from palyra_fleet.traces.running import check_traces, open_spans
@@ -118,6 +119,18 @@ def test_what_cannot_be_used_is_refused_before_anything_starts(tmp_path: Path) -
             check_traces(TraceSettings("https://collector.example/v1/traces", ca))
     check_traces(TraceSettings(HERE))
     assert open_spans(TraceSettings(), "palyra-test") is None
+
+
+def test_a_settings_file_may_say_the_share_as_a_number(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "fleet.toml"
+    file.write_text(f'[serve]\notlp_endpoint = "{HERE}"\ntrace_ratio = 0.25\n')
+    assert main(["config", "validate", "--file", str(file)]) == 0
+    assert "2 settings, each good" in capsys.readouterr().err
+    file.write_text('[serve]\notlp_ca = "ca.pem"\n')
+    assert main(["config", "validate", "--file", str(file)]) == 2
+    assert "otlp_ca: there is no receiver" in capsys.readouterr().err
 
 
 WITHOUT = """
