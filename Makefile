@@ -66,7 +66,7 @@ explore: setup ## every sequence of ledger commands in small fleets, EXPLORE_SEC
 		$(BIN)/python -m tests.fleet.ledger.small_scope $$1 $$2 $(or $(EXPLORE_SECONDS),300) $$3; done
 
 mutants: setup ## change each guard of the ledger in turn; list what no test notices (MUTANT_ARGS=modules)
-	$(BIN)/python -m tests.fleet.mutation.mutants $(MUTANT_ARGS)
+	$(BIN)/python -m tests.fleet.mutation $(MUTANT_ARGS)
 
 bench: setup ## run every benchmark; numbers go to stdout
 	@set -e; found=no; for file in benchmarks/bench_*.py; do \

@@ -1,0 +1,109 @@
+"""Change each guard of the ledger in turn, and say which change no test notices.
+
+    python -m tests.fleet.mutation [--quick] [MODULE ...]     (default: every module that decides)
+
+The ledger's own tests come first, the stateful ones, the small scopes and the store's only for what
+those let live; with `--quick` they do not come at all. Ends with 1 if a survivor is not accepted,
+or an accepted one is no mutant any more. Our own, because existing tools start pytest anew for each
+mutant, which here costs a hundred times what the tests do.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.fleet.mutation.accepted import ACCEPTED
+from tests.fleet.mutation.mutants import ROOT, mutants_of
+from tests.fleet.mutation.playing import Players, Verdict
+
+NOT_DECIDING = {"__init__", "auditor", "wire_views"}
+OF_LEASES = ("approval_rules", "artifacts", "records", "workspace")
+SLOW = ("tests/fleet/ledger/test_ledger_stateful.py", "tests/fleet/ledger/test_small_scope.py")
+QUICK = (
+    "tests/fleet/ledger",
+    "tests/fleet/leases",
+    "tests/fleet/violations",
+    "tests/fleet/store/test_snapshots.py",
+    "tests/fleet/test_service_approvals.py",
+    "tests/fleet/test_service_operators.py",
+    "tests/fleet/test_service_leases.py",
+    "tests/fleet/test_service_registration.py",
+    "tests/fleet/test_clock_set_back.py",
+    *(f"--ignore={slow}" for slow in SLOW),
+)
+
+
+def modules() -> dict[str, Path]:
+    """Those whose guards are changed, by name."""
+    fleet = ROOT / "palyra_fleet"
+    ledger = [one for one in (fleet / "ledger").glob("*.py") if one.stem not in NOT_DECIDING]
+    leases = [fleet / "leases" / f"{name}.py" for name in OF_LEASES]
+    return {one.stem: one for one in sorted(ledger) + leases}
+
+
+@dataclass(slots=True)
+class Report:
+    """Says what became of each mutant that lives, and counts the others."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def take(self, verdict: Verdict) -> None:
+        key, killer = verdict.mutant.key, verdict.killer
+        self.counts["mutants"] += 1
+        if killer is None:
+            judged = "accepted" if key in ACCEPTED else "SURVIVES"
+            print(f"{judged}: {verdict.mutant} ({verdict.seconds:.1f} s)", flush=True)
+        elif key in ACCEPTED:
+            judged = "NOTICED, though accepted"
+            print(f"{judged}: {verdict.mutant} by {killer}", flush=True)
+        else:
+            judged = "by the slow tests" if killer.startswith(SLOW) else "by the quick tests"
+        self.counts[judged] += 1
+
+    @property
+    def bad(self) -> int:
+        return self.counts["SURVIVES"] + self.counts["NOTICED, though accepted"]
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.fleet.mutation")
+    parser.add_argument("--quick", action="store_true", help="play the quick tests only")
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"of: {', '.join(modules())}")
+    wanted = parser.parse_args(arguments)
+    if unknown := set(wanted.modules) - set(modules()):
+        parser.error(f"no module that decides: {', '.join(sorted(unknown))}")
+    paths = [modules()[name] for name in wanted.modules or modules()]
+    mutants = [mutant for path in paths for mutant in mutants_of(path)]
+    gone = accepted_of_no_mutant()
+    for key in gone:
+        print(f"GONE: {key}")
+    began, report = time.monotonic(), Report()
+    with tempfile.TemporaryDirectory() as place:
+        options = ["-q", "-s", "-p", "no:randomly", "--assert=plain", f"--basetemp={place}/of-tests"]
+        tests = [*QUICK, *(() if wanted.quick else SLOW)]
+        players = Players(mutants, report.take)
+        code = pytest.main([*options, f"--rootdir={ROOT}", *tests], plugins=[players])
+    if code != pytest.ExitCode.OK:
+        print("nothing can be said")
+        return 2
+    for judged, count in report.counts.items():
+        print(f"{count:6} {judged}")
+    print(f"{time.monotonic() - began:6.0f} s")
+    return 1 if report.bad or gone else 0
+
+
+def accepted_of_no_mutant() -> list[str]:
+    """What is accepted, and cannot be played: the code has changed."""
+    there = {mutant.key for path in modules().values() for mutant in mutants_of(path)}
+    return sorted(ACCEPTED.keys() - there)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
