@@ -47,18 +47,17 @@ class DeadlineHeap:
 
     def due(self, now_unix_ms: int) -> tuple[Subject, ...]:
         """Subjects whose deadline is at or before `now`, earliest first. O(due), not O(all)."""
-        found: list[tuple[int, Subject]] = []
+        found: set[Subject] = set()
         indices = [0]
         while indices:
             index = indices.pop()
             if index >= len(self._heap) or self._heap[index][0] > now_unix_ms:
                 continue
-            due, kind, subject_id = self._heap[index]
-            subject = (kind, subject_id)
-            if self._queued.get(subject) == due and self._is_due(subject, now_unix_ms):
-                found.append((due, subject))
+            _, kind, subject_id = self._heap[index]
+            if self._is_due((kind, subject_id), now_unix_ms):
+                found.add((kind, subject_id))
             indices += (2 * index + 1, 2 * index + 2)
-        return tuple(dict.fromkeys(subject for _, subject in sorted(found)))
+        return tuple(sorted(found, key=lambda subject: (self._current[subject], subject)))
 
     def drop_until(self, now_unix_ms: int) -> None:
         """Forget surfaced entries; reschedule those whose deadline moved later."""

@@ -49,7 +49,6 @@ class Draft:
     _beats: dict[str, Beat] = field(default_factory=dict)
     _words: list[PolicyWord] = field(default_factory=list)
     _notices: list[Notice] = field(default_factory=list)
-    _highest_fence: int = 0
     _quarantines: int = 0
 
     def worker(self, worker_id: str) -> WorkerRecord:
@@ -67,7 +66,6 @@ class Draft:
 
     def put_lease(self, lease: WorkerLease) -> None:
         self._leases[lease.lease_id] = lease
-        self._highest_fence = max(self._highest_fence, lease.fence)
 
     def put(self, record: Record) -> None:
         self._others.append(record)
@@ -87,19 +85,11 @@ class Draft:
         worker_id: str | None,
         lease_id: str | None = None,
         detail: Detail | None = None,
-        actor: str | None = None,
     ) -> None:
-        self._events.append(
-            LedgerEvent(reason, actor or self.actor, worker_id, lease_id, detail or {})
-        )
+        self._events.append(LedgerEvent(reason, self.actor, worker_id, lease_id, detail or {}))
 
     def end_lease(
-        self,
-        lease: WorkerLease,
-        status: LeaseStatus,
-        reason: EventReason,
-        why: str,
-        tell_worker: bool = True,
+        self, lease: WorkerLease, status: LeaseStatus, reason: EventReason, why: str
     ) -> None:
         """End a live lease early or late: the run is orphaned until new evidence comes."""
         self._leases[lease.lease_id] = replace(
@@ -113,8 +103,7 @@ class Draft:
             "why": why,
         }
         self.event(reason, lease.worker_id, lease.lease_id, detail)
-        if tell_worker:
-            self.notice(lease.worker_id, OrderKind.STOP_LEASE, lease.lease_id, reason.value)
+        self.notice(lease.worker_id, OrderKind.STOP_LEASE, lease.lease_id, reason.value)
 
     def go_stale(self, worker_id: str) -> None:
         """The heartbeat deadline passed: offline, and a lease it held is orphaned."""
@@ -136,9 +125,7 @@ class Draft:
         """Quarantine: admission, live lease, candidate evidence and the worker's orders."""
         lease = self.live_lease_of(worker_id)
         if lease is not None:
-            self.end_lease(
-                lease, LeaseStatus.REVOKED, EventReason.LEASE_REVOKED, reason.value, True
-            )
+            self.end_lease(lease, LeaseStatus.REVOKED, EventReason.LEASE_REVOKED, reason.value)
         self.mark_quarantined(worker_id, why, evidence_sha256, decision_id)
         detail: Detail = {
             "why": why,
@@ -200,6 +187,6 @@ class Draft:
             beats=tuple(self._beats.values()),
             words=tuple(self._words),
             notices=tuple(self._notices),
-            highest_fence=self._highest_fence,
+            highest_fence=max((lease.fence for lease in self._leases.values()), default=0),
             quarantines=self._quarantines,
         )

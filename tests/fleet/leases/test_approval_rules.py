@@ -76,6 +76,7 @@ def test_what_a_rule_leaves_out_of_who_and_digests_does_not_matter() -> None:
         ("*", "anything", True),
         ("run-*-a", "run-x-a", True),
         ("run-*-a", "run-a", False),
+        ("run-*-a", "run-x-b", False),
         ("ab*ba", "aba", False),
         ("RUN-*", "run-1", False),
         ("run.1", "run-1", False),

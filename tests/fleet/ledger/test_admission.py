@@ -128,3 +128,20 @@ def test_evidence_is_believed_no_longer_than_the_policy_says() -> None:
     world = LedgerWorld(WorkerFleetManager(policy))
     world.register(W1, NOW)
     assert world.worker(W1).proof.attested_until_unix_ms == NOW + 100
+
+
+def test_nothing_is_done_for_or_with_a_banned_worker() -> None:
+    """Invariant 3."""
+    world = LedgerWorld()
+    world.register(W1)
+    world.do(world.manager.ban(W1, "alice", "why", NOW))
+    manager = world.manager
+    for outcome in (
+        manager.heartbeat(W1, 1, 1, NOW),
+        manager.release(W1, "alice", "why", NOW),
+        manager.reverify(W1, "alice", "why", NOW),
+        manager.quarantine(W1, "alice", "why", NOW),
+        manager.ban(W1, "alice", "why", NOW),
+        manager.uncordon(W1, "alice", "why", NOW),
+    ):
+        assert refused(outcome) is FleetReason.WORKER_BANNED

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from palyra_fleet.leases.approval_rules import ApprovalRules, RunAsked
+from palyra_fleet.leases.approval_rules import HERE, ApprovalRules, RunAsked
 from palyra_fleet.leases.records import WorkerApprovalGrant
 from palyra_fleet.ledger.auditor import audit
 from palyra_fleet.ledger.decision import Decision, EnrolledKey, LeaseFreeze
@@ -208,8 +208,25 @@ def test_only_the_name_of_an_enrolled_launcher_that_vouched_counts() -> None:
     assert refused(ask(world, by_name)) is FleetReason.NO_GRANT
     world.manager.state.enrolled["launcher", "local"] = replace(key, revoked_at_unix_ms=1)
     assert refused(ask(world, by_name)) is FleetReason.NO_GRANT
+    world.manager.state.enrolled["proxy", "local"] = replace(key, kind="proxy")
+    world.manager.state.enrolled["launcher", "local"] = EnrolledKey(
+        "launcher", "local", key_of("another")
+    )
+    assert refused(ask(world, by_name)) is FleetReason.NO_GRANT
     world.manager.state.enrolled["launcher", "local"] = key
     world.do(ask(world, by_name))
+
+
+@pytest.mark.parametrize("device_id", [None, "device-1"], ids=["here", "a paired device"])
+def test_a_rule_that_names_a_machine_fits_workers_of_that_machine_alone(
+    device_id: str | None,
+) -> None:
+    world = world_of()
+    world.do(world.manager.register(replace(attested(W1), device_id=device_id), NOW))
+    mine, other = ("device-1", HERE) if device_id else (HERE, "device-1")
+    elsewhere = rules_of(replace(RULE, machines=(other,)))
+    assert refused(ask(world, elsewhere)) is FleetReason.NO_GRANT
+    world.do(ask(world, rules_of(replace(RULE, machines=(mine,)))))
 
 
 def test_a_digest_that_only_the_worker_tells_fits_no_rule_that_names_it() -> None:

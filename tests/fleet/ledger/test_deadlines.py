@@ -1,5 +1,7 @@
 """The deadline heap against a plain dictionary, and what asking it costs."""
 
+from typing import Any, SupportsIndex
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,7 +35,8 @@ def test_the_heap_knows_what_a_dictionary_knows(
                 model.pop((kind, name), None)
             case _:
                 due = heap.due(at)
-                assert set(due) == {s for s, when in model.items() if when <= at}
+                earliest_first = sorted((when, s) for s, when in model.items() if when <= at)
+                assert due == tuple(subject for _, subject in earliest_first)
                 assert heap.due(at) == due  # looking changes nothing
                 heap.drop_until(at)
                 for subject in due:
@@ -47,3 +50,37 @@ def test_beating_again_and_again_does_not_grow_the_heap() -> None:
         heap.set(DeadlineKind.HEARTBEAT, "w", now + 100)
         heap.drop_until(now)
     assert len(heap._heap) == 1
+
+
+def test_a_deadline_that_moved_later_comes_after_what_is_earlier_now() -> None:
+    heap = DeadlineHeap()
+    for name, at in (("moved", 5), ("stays", 10), ("moved", 12)):
+        heap.set(DeadlineKind.LEASE, name, at)
+    assert [name for _, name in heap.due(20)] == ["stays", "moved"]
+
+
+def test_the_same_deadline_again_does_not_grow_the_heap() -> None:
+    heap = DeadlineHeap()
+    for _ in range(3):
+        heap.set(DeadlineKind.DRAIN, "w", 100)
+    assert len(heap._heap) == 1
+
+
+class _Watched(list[tuple[int, DeadlineKind, str]]):
+    """Counts how often an entry is looked at."""
+
+    looks = 0
+
+    def __getitem__(self, index: SupportsIndex | slice, /) -> Any:
+        self.looks += 1
+        return super().__getitem__(index)
+
+
+def test_asking_looks_at_what_is_due_and_not_at_the_others() -> None:
+    heap = DeadlineHeap()
+    heap._heap = watched = _Watched()
+    for number in range(1_000):
+        heap.set(DeadlineKind.LEASE, f"lease-{number}", number)
+    watched.looks = 0
+    assert [name for _, name in heap.due(2)] == ["lease-0", "lease-1", "lease-2"]
+    assert watched.looks < 20

@@ -66,6 +66,14 @@ def test_what_was_taken_back_never_comes_again_and_is_taken_back_once() -> None:
     assert reason_of(unknown) is FleetReason.ENROLMENT_UNKNOWN
 
 
+def test_a_device_whose_proxy_was_taken_back_may_be_another_proxy() -> None:
+    world = world_with(PROXY)
+    world.do(enrolment.take_back(world.manager.state, "proxy", PROXY.name, "alice", "lost", 2_000))
+    other = replace(PROXY, name="proxy-2", public_key=key_of("another"))
+    world.do(enrolment.enrol(world.manager.state, other, "alice", 3_000))
+    assert not world.manager.state.enrolled["proxy", "proxy-2"].revoked
+
+
 def two_workers(world: LedgerWorld, **of_a: str | None) -> None:
     """`A` with these fields of its evidence, `B` with everything else; both hold a lease."""
     other = {
@@ -116,9 +124,45 @@ def test_workers_with_provenance_go_with_the_launcher_that_signed_for_them() -> 
     assert_only_a_must_attest_anew(world, 4_000)
 
 
+def test_who_is_known_to_be_another_launchers_stays() -> None:
+    world = world_with(LAUNCHER)
+    two_workers(world, launcher_sha256="e" * 64)
+    state = world.manager.state
+    decision = enrolment.take_back(state, "launcher", LAUNCHER.name, "al", "lost", 4_000)
+    assert [event.reason.value for event in world.do(decision).events] == ["fleet.launcher_revoked"]
+
+
+def expired(world: LedgerWorld, at_unix_ms: int) -> list[str | None]:
+    """Whose evidence ends with the launcher that every worker of the world is taken to rest on."""
+    state = world.manager.state
+    told = enrolment.take_back(state, "launcher", LAUNCHER.name, "alice", "lost", at_unix_ms)
+    events = world.do(told).events
+    return [one.worker_id for one in events if one.reason.value == "worker.attestation_ended"]
+
+
+def test_evidence_of_a_worker_without_a_lease_ends_and_what_has_ended_does_not_end_again() -> None:
+    for until_unix_ms, ends in ((4_001, [A]), (4_000, []), (3_999, [])):
+        world = world_with(LAUNCHER)
+        world.do(world.manager.register(attested(A, until_unix_ms=until_unix_ms), 2_000))
+        assert expired(world, 4_000) == ends
+
+
+@pytest.mark.parametrize("rests", [True, False])
+def test_candidate_evidence_goes_if_it_rests_on_what_was_taken_back(rests: bool) -> None:
+    world = world_with(LAUNCHER)
+    elsewhere = {"launcher_sha256": "e" * 64}
+    of_candidate = {} if rests else elsewhere
+    world.do(world.manager.register(replace(attested(A), **elsewhere), 2_000))  # type: ignore[arg-type]
+    world.do(world.manager.quarantine(A, "alice", "why", 2_000))
+    candidate = replace(attested(A, "newer"), **of_candidate)  # type: ignore[arg-type]
+    world.do(world.manager.register(candidate, 2_000))
+    assert expired(world, 4_000) == ([A] if rests else [])
+    assert (world.worker(A).candidate is None) is rests
+
+
 def test_a_proxys_workers_go_with_it() -> None:
     world = world_with(PROXY)
-    two_workers(world, binding_proxy_id="proxy-1")
+    two_workers(world, binding_proxy_id="proxy-1", launcher_sha256="e" * 64)
     state = world.manager.state
     world.do(enrolment.take_back(state, "proxy", "proxy-1", "alice", "lost", 4_000))
     assert_only_a_must_attest_anew(world, 4_000)
@@ -134,6 +178,16 @@ def test_a_device_takes_its_enrolments_and_its_workers_with_it() -> None:
     state = world.manager.state
     assert state.enrolled["proxy", "proxy-1"].revoked
     assert not state.enrolled["launcher", "launcher-1"].revoked
+
+
+def test_a_device_is_named_by_what_is_trusted_and_takes_nothing_back_twice() -> None:
+    world = world_with(PROXY)
+    state = world.manager.state
+    assert enrolment.devices_named(state) == {DEVICE}
+    world.do(enrolment.take_back(state, "proxy", PROXY.name, "alice", "lost", 2_000))
+    assert enrolment.devices_named(state) == frozenset()
+    gone = enrolment.device_gone(state, DEVICE, "alice", "stolen", 3_000)
+    assert (gone.records, gone.events) == ((), ())
 
 
 def test_a_withdrawn_digest_is_accepted_no_more_nor_who_runs_it() -> None:

@@ -181,3 +181,20 @@ def test_an_operator_ends_a_live_lease_and_no_other() -> None:
         "worker.lease_revoked"
     ]
     assert refused(revoke(lease.lease_id, "alice", "why", NOW)) is FleetReason.LEASE_UNKNOWN
+
+
+def test_a_lease_that_ends_while_its_workers_heartbeat_is_missed_ends_once() -> None:
+    """Invariant 1, within one decision: what was ended in it is live no more."""
+    world = world_of(W1)
+    lease = world.lease(W1, "run-1", NOW, world.manager.policy.heartbeat_timeout_ms + 1)
+    decision = world.do(world.manager.reap(lease.expires_at_unix_ms))
+    assert reasons(decision) == ["worker.heartbeat_stale"]
+    assert [notice.lease_id for notice in decision.notices] == [lease.lease_id]
+
+
+def test_a_quarantine_names_the_lease_that_it_ended_and_none_where_there_was_none() -> None:
+    world = world_of(W1)
+    lease = world.lease(W1, "run-1", NOW)
+    for lease_id in (lease.lease_id, None):
+        *_, event = world.do(world.manager.quarantine(W1, "alice", "why", NOW)).events
+        assert (event.reason.value, event.lease_id) == ("worker.quarantined_by_operator", lease_id)

@@ -28,6 +28,20 @@ def test_the_one_too_many_freezes_in_the_same_decision() -> None:
     assert isinstance(storm.refusal(world.manager.state, POLICY), Refusal)
 
 
+def test_under_a_limit_that_was_lowered_the_last_minute_stops_leases_and_freezes_nothing() -> None:
+    """After a restart: only a new quarantine freezes until an operator looks."""
+    world = LedgerWorld()
+    for number in (101, 102, 103):
+        world.register(ulid(number))
+        world.do(world.manager.quarantine(ulid(number), "alice", "why", 3_000))
+    state = world.manager.state
+    assert storm.refusal(state, WorkerFleetPolicy(storm_quarantines_per_minute=3)) is None
+    refused = storm.refusal(state, POLICY)
+    assert refused is not None and refused.reason is FleetReason.STORM
+    nothing = Decision(3_000)
+    assert storm.trip(state, POLICY, nothing) == nothing
+
+
 async def test_frozen_stays_frozen_over_a_restart_and_time_until_an_operator_unfreezes(
     tmp_path: Path,
 ) -> None:

@@ -25,19 +25,18 @@ from tests.fleet.mutation.playing import Players, Verdict
 
 NOT_DECIDING = {"__init__", "auditor", "wire_views"}
 OF_LEASES = ("approval_rules", "artifacts", "records", "workspace")
-SLOW = ("tests/fleet/ledger/test_ledger_stateful.py", "tests/fleet/ledger/test_small_scope.py")
-QUICK = (
-    "tests/fleet/ledger",
-    "tests/fleet/leases",
+SLOW = (
+    "tests/fleet/ledger/test_small_scope.py",
+    "tests/fleet/ledger/test_ledger_stateful.py",
     "tests/fleet/violations",
     "tests/fleet/store/test_snapshots.py",
     "tests/fleet/test_service_approvals.py",
-    "tests/fleet/test_service_operators.py",
     "tests/fleet/test_service_leases.py",
+    "tests/fleet/test_service_operators.py",
     "tests/fleet/test_service_registration.py",
     "tests/fleet/test_clock_set_back.py",
-    *(f"--ignore={slow}" for slow in SLOW),
 )
+QUICK = ("tests/fleet/ledger", "tests/fleet/leases")
 
 
 def modules() -> dict[str, Path]:
@@ -86,10 +85,10 @@ def main(arguments: Sequence[str]) -> int:
         print(f"GONE: {key}")
     began, report = time.monotonic(), Report()
     with tempfile.TemporaryDirectory() as place:
-        options = ["-q", "-s", "-p", "no:randomly", "--assert=plain", f"--basetemp={place}/of-tests"]
-        tests = [*QUICK, *(() if wanted.quick else SLOW)]
+        options = ["-q", "-s", "-p", "no:randomly", "--assert=plain", f"--rootdir={ROOT}"]
+        tests = [*QUICK, *([f"--ignore={slow}" for slow in SLOW] if wanted.quick else SLOW)]
         players = Players(mutants, report.take)
-        code = pytest.main([*options, f"--rootdir={ROOT}", *tests], plugins=[players])
+        code = pytest.main([*options, f"--basetemp={place}/tests", *tests], plugins=[players])
     if code != pytest.ExitCode.OK:
         print("nothing can be said")
         return 2

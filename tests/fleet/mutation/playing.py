@@ -2,9 +2,9 @@
 
 `Players` is a plugin that takes the place of pytest's loop. A child puts the mutant's code into the
 function, plays the tests until the first fails, and says which one. What killed the last mutants is
-played first, then the others by the time they took on the unchanged fleet, which is played before
-everything else and must pass. Hypothesis plays the same examples for each, and does not shrink. A
-child that hangs or dies was noticed, too.
+played first, then the module's own tests, then the others by the time they took on the unchanged
+fleet, which is played before everything else and must pass. Hypothesis plays the same examples for
+each, and does not shrink. A child that hangs or dies was noticed by the test that it played.
 """
 
 import gc
@@ -15,7 +15,7 @@ import resource
 import signal
 import time
 import types
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -32,7 +32,6 @@ SLOW_S = 1.0
 """A test that takes longer than that waits for the others, whatever it killed."""
 
 MEMORY_BYTES = 4 << 30
-NO_TEST = "no test: it hung or died"
 
 
 class UnchangedFailsError(Exception):
@@ -78,7 +77,7 @@ class Players:
         for mutant in self.mutants:
             began = time.monotonic()
             change = _Change(self._function(mutant), mutant.code)
-            killer = self._play(self._in_order(session.items), change, {})
+            killer = self._play(self._in_order(session.items, mutant), change, {})
             if killer in self._took_s:
                 self._killers.append(killer)
             self.on_verdict(Verdict(mutant, killer, time.monotonic() - began))
@@ -94,12 +93,13 @@ class Players:
         assert isinstance(found, types.FunctionType), mutant
         return found
 
-    def _in_order(self, items: Sequence[pytest.Item]) -> list[pytest.Item]:
+    def _in_order(self, items: Sequence[pytest.Item], mutant: Mutant) -> list[pytest.Item]:
         turn = {killer: number for number, killer in enumerate(self._killers, start=1)}
 
-        def place(item: pytest.Item) -> tuple[bool, int, float]:
+        def place(item: pytest.Item) -> tuple[bool, int, bool, float]:
             took_s = self._took_s[item.nodeid]
-            return took_s >= SLOW_S, -turn.get(item.nodeid, 0), took_s
+            others = item.path.stem != f"test_{mutant.path.stem}"
+            return took_s >= SLOW_S, -turn.get(item.nodeid, 0), others, took_s
 
         return sorted(items, key=place)
 
@@ -112,18 +112,14 @@ class Players:
         if child == 0:
             _play_in_child(items, change, writing)
         os.close(writing)
-        failed = None
+        test = "before any test"
         with os.fdopen(reading) as lines:
             for line in lines:
                 test, _, seconds = line.rstrip("\n").rpartition("\t")
                 if seconds:
                     took_s[test] = float(seconds)
-                else:
-                    failed = test
         _, status = os.waitpid(child, 0)
-        if status == 0:
-            return None
-        return failed or NO_TEST
+        return None if status == 0 else test
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,14 +133,16 @@ class _Change:
 
 @dataclass(slots=True)
 class _Teller:
-    """Says what became of each test, and ends the child at the first that failed."""
+    """Says which test begins and how long it took, and ends the child at the first that failed."""
 
     told: int
-    _took_s: Counter[str] = field(default_factory=Counter)
+    _took_s: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        os.write(self.told, f"{nodeid}\t\n".encode())
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
-            os.write(self.told, f"{report.nodeid}\t\n".encode())
             os._exit(1)
         self._took_s[report.nodeid] += report.duration
         if report.when == "teardown":
