@@ -29,7 +29,6 @@ SLOW = (
     "tests/fleet/ledger/test_small_scope.py",
     "tests/fleet/ledger/test_ledger_stateful.py",
     "tests/fleet/violations",
-    "tests/fleet/store/test_snapshots.py",
     "tests/fleet/test_service_approvals.py",
     "tests/fleet/test_service_leases.py",
     "tests/fleet/test_service_operators.py",
@@ -37,6 +36,8 @@ SLOW = (
     "tests/fleet/test_clock_set_back.py",
 )
 QUICK = ("tests/fleet/ledger", "tests/fleet/leases")
+QUICK_OF = {"restoring": ("tests/fleet/store/test_snapshots.py",)}
+"""What a module needs before the slow ones."""
 
 
 def modules() -> dict[str, Path]:
@@ -86,7 +87,8 @@ def main(arguments: Sequence[str]) -> int:
     began, report = time.monotonic(), Report()
     with tempfile.TemporaryDirectory() as place:
         options = ["-q", "-s", "-p", "no:randomly", "--assert=plain", f"--rootdir={ROOT}"]
-        tests = [*QUICK, *([f"--ignore={slow}" for slow in SLOW] if wanted.quick else SLOW)]
+        more = [f"--ignore={slow}" for slow in SLOW] if wanted.quick else SLOW
+        tests = [*QUICK, *(one for path in paths for one in QUICK_OF.get(path.stem, ())), *more]
         players = Players(mutants, report.take)
         code = pytest.main([*options, f"--basetemp={place}/tests", *tests], plugins=[players])
     if code != pytest.ExitCode.OK:

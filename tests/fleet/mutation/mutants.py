@@ -1,7 +1,8 @@
 """What a mutant is: one function of the fleet with one expression of a guard changed.
 
-A comparison turned or made strict or lax, `and` for `or`, one part of either left out, a `not` left
-out, a condition that is always or never true, `min` for `max`, one argument of either left out.
+A comparison made strict, lax or its opposite, one part of `and`, `or`, `min` or `max` left out, a
+`not` left out, a condition that is always or never true. What would be noticed wherever another of
+these is (`and` for `or`, the opposite of a whole condition) is not played.
 Expressions outside of functions are not changed: they are constants, and guard nothing. Pure.
 """
 
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
+_ORDER = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
 _TURNED: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE,
     ast.LtE: ast.Lt,
@@ -110,21 +112,27 @@ def _changes(place: _Place) -> Iterator[ast.expr]:
     match place.node:
         case ast.Compare(left, operators, rest):
             for at, operator in enumerate(operators):
-                turned = [*operators[:at], _TURNED[type(operator)](), *operators[at + 1 :]]
-                yield ast.Compare(left, turned, rest)
+                if isinstance(operator, _ORDER) or not place.condition:
+                    turned = [*operators[:at], _TURNED[type(operator)](), *operators[at + 1 :]]
+                    yield ast.Compare(left, turned, rest)
         case ast.BoolOp(operator, values):
-            yield ast.BoolOp(ast.Or() if isinstance(operator, ast.And) else ast.And(), values)
             for kept in _without_one(values):
                 yield kept[0] if len(kept) == 1 else ast.BoolOp(operator, kept)
-        case ast.UnaryOp(ast.Not(), operand):
+        case ast.UnaryOp(ast.Not(), operand) if not place.condition:
             yield operand
-        case ast.Call(ast.Name("min" | "max" as name), arguments) if len(arguments) > 1:
-            other = ast.Name("max" if name == "min" else "min", ast.Load())
-            yield ast.Call(other, arguments, [])
+        case ast.Call(ast.Name("min" | "max") as function, arguments) if len(arguments) > 1:
             for kept in _without_one(arguments):
-                yield kept[0] if len(kept) == 1 else ast.Call(ast.Name(name, ast.Load()), kept, [])
+                yield kept[0] if len(kept) == 1 else ast.Call(function, kept, [])
     if place.condition:
+        yield from _always(place.node)
+
+
+def _always(condition: ast.expr) -> Iterator[ast.Constant]:
+    """What no part that is left out says already."""
+    operator = condition.op if isinstance(condition, ast.BoolOp) else None
+    if not isinstance(operator, ast.And):
         yield ast.Constant(True)
+    if not isinstance(operator, ast.Or):
         yield ast.Constant(False)
 
 

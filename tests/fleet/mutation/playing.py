@@ -28,6 +28,10 @@ from hypothesis import Phase, settings
 from tests.fleet.mutation.mutants import Mutant
 
 WITHIN_S = 300
+CPU_S = 5.0
+"""A test that takes so much more of the processor than on the unchanged fleet does not end. One
+that waits is given `WITHIN_S`, since a loaded machine is no reason."""
+
 SLOW_S = 1.0
 """A test that takes longer than that waits for the others, whatever it killed."""
 
@@ -70,9 +74,11 @@ class Players:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         if session.testsfailed:
             raise session.Interrupted("a module of tests cannot be imported")
-        failed = self._play(session.items, lambda: None, self._took_s)
+        took_s: dict[str, float] = {}
+        failed = self._play(session.items, lambda: None, took_s)
         if failed is not None:
             raise UnchangedFailsError(failed)
+        self._took_s = took_s
         gc.freeze()  # children then share the memory of what was imported
         for mutant in self.mutants:
             began = time.monotonic()
@@ -110,7 +116,7 @@ class Players:
         reading, writing = os.pipe()
         child = os.fork()
         if child == 0:
-            _play_in_child(items, change, writing)
+            _play_in_child(items, change, _Teller(writing, self._took_s))
         os.close(writing)
         test = "before any test"
         with os.fdopen(reading) as lines:
@@ -136,21 +142,26 @@ class _Teller:
     """Says which test begins and how long it took, and ends the child at the first that failed."""
 
     told: int
+    usual_s: dict[str, float]
     _took_s: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         os.write(self.told, f"{nodeid}\t\n".encode())
+        if nodeid in self.usual_s:
+            signal.setitimer(signal.ITIMER_PROF, CPU_S + 10 * self.usual_s[nodeid])
+
+    def pytest_runtest_makereport(self, call: pytest.CallInfo[None]) -> None:
+        if call.excinfo is not None and not call.excinfo.errisinstance(pytest.skip.Exception):
+            os._exit(1)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.failed:
-            os._exit(1)
         self._took_s[report.nodeid] += report.duration
         if report.when == "teardown":
             os.write(self.told, f"{report.nodeid}\t{self._took_s[report.nodeid]}\n".encode())
 
 
 def _play_in_child(
-    items: Sequence[pytest.Item], change: Callable[[], None], writing: int
+    items: Sequence[pytest.Item], change: Callable[[], None], teller: _Teller
 ) -> NoReturn:
     try:
         silent = os.open(os.devnull, os.O_RDWR)
@@ -159,8 +170,7 @@ def _play_in_child(
         signal.alarm(WITHIN_S)
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
         change()
-        manager = items[0].config.pluginmanager
-        manager.register(_Teller(writing))
+        items[0].config.pluginmanager.register(teller)
         for item, following in zip_longest(items, items[1:]):
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
         os._exit(0)

@@ -23,18 +23,14 @@ class Ledger:
         return [one for one in self.all if one]
 """
 OF_SOURCE = """\
-guard: not a or b <= 1 < a -> not a and b <= 1 < a
 guard: not a or b <= 1 < a -> b <= 1 < a
 guard: not a or b <= 1 < a -> not a
 guard: not a or b <= 1 < a -> True
-guard: not a or b <= 1 < a -> False
 guard: not a -> a
 guard: b <= 1 < a -> b < 1 < a
 guard: b <= 1 < a -> b <= 1 <= a
-guard: min(a, b) -> max(a, b)
 guard: min(a, b) -> b
 guard: min(a, b) -> a
-guard: a is None -> a is not None
 guard: a is None -> True
 guard: a is None -> False
 Ledger.empty: one -> True
