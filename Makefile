@@ -65,7 +65,7 @@ explore: setup ## every sequence of ledger commands in small fleets, EXPLORE_SEC
 	@set -e; for scope in "1 99" "2 99" "1 99 trust" "2 99 trust"; do set -- $$scope; \
 		$(BIN)/python -m tests.fleet.ledger.small_scope $$1 $$2 $(or $(EXPLORE_SECONDS),300) $$3; done
 
-mutants: setup ## change each guard of the ledger in turn; list what no test notices (MUTANT_ARGS=modules)
+mutants: setup ## change each guard of the ledger in turn; list what no test notices (MUTANT_ARGS="[--quick] modules")
 	$(BIN)/python -m tests.fleet.mutation $(MUTANT_ARGS)
 
 bench: setup ## run every benchmark; numbers go to stdout

@@ -14,6 +14,7 @@ from palyra_fleet.leases.workspace import WorkerWorkspaceScope
         ("/job", ("/job",)),
         ("/job/run", ("/job/run/a", "/job/run/b/c")),
         ("/job/..run", ("/job/..run/...",)),  # dots that are names
+        ("/job", ("/job/a b",)),
     ],
 )
 def test_a_normal_scope_inside_its_root_is_taken(root: str, paths: tuple[str, ...]) -> None:
@@ -40,6 +41,8 @@ def test_a_normal_scope_inside_its_root_is_taken(root: str, paths: tuple[str, ..
         ("/job", ("work/a",)),
         ("/job", ("/job/a\x00b",)),
         ("/job", ("/job/a\nb",)),
+        ("/job", ("/job/a\x1fb",)),
+        ("/job", ("/job/a\x7fb",)),
         ("/job", ("/job/a\\..\\b",)),
         ("/job", ("/job/a", "/etc/passwd")),  # one bad path spoils the scope
     ],
