@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from palyra_fleet.ledger.decision import Tombstone, TombstoneKind
+from palyra_fleet.ledger.facts import Work
 from palyra_fleet.ledger.manager import WorkerFleetManager
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.refusals import FleetReason
@@ -72,6 +74,8 @@ def test_a_release_needs_candidate_evidence_that_still_holds() -> None:
     world.register(W1)
     assert refused(world.manager.release(W1, "bob", "why", NOW)) is FleetReason.NOT_QUARANTINED
     world.do(world.manager.quarantine(W1, "alice", "why", NOW))
+    none = world.manager.release(W1, "bob", "why", NOW)
+    assert refused(none) is FleetReason.RELEASE_NEEDS_EVIDENCE
     world.do(world.manager.register(attested(W1, "newer", until_unix_ms=NOW + 9), NOW))
     late = world.manager.release(W1, "bob", "why", NOW + 9)
     assert refused(late) is FleetReason.RELEASE_NEEDS_EVIDENCE
@@ -128,6 +132,9 @@ def test_evidence_is_believed_no_longer_than_the_policy_says() -> None:
     world = LedgerWorld(WorkerFleetManager(policy))
     world.register(W1, NOW)
     assert world.worker(W1).proof.attested_until_unix_ms == NOW + 100
+    bound_before = attested(W1, now_unix_ms=NOW - 450)
+    world.do(world.manager.register(bound_before, NOW))
+    assert world.worker(W1).proof.attested_until_unix_ms == NOW + 50
 
 
 def test_nothing_is_done_for_or_with_a_banned_worker() -> None:
@@ -145,3 +152,93 @@ def test_nothing_is_done_for_or_with_a_banned_worker() -> None:
         manager.uncordon(W1, "alice", "why", NOW),
     ):
         assert refused(outcome) is FleetReason.WORKER_BANNED
+
+
+def test_a_registration_with_a_new_key_ends_the_lease_of_the_process_before() -> None:
+    world = LedgerWorld()
+    world.register(W1)
+    world.lease(W1, "run-1", NOW)
+    assert reasons(world.register(W1)) == ["worker.registered"]
+    told = world.register(W1, key="newer")
+    assert reasons(told) == ["worker.lease_revoked", "worker.registered"]
+    assert world.manager.state.live_lease_of(W1) is None
+
+
+def test_a_first_registration_counts_itself_when_it_says_when_it_is_missed() -> None:
+    policy = WorkerFleetPolicy(heartbeat_timeout_ms=1, heartbeats_per_second=1)
+    world = LedgerWorld(WorkerFleetManager(policy))
+    for _ in range(2):  # the second is the same worker's: still one
+        world.register(W1)
+        assert world.manager.state.beats[W1].deadline_unix_ms == NOW + 6_000
+
+
+def failed() -> LedgerWorld:
+    """A worker whose run was not cleaned up: its work failed, and it is held."""
+    world = LedgerWorld()
+    world.register(W1)
+    world.do(world.complete(world.lease(W1, "run-1", NOW), NOW, clean=False))
+    return world
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_only_failed_work_outlasts_a_release(clean: bool) -> None:
+    world = failed()
+    if clean:
+        world = LedgerWorld()
+        world.register(W1)
+        world.lease(W1, "run-1", NOW)
+        world.do(world.manager.quarantine(W1, "alice", "why", NOW))
+        assert world.worker(W1).work is Work.ORPHANED
+    world.register(W1, key="newer")
+    world.do(world.manager.release(W1, "bob", "why", NOW))
+    worker = world.worker(W1)
+    assert worker.work is (Work.IDLE if clean else Work.FAILED)
+    assert worker.cleanup_verified is clean
+
+
+def test_reverifying_takes_failed_work_of_a_worker_that_is_not_held() -> None:
+    world = failed()
+    reverify = world.manager.reverify
+    assert refused(reverify(W2, "bob", "why", NOW)) is FleetReason.WORKER_UNKNOWN
+    assert refused(reverify(W1, "bob", "why", NOW)) is FleetReason.WORKER_QUARANTINED
+    world.register(W1, key="newer")
+    world.do(world.manager.release(W1, "bob", "why", NOW))
+    assert reasons(world.do(reverify(W1, "bob", "why", NOW))) == ["worker.reverified_by_operator"]
+    assert (world.worker(W1).work, world.worker(W1).cleanup_verified) == (Work.IDLE, True)
+    assert refused(reverify(W1, "bob", "why", NOW)) is FleetReason.COMMAND_INVALID
+
+
+def test_reverifying_takes_evidence_that_is_newer_than_the_failure() -> None:
+    """No command leads there: the guard does not rest on that."""
+    world = LedgerWorld()
+    world.register(W1)
+    spoiled = replace(world.worker(W1), work=Work.FAILED, failed_at_attestation_epoch=1)
+    world.manager.state.workers[W1] = spoiled
+    again = world.manager.reverify(W1, "bob", "why", NOW)
+    assert refused(again) is FleetReason.REATTEST_FIRST
+
+
+def test_candidate_evidence_that_is_not_newer_than_the_quarantine_releases_nobody() -> None:
+    """No command leads there: the guard does not rest on that."""
+    world = LedgerWorld()
+    world.register(W1)
+    world.do(world.manager.quarantine(W1, "alice", "why", NOW))
+    world.register(W1, key="newer")
+    held = world.worker(W1)
+    assert held.candidate is not None and held.quarantine is not None
+    epoch = held.quarantine.attestation_epoch
+    old = replace(held, candidate=replace(held.candidate, attestation_epoch=epoch))
+    world.manager.state.workers[W1] = old
+    outcome = world.manager.release(W1, "bob", "why", NOW)
+    assert refused(outcome) is FleetReason.RELEASE_NEEDS_EVIDENCE
+
+
+def test_a_ban_keeps_out_the_key_of_the_candidate_evidence_too() -> None:
+    world = LedgerWorld()
+    world.register(W1)
+    world.do(world.manager.quarantine(W1, "alice", "why", NOW))
+    world.register(W1, key="newer")
+    world.do(world.manager.ban(W1, "alice", "why", NOW))
+    for key in ("key", "newer"):
+        mark = Tombstone(TombstoneKind.KEY, attested(W1, key).key_sha256)
+        assert mark in world.manager.state.tombstones
