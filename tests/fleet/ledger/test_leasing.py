@@ -15,7 +15,7 @@ W1, W2 = ulid(1001), ulid(1002)
 NOW = 2_000
 
 
-def world_of(*workers: str, **policy: int) -> LedgerWorld:
+def world_of(*workers: str, **policy: int | str) -> LedgerWorld:
     world = LedgerWorld(WorkerFleetManager(WorkerFleetPolicy(**policy)))  # type: ignore[arg-type]
     for worker_id in workers:
         world.register(worker_id)
@@ -198,3 +198,33 @@ def test_a_quarantine_names_the_lease_that_it_ended_and_none_where_there_was_non
     for lease_id in (lease.lease_id, None):
         *_, event = world.do(world.manager.quarantine(W1, "alice", "why", NOW)).events
         assert (event.reason.value, event.lease_id) == ("worker.quarantined_by_operator", lease_id)
+
+
+def test_a_scope_outside_the_fleets_root_gets_no_lease() -> None:
+    world = world_of(W1, workspace_root="/elsewhere")
+    assert refused(ask_with(world, held_by(world).grant_id)) is FleetReason.LEASE_INVALID
+
+
+def test_a_run_that_has_a_live_lease_gets_no_other_by_another_approval() -> None:
+    """Invariant 1."""
+    world = world_of(W1, W2)
+    world.lease(W1, "run-1", NOW)
+    world.grant("run-1", NOW)
+    assert refused(world.ask(W2, "run-1", NOW)) is FleetReason.RUN_LEASED
+
+
+def test_nothing_is_done_with_a_lease_for_who_may_not_work() -> None:
+    world = world_of(W1)
+    lease = world.lease(W1, "run-1", NOW)
+    world.do(world.manager.quarantine(W1, "alice", "why", NOW))
+    manager = world.manager
+    for worker_id, session, reason in (
+        (W1, 1, FleetReason.WORKER_QUARANTINED),
+        (W2, 1, FleetReason.WORKER_UNKNOWN),
+    ):
+        for outcome in (
+            manager.start_lease(worker_id, session, lease.lease_id, lease.fence, NOW),
+            manager.renew_lease(worker_id, session, lease.lease_id, lease.fence, None, NOW),
+            manager.complete_lease(worker_id, session, lease.lease_id, lease.fence, True, NOW),
+        ):
+            assert refused(outcome) is reason
