@@ -125,7 +125,6 @@ def _take_over(draft: Draft, worker: WorkerRecord) -> None:
     """Whichever is stricter; a ban beats a quarantine, and the newer quarantine is the one kept."""
     _confine(draft, worker.worker_id)
     mine = draft.worker(worker.worker_id)
-    quarantine = worker.quarantine or mine.quarantine
     banned = Admission.BANNED in {worker.admission, mine.admission}
     if worker.evidence_identity not in draft.state.worker_by_identity:
         # the record keeps the identity of the snapshot: the other would be free under another id
@@ -137,7 +136,7 @@ def _take_over(draft: Draft, worker: WorkerRecord) -> None:
         replace(
             mine,
             admission=Admission.BANNED if banned else Admission.QUARANTINED,
-            quarantine=quarantine,
+            quarantine=worker.quarantine,
             candidate=None,
             attestation_epoch=max(mine.attestation_epoch, worker.attestation_epoch),
             session_epoch=max(mine.session_epoch, worker.session_epoch),

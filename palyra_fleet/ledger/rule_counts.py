@@ -29,23 +29,16 @@ class RuleCounts:
         self._give(mark, grant.grant_id)
         if usable:
             self.unused.setdefault(mark.rule_id, {})[grant.grant_id] = None
-        else:
-            self.forget_grant(grant)
 
     def forget_grant(self, grant: WorkerApprovalGrant) -> None:
         """It can be used no more."""
-        if grant.rule is not None and (of_rule := self.unused.get(grant.rule.rule_id)) is not None:
-            of_rule.pop(grant.grant_id, None)
-            if not of_rule:
-                del self.unused[grant.rule.rule_id]
+        if grant.rule is not None:
+            self.unused.get(grant.rule.rule_id, {}).pop(grant.grant_id, None)
 
     def take_lease(self, lease: WorkerLease, more: int) -> None:
         """A lease began to live (1) or ended (-1)."""
-        if lease.rule_id is None:
-            return
-        self.leases[lease.rule_id] += more
-        if not self.leases[lease.rule_id]:
-            del self.leases[lease.rule_id]
+        if lease.rule_id is not None:
+            self.leases[lease.rule_id] += more
 
     def at_once(self, rule_id: str) -> int:
         return self.leases[rule_id] + len(self.unused.get(rule_id, ()))

@@ -32,6 +32,21 @@ def test_named_files_are_taken_and_so_is_nothing_at_all() -> None:
 
 
 @pytest.mark.parametrize(
+    "largest",
+    [
+        ArtifactTransport(tuple(replace(DATA, path=f"f{n}") for n in range(MAX_ARTIFACTS))),
+        ArtifactTransport((), tuple(f"f{n}" for n in range(MAX_ARTIFACTS)), 1),
+        ArtifactTransport((replace(DATA, size_bytes=MAX_TRANSPORT_BYTES),)),
+        ArtifactTransport((), ("a",), MAX_TRANSPORT_BYTES),
+        ArtifactTransport((replace(DATA, size_bytes=0),)),
+    ],
+    ids=["inputs", "outputs", "bytes in", "bytes out", "an empty file"],
+)
+def test_as_much_as_the_limits_say_is_taken(largest: ArtifactTransport) -> None:
+    assert largest.problem() is None
+
+
+@pytest.mark.parametrize(
     "path",
     [
         "",
@@ -85,6 +100,7 @@ def test_what_is_ambiguous_or_boundless_is_refused(wrong: ArtifactTransport) -> 
         TRUE,
         CarriedArtifacts((DATA, MORE)),  # the program left nothing
         CarriedArtifacts((DATA, MORE), (replace(REPORT, size_bytes=40),)),
+        CarriedArtifacts((DATA, MORE), (replace(REPORT, size_bytes=0),)),
         CarriedArtifacts((DATA, MORE), (REPORT, Artifact("log/all", "d" * 64, 10))),
     ],
 )

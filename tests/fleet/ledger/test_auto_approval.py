@@ -138,6 +138,25 @@ def test_an_approval_that_ran_out_unused_leaves_its_place() -> None:
     world.do(ask(world, run="run-2", worker_id=W2, now=end))
 
 
+def test_one_of_two_unused_approvals_that_goes_leaves_the_other_counted() -> None:
+    world = world_of(W1, W2)
+    first = given(world.do(ask(world, OTHER_RULES)))
+    world.do(ask(world, OTHER_RULES, "run-2", W2))
+    held = world.manager.state.grants[first.grant_id]
+    world.do(world.manager.withdraw_grant(held, "alice", "why", NOW))
+    assert world.manager.state.rules.at_once("rule-1") == 1
+
+
+def test_after_a_start_only_what_can_still_be_used_counts_as_out() -> None:
+    world = world_of()
+    unused = given(world.do(ask(world)))
+    for uses, counted in ((0, 1), (1, 0)):
+        started = WorkerFleetManager(world.manager.policy)
+        started.state.load((replace(unused, uses=uses),), 0, NOW, 1)
+        assert started.state.rules.at_once("rule-1") == counted
+        assert started.state.rules.in_the_last_hour("rule-1", NOW) == 1
+
+
 def test_uses_count_for_an_hour_to_the_millisecond_whatever_became_of_them() -> None:
     world = world_of()
     world.manager.policy = replace(

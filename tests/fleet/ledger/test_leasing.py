@@ -200,6 +200,17 @@ def test_a_quarantine_names_the_lease_that_it_ended_and_none_where_there_was_non
         assert (event.reason.value, event.lease_id) == ("worker.quarantined_by_operator", lease_id)
 
 
+@pytest.mark.parametrize("clean", [True, False])
+def test_the_log_says_why_a_cleanup_failed_and_of_no_outputs_where_there_were_none(
+    clean: bool,
+) -> None:
+    world = world_of(W1)
+    lease = world.lease(W1, "run-1", NOW)
+    *_, event = world.do(world.complete(lease, NOW, clean)).events
+    why = {} if clean else {"why": "not all of the run is gone"}
+    assert event.detail == {"fence": lease.fence, "run_id": "run-1", **why}
+
+
 def test_a_scope_outside_the_fleets_root_gets_no_lease() -> None:
     world = world_of(W1, workspace_root="/elsewhere")
     assert refused(ask_with(world, held_by(world).grant_id)) is FleetReason.LEASE_INVALID

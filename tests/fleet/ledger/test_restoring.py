@@ -82,6 +82,7 @@ def test_leases_are_frozen_where_they_were(frozen: bool) -> None:
         ((), GONE, GONE),
         ((replace(KEY, name="other"),), GONE, None),  # a key has one place
         ((KEY,), replace(KEY, seq=9), replace(KEY, seq=9)),
+        ((KEY,), replace(KEY, last_sha256="1" * 64), replace(KEY, last_sha256="1" * 64)),
         ((KEY,), replace(KEY, seq=4), KEY),
         ((KEY,), replace(GONE, seq=9), replace(GONE, seq=9)),
         ((KEY,), replace(GONE, seq=4), GONE),
@@ -93,6 +94,7 @@ def test_leases_are_frozen_where_they_were(frozen: bool) -> None:
         "taken back since",
         "of another name",
         "further",
+        "as far by another way",
         "behind",
         "taken back further",
         "taken back behind",
@@ -158,7 +160,10 @@ def test_a_ban_of_either_stays(banned_in: str) -> None:
     after = replace(confined(W1, "key"), attestation_epoch=7, session_epoch=8, last_fence=9)
     if banned_in == "after":
         after = replace(after, admission=Admission.BANNED)
-    put_back(world, replace(NOBODY, workers=(after,)))
+    marks = set(world.manager.state.tombstones)
+    told = put_back(world, replace(NOBODY, workers=(after,)))
+    assert reasons(told) == ["fleet.restored"]  # it was held before
+    assert world.manager.state.tombstones == marks  # its own key and identity may come back
     worker = world.worker(W1)
     assert worker.admission is (
         Admission.QUARANTINED if banned_in == "neither" else Admission.BANNED
