@@ -1,0 +1,88 @@
+"""What the ledger holds after a start: beats of the living, quarantines of the last minute."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import pytest
+
+from palyra_fleet.ledger.decision import Decision, LeaseFreeze, Record
+from palyra_fleet.ledger.facts import Liveness, WorkerRecord
+from palyra_fleet.ledger.state import STORM_WINDOW_MS, LedgerState
+from tests.fakes.ledger_world import LedgerWorld, reasons, ulid
+
+W1, W2, W3 = ulid(1001), ulid(1002), ulid(1003)
+NOW = 100_000
+
+
+def loaded(records: Iterable[Record]) -> LedgerState:
+    state = LedgerState()
+    state.load(records, 0, NOW, 500)
+    return state
+
+
+def quarantined(at_unix_ms: int) -> WorkerRecord:
+    world = LedgerWorld()
+    world.register(W1)
+    world.do(world.manager.quarantine(W1, "alice", "why", at_unix_ms))
+    return world.worker(W1)
+
+
+def test_after_a_start_only_the_living_are_waited_for() -> None:
+    world = LedgerWorld()
+    world.register(W1)
+    stale = replace(world.worker(W1), liveness=Liveness.STALE)
+    assert loaded((stale,)).beats == {}
+    assert loaded((world.worker(W1),)).beats[W1].deadline_unix_ms == NOW + 500
+
+
+@pytest.mark.parametrize(
+    ("freeze", "at_unix_ms", "counted"),
+    [
+        (None, NOW - STORM_WINDOW_MS, None),
+        (None, NOW - STORM_WINDOW_MS + 1, NOW - STORM_WINDOW_MS + 1),
+        (None, NOW + 1, NOW),  # the clock was set back: it counts for a minute from now
+        (LeaseFreeze(False, NOW - 9), NOW - 9, None),  # an operator looked
+        (LeaseFreeze(False, NOW - 9), NOW - 8, NOW - 8),
+        (LeaseFreeze(True, NOW - 9), NOW - 9, NOW - 9),
+    ],
+    ids=["a minute ago", "within it", "to come", "before the thaw", "after it", "while frozen"],
+)
+def test_after_a_start_the_quarantines_of_the_last_minute_that_nobody_looked_at_count(
+    freeze: LeaseFreeze | None, at_unix_ms: int, counted: int | None
+) -> None:
+    records = [quarantined(at_unix_ms), *([] if freeze is None else [freeze])]
+    expected = [] if counted is None else [counted]
+    assert list(loaded(records).recent_quarantines) == expected
+
+
+def test_memory_that_is_read_again_keeps_the_beats_of_who_is_there_and_lives() -> None:
+    world = LedgerWorld()
+    for worker_id in (W1, W2, W3):
+        world.register(worker_id)
+        world.do(world.manager.heartbeat(worker_id, 1, 7, 2_000))
+    stale = replace(world.worker(W2), liveness=Liveness.STALE)
+    world.manager.reload((world.worker(W1), stale), 0, 2_000)
+    assert {worker_id: beat.seq for worker_id, beat in world.manager.state.beats.items()} == {W1: 7}
+
+
+def test_time_is_never_earlier_than_it_was() -> None:
+    """Invariant 11."""
+    state = LedgerState()
+    for at_unix_ms in (9, 5):
+        state.apply(Decision(at_unix_ms))
+    assert state.high_water_unix_ms == 9
+
+
+def test_what_is_due_stays_due_until_it_was_reaped() -> None:
+    world = LedgerWorld()
+    world.register(W1)
+    lease = world.lease(W1, "run-1", 2_000, 500)
+    world.register(W2, lease.expires_at_unix_ms)
+    assert reasons(world.do(world.manager.reap(lease.expires_at_unix_ms))) == ["worker.ttl_expired"]
+
+
+def test_an_event_that_tells_nothing_more_has_an_empty_detail() -> None:
+    world = LedgerWorld()
+    world.register(W1)
+    (event,) = world.do(world.manager.reap(10**9)).events
+    assert (event.reason.value, event.detail) == ("worker.heartbeat_stale", {})
