@@ -283,8 +283,8 @@ def _worker_run(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
         type=Path,
         action="append",
         default=[],
-        metavar="DIR",
-        help="with --isolate: an empty directory in its place (may be repeated)",
+        metavar="PATH",
+        help="with --isolate: nothing to see in its place (may be repeated)",
     )
     verb.add_argument(
         "--read-only",

@@ -13,6 +13,7 @@ import errno
 import fcntl
 import json
 import os
+import resource
 import socket
 import sys
 import tempfile
@@ -114,10 +115,18 @@ def _icmp(host: str) -> str:
 
 
 def _unix(path: str) -> str:
-    with socket.socket(socket.AF_UNIX) as sender:
-        sender.settimeout(WITHIN_S)
-        sender.connect(path)
-        return f"{OUT}: connected"
+    """Whatever kind of socket it is. Connecting says nothing to who holds one for datagrams."""
+    for kind in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET, socket.SOCK_DGRAM):
+        with socket.socket(socket.AF_UNIX, kind) as sender:
+            sender.settimeout(WITHIN_S)
+            try:
+                sender.connect(path)
+            except OSError as error:
+                if error.errno != errno.EPROTOTYPE:
+                    raise
+            else:
+                return f"{OUT}: connected"
+    return f"{OUT}: there"
 
 
 def _pipe(path: str) -> str:
@@ -198,7 +207,7 @@ def _interfaces() -> str:
 
 
 def _privileges() -> str:
-    """No capability to use or to gain, no new privileges, and a filter in force."""
+    """No capability to use or to gain, no new privileges, a filter in force, no core dumps."""
     status = dict(
         line.split(":\t", 1)
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines()
@@ -206,6 +215,8 @@ def _privileges() -> str:
     )
     wanted = {"CapEff": 0, "CapPrm": 0, "CapBnd": 0, "CapAmb": 0, "NoNewPrivs": 1, "Seccomp": 2}
     wrong = [name for name, value in wanted.items() if int(status[name], 16) != value]
+    if resource.getrlimit(resource.RLIMIT_CORE) not in {(0, 0), (1, 1)}:
+        wrong.append("core dumps")
     return f"{OUT}: {', '.join(wrong)}" if wrong else f"{BLOCKED}: none"
 
 

@@ -33,6 +33,7 @@ PROOF_WITHIN_S: Final = 30.0
 MAX_SOCKETS: Final = 512
 _CANARY: Final = Path(canary.__file__).resolve()
 _LISTENS: Final = "00010000"  # __SO_ACCEPTCON in /proc/net/unix
+_DATAGRAMS: Final = "0002"  # SOCK_DGRAM there
 _ROUTED_TO: Final = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
 
 type Asked = dict[str, list[list[str]]]
@@ -141,13 +142,15 @@ def _resolvers() -> list[str]:
 
 
 def _unix_sockets() -> list[str]:
-    """Where programs of this machine listen on a path."""
+    """Where programs of this machine listen on a path, or take datagrams."""
     rows = Path("/proc/net/unix").read_text(encoding="utf-8", errors="replace").splitlines()[1:]
     split = (row.split(maxsplit=7) for row in rows)
     paths = {
-        row[7] for row in split if len(row) == 8 and row[3] == _LISTENS and row[7].startswith("/")
+        row[7]
+        for row in split
+        if len(row) == 8 and (row[3] == _LISTENS or row[4] == _DATAGRAMS) and row[7].startswith("/")
     }
-    return _few(paths, "listening Unix sockets")
+    return _few(paths, "Unix sockets that are open to others")
 
 
 def _named_pipes() -> list[str]:

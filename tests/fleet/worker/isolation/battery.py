@@ -103,6 +103,7 @@ def attempts(asked: dict[str, str]) -> dict[str, Callable[[], object]]:
         "set-group-ID": lambda: Path(asked["file"]).chmod(0o2755),
         "made set-user-ID": lambda: os.open(asked["file"] + "2", os.O_CREAT | os.O_RDWR, 0o4755),
         "type into a terminal": type_into_own_terminal,
+        "core dumps": lambda: libc("setrlimit", 4, struct.pack("=QQ", 1 << 20, 1 << 20)),
         "hidden file": lambda: Path(asked["hidden"]).read_text(),
     }
 

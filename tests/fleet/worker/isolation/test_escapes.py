@@ -8,13 +8,15 @@ import json
 import os
 import shutil
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.fakes.netns import own_network
 from tests.fleet.worker.isolation import battery
 from tests.fleet.worker.isolation.cell import UNAVAILABLE, Cell
 
@@ -29,7 +31,7 @@ REFUSED = (
         *("mount writable", "move a mount", "lay a hiding place bare", "change the root"),
         *("new file system", "copy of the tree", "file by handle", "device"),
         *("restart", "swap", "clock", "raw socket", "raw socket, IPv6", "interface", "route"),
-        *("set-user-ID", "set-group-ID", "made set-user-ID", "EPERM"),
+        *("set-user-ID", "set-group-ID", "made set-user-ID", "core dumps", "EPERM"),
     ),
     ("user namespace", "ENOSPC", "EPERM"),
     ("kernel module", "another kernel", "EPERM", "ENOSYS"),
@@ -113,6 +115,54 @@ def test_every_way_out_is_refused(cell: Cell) -> None:
     assert (cell.project / "file").stat().st_mode & 0o6000 == 0
 
 
+ADDRESSES = ("192.0.2.1", "2001:db8::1")
+SEND_TO_ALL = """
+import json, socket, sys
+said = []
+for host, port in json.loads(sys.argv[1]):
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        with socket.socket(family, kind) as sender:
+            try:
+                sender.connect((host, port))
+                sender.send(b"x")
+                said.append("sent")
+            except OSError as error:
+                said.append(type(error).__name__)
+print(json.dumps(said))
+"""
+
+
+def test_the_machines_addresses_in_other_networks_are_not_reached(here: Cell) -> None:
+    """In a network of the test's own, with addresses of IPv4 and IPv6 besides the loopback."""
+    with own_network(), ExitStack() as held:
+        streams, datagrams, ports = [], [], []
+        for host in ADDRESSES:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            stream = held.enter_context(socket.create_server((host, 0), family=family))
+            datagram = held.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+            datagram.bind(stream.getsockname()[:2])
+            ports.append((host, stream.getsockname()[1]))
+            streams.append(stream)
+            datagrams.append(datagram)
+            stream.setblocking(False)
+            datagram.setblocking(False)
+        command = (sys.executable, "-I", "-c", SEND_TO_ALL, json.dumps(ports))
+        outside = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert json.loads(outside.stdout) == ["sent"] * 4
+        for stream, datagram in zip(streams, datagrams, strict=True):
+            stream.accept()[0].close()
+            assert datagram.recv(1) == b"x"
+        code, out, errors = here.run(*command)
+        assert code == 0, errors
+        assert json.loads(out) == ["OSError"] * 4  # no route
+        for stream, datagram in zip(streams, datagrams, strict=True):
+            with pytest.raises(BlockingIOError):
+                stream.accept()
+            with pytest.raises(BlockingIOError):
+                datagram.recv(1)
+
+
 def test_a_network_socket_as_input_is_refused(here: Cell) -> None:
     """Unconnected by connect(2) to AF_UNSPEC it could be connected to anybody."""
     with (
@@ -152,3 +202,16 @@ def test_a_program_that_does_not_read_its_input_ends_all_the_same(here: Cell) ->
     file.write_text("x" * 300_000)
     with file.open("rb") as read:
         assert here.run("/bin/echo", "done", stdin=read) == (0, "done\n", "")
+
+
+@pytest.mark.parametrize(("limit", "inside"), [("0", "(0, 0)"), ("unlimited", "(1, 1)")])
+def test_no_core_is_dumped_whatever_the_launchers_limit(
+    here: Cell, limit: str, inside: str
+) -> None:
+    """1 is what keeps the kernel from starting a handler; 0 cannot be raised to it."""
+    code = "import resource; print(resource.getrlimit(resource.RLIMIT_CORE))"
+    before = ("sh", "-c", f'ulimit -c {limit} || exit 77; exec "$@"', "sh")
+    ended, out, errors = here.run(sys.executable, "-I", "-c", code, before=before)
+    if ended == 77:
+        pytest.skip("this account may not raise its limit")
+    assert (ended, out) == (0, inside + "\n"), errors

@@ -238,12 +238,14 @@ async def test_the_canary_finds_a_workspace_that_was_to_be_read_only_and_is_not(
 
 
 @needs_namespaces
-async def test_a_socket_of_another_program_that_would_be_reachable_is_found(tmp_path):
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_SEQPACKET, socket.SOCK_DGRAM])
+async def test_a_socket_of_another_program_that_would_be_reachable_is_found(tmp_path, kind):
     """It lies where the program works: nothing hides it, so nothing is proven."""
     other = tmp_path / "docker.sock"
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(str(other))
-        listening.listen()
+    with socket.socket(socket.AF_UNIX, kind) as held:
+        held.bind(str(other))
+        if kind != socket.SOCK_DGRAM:
+            held.listen()
         with pytest.raises(IsolationUnavailable, match=r"docker\.sock \(OUT: connected\)"):
             await prove_isolation(View((tmp_path,), (), (), tmp_path))
 
