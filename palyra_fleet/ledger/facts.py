@@ -184,7 +184,7 @@ def why_void(worker: WorkerRecord, request: ReleaseRequest) -> str | None:
 def lifecycle_state(worker: WorkerRecord, now_unix_ms: int) -> WorkerLifecycleState:
     """The public state. First match wins."""
     attested = now_unix_ms < worker.proof.attested_until_unix_ms
-    available = worker.work is Work.IDLE and worker.liveness is Liveness.LIVE and attested
+    available = worker.liveness is Liveness.LIVE and attested
     ladder = (
         (worker.confined, WorkerLifecycleState.QUARANTINED),
         (worker.work is Work.FAILED, WorkerLifecycleState.FAILED),

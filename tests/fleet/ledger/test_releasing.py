@@ -247,3 +247,20 @@ def test_the_setting_does_not_touch_what_was_asked_before() -> None:
 
 def _about_requests(decision: Decision) -> list[LedgerEvent]:
     return [event for event in decision.events if "request" in event.reason]
+
+
+def test_nobodys_release_is_asked_for() -> None:
+    outcome = quarantined().manager.request_release(ulid(1009), ASKED, "alice", "why", NOW)
+    assert refused(outcome) is FleetReason.WORKER_UNKNOWN
+
+
+def test_an_approval_looks_at_the_evidence_itself() -> None:
+    """No command leads there, since a request ends with its evidence: the guard does not rest on
+    that."""
+    world = asked()
+    worker = world.worker(W1)
+    assert worker.candidate is not None
+    ended = replace(worker.candidate, attested_until_unix_ms=NOW)
+    world.manager.state.workers[W1] = replace(worker, candidate=ended)
+    outcome = world.manager.approve_release(ASKED, "bob", "why", NOW)
+    assert refused(outcome) is FleetReason.RELEASE_NEEDS_EVIDENCE
