@@ -40,10 +40,11 @@ from palyra_egress.policy.compile import rule_account
 from palyra_egress.proxy.bindings import Authentication, BindingView, Ended
 from palyra_egress.proxy.budgets import ByteBudgets, Direction, account_key
 from palyra_egress.proxy.channels.channel import Channel
+from palyra_egress.proxy.clocks import Clocks
 from palyra_egress.proxy.connections import ConnectionTable, LiveConnection
 from palyra_egress.proxy.evidence import EvidenceSpool, SpoolUnavailable, violation_of
 from palyra_egress.proxy.openings import Openings
-from palyra_egress.proxy.rates import RequestRates
+from palyra_egress.proxy.rates import RequestRates, SharedRate
 from palyra_egress.proxy.server_tls import ServerTls, ServerTlsLookup
 from palyra_egress.proxy.shares import Shares
 from palyra_egress.proxy.signals.request_trace import RequestTrace
@@ -65,6 +66,7 @@ from palyra_egress.verdict import (
 NO_SECRETS: Final = NoSecrets()
 RECEIPTS_PER_MINUTE: Final = 1_200
 STRANGERS_PER_MINUTE: Final = 6_000
+STRANGERS_PER_SOURCE: Final = 3_000
 REFUSALS_PER_MINUTE: Final = 600
 SLOWED_REFUSAL_S: Final = 1.0
 
@@ -100,14 +102,6 @@ class Judgement:
     trace: RequestTrace | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Clocks:
-    """Where the core reads time: Unix milliseconds and monotonic milliseconds."""
-
-    now_unix_ms: Callable[[], int]
-    now_monotonic_ms: Callable[[], int]
-
-
 @dataclass(slots=True)
 class EnforcementCore:
     """One per proxy process, shared by all its connections."""
@@ -132,6 +126,7 @@ class EnforcementCore:
     leaks: LeakDetector = field(init=False)
     _rates: RequestRates = field(default_factory=RequestRates)
     _bytes: ByteBudgets = field(default_factory=ByteBudgets)
+    _strangers: SharedRate = field(default_factory=SharedRate)
     _unanswered: int = 0
 
     def __post_init__(self) -> None:
@@ -369,19 +364,22 @@ class EnforcementCore:
             trace=trace,
         )
 
-    def refuse_early(self, reason: Reason, requester: Requester | None) -> Judgement:
+    def refuse_early(
+        self, reason: Reason, requester: Requester | None, source: str = "local"
+    ) -> Judgement:
         """A refusal before there is a canonical request: audited like every other.
 
-        Strangers have a rate together, so that nobody without a lease can fill the disk. Beyond it
-        there is no entry, no decision id and no answer: the connection is to be reset, and how many
-        were is audited once a second.
+        Strangers have a rate together, so that nobody without a lease can fill the disk, and one
+        source a part of it. Beyond it there is no entry, no decision id and no answer: the
+        connection is to be reset, and how many were is audited once a second.
         """
-        if requester is None and not self._rates.take(
-            "strangers", STRANGERS_PER_MINUTE, self.clocks.now_monotonic_ms()
+        monotonic, now = self.clocks.now_monotonic_ms(), self.clocks.now_unix_ms()
+        if requester is None and not self._strangers.take(
+            source, STRANGERS_PER_SOURCE, STRANGERS_PER_MINUTE, monotonic
         ):
             self._unanswered += 1
             return Judgement(Reason.RATE_LIMITED, "", close=True)
-        decision_id, now = str(ULID()), self.clocks.now_unix_ms()
+        decision_id = str(ULID())
         self.signals.refused_early(reason, requester, decision_id, now)
         try:
             digest = self.service.policy_digest

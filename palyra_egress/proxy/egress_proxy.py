@@ -38,7 +38,8 @@ from palyra_egress.policy.policy_diff import policy_change
 from palyra_egress.proxy.bindings import BindingView
 from palyra_egress.proxy.channels.channels import Channels
 from palyra_egress.proxy.channels.ended import ChannelWatch
-from palyra_egress.proxy.core import Clocks, EnforcementCore, Phase
+from palyra_egress.proxy.clocks import Clocks
+from palyra_egress.proxy.core import EnforcementCore, Phase
 from palyra_egress.proxy.evidence import EvidenceSpool, SpoolUnavailable
 from palyra_egress.proxy.fleet_link import FleetLink
 from palyra_egress.proxy.guard import ConnectionGuard

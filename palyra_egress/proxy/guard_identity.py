@@ -79,13 +79,16 @@ class IdentityGuard:
         if self.requester is not None or self._connection.severed_for is not None:
             return
         if not self._was_heard:
-            self.core.refuse_early(Reason.NO_IDENTITY, None)
+            self._refuse_early(Reason.NO_IDENTITY)
         self._connection.abort(Reason.NO_IDENTITY)
 
     def _refuse_unjudged(self, reason: Reason) -> Judgement:
         """Refuse before there is a canonical request. Too many strangers are only cut off."""
         self._was_heard = True
-        judgement = self.core.refuse_early(reason, self.requester)
+        judgement = self._refuse_early(reason)
         if not judgement.decision_id:
             self._connection.abort(judgement.reason)
         return judgement
+
+    def _refuse_early(self, reason: Reason) -> Judgement:
+        return self.core.refuse_early(reason, self.requester, self._connection.source)

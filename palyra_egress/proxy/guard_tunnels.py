@@ -70,7 +70,7 @@ class TunnelGuard(IdentityGuard):
             self.core.refuse(self._tunnel.request, Reason.NON_HTTP_IN_TUNNEL, self._connection)
             self.tunnel_over(Reason.NON_HTTP_IN_TUNNEL.value)
         else:
-            self.core.refuse_early(Reason.PROTOCOL_NOT_SUPPORTED, self.requester)
+            self._refuse_early(Reason.PROTOCOL_NOT_SUPPORTED)
 
     @property
     def _passes_on(self) -> bool:
@@ -156,7 +156,7 @@ class TunnelGuard(IdentityGuard):
     def refuse_tunnel(self, reason: Reason) -> None:
         """What the worker sends through its tunnel ends it: audited, and both sides are reset."""
         if self._tunnel is None:
-            self.core.refuse_early(reason, self.requester)
+            self._refuse_early(reason)
         else:
             self.core.refuse(self._tunnel.request, reason, self._connection)
         self.cut_tunnel(reason)

@@ -25,6 +25,7 @@ from palyra_egress.proxy.guard import ConnectionGuard
 from palyra_egress.proxy.guard_parts import Pinned, Refused
 from palyra_egress.proxy.hooks import DECIDED, OURS_ALONE, TOLD
 from palyra_egress.proxy.last_words import Stream
+from palyra_egress.proxy.metering import metered
 from palyra_egress.proxy.paced import PacedHandler
 from palyra_egress.proxy.pinned_dial import DialRefused, dial_pinned
 from palyra_egress.proxy.redirected import Address
@@ -148,7 +149,7 @@ class EnforcingHandler(PacedHandler):
 
     async def _counted(self, hook: commands.StartHook) -> None:
         try:
-            await super().hook_task(hook)
+            await metered(super().hook_task(hook), self._charge)
         finally:
             self._running_hooks -= 1
             self.progressed()
@@ -189,7 +190,7 @@ class EnforcingHandler(PacedHandler):
         """A fault at any hook: the connection is reset and the hook's subject is made harmless."""
         self.abort(reason)
         if not audited:
-            self.guard.core.refuse_early(reason, self.guard.requester)
+            self.guard.core.refuse_early(reason, self.guard.requester, self.source)
         (subject,) = hook.args()
         if isinstance(hook, server_hooks.ClientConnectedHook):
             self.client.error = reason.value
@@ -335,4 +336,4 @@ class EnforcingHandler(PacedHandler):
         """A fault outside a hook: audited once, and both sides are reset."""
         if self._aborted is None:
             self.abort(Reason.INTERNAL)
-            self.guard.core.refuse_early(Reason.INTERNAL, self.guard.requester)
+            self.guard.core.refuse_early(Reason.INTERNAL, self.guard.requester, self.source)

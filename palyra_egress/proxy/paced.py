@@ -89,7 +89,12 @@ class PacedHandler(SeverableHandler):
     async def _handle_data(self, event: events.DataReceived) -> None:
         began_s = time.thread_time()
         await super().server_event(event)
-        self.guard.core.shares.charge(self._shares_as, time.thread_time() - began_s)
+        self._charge(time.thread_time() - began_s)
+
+    def _charge(self, took_s: float) -> None:
+        """What was done for this connection is done at its worker's cost: what was read of either
+        side, and decisions with what the layers made of them."""
+        self.guard.core.shares.charge(self._shares_as, took_s)
 
     @property
     def _shares_as(self) -> str:

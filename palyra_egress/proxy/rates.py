@@ -38,3 +38,18 @@ class RequestRates:
         if len(self._buckets) > MAX_BUCKETS:
             del self._buckets[next(iter(self._buckets))]
         return allowed
+
+
+@dataclass(slots=True)
+class SharedRate:
+    """One rate for everybody together, of which no source has more than its part."""
+
+    _all: RequestRates = field(default_factory=RequestRates)
+    _sources: RequestRates = field(default_factory=RequestRates)
+
+    def take(self, source: str, per_source: int, per_minute: int, now_monotonic_ms: int) -> bool:
+        """Spend one request of both rates; one that is beyond its source's costs the others
+        nothing."""
+        return self._sources.take(source, per_source, now_monotonic_ms) and self._all.take(
+            "all", per_minute, now_monotonic_ms
+        )

@@ -15,6 +15,7 @@ from mitmproxy.proxy import mode_specs
 from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 
 from palyra_egress.proxy.resets import reset, reset_quietly
+from palyra_egress.proxy.sources import source_of
 from palyra_egress.reasons import Reason
 
 
@@ -35,6 +36,11 @@ class SeverableHandler(ProxyConnectionHandler):
         self._passed_on: asyncio.StreamWriter | None = None
         self._is_unwound = False
         self._not_told: list[asyncio.BaseProtocol] = []
+
+    @property
+    def source(self) -> str:
+        """Where it comes from, as strangers are counted."""
+        return source_of(self.client.peername)
 
     @property
     def severed_for(self) -> Reason | None:

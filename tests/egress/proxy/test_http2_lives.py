@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from palyra_egress.policy.load import load_policy
-from palyra_egress.proxy.core import REFUSALS_PER_MINUTE, Clocks
+from palyra_egress.proxy.clocks import Clocks
+from palyra_egress.proxy.core import REFUSALS_PER_MINUTE
 from tests.egress.proxy.h2_world import POLICY, Http2World, http2_world
 from tests.fakes.proxy_harness import LEASE, OTHER_LEASE, OTHER_SECRET, WORKER, basic
 

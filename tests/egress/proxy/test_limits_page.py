@@ -10,6 +10,7 @@ from palyra_egress.proxy.core import (
     REFUSALS_PER_MINUTE,
     SLOWED_REFUSAL_S,
     STRANGERS_PER_MINUTE,
+    STRANGERS_PER_SOURCE,
     EnforcementCore,
 )
 from palyra_egress.proxy.deadlines import DEADLINES
@@ -89,7 +90,12 @@ NUMBERS: dict[str, list[float]] = {
         SHARE_BYTES / LEAST_BYTES,
         SHARE_S * 1000,
     ],
-    "strangers' refusals that are answered": [STRANGERS_PER_MINUTE],
+    "strangers' refusals that are answered": [
+        STRANGERS_PER_MINUTE,
+        STRANGERS_PER_SOURCE,
+        6,
+        64,
+    ],
     "workers in the live view": [MAX_WORKERS, MAX_VERDICTS],
 }
 

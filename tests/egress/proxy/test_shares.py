@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,9 +10,12 @@ from pathlib import Path
 import pytest
 from mitmproxy.proxy.events import DataReceived
 
+from palyra_egress.proxy.guard import ConnectionGuard
+from palyra_egress.proxy.metering import metered
 from palyra_egress.proxy.shares import LEAST_BYTES, SHARE_BYTES, SHARE_S, Shares
+from palyra_fleet.tasks import spawn
 from tests.egress.proxy.lanes import BODY, Chaos, chaos, plain, plain_head
-from tests.fakes.proxy_harness import WORKER
+from tests.fakes.proxy_harness import WORKER, Injection
 
 CONNECTIONS = 8
 
@@ -139,3 +143,58 @@ async def test_uploads_in_the_smallest_chunks_leave_the_others_their_turns(tmp_p
             writer.close()
     assert max(handled.values()) <= 2 * SHARE_BYTES
     assert bytes(world.plain.received).count(b"\r\n") < CONNECTIONS * 100
+
+
+# --- decisions ------------------------------------------------------------------------------------
+
+
+async def test_what_a_decision_takes_of_the_processor_is_charged_to_its_worker(
+    tmp_path: Path, monkeypatch
+):
+    class Slow(ConnectionGuard):
+        async def requestheaders(self, flow):
+            await asyncio.sleep(0)  # what others do meanwhile is not charged
+            until_s = time.thread_time() + 20 * SHARE_S
+            while time.thread_time() < until_s:
+                pass
+            await super().requestheaders(flow)
+
+    longest: dict[str, float] = {}
+    charges = Shares.charge
+
+    def noted(self, owner: str, took_s: float) -> None:
+        longest[owner] = max(longest.get(owner, 0.0), took_s)
+        charges(self, owner, took_s)
+
+    monkeypatch.setattr(Shares, "charge", noted)
+    async with chaos(tmp_path, Injection(guard_class=Slow)) as world:
+        assert b"200 OK" in await plain(world)
+    assert longest[WORKER] >= 20 * SHARE_S
+
+
+async def test_a_metered_coroutine_is_timed_without_what_it_waits_for_and_hears_what_is_thrown():
+    steps: list[float] = []
+
+    async def works() -> str:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await asyncio.sleep(0)
+            return "ended in order"
+        return "not ended"
+
+    async def waits() -> str:
+        return await metered(works(), steps.append)
+
+    task = spawn(waits(), "works")
+    await asyncio.sleep(0)
+    task.cancel()
+    assert await task == "ended in order"
+    assert len(steps) == 3
+
+    async def fails() -> None:
+        raise RuntimeError("injected")
+
+    with pytest.raises(RuntimeError, match="injected"):
+        await metered(fails(), steps.append)
+    assert len(steps) == 4

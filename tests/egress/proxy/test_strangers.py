@@ -1,12 +1,14 @@
 """Clients that show no lease: answered and audited up to a rate, beyond it only cut off."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
 from palyra_egress.proxy import core
+from palyra_egress.proxy.sources import source_of
 from tests.egress.proxy.lanes import chaos, plain_head
-from tests.fakes.proxy_harness import Reply
+from tests.fakes.proxy_harness import Reply, read_reply
 
 RATE = 3
 
@@ -63,3 +65,38 @@ async def test_a_flood_of_strangers_takes_nothing_from_who_holds_a_lease(
             await world.harness.send(without_credentials(known))
         reply = await world.harness.send(known)
         assert reply is not None and reply.status == 200
+
+
+async def test_one_source_of_strangers_does_not_hide_the_refusals_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(core, "STRANGERS_PER_SOURCE", RATE)
+    monkeypatch.setattr(core, "STRANGERS_PER_MINUTE", RATE + 1)
+    async with chaos(tmp_path) as world:
+        stranger = without_credentials(plain_head(world, "GET"))
+        for _ in range(10):
+            await world.harness.send(stranger)
+        reader, writer = await asyncio.open_connection(
+            *world.harness.proxy.address, local_addr=("127.0.0.2", 0)
+        )
+        world.harness.streams.append(writer)
+        writer.write(stranger)
+        reply = await read_reply(reader)
+        assert reply is not None and reply.status == 407
+        kinds = [entry["kind"] for entry in world.harness.audit()]
+        assert kinds.count("verdict") == RATE + 1
+
+
+@pytest.mark.parametrize(
+    ("peername", "source"),
+    [
+        (("192.0.2.1", 4711), "192.0.2.1"),
+        (("::ffff:192.0.2.1", 4711, 0, 0), "192.0.2.1"),
+        (("2001:db8:1:2:3::4", 4711, 0, 0), "2001:db8:1:2::/64"),
+        (("fe80::1%eth0", 4711, 0, 2), "fe80::/64"),
+        ("", "local"),
+        (None, "local"),
+    ],
+)
+def test_a_source_is_an_address_or_a_subnet(peername, source):
+    assert source_of(peername) == source

@@ -11,7 +11,8 @@ import pytest
 from mitmproxy.proxy import events
 
 from palyra_egress.proxy.bindings import Ended
-from palyra_egress.proxy.core import REFUSALS_PER_MINUTE, SLOWED_REFUSAL_S, Clocks
+from palyra_egress.proxy.clocks import Clocks
+from palyra_egress.proxy.core import REFUSALS_PER_MINUTE, SLOWED_REFUSAL_S
 from palyra_egress.proxy.handler import EnforcingHandler
 from palyra_egress.reasons import Reason
 from tests.egress.proxy.lanes import BODY, Chaos, chaos, plain, plain_head
