@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from palyra_fleet.ledger.deadlines import DeadlineKind
 from palyra_fleet.ledger.decision import Decision, LeaseFreeze, Record
 from palyra_fleet.ledger.facts import Liveness, WorkerRecord
 from palyra_fleet.ledger.state import STORM_WINDOW_MS, LedgerState
@@ -86,3 +87,64 @@ def test_an_event_that_tells_nothing_more_has_an_empty_detail() -> None:
     world.register(W1)
     (event,) = world.do(world.manager.reap(10**9)).events
     assert (event.reason.value, event.detail) == ("worker.heartbeat_stale", {})
+
+
+def test_quarantines_count_for_a_minute_and_until_an_operator_looks() -> None:
+    state = loaded([quarantined(NOW)])
+    state.apply(Decision(NOW + STORM_WINDOW_MS - 1))
+    assert list(state.recent_quarantines) == [NOW]
+    state.apply(Decision(NOW + STORM_WINDOW_MS))
+    assert list(state.recent_quarantines) == []
+    for frozen, counted in ((True, [NOW]), (False, [])):
+        state = loaded([quarantined(NOW)])
+        state.apply(Decision(NOW, records=(LeaseFreeze(frozen, NOW),)))
+        assert list(state.recent_quarantines) == counted
+
+
+def test_a_run_has_the_approval_that_can_be_used_and_is_for_who_asks() -> None:
+    world = LedgerWorld()
+    grant = world.manager.state.grants[world.grant("run-1", 2_000, 3_000)]
+    state = world.manager.state
+    assert state.usable_grant("run-1", 2_999, W1) == state.usable_grant("run-1", 2_999) == grant
+    assert state.usable_grant("run-1", 3_000) is None
+    state.grants[grant.grant_id] = for_w2 = replace(grant, worker_id=W2)
+    assert state.usable_grant("run-1", 2_000, W1) is None
+    assert state.usable_grant("run-1", 2_000, W2) == for_w2
+
+
+def test_indexes_follow_leases_and_approvals_and_keep_nothing_of_what_ended() -> None:
+    world = LedgerWorld()
+    state = world.manager.state
+    for worker_id in (W1, W2):
+        world.register(worker_id)
+    first = world.lease(W1, "run-1", 2_000)
+    second = world.lease(W2, "run-2", 2_000)
+    world.do(world.manager.start_lease(W1, 1, first.lease_id, first.fence, 2_000))
+    assert state.leases_per_principal == {"principal": 2}
+    world.do(world.complete(first, 2_000))
+    assert state.leases_per_principal == {"principal": 1}
+    world.do(world.complete(second, 2_000))
+    assert dict(state.leases_per_principal) == {}
+    one, other = (state.grants[world.grant("run-3", 2_000)] for _ in range(2))
+    world.do(world.manager.withdraw_grant(one, "alice", "why", 2_000))
+    assert dict(state.grants_by_run) == {"run-3": {other.grant_id: None}}
+    world.do(world.manager.withdraw_grant(other, "alice", "why", 2_000))
+    assert state.grants_by_run == {}
+
+
+@pytest.mark.parametrize("last", ["uncordon", "cordon"])
+def test_only_a_drain_has_a_deadline(last: str) -> None:
+    world = LedgerWorld()
+    world.register(W1)
+    deadlines = world.manager.state.deadlines
+    world.do(world.manager.drain(W1, "alice", "why", 100, 2_000))
+    assert deadlines.at(DeadlineKind.DRAIN, W1) == 2_100
+    world.do(getattr(world.manager, last)(W1, "alice", "why", 2_000))
+    assert deadlines.at(DeadlineKind.DRAIN, W1) is None
+
+
+def test_who_was_missed_has_no_deadline_of_beats() -> None:
+    world = LedgerWorld()
+    world.register(W1)
+    world.do(world.manager.reap(10**9))
+    assert world.manager.state.deadlines.at(DeadlineKind.HEARTBEAT, W1) is None
