@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Final, NoReturn
 
-from palyra_fleet.cli.output import say
+from palyra_fleet.cli.output import quoted, say
 from palyra_fleet.cli.trouble import ExitCode, Trouble
 
 _MISSING: Final = "the following arguments are required: "
@@ -20,7 +20,6 @@ _NOT_A_NUMBER: Final = re.compile(r"invalid int value: (?P<given>'.*')")
 _REPEATS: Final = re.compile(r": (?:invalid|ignored explicit|expected a whole number).*", re.DOTALL)
 """Where the library begins to repeat what was typed."""
 _UNQUOTED: Final = "this does not fit (it is not repeated here)"
-_QUOTED_AT_MOST: Final = 60
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -51,7 +50,7 @@ class CommandParser(argparse.ArgumentParser):
         try:
             return super()._get_value(action, arg_string)
         except argparse.ArgumentError as error:
-            given = repr(arg_string[:_QUOTED_AT_MOST])
+            given = quoted(arg_string)
             if self.quotes and given not in error.message:
                 error.message += f", not {given}"
             raise

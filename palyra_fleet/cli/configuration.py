@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from palyra_fleet.cli.output import quoted
 from palyra_fleet.cli.trouble import ExitCode, Trouble
 from palyra_fleet.settings_file import line_of
 
@@ -261,10 +262,10 @@ def _check_text(action: argparse.Action, text: str, where: str) -> None:
     try:
         read = action.type(text) if callable(action.type) else text
     except (argparse.ArgumentTypeError, ValueError, TypeError) as error:
-        raise _mistake(f"{where}: {text!r}: {error}") from None
+        raise _mistake(f"{where}: {quoted(text)}: {error}") from None
     if action.choices is not None and read not in action.choices:
         expected = ", ".join(map(str, action.choices))
-        raise _mistake(f"{where}: {text!r}: expected one of {expected}")
+        raise _mistake(f"{where}: {quoted(text)}: expected one of {expected}")
 
 
 def _as_flags(

@@ -9,6 +9,7 @@ cursor of an operator's terminal.
 import io
 import json
 import logging
+import re
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -30,6 +31,9 @@ from palyra_fleet.wire.models import (
 )
 from palyra_fleet.wire.release_models import ReleaseRequestView
 
+_QUOTED_AT_MOST: Final = 60
+_LETS_IN: Final = re.compile(r"(?<=//).*@", re.DOTALL)
+_ASKED: Final = re.compile(r"[?#].*", re.DOTALL)
 FORMS: Final = ("table", "json", "yaml", "name")
 """`name` is the first column alone, one a line."""
 
@@ -140,6 +144,14 @@ def _written(values: object, form: str) -> str:
     yaml.allow_unicode = False
     yaml.dump(values, text)
     return text.getvalue()
+
+
+def quoted(given: str) -> str:
+    """What was given, for a sentence that says it does not fit: not at length, and of an address
+    neither who is to be let in nor what is asked for, since both may hold a secret."""
+    if "//" in given:
+        given = _ASKED.sub("?…", _LETS_IN.sub("…@", given))
+    return repr(given[:_QUOTED_AT_MOST])
 
 
 def say(sentence: str, level: int = logging.INFO) -> None:

@@ -150,7 +150,7 @@ def _trouble_of_file(error: SettingsFileError | ApprovalFileError) -> Trouble:
         remedy = "correct the lines named above; `palyra-fleet approval check FILE` shows them"
     else:
         what = "the settings are not usable, and the fleet does not start"
-        remedy = "correct the line; docs/attestation.md lists every key"
+        remedy = "correct the line; docs/reference/settings.md lists every key"
     return Trouble(ExitCode.YOURS, what, str(error), remedy)
 
 
