@@ -62,7 +62,7 @@ def test_with_it_only_those_are_held_that_it_holds() -> None:
     world = snapshot_of()
     world.register(W1)
     world.register(W2)
-    put_back(world, held)
+    put_back(world, held, workers_may_return=True)
     assert (world.worker(W1).admission, world.worker(W2).admission) == (
         Admission.ACTIVE,
         Admission.QUARANTINED,
@@ -132,7 +132,7 @@ def test_who_shares_key_or_identity_with_a_held_stranger_is_held_and_the_strange
     ):
         world = snapshot_of()
         world.register(W2)
-        put_back(world, replace(NOBODY, workers=(stranger,)))
+        put_back(world, replace(NOBODY, workers=(stranger,)), workers_may_return=True)
         assert world.worker(W2).confined
         marks = world.manager.state.tombstones
         assert Tombstone(TombstoneKind.WORKER, W1) in marks
@@ -145,7 +145,7 @@ def test_a_held_stranger_that_shares_nothing_comes_as_it_is() -> None:
     world = snapshot_of()
     world.register(W2)
     stranger = confined(W1, "key")
-    put_back(world, replace(NOBODY, workers=(stranger,)))
+    put_back(world, replace(NOBODY, workers=(stranger,)), workers_may_return=True)
     assert world.worker(W1) == stranger
     assert not world.worker(W2).confined
 
