@@ -2,7 +2,9 @@
 
 import pytest
 
-from palyra_fleet.ledger.liveness import leases_to_stop
+from palyra_fleet.ledger.liveness import heartbeat_within_ms, leases_to_stop
+from palyra_fleet.ledger.policy import WorkerFleetPolicy
+from palyra_fleet.ledger.state import LedgerState
 from tests.fakes.ledger_world import LedgerWorld, reasons, ulid
 
 W1 = ulid(1001)
@@ -57,3 +59,19 @@ def test_a_drain_ends_the_lease_that_is_held_at_its_deadline(
     ended = ["worker.lease_revoked"] if leased and not uncordoned else []
     assert reasons(world.do(world.manager.reap(NOW + 99))) == []
     assert reasons(world.do(world.manager.reap(NOW + 100))) == ended
+
+
+def test_a_worker_that_was_stale_before_the_fleet_started_beats_again() -> None:
+    world = registered()
+    world.do(world.manager.reap(10**6))
+    state = LedgerState()
+    state.load((world.worker(W1),), 0, 10**6, 1)
+    assert state.beats == {}
+    world.manager.state = state
+    assert reasons(world.do(world.manager.heartbeat(W1, 1, 1, 10**6))) == ["worker.heartbeat"]
+
+
+def test_a_worker_is_never_told_to_beat_at_once_for_ever() -> None:
+    world = registered()
+    policy = WorkerFleetPolicy(heartbeat_timeout_ms=1, heartbeats_per_second=10_000)
+    assert heartbeat_within_ms(world.manager.state, policy, W1, 1) == 1
