@@ -19,13 +19,13 @@ from palyra_egress.credentials.settings import VAULT_ONLY, SecretSettings
 from palyra_egress.errors import OperatorMustAct
 from palyra_egress.installation import EgressNote, Installation, written
 from palyra_egress.policy_window import PolicyWindow
-from palyra_egress.proxy.caps import CAPS, Caps
+from palyra_egress.proxy.bounds.caps import CAPS, Caps
+from palyra_egress.proxy.bounds.deadlines import DEADLINES, Deadlines
 from palyra_egress.proxy.channels.settings import NO_CHANNELS, ChannelSettings
-from palyra_egress.proxy.deadlines import DEADLINES, Deadlines
 from palyra_egress.proxy.egress_proxy import EgressProxy
-from palyra_egress.proxy.server_tls import NOTHING_NAMED, ServerTlsSettings
+from palyra_egress.proxy.http.trace_headers import TraceHeaders
 from palyra_egress.proxy.settings import ProxySettings
-from palyra_egress.proxy.trace_headers import TraceHeaders
+from palyra_egress.proxy.tls.server_tls import NOTHING_NAMED, ServerTlsSettings
 from palyra_fleet.approval_watch import followed
 from palyra_fleet.exports.running import exporting
 from palyra_fleet.exports.settings import NO_EXPORTS, ExportSettings

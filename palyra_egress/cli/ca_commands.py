@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from palyra_egress.cli.system_stores import SystemStore, store_of, write_below
 from palyra_egress.clock import now_utc
 from palyra_egress.installation import Installation
-from palyra_egress.proxy.interception import InterceptionAuthority
-from palyra_egress.proxy.root_files import RootFiles, Roots
+from palyra_egress.proxy.tls.interception import InterceptionAuthority
+from palyra_egress.proxy.tls.root_files import RootFiles, Roots
 from palyra_fleet.cli.output import put, say
 from palyra_fleet.cli.trouble import ExitCode, Trouble
 from palyra_fleet.worker.environment import TABLE, Value

@@ -14,9 +14,9 @@ from palyra_egress.cli.policy_commands import add_policy_commands
 from palyra_egress.cli.secret_arguments import add_secret_arguments
 from palyra_egress.cli.vault_parser import add_vault
 from palyra_egress.cli.worker_parser import add_doctor, add_worker_commands
-from palyra_egress.proxy.caps import CAPS
-from palyra_egress.proxy.deadlines import DEADLINES
-from palyra_egress.proxy.trace_headers import TraceHeaders
+from palyra_egress.proxy.bounds.caps import CAPS
+from palyra_egress.proxy.bounds.deadlines import DEADLINES
+from palyra_egress.proxy.http.trace_headers import TraceHeaders
 from palyra_fleet.cli.command_parser import CommandParser
 from palyra_fleet.cli.completion import add_completion
 from palyra_fleet.cli.config_commands import add_config

@@ -13,12 +13,12 @@ from palyra_egress.cli.secret_arguments import secrets_of
 from palyra_egress.embedded import EmbeddedSettings, embedded
 from palyra_egress.installation import Installation, written
 from palyra_egress.policy.load import load_policy_file
-from palyra_egress.proxy.caps import CAPS, Caps
-from palyra_egress.proxy.deadlines import DEADLINES
+from palyra_egress.proxy.bounds.caps import CAPS, Caps
+from palyra_egress.proxy.bounds.deadlines import DEADLINES
 from palyra_egress.proxy.egress_proxy import EgressProxy
-from palyra_egress.proxy.server_tls import server_tls_settings
+from palyra_egress.proxy.http.trace_headers import TraceHeaders
 from palyra_egress.proxy.settings import ProxySettings
-from palyra_egress.proxy.trace_headers import TraceHeaders
+from palyra_egress.proxy.tls.server_tls import server_tls_settings
 from palyra_fleet.cli.export_arguments import exports_of
 from palyra_fleet.cli.output import announce, put, say
 from palyra_fleet.cli.trace_arguments import traces_of

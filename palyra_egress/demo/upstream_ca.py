@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from palyra_egress.clock import now_utc
-from palyra_egress.proxy.root_files import CA_KEY_USAGE
+from palyra_egress.proxy.tls.root_files import CA_KEY_USAGE
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from palyra_egress.credentials.settings import KvChoices, secret_settings
 from palyra_egress.proxy.egress_proxy import Enforcement, guard_factory
 from palyra_egress.proxy.handler import EnforcingHandler
 from palyra_egress.proxy.master import LOCKED_OPTIONS
-from palyra_egress.proxy.server_tls import server_tls_settings
 from palyra_egress.proxy.settings import ProxySettings
+from palyra_egress.proxy.tls.server_tls import server_tls_settings
 from palyra_fleet.tasks import spawn
 
 OPTIONS: Final = {

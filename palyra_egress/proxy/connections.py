@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from palyra_egress.proxy.bindings import Ended
-from palyra_egress.proxy.caps import CAPS
+from palyra_egress.proxy.bounds.caps import CAPS
 from palyra_egress.proxy.channels.channel import Channel
-from palyra_egress.proxy.redirected import Address
+from palyra_egress.proxy.doors.redirected import Address
 from palyra_egress.reasons import Reason
 from palyra_egress.request import Requester
 

@@ -38,17 +38,17 @@ from palyra_egress.credentials.request_scan import Leak
 from palyra_egress.destination.resolver import ResolutionRefused, Resolver
 from palyra_egress.policy.compile import rule_account
 from palyra_egress.proxy.bindings import Authentication, BindingView, Ended
-from palyra_egress.proxy.budgets import ByteBudgets, Direction, account_key
+from palyra_egress.proxy.bounds.budgets import ByteBudgets, Direction, account_key
+from palyra_egress.proxy.bounds.openings import Openings
+from palyra_egress.proxy.bounds.rates import RequestRates, SharedRate
+from palyra_egress.proxy.bounds.shares import Shares
 from palyra_egress.proxy.channels.channel import Channel
 from palyra_egress.proxy.clocks import Clocks
 from palyra_egress.proxy.connections import ConnectionTable, LiveConnection
 from palyra_egress.proxy.evidence import EvidenceSpool, SpoolUnavailable, violation_of
-from palyra_egress.proxy.openings import Openings
-from palyra_egress.proxy.rates import RequestRates, SharedRate
-from palyra_egress.proxy.server_tls import ServerTls, ServerTlsLookup
-from palyra_egress.proxy.shares import Shares
 from palyra_egress.proxy.signals.request_trace import RequestTrace
 from palyra_egress.proxy.signals.signals import Signals
+from palyra_egress.proxy.tls.server_tls import ServerTls, ServerTlsLookup
 from palyra_egress.reasons import Reason
 from palyra_egress.request import EgressRequest, Requester
 from palyra_egress.service import EgressProxyPolicyService

@@ -36,16 +36,17 @@ from palyra_egress.policy.compile import CompiledPolicy
 from palyra_egress.policy.live import EveryGate, PolicyFile, PolicyGate
 from palyra_egress.policy.policy_diff import policy_change
 from palyra_egress.proxy.bindings import BindingView
+from palyra_egress.proxy.bounds.openings import Openings
 from palyra_egress.proxy.channels.channels import Channels
 from palyra_egress.proxy.channels.ended import ChannelWatch
 from palyra_egress.proxy.clocks import Clocks
 from palyra_egress.proxy.core import EnforcementCore, Phase
 from palyra_egress.proxy.evidence import EvidenceSpool, SpoolUnavailable
 from palyra_egress.proxy.fleet_link import FleetLink
-from palyra_egress.proxy.guard import ConnectionGuard
-from palyra_egress.proxy.guard_parts import GuardParts
+from palyra_egress.proxy.guard.guard import ConnectionGuard
+from palyra_egress.proxy.guard.guard_parts import GuardParts
+from palyra_egress.proxy.guard.receipt import ReceiptIssuer
 from palyra_egress.proxy.handler import EnforcingHandler, GuardFactory
-from palyra_egress.proxy.interception import InterceptionAuthority
 from palyra_egress.proxy.listeners import Listeners
 from palyra_egress.proxy.master import (
     Door,
@@ -53,13 +54,12 @@ from palyra_egress.proxy.master import (
     make_master,
     room_for_connections,
 )
-from palyra_egress.proxy.openings import Openings
-from palyra_egress.proxy.receipt import ReceiptIssuer
 from palyra_egress.proxy.review import Review
-from palyra_egress.proxy.server_tls import ServerTlsStore
-from palyra_egress.proxy.server_tls_gate import ServerTlsGate
 from palyra_egress.proxy.settings import ProxySettings
 from palyra_egress.proxy.signals.told import ProxyTold
+from palyra_egress.proxy.tls.interception import InterceptionAuthority
+from palyra_egress.proxy.tls.server_tls import ServerTlsStore
+from palyra_egress.proxy.tls.server_tls_gate import ServerTlsGate
 from palyra_egress.reasons import Reason
 from palyra_egress.service import EgressProxyPolicyService
 from palyra_fleet.client.errors import FleetError

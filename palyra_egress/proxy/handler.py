@@ -20,18 +20,18 @@ from mitmproxy.proxy import commands, events, mode_specs, server_hooks
 from mitmproxy.proxy.server import ConnectionIO
 
 from palyra_egress.clock import now_unix_s
+from palyra_egress.proxy.bounds.metering import metered
 from palyra_egress.proxy.channels.channel import Channel
-from palyra_egress.proxy.guard import ConnectionGuard
-from palyra_egress.proxy.guard_parts import Pinned, Refused
+from palyra_egress.proxy.doors.redirected import Address
+from palyra_egress.proxy.guard.guard import ConnectionGuard
+from palyra_egress.proxy.guard.guard_parts import Pinned, Refused
 from palyra_egress.proxy.hooks import DECIDED, OURS_ALONE, TOLD
 from palyra_egress.proxy.last_words import Stream
-from palyra_egress.proxy.metering import metered
 from palyra_egress.proxy.paced import PacedHandler
 from palyra_egress.proxy.pinned_dial import DialRefused, dial_pinned
-from palyra_egress.proxy.redirected import Address
-from palyra_egress.proxy.relay import Relay
-from palyra_egress.proxy.relaying import COMPLETE, Side, TunnelCarrier
 from palyra_egress.proxy.resets import reset
+from palyra_egress.proxy.tunnels.relay import Relay
+from palyra_egress.proxy.tunnels.relaying import COMPLETE, Side, TunnelCarrier
 from palyra_egress.reasons import Reason
 from palyra_egress.request import Requester
 

@@ -12,10 +12,10 @@ from mitmproxy.master import Master
 from palyra_egress.proxy.channels.carry import TurnedAway
 from palyra_egress.proxy.channels.channels import Channels
 from palyra_egress.proxy.handler import GuardFactory
-from palyra_egress.proxy.interception import InterceptionAuthority
 from palyra_egress.proxy.master import Door, EgressListener
 from palyra_egress.proxy.settings import ProxySettings
 from palyra_egress.proxy.signals.admin_socket import AdminListeners, Told
+from palyra_egress.proxy.tls.interception import InterceptionAuthority
 
 type Address = tuple[str, int]
 

@@ -24,10 +24,10 @@ from mitmproxy.proxy.layer import Layer
 
 from palyra_egress.errors import OperatorMustAct
 from palyra_egress.proxy.channels.channel import Channel
+from palyra_egress.proxy.doors.redirected import original_destination
+from palyra_egress.proxy.doors.socks_layer import SocksLayer
+from palyra_egress.proxy.doors.transparent_layer import TransparentLayer
 from palyra_egress.proxy.handler import EnforcingHandler, GuardFactory
-from palyra_egress.proxy.redirected import original_destination
-from palyra_egress.proxy.socks_layer import SocksLayer
-from palyra_egress.proxy.transparent_layer import TransparentLayer
 
 LOCKED_OPTIONS: Final[Mapping[str, object]] = MappingProxyType(
     {

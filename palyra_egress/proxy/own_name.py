@@ -8,9 +8,9 @@ from collections.abc import Callable
 from mitmproxy import http
 
 from palyra_egress.proxy.core import EnforcementCore
-from palyra_egress.proxy.denial import Answer
-from palyra_egress.proxy.receipt import LEASE_KNOWN, ReceiptIssuer, asks_for_lease
-from palyra_egress.proxy.request_head import RequestHead
+from palyra_egress.proxy.guard.receipt import LEASE_KNOWN, ReceiptIssuer, asks_for_lease
+from palyra_egress.proxy.http.denial import Answer
+from palyra_egress.proxy.http.request_head import RequestHead
 from palyra_egress.reasons import Reason
 
 

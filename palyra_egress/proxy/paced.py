@@ -14,10 +14,10 @@ from mitmproxy.master import Master
 from mitmproxy.options import Options
 from mitmproxy.proxy import commands, events, mode_specs
 
-from palyra_egress.proxy.guard import ConnectionGuard
-from palyra_egress.proxy.pieces import in_pieces
+from palyra_egress.proxy.bounds.wakeups import AfterLastByte, AwaitRoom, AwaitWord
+from palyra_egress.proxy.guard.guard import ConnectionGuard
+from palyra_egress.proxy.http.pieces import in_pieces
 from palyra_egress.proxy.severable import SeverableHandler
-from palyra_egress.proxy.wakeups import AfterLastByte, AwaitRoom, AwaitWord
 
 UPSTREAM_READY_DEADLINE_S: Final = 30.0
 

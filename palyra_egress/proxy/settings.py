@@ -6,11 +6,11 @@ from pathlib import Path
 
 from palyra_egress.audit.segments import DEFAULT_SEGMENT_BYTES
 from palyra_egress.credentials.settings import VAULT_ONLY, SecretSettings
-from palyra_egress.proxy.caps import CAPS, Caps
+from palyra_egress.proxy.bounds.caps import CAPS, Caps
+from palyra_egress.proxy.bounds.deadlines import DEADLINES, Deadlines
 from palyra_egress.proxy.channels.settings import NO_CHANNELS, ChannelSettings
-from palyra_egress.proxy.deadlines import DEADLINES, Deadlines
-from palyra_egress.proxy.server_tls import NOTHING_NAMED, ServerTlsSettings
-from palyra_egress.proxy.trace_headers import TraceHeaders
+from palyra_egress.proxy.http.trace_headers import TraceHeaders
+from palyra_egress.proxy.tls.server_tls import NOTHING_NAMED, ServerTlsSettings
 from palyra_fleet.client import FleetAddress
 from palyra_fleet.traces.settings import NO_TRACES, TraceSettings
 from palyra_fleet.wire.keys import SigningKey

@@ -12,7 +12,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from palyra_egress.clock import now_utc
 from palyra_egress.demo.upstream_ca import UpstreamCa
-from palyra_egress.proxy.tls_material import CertificateFiles
+from palyra_egress.proxy.tls.tls_material import CertificateFiles
 
 
 def issue_client(

@@ -18,10 +18,10 @@ from typing import Any
 
 from palyra_egress.clock import now_monotonic_ms, now_unix_ms
 from palyra_egress.credentials.binding import SecretLookup
+from palyra_egress.proxy.bounds.deadlines import DEADLINES, Deadlines
 from palyra_egress.proxy.core import NO_SECRETS
-from palyra_egress.proxy.deadlines import DEADLINES, Deadlines
 from palyra_egress.proxy.egress_proxy import EgressProxy
-from palyra_egress.proxy.guard import ConnectionGuard
+from palyra_egress.proxy.guard.guard import ConnectionGuard
 from palyra_egress.proxy.handler import AddonChain, EnforcingHandler, GuardFactory
 from palyra_egress.proxy.settings import ProxySettings
 from palyra_fleet.wire.models import AttestedFacts, Binding, ViewMessage

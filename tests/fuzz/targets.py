@@ -34,8 +34,7 @@ from palyra_egress.policy.importers.draft import ImportRefused
 from palyra_egress.policy.importers.translate import Source, import_policy
 from palyra_egress.policy.load import load_policy, load_policy_file, load_sources, read_files
 from palyra_egress.policy.request_text import judge_request_from_url
-from palyra_egress.proxy.request_head import RequestHead, check_head, head_end
-from palyra_egress.proxy.socks5 import (
+from palyra_egress.proxy.doors.socks5 import (
     MAX_MESSAGE_BYTES,
     SocksRefused,
     SocksTarget,
@@ -43,7 +42,8 @@ from palyra_egress.proxy.socks5 import (
     read_greeting,
     read_request,
 )
-from palyra_egress.proxy.websocket_frames import BrokenFrames, FoundLeaving, FrameStream
+from palyra_egress.proxy.http.request_head import RequestHead, check_head, head_end
+from palyra_egress.proxy.websocket.websocket_frames import BrokenFrames, FoundLeaving, FrameStream
 from palyra_egress.reasons import Reason
 from palyra_egress.request import CanonicalHost, EgressRequest, Requester, RequestKind
 from palyra_egress.verdict import NeedsResolution, Verdict

@@ -12,7 +12,7 @@ from palyra_egress.proxy.channels.listener_certificate import ListenerCertificat
 from palyra_egress.proxy.channels.settings import ChannelSettings
 from palyra_egress.proxy.channels.worker_sockets import LeaseListeners, PeerSocket
 from palyra_egress.proxy.channels.worker_tls import WorkerTlsListener
-from palyra_egress.proxy.interception import InterceptionAuthority
+from palyra_egress.proxy.tls.interception import InterceptionAuthority
 
 FOLLOW_EVERY_S: Final = 0.05
 

@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from palyra_egress.proxy.interception import LEAF_LIFE, InterceptionAuthority
+from palyra_egress.proxy.tls.interception import LEAF_LIFE, InterceptionAuthority
 from palyra_egress.request import CanonicalHost
 
 

@@ -9,7 +9,7 @@ from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import Final
 
-from palyra_egress.proxy.budgets import Direction
+from palyra_egress.proxy.bounds.budgets import Direction
 from palyra_egress.reasons import Reason
 from palyra_egress.request import EgressRequest, Requester
 

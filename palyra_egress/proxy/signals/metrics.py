@@ -17,7 +17,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from palyra_egress.proxy.budgets import Direction
+from palyra_egress.proxy.bounds.budgets import Direction
 from palyra_egress.reasons import Reason, ReasonClass, row
 from palyra_fleet.logs.output import dropped_lines
 from palyra_fleet.traces.spans import SpanCounts

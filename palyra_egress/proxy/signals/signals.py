@@ -3,7 +3,7 @@ a refusal written to the log."""
 
 from dataclasses import dataclass, field
 
-from palyra_egress.proxy.budgets import Direction
+from palyra_egress.proxy.bounds.budgets import Direction
 from palyra_egress.proxy.signals.live_view import LiveView
 from palyra_egress.proxy.signals.metrics import ProxyCounts
 from palyra_egress.proxy.signals.refusal_lines import log_early_refusal, log_refusal

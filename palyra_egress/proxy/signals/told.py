@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from palyra_egress.proxy.core import EnforcementCore
-from palyra_egress.proxy.interception import InterceptionAuthority
 from palyra_egress.proxy.signals.live_view import Json
 from palyra_egress.proxy.signals.metrics import ProxyState, exposition
+from palyra_egress.proxy.tls.interception import InterceptionAuthority
 
 
 @dataclass(slots=True)

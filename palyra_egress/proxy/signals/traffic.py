@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from palyra_egress.proxy.budgets import Direction
+from palyra_egress.proxy.bounds.budgets import Direction
 from palyra_egress.proxy.signals.live_view import LiveView, WorkerActivity
 from palyra_egress.proxy.signals.metrics import ProxyCounts
 from palyra_egress.reasons import Reason, ReasonClass, row

@@ -3,7 +3,7 @@
 import pytest
 
 from palyra_egress.cli.parser import make_parser
-from palyra_egress.proxy.deadlines import DEADLINES
+from palyra_egress.proxy.bounds.deadlines import DEADLINES
 
 
 def answer_within(*flags: str) -> float:

@@ -3,7 +3,7 @@
 import pytest
 
 from palyra_egress.credentials.header_names import header_problem, usual_header
-from palyra_egress.proxy.canonical import HOP_BY_HOP
+from palyra_egress.proxy.http.canonical import HOP_BY_HOP
 
 
 @pytest.mark.parametrize(

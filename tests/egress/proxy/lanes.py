@@ -23,8 +23,8 @@ from palyra_egress.demo.upstream_ca import UpstreamCa
 from palyra_egress.proxy import master
 from palyra_egress.proxy.channels.settings import ChannelSettings
 from palyra_egress.proxy.channels.worker_sockets import LeaseListenerSettings
-from palyra_egress.proxy.redirected import Address
-from palyra_egress.proxy.websocket_frames import write_frame
+from palyra_egress.proxy.doors.redirected import Address
+from palyra_egress.proxy.websocket.websocket_frames import write_frame
 from tests.fakes.h2_worker import NoTunnel, h2_worker
 from tests.fakes.proxy_harness import (
     WORKER,

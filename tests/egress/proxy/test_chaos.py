@@ -15,7 +15,7 @@ import pytest
 
 from palyra_egress.proxy.bindings import BindingView
 from palyra_egress.proxy.core import Phase
-from palyra_egress.proxy.guard import ConnectionGuard
+from palyra_egress.proxy.guard.guard import ConnectionGuard
 from palyra_egress.proxy.hooks import DECIDED
 from palyra_egress.service import EgressProxyPolicyService
 from tests.egress.proxy.lanes import (

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.conformance.cases import ALL, CORPORA
-from tests.egress.proxy import credential_cases, lookup_cases, websocket_cases
+from tests.egress.proxy import lookup_cases
 from tests.egress.proxy.corpora_world import (
     AUTHORITY_DIFFERS,
     NOT_OURS,
@@ -31,7 +31,9 @@ from tests.egress.proxy.corpora_world import (
     runs,
     through_tls,
 )
-from tests.egress.proxy.websocket_cases import HANDSHAKE
+from tests.egress.proxy.guard import credential_cases
+from tests.egress.proxy.websocket import websocket_cases
+from tests.egress.proxy.websocket.websocket_cases import HANDSHAKE
 from tests.fakes.h2_worker import h2_worker
 from tests.fakes.proxy_harness import (
     Reply,

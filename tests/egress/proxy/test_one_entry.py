@@ -5,7 +5,8 @@ import asyncio
 
 import pytest
 
-from palyra_egress.proxy import core, layers
+from palyra_egress.proxy import core
+from palyra_egress.proxy.http import layers
 from tests.egress.proxy.lanes import chaos
 from tests.fakes.proxy_harness import Injection, basic, read_to_end
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.egress.proxy.h2_world import NAMES, http2_world
+from tests.egress.proxy.http.h2_world import NAMES, http2_world
 from tests.egress.proxy.lanes import Chaos, chaos, plain_head
 from tests.egress.proxy.test_policy_reload import until
 from tests.fakes.h2_worker import NoTunnel, h2_worker

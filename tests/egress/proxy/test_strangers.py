@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from palyra_egress.proxy import core
-from palyra_egress.proxy.sources import source_of
+from palyra_egress.proxy.bounds.sources import source_of
 from tests.egress.proxy.lanes import chaos, plain_head
 from tests.fakes.proxy_harness import Reply, read_reply
 

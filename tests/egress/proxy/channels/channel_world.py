@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from cryptography.hazmat.primitives import serialization
 
+from palyra_egress.proxy.bounds.deadlines import DEADLINES, Deadlines
 from palyra_egress.proxy.channels.settings import ChannelSettings
 from palyra_egress.proxy.channels.worker_tls import WorkerTlsSettings
-from palyra_egress.proxy.deadlines import DEADLINES, Deadlines
 from palyra_fleet.identity.client_certificate import fingerprint_of
 from palyra_fleet.wire.models import Binding
 from tests.fakes.hostile_certificates import Authority, LeafPlan

@@ -25,7 +25,7 @@ from tests.egress.proxy.channels.channel_world import (
     worker_tls,
 )
 from tests.egress.proxy.channels.test_peer_socket import _CONNECT_AND_PASS_ON
-from tests.egress.proxy.websocket_world import ACCEPT, KEY
+from tests.egress.proxy.websocket.websocket_world import ACCEPT, KEY
 from tests.fakes.client_hello import APPLICATION, SERVER_HELLO, hello
 from tests.fakes.proxy_harness import WORKER, Harness, proxy_harness, read_reply, read_to_end
 from tests.fakes.scripted_server import ScriptedServer, scripted_server

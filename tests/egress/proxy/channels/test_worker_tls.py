@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from palyra_egress.proxy.bounds.deadlines import DEADLINES
 from palyra_egress.proxy.channels.worker_tls import WorkerRootsError, read_roots
-from palyra_egress.proxy.deadlines import DEADLINES
 from tests.egress.proxy.channels.channel_world import (
     FLEET,
     IMPOSTOR,

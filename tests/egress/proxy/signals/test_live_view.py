@@ -1,6 +1,6 @@
 """The live view keeps a bounded row for each worker, and nothing for strangers."""
 
-from palyra_egress.proxy.budgets import Direction
+from palyra_egress.proxy.bounds.budgets import Direction
 from palyra_egress.proxy.signals.live_view import MAX_VERDICTS, MAX_WORKERS, LiveView
 from palyra_egress.proxy.signals.signals import Signals
 from palyra_egress.reasons import Reason

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from palyra_egress.proxy.budgets import Direction
+from palyra_egress.proxy.bounds.budgets import Direction
 from palyra_egress.proxy.signals.metrics import ProxyCounts, ProxyState, exposition
 from palyra_egress.reasons import Reason
 from palyra_fleet.wire.durations import BUCKETS_MS

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from palyra_egress.demo.upstream_ca import UpstreamCa
-from palyra_egress.proxy.trace_headers import TraceHeaders
+from palyra_egress.proxy.http.trace_headers import TraceHeaders
 from palyra_fleet.traces.settings import TraceSettings
 from tests.fakes.log_lines import json_lines
 from tests.fakes.otlp_receiver import Collector, Told, otlp_receiver

@@ -2,7 +2,7 @@
 
 from ulid import ULID
 
-from palyra_egress.proxy.budgets import Direction
+from palyra_egress.proxy.bounds.budgets import Direction
 from palyra_egress.proxy.signals.signals import Signals
 from palyra_egress.reasons import REASONS, Reason, ReasonClass
 from palyra_egress.request import EgressRequest, Requester, RequestKind

@@ -1,0 +1,1 @@
+"""How much, how often, how long, how many at once."""

@@ -1,0 +1,1 @@
+"""Ways in beside HTTP: SOCKS5 and connections that netfilter redirects."""

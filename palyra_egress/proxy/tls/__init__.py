@@ -1,0 +1,1 @@
+"""TLS that is ended, opened anew, or looked at without being opened."""

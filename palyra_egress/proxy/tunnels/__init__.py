@@ -1,0 +1,1 @@
+"""Bytes that are passed on unseen, and counted."""

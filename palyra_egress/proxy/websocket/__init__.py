@@ -1,0 +1,1 @@
+"""WebSockets: the handshake, the frames, what they carry."""
