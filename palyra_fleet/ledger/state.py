@@ -25,7 +25,7 @@ from palyra_fleet.ledger.decision import (
     Tombstone,
     WithdrawnReference,
 )
-from palyra_fleet.ledger.facts import Eligibility, Liveness, WorkerRecord
+from palyra_fleet.ledger.facts import Liveness, WorkerRecord
 from palyra_fleet.ledger.rule_counts import RuleCounts
 
 STORM_WINDOW_MS = 60_000
@@ -163,7 +163,7 @@ class LedgerState:
         self.worker_by_key[worker.proof.key_sha256] = worker.worker_id
         if worker.candidate is not None:
             self.worker_by_key[worker.candidate.key_sha256] = worker.worker_id
-        if worker.eligibility is Eligibility.DRAINING and worker.drain_deadline_unix_ms is not None:
+        if worker.drain_deadline_unix_ms is not None:  # it drains: nobody else has one
             self.deadlines.set(DeadlineKind.DRAIN, worker.worker_id, worker.drain_deadline_unix_ms)
         else:
             self.deadlines.cancel(DeadlineKind.DRAIN, worker.worker_id)
