@@ -10,7 +10,7 @@ from palyra_fleet.ledger.auditor import audit
 from palyra_fleet.ledger.decision import Decision, EnrolledKey, LeaseFreeze
 from palyra_fleet.ledger.manager import Outcome, WorkerFleetManager
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
-from palyra_fleet.ledger.rule_counts import HOUR_MS
+from palyra_fleet.ledger.rule_counts import HOUR_MS, RuleCounts
 from palyra_fleet.refusals import FleetReason
 from palyra_fleet.wire.keys import thumbprint_sha256
 from tests.fakes.approval_rules import NO_RULES, OTHER_RULES, RULE, RULES, rules_of
@@ -173,6 +173,24 @@ def test_uses_count_for_an_hour_to_the_millisecond_whatever_became_of_them() -> 
     hour = NOW + HOUR_MS
     assert refused(ask(world, run="run-9", now=hour - 1)) is FleetReason.RULE_LIMIT
     world.do(ask(world, run="run-9", now=hour))
+
+
+def test_of_what_a_rule_gave_only_the_last_hour_is_kept() -> None:
+    grant = given(ask(world_of()))
+    assert grant.rule is not None
+    counts = RuleCounts()
+    for number, at_unix_ms in enumerate((NOW, NOW + 1, NOW + HOUR_MS)):
+        mark = replace(grant.rule, at_unix_ms=at_unix_ms)
+        counts.take_grant(replace(grant, grant_id=ulid(number), rule=mark), usable=False)
+    assert counts.given == {"rule-1": {ulid(1): NOW + 1, ulid(2): NOW + HOUR_MS}}
+
+
+def test_a_lease_by_rule_counts_once_however_often_it_is_written() -> None:
+    world = world_of()
+    lease_by_rule(world, "run-1", W1, NOW)
+    (lease,) = world.manager.state.leases.values()
+    world.do(world.manager.start_lease(W1, 1, lease.lease_id, lease.fence, NOW))
+    assert world.manager.state.rules.at_once("rule-1") == 1
 
 
 def test_the_next_rule_that_fits_approves_when_the_first_is_full() -> None:

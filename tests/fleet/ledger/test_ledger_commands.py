@@ -6,6 +6,7 @@ import pytest
 
 from palyra_fleet.attestation.result import BindingLevel
 from palyra_fleet.leases.records import LeaseOrder
+from palyra_fleet.ledger.decision import Beat, Decision, EventReason, LeaseFreeze, LedgerEvent
 from palyra_fleet.ledger.facts import (
     Admission,
     Eligibility,
@@ -111,6 +112,12 @@ def test_deadline_end_capability_and_binding_each_count(
     assert not assignable(
         worker, deadline, end, capabilities, binding_age_ms, BindingLevel.OBSERVED, 2_000
     )
+
+
+def test_a_worker_may_take_a_lease_in_the_last_millisecond_of_its_beat(
+    worker: WorkerRecord,
+) -> None:
+    assert assignable(worker, 2_000, 2_500, (), 60_000, BindingLevel.OBSERVED, 2_000)
 
 
 def test_deciding_changes_nothing(world: LedgerWorld) -> None:
@@ -370,3 +377,19 @@ def test_a_grant_that_runs_out_makes_the_time_durable() -> None:
     after = world.manager.reap(grant.expires_at_unix_ms)
     assert after.durable
     assert (after.records, after.events) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("decision", "durable"),
+    [
+        (Decision(1, records=(LeaseFreeze(True, 1),)), True),
+        (Decision(1, events=(LedgerEvent(EventReason.STARTED_FLEET, "fleet"),)), True),
+        (Decision(1, grants_ran_out=True), True),
+        (Decision(1, beats=(Beat(W1, 1, 2),), reaped=True), False),
+    ],
+    ids=["a record", "an event", "a grant that ran out", "a beat"],
+)
+def test_a_record_an_event_or_a_grant_that_ran_out_is_written_before_anyone_is_told(
+    decision: Decision, durable: bool
+) -> None:
+    assert decision.durable is durable

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from palyra_fleet.leases.records import LeaseStatus
 from palyra_fleet.ledger.deadlines import DeadlineKind
 from palyra_fleet.ledger.decision import Decision, LeaseFreeze, Record
 from palyra_fleet.ledger.facts import Liveness, WorkerRecord
@@ -148,3 +149,22 @@ def test_who_was_missed_has_no_deadline_of_beats() -> None:
     world.register(W1)
     world.do(world.manager.reap(10**9))
     assert world.manager.state.deadlines.at(DeadlineKind.HEARTBEAT, W1) is None
+
+
+def test_who_is_stale_has_no_deadline_of_beats_whatever_made_it_stale() -> None:
+    world = LedgerWorld()
+    world.register(W1)
+    deadlines = world.manager.state.deadlines
+    assert deadlines.at(DeadlineKind.HEARTBEAT, W1) is not None
+    stale = replace(world.worker(W1), liveness=Liveness.STALE)
+    world.do(Decision(2_000, records=(stale,)))
+    assert deadlines.at(DeadlineKind.HEARTBEAT, W1) is None
+
+
+def test_a_lease_that_ended_before_it_was_held_changes_nothing() -> None:
+    world = LedgerWorld()
+    world.register(W1)
+    lease = world.lease(W1, "run-1", 2_000)
+    state = LedgerState()
+    state.apply(Decision(2_000, records=(replace(lease, status=LeaseStatus.REVOKED),)))
+    assert state == LedgerState(high_water_unix_ms=2_000)
