@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 from ulid import ULID
 
 from palyra_fleet.approval_watch import followed
-from palyra_fleet.attestation.result import BindingLevel
 from palyra_fleet.cli.evidence_arguments import evidence_source, secret_places
 from palyra_fleet.cli.export_arguments import exports_of
+from palyra_fleet.cli.fleet_policy_arguments import fleet_policy_of
 from palyra_fleet.cli.output import put, say
 from palyra_fleet.cli.place import Home
 from palyra_fleet.cli.remote_place import paired_device
@@ -27,7 +27,6 @@ from palyra_fleet.cli.trace_arguments import traces_of
 from palyra_fleet.cli.trouble import ExitCode, Trouble
 from palyra_fleet.client import FleetAddress, RemoteFleet
 from palyra_fleet.exports.running import exporting
-from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.node_agent.keeper import DeviceKeeper
 from palyra_fleet.private_files import OPERATOR_TOKEN, credential
 from palyra_fleet.serve import (
@@ -162,11 +161,7 @@ async def _serve(arguments: Namespace) -> None:
     service = await FleetService.start(
         FleetSettings(
             state_dir=arguments.state_dir,
-            policy=WorkerFleetPolicy(
-                least_binding_level=BindingLevel[arguments.least_binding],
-                trusted_capabilities=frozenset(arguments.trust_capability),
-                two_person_release=arguments.two_person_release,
-            ),
+            policy=fleet_policy_of(arguments),
             file=settings_file(arguments.settings),
             approvals=followed(arguments.approval_rules),
         )

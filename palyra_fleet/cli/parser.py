@@ -18,6 +18,7 @@ from palyra_fleet.cli.configuration import FLEET, add_config_argument
 from palyra_fleet.cli.enrolment_parser import add_enrolment, add_launcher_key, add_references
 from palyra_fleet.cli.evidence_arguments import add_evidence_arguments, add_keep_env
 from palyra_fleet.cli.export_arguments import add_export_arguments
+from palyra_fleet.cli.fleet_policy_arguments import add_fleet_policy_arguments
 from palyra_fleet.cli.join_token_commands import add_join_tokens
 from palyra_fleet.cli.log_arguments import add_log_arguments
 from palyra_fleet.cli.node_agent_parser import add_node_agent
@@ -121,21 +122,6 @@ def _serve(nouns: "_Verbs[argparse.ArgumentParser]") -> None:
         metavar="HOST:PORT",
     )
     verb.add_argument(
-        "--least-binding",
-        type=str.upper,
-        choices=["OBSERVED", "ENFORCED"],
-        default="OBSERVED",
-        help="how well a worker must be bound to a proxy (default observed)",
-    )
-    verb.add_argument(
-        "--trust-capability",
-        type=types.name,
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="believe a launcher that says so of its worker (may be repeated; default none)",
-    )
-    verb.add_argument(
         "--listen",
         type=types.host_and_port,
         metavar="ADDRESS:PORT",
@@ -148,16 +134,12 @@ def _serve(nouns: "_Verbs[argparse.ArgumentParser]") -> None:
         help="attestors, as TOML; see docs/attestation.md (default: none but launchers)",
     )
     verb.add_argument(
-        "--two-person-release",
-        action="store_true",
-        help="a quarantined worker comes back only if one person asks and another approves",
-    )
-    verb.add_argument(
         "--approval-rules",
         type=Path,
         metavar="FILE",
         help="rules that approve runs by themselves; see docs/approval-rules.md (default: none)",
     )
+    add_fleet_policy_arguments(verb)
     _serve_nodes(verb)
     add_export_arguments(verb)
     add_trace_arguments(verb)
