@@ -109,11 +109,7 @@ def _nodes_mark(call: ConsoleCall) -> object:
     if operations is None:
         return None
     pairing = operations.pairing_requests(_NODES_LOOKED_AT)
-    nodes = operations.nodes(_NODES_LOOKED_AT)
-    return (
-        tuple((one.approval_id, one.state) for one in pairing),
-        tuple((one.device_id, one.connected) for one in nodes),
-    )
+    return tuple((one.approval_id, one.state) for one in pairing), operations.nodes_mark()
 
 
 def _message(event: EventView) -> str:

@@ -148,7 +148,7 @@ def _request(state: LedgerState, worker: WorkerRecord) -> Iterator[str]:
         yield f"4: {name} speaks of another quarantine or other evidence"
     if state.worker_by_release.get(request.release_id) != worker.worker_id:
         yield f"4: {name} is not found by its id"
-    due = state.deadlines.at(DeadlineKind.RELEASE, request.release_id)
+    due = state.deadlines.at(DeadlineKind.RELEASE, worker.worker_id)
     if due is None or due > request.expires_at_unix_ms:
         yield f"11: nothing would end {name}"
 

@@ -87,7 +87,7 @@ def reap(state: LedgerState, now_unix_ms: int) -> Decision:
             case DeadlineKind.DRAIN:
                 _end_drain(draft, subject_id)
             case DeadlineKind.RELEASE:
-                _end_request(draft, state.worker_by_release[subject_id])
+                _end_request(draft, subject_id)
             case DeadlineKind.GRANT:
                 grants_ran_out = True  # it is only forgotten, when the decision is applied
     return replace(draft.finish(), reaped=True, grants_ran_out=grants_ran_out)

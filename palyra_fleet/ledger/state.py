@@ -173,7 +173,7 @@ class LedgerState:
         if request is not None:
             self.worker_by_release[request.release_id] = worker.worker_id
             due_unix_ms = request.expires_at_unix_ms
-            self.deadlines.set(DeadlineKind.RELEASE, request.release_id, due_unix_ms)
+            self.deadlines.set(DeadlineKind.RELEASE, worker.worker_id, due_unix_ms)
 
     def _unindex(self, worker_id: str) -> None:
         old = self.workers.get(worker_id)
@@ -185,7 +185,7 @@ class LedgerState:
                 self.worker_by_key.pop(proof.key_sha256, None)
         if old.release_request is not None:
             self.worker_by_release.pop(old.release_request.release_id, None)
-            self.deadlines.cancel(DeadlineKind.RELEASE, old.release_request.release_id)
+            self.deadlines.cancel(DeadlineKind.RELEASE, worker_id)
 
     def _forget_worker(self, worker_id: str) -> None:
         self._unindex(worker_id)

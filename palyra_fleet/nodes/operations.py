@@ -111,6 +111,10 @@ class NodeOperations:
         chosen = heapq.nlargest(limit, wanted)
         return tuple(self._node_view(known[device_id]) for device_id in chosen)
 
+    def nodes_mark(self) -> tuple[int, int]:
+        """Another one when a node comes, goes or is forgotten."""
+        return len(self._service.state.nodes), self._service.streams.changes
+
     def node(self, device_id: str) -> wire.NodeView:
         found = self._service.state.nodes.get(device_id)
         if found is None:

@@ -91,6 +91,7 @@ class StreamRegistry:
         self._of_device: dict[str, list[EventStream]] = {}
         self._of_source: Counter[str] = Counter()
         self._closing = False
+        self.changes = 0  # streams that were opened or closed
 
     def __len__(self) -> int:
         return self._of_source.total()
@@ -107,6 +108,7 @@ class StreamRegistry:
         ):
             raise CapabilityRefused(CapabilityRefusal(CapabilityReason.STREAMS_FULL))
         stream = EventStream(device_id, fingerprint, source)
+        self.changes += 1
         self._of_device.setdefault(device_id, []).append(stream)
         self._of_source[source] += 1
         return stream
@@ -115,6 +117,7 @@ class StreamRegistry:
         """The stream is over; its place is free."""
         streams = self._of_device[stream.device_id]
         streams.remove(stream)
+        self.changes += 1
         if not streams:
             del self._of_device[stream.device_id]
         self._of_source[stream.source] -= 1

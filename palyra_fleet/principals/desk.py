@@ -3,7 +3,8 @@
 What widens is recorded before it counts and what narrows counts before it is recorded, so that a
 crash between the two leaves less, never more, than the log says. The event names who asked, about
 whom and which roles; it holds no token and no digest of one. Who loses a token may have lost it to
-somebody else: what was asked in that name and waits for another person's word is void.
+somebody else: what was asked in that name and waits for another person's word is void. A revocation
+that failed halfway is asked for again: the book knows the name no more, and what it asked is void.
 """
 
 from collections.abc import Awaitable, Callable
@@ -57,10 +58,16 @@ class PrincipalDesk:
         return PrincipalToken(principal=view_of(principal), token=token)
 
     async def revoke(self, actor: str, name: str, reason: str) -> None:
-        gone = _change(lambda: self.book.revoke(name))
+        why = f"'{name}', who asked, was revoked"
+        try:
+            gone = _change(lambda: self.book.revoke(name))
+        except FleetRefusal as refusal:
+            if refusal.reason is FleetReason.PRINCIPAL_UNKNOWN:  # a call before got no further
+                await self.void_requests(name, actor, why)
+            raise
         detail = {**_about(gone), "why": reason}
         await self.record(EventReason.PRINCIPAL_REVOKED, actor, detail)
-        await self.void_requests(name, actor, f"'{name}', who asked, was revoked")
+        await self.void_requests(name, actor, why)
 
     async def rotate(self, actor: str, name: str, reason: str) -> PrincipalToken:
         token = new_token()

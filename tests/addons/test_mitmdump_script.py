@@ -4,7 +4,6 @@ import asyncio
 import os
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.free_port import free_port
 from tests.fakes.proxy_harness import Reply, basic, binding, read_reply
 from tests.fakes.upstream import RecordingUpstream, recording_upstream
 from tests.fakes.view_server import view_server
@@ -82,12 +82,6 @@ class Mitmdump:
                 assert self.process.returncode is None, "mitmdump ended"
                 await asyncio.sleep(0.1)
         self.upstream.received.clear()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @asynccontextmanager

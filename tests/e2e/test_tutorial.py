@@ -7,13 +7,13 @@ is `…` alone any number of lines. Ports are replaced by free ones, which is al
 import os
 import re
 import shlex
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.programs import Programs, programs
+from tests.fakes.free_port import free_port
 from tests.project.documents import Block, blocks
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -23,8 +23,7 @@ IN_SIGHT = ("available", "(?:available|offline)")  # a slow machine's beats may 
 
 
 def free_address() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return f"127.0.0.1:{listening.getsockname()[1]}"
+    return f"127.0.0.1:{free_port()}"
 
 
 def steps(block: Block) -> Iterator[tuple[str, list[str]]]:

@@ -1,5 +1,6 @@
 """Two persons release a worker: over a restart, against further evidence, and who they are."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,4 +110,27 @@ async def test_what_somebody_asked_is_void_with_the_token_it_was_asked_with(
         assert await service.release_requests() == ()
         last = (await service.recent_events(W1, 1))[0]
         assert (last.reason, last.actor) == ("worker.release_request_voided", "operator")
+        assert await _approved(service, asked) is FleetReason.RELEASE_UNKNOWN
+
+
+async def test_a_revocation_that_failed_halfway_voids_when_it_is_asked_for_again(
+    tmp_path: Path,
+) -> None:
+    async with fleet_world(policy=POLICY) as world:
+        service, recorded = world.service, world.service.record_event
+
+        async def refuses(*_: object) -> None:
+            raise FleetRefusal(FleetReason.STORE_UNAVAILABLE, "the disk is full")
+
+        book = PrincipalBook.open(tmp_path / "principals.json", token_sha256("first"))
+        desk = PrincipalDesk(book, recorded, service.void_releases_of, world.clock)
+        alice = CreatePrincipal(name="alice", roles=(Role.OPERATOR,), reason="why")
+        await desk.create("operator", alice)
+        asked, _ = await _asked(world)
+        with pytest.raises(FleetRefusal, match="disk is full"):
+            await replace(desk, record=refuses).revoke("operator", "alice", "left")
+        assert await service.release_requests() == (asked,)
+        with pytest.raises(FleetRefusal) as again:
+            await desk.revoke("operator", "alice", "left")
+        assert again.value.reason is FleetReason.PRINCIPAL_UNKNOWN
         assert await _approved(service, asked) is FleetReason.RELEASE_UNKNOWN

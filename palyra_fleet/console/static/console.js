@@ -174,7 +174,9 @@ async function refresh() {
     if (mine) one.replaceWith(mine);
   });
   keepOpen(find("main"), main);
+  const held = document.activeElement?.closest("main [data-post]")?.dataset.post;
   find("main").replaceChildren(...main.childNodes);
+  if (held) find(`main [data-post="${CSS.escape(held)}"]`)?.focus();
   sayAgo();
 }
 

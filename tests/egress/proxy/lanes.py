@@ -7,7 +7,6 @@ connection's end, so that a lane always ends, whether the proxy answered or cut 
 
 import asyncio
 import re
-import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -25,6 +24,7 @@ from palyra_egress.proxy.channels.settings import ChannelSettings
 from palyra_egress.proxy.channels.worker_sockets import LeaseListenerSettings
 from palyra_egress.proxy.doors.redirected import Address
 from palyra_egress.proxy.websocket.websocket_frames import write_frame
+from tests.fakes.free_port import free_port
 from tests.fakes.h2_worker import NoTunnel, h2_worker
 from tests.fakes.proxy_harness import (
     WORKER,
@@ -122,12 +122,6 @@ class Chaos:
             await upstream.wait_until_closed()
         await self.core.connections.wait_until_empty(5)
         assert len(self.core.connections) == 0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @asynccontextmanager

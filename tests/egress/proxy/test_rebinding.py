@@ -97,7 +97,7 @@ async def _ask(streams: Streams, head: Callable[[str], bytes], path: str) -> byt
     reader, writer = streams
     writer.write(head(path))
     async with asyncio.timeout(60):
-        return await reader.readuntil(b"hello")
+        return await reader.readuntil((b"hello", b"Palyra: egress."))
 
 
 def _origin_form(host: str, port: int) -> Callable[[str], bytes]:

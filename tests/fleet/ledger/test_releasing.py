@@ -264,3 +264,13 @@ def test_an_approval_looks_at_the_evidence_itself() -> None:
     world.manager.state.workers[W1] = replace(worker, candidate=ended)
     outcome = world.manager.approve_release(ASKED, "bob", "why", NOW)
     assert refused(outcome) is FleetReason.RELEASE_NEEDS_EVIDENCE
+
+
+def test_asking_and_withdrawing_again_and_again_does_not_grow_the_heap() -> None:
+    world = asked()
+    before = len(world.manager.state.deadlines._heap)
+    for number in range(100):
+        release_id = ASKED if number == 0 else ulid(3000 + number - 1)
+        world.do(world.manager.withdraw_release(release_id, "carol", "not yet", NOW))
+        world.do(world.manager.request_release(W1, ulid(3000 + number), "alice", "why", NOW))
+    assert len(world.manager.state.deadlines._heap) <= before + 1

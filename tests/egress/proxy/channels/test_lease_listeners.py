@@ -10,6 +10,7 @@ import pytest
 from palyra_egress.proxy.channels.settings import ChannelSettings
 from palyra_egress.proxy.channels.worker_sockets import LeaseListenerSettings, SocketPathError
 from tests.egress.proxy.channels.channel_world import ChannelWorld, channel_world
+from tests.fakes.free_port import free_port
 from tests.fakes.proxy_harness import (
     LEASE,
     OTHER_LEASE,
@@ -20,13 +21,6 @@ from tests.fakes.proxy_harness import (
     binding,
     read_to_end,
 )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def settings(root: Path, **changes: object) -> ChannelSettings:

@@ -148,19 +148,19 @@ _STRIKES: Final = (
     "test_strikes_quarantine_at_the_limit_within_the_window",
 )
 _FACTS: Final = (
-    "egress/proxy/test_attested_facts.py",
+    "egress/proxy/guard/test_attested_facts.py",
     "test_a_worker_gets_its_profile_only_with_the_facts_that_it_demands",
 )
 _TUNNEL: Final = (
-    "egress/proxy/test_tunnels.py",
+    "egress/proxy/tunnels/test_tunnels.py",
     "test_the_worker_sees_the_servers_own_certificate_and_the_proxy_counts",
 )
 _HELLO: Final = (
-    "egress/proxy/test_tunnels.py",
+    "egress/proxy/tunnels/test_tunnels.py",
     "test_a_hello_that_the_rule_accepts_is_passed_on_as_it_came",
 )
 _BOUND: Final = (
-    "egress/proxy/test_credentials.py",
+    "egress/proxy/guard/test_credentials.py",
     "test_an_allowed_request_leaves_with_its_rules_credentials",
 )
 ELSEWHERE: Final = {
@@ -172,19 +172,19 @@ ELSEWHERE: Final = {
     "rules.credentials.secret": _BOUND,
     "rules.credentials.format": _BOUND,
     "rules.credentials.basic_user": (
-        "egress/proxy/test_credentials.py",
+        "egress/proxy/guard/test_credentials.py",
         "test_basic_is_made_of_the_policys_user_and_the_secret",
     ),
     "rules.credentials.placeholder": (
-        "egress/proxy/test_credentials.py",
+        "egress/proxy/guard/test_credentials.py",
         "test_a_header_of_the_workers_own_where_a_placeholder_belongs_is_refused",
     ),
     "rules.upstream_tls.roots": (
-        "egress/proxy/test_upstream_tls.py",
+        "egress/proxy/tls/test_upstream_tls.py",
         "test_a_rules_roots_take_the_place_of_the_bundle",
     ),
     "rules.upstream_tls.client_certificate": (
-        "egress/proxy/test_upstream_tls.py",
+        "egress/proxy/tls/test_upstream_tls.py",
         "test_a_server_that_demands_a_certificate_sees_the_rules",
     ),
     "rules.log_query": (
@@ -192,7 +192,7 @@ ELSEWHERE: Final = {
         "test_a_query_is_written_down_only_where_the_deciding_rule_says_so",
     ),
     "rules.websocket": (
-        "egress/proxy/test_websocket.py",
+        "egress/proxy/websocket/test_websocket.py",
         "test_an_upgrade_that_is_not_allowed_reaches_nobody",
     ),
     "profiles.requires.image_digests": _FACTS,
@@ -202,7 +202,7 @@ ELSEWHERE: Final = {
     "violations.strike.limit": _STRIKES,
     "violations.strike.window": _STRIKES,
     "canaries.secret": (
-        "egress/proxy/test_leaks.py",
+        "egress/proxy/guard/test_leaks.py",
         "test_a_canary_whose_secret_is_missing_refuses_everything",
     ),
     "include": (
