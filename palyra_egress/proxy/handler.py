@@ -7,7 +7,11 @@ the connection are reset. It owns `open_connection`: only what the guard has pin
 """
 
 import asyncio
+import contextlib
+import fcntl
 import logging
+import struct
+import termios
 from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import Any, Final, Literal
@@ -36,6 +40,8 @@ from palyra_egress.reasons import Reason
 from palyra_egress.request import Requester
 
 HOOK_DEADLINE_S: Final = 15.0
+LAST_BYTES_S: Final = 30.0
+_AN_INT: Final = struct.Struct("i")
 IDENTITY_DEADLINE_S: Final = 20.0
 
 _log = logging.getLogger(__name__)
@@ -91,6 +97,18 @@ class EnforcingHandler(PacedHandler):
             return 0
         return io.writer.transport.get_write_buffer_size()
 
+    def untaken_bytes(self, connection: Connection) -> int:
+        """What was written to one side and it has not taken: ours, and the kernel's (`tcp(7)`,
+        SIOCOUTQ)."""
+        io = self.transports.get(connection)
+        if io is None or not isinstance(io.writer, asyncio.StreamWriter):
+            return 0
+        sock = io.writer.get_extra_info("socket")
+        if sock is None or sock.fileno() < 0:
+            return 0
+        (waits,) = _AN_INT.unpack(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(_AN_INT.size)))
+        return self.unsent_bytes(connection) + int(waits)
+
     def wake_layer(self) -> None:
         self._word.set()
 
@@ -100,11 +118,21 @@ class EnforcingHandler(PacedHandler):
         self.after(self._identity_deadline_s, self.guard.expect_identity)
         try:
             await super().handle_client()
+            await self._let_go()
         finally:
             for timer in self._timers:
                 timer.cancel()
             self.guard.give_places_back()
             self.guard.core.connections.forget(self)
+
+    async def _let_go(self) -> None:
+        """What the worker does not take of its last bytes in time is thrown away; until then its
+        connection counts, and can be cut."""
+        self._worker.close()
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(LAST_BYTES_S):
+                await self._worker.wait_closed()
+        self._worker.transport.abort()
 
     def after(self, delay_s: float, callback: Callable[[], None]) -> None:
         self._timers.append(asyncio.get_running_loop().call_later(delay_s, callback))
@@ -263,6 +291,8 @@ class EnforcingHandler(PacedHandler):
             await self.server_event(events.OpenConnectionCompleted(command, None))
             await self.handle_connection(server)
         finally:
+            if writer.transport.get_write_buffer_size():
+                reset(writer)  # nothing leaves once nobody watches over it
             await self.handle_hook(server_hooks.ServerDisconnectedHook(hook_data))
 
     # --- tunnels that are passed on -------------------------------------------------------------

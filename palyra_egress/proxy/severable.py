@@ -34,6 +34,7 @@ class SeverableHandler(ProxyConnectionHandler):
         super().__init__(master, reader, writer, options, mode)  # type: ignore[no-untyped-call]
         self._aborted: Reason | None = None
         self._passed_on: asyncio.StreamWriter | None = None
+        self._worker = writer
         self._is_unwound = False
         self._not_told: list[asyncio.BaseProtocol] = []
 
@@ -64,8 +65,7 @@ class SeverableHandler(ProxyConnectionHandler):
 
     def hang_up(self) -> None:
         """Reset the worker's side."""
-        if (writer := self._worker_writer()) is not None:
-            self._reset_quietly(writer)
+        self._reset_quietly(self._worker)
 
     def unwind(self) -> None:
         """End what still runs for a connection that was severed, and whatever it opened in between.
@@ -92,12 +92,7 @@ class SeverableHandler(ProxyConnectionHandler):
             self._not_told.append(protocol)
 
     def _writers(self) -> list[asyncio.StreamWriter]:
-        worker = self._worker_writer()
-        return self._server_writers() + ([worker] if worker is not None else [])
-
-    def _worker_writer(self) -> asyncio.StreamWriter | None:
-        io = self.transports.get(self.client)
-        return io.writer if io is not None and isinstance(io.writer, asyncio.StreamWriter) else None
+        return [*self._server_writers(), self._worker]
 
     def _server_writers(self) -> list[asyncio.StreamWriter]:
         held = [io.writer for side, io in self.transports.items() if side is not self.client]

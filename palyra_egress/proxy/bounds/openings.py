@@ -30,8 +30,8 @@ class Openings:
     has_leaf: Callable[[CanonicalHost], bool] = no_leaf
     _opening: Counter[str] = field(default_factory=Counter)
     _leaves: RequestRates = field(default_factory=RequestRates)
-    _further: int = 0
-    _waiting: dict[Callable[[], None], None] = field(default_factory=dict)
+    _further: Counter[str] = field(default_factory=Counter)
+    _waiting: dict[Callable[[], None], str] = field(default_factory=dict)
 
     def begin(self, worker_id: str) -> bool:
         """Whether this worker may open one more tunnel now; True takes the place."""
@@ -56,25 +56,35 @@ class Openings:
         worker_id, most = request.requester.worker_id, self.caps.new_leaves_per_minute
         return self._leaves.take(worker_id, most, now_monotonic_ms)
 
-    def begin_further(self, tell: Callable[[], None] | None = None) -> bool:
-        """Whether one more of the further servers' connections may be opened; True takes the
-        place. Where there is none, `tell` is called once, when its turn has come and a place was
-        taken for it."""
-        if self._further < self.caps.further_upstreams:
-            self._further += 1
+    def begin_further(self, worker_id: str, tell: Callable[[], None] | None = None) -> bool:
+        """Whether this worker may have one more of the further servers' connections; True takes
+        the place. Where there is none, `tell` is called once, when its turn has come and a place
+        was taken for it."""
+        if self._has_further(worker_id):
+            self._further[worker_id] += 1
             return True
         if tell is not None:
-            self._waiting.setdefault(tell)
+            self._waiting.setdefault(tell, worker_id)
         return False
 
-    def end_further(self) -> None:
-        """Give the place of a server's connection back: to who waits longest, if anybody does."""
-        longest = next(iter(self._waiting), None)
-        if longest is None:
-            self._further -= 1
-        else:
-            del self._waiting[longest]
-            longest()
+    def end_further(self, worker_id: str) -> None:
+        """Give the place of a server's connection back: to who waits longest of those that may
+        have one more, if anybody does."""
+        self._further[worker_id] -= 1
+        if self._further[worker_id] <= 0:
+            del self._further[worker_id]
+        for tell, waiting in self._waiting.items():
+            if self._has_further(waiting):
+                del self._waiting[tell]
+                self._further[waiting] += 1
+                tell()
+                return
+
+    def _has_further(self, worker_id: str) -> bool:
+        return (
+            self._further.total() < self.caps.further_upstreams
+            and self._further[worker_id] < self.caps.further_upstreams_per_worker
+        )
 
     def wait_no_more(self, tell: Callable[[], None]) -> None:
         """Nobody is to be told any more."""
@@ -83,4 +93,4 @@ class Openings:
     @property
     def taken(self) -> tuple[int, int]:
         """Tunnels that are opening, of everybody, and further servers' connections."""
-        return self._opening.total(), self._further
+        return self._opening.total(), self._further.total()

@@ -75,7 +75,6 @@ class ConnectionGuard(SocketGuard):
         outcome = self.outcome("client_closed")
         self._finish_all(outcome)
         self.tunnel_over(outcome)
-        self.core.connections.forget(self._connection)
 
     async def next_layer(self, next_layer: layer.NextLayer) -> None:
         """Choose the protocol layer; anything but HTTP, plain or inside inspected TLS, and TLS in a
@@ -351,6 +350,9 @@ class ConnectionGuard(SocketGuard):
 
     def unsent_bytes(self, connection: NetworkConnection) -> int:
         return self._connection.unsent_bytes(connection)
+
+    def untaken_bytes(self, connection: NetworkConnection) -> int:
+        return self._connection.untaken_bytes(connection)
 
     def _end_all_but(self, turn: Turn, reason: Reason) -> None:
         """A threat: every other stream of this connection ends now, and the servers behind it with

@@ -58,6 +58,10 @@ class Connection(LiveConnection, Protocol):
         """How much that was written to one side still waits in memory."""
         ...
 
+    def untaken_bytes(self, connection: NetworkConnection) -> int:
+        """How much that was written to one side it has not taken: in memory or in the kernel."""
+        ...
+
     def reset_upstreams(self) -> None:
         """Reset every server behind this connection; the worker's side stays."""
         ...

@@ -111,7 +111,13 @@ class UpstreamGuard(DoorGuard):
         if self._places_handed_on:
             self._places_handed_on -= 1
             return True
-        return self.core.openings.begin_further(self._take_place if waits else None)
+        tell = self._take_place if waits else None
+        return self.core.openings.begin_further(self._places_of, tell)
+
+    @property
+    def _places_of(self) -> str:
+        """Who has the places: one connection speaks for one worker."""
+        return "" if self.requester is None else self.requester.worker_id
 
     def _take_place(self) -> None:
         self._places_handed_on += 1
@@ -121,13 +127,13 @@ class UpstreamGuard(DoorGuard):
         """Whoever waited here has asked again: what was not taken is for others."""
         while self._places_handed_on:
             self._places_handed_on -= 1
-            self.core.openings.end_further()
+            self.core.openings.end_further(self._places_of)
 
     def upstream_over(self, server: Server) -> None:
         """An upstream connection has ended, or never began."""
         if server in self._further:
             self._further.discard(server)
-            self.core.openings.end_further()
+            self.core.openings.end_further(self._places_of)
 
     def give_places_back(self) -> None:
         """The connection is over, and all that was open behind it."""

@@ -214,7 +214,7 @@ class StrictHttp1Server(ChunkedBody, Http1Server):
     def _is_read_from(self) -> bool:
         """Whether the worker has taken more of its answer since the last look, and not all of it
         yet."""
-        before, self._unsent = self._unsent, self._guard.unsent_bytes(self.conn)
+        before, self._unsent = self._unsent, self._guard.untaken_bytes(self.conn)
         self._lingers += 1
         has_taken = before is None or self._unsent < before
         return self._unsent > 0 and has_taken and self._lingers < MAX_LINGERS

@@ -7,6 +7,7 @@ and so many more for every byte that came out of them. Sizes in bytes.
 
 from typing import Any, Final
 
+from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy import events
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import ClientTLSLayer, ServerTLSLayer
@@ -43,6 +44,12 @@ class BoundedTls(TLSLayer):
             return False
         self.guard.flooded(by_worker=self.conn == self.context.client)
         return True
+
+    def tls_interact(self) -> Commands:
+        """Behind the end of our side nothing is said any more, not even what is wrong."""
+        for command in super().tls_interact():
+            if self.conn.state & ConnectionState.CAN_WRITE:
+                yield command
 
     def event_to_child(self, event: events.Event) -> Commands:
         if isinstance(event, events.DataReceived) and event.connection == self.conn:

@@ -61,7 +61,7 @@ async def test_a_connection_that_is_cut_without_a_request_is_in_the_log_once(tmp
 async def test_a_refusal_that_is_followed_by_the_cut_is_one_entry(tmp_path, monkeypatch):
     """The rest of its body is still awaited when the time is up."""
     monkeypatch.setattr(layers, "DISCARD_FOR_S", 3600.0)
-    async with chaos(tmp_path, Injection(identity_deadline_s=0.5)) as world:
+    async with chaos(tmp_path, Injection(identity_deadline_s=2.0)) as world:
         reader, writer = await world.harness.connect()
         writer.write(ASKED)
         assert await read_to_end(reader) != b""

@@ -15,7 +15,7 @@ from palyra_egress.proxy.core import (
     STRANGERS_PER_SOURCE,
     EnforcementCore,
 )
-from palyra_egress.proxy.handler import IDENTITY_DEADLINE_S
+from palyra_egress.proxy.handler import IDENTITY_DEADLINE_S, LAST_BYTES_S
 from palyra_egress.proxy.http.http_layer import MAX_UNPARSED_BYTES
 from palyra_egress.proxy.http.layers import (
     DISCARD_FOR_S,
@@ -48,6 +48,7 @@ NUMBERS: dict[str, list[float]] = {
         MAX_UPSTREAMS
     ],
     "the same beyond the first of each connection, in all": [CAPS.further_upstreams],
+    "the same, of one worker": [CAPS.further_upstreams_per_worker],
     "connections to servers that one HTTP/1 connection of a worker keeps idle": [
         MAX_IDLE_UPSTREAMS,
         CAPS.further_upstreams,
@@ -73,6 +74,7 @@ NUMBERS: dict[str, list[float]] = {
     "the same, while the worker takes more of its answer": [MAX_LINGERS * DISCARD_FOR_S],
     "dialling a server": [DIAL_DEADLINE_S],
     "a server that is not ready for a granted request": [UPSTREAM_READY_DEADLINE_S],
+    "the last bytes of a connection that its worker does not read": [LAST_BYTES_S],
     "a server's answer, from the whole request until the head of the response": [
         DEADLINES.answer_s
     ],

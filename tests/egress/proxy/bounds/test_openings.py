@@ -225,7 +225,21 @@ def test_places_that_are_given_back_are_taken_again():
     assert openings.begin("b")
     openings.end("a")
     assert openings.begin("a")
-    assert openings.begin_further()
-    assert not openings.begin_further()
-    openings.end_further()
-    assert openings.begin_further()
+    assert openings.begin_further("a")
+    assert not openings.begin_further("b")
+    openings.end_further("a")
+    assert openings.begin_further("b")
+
+
+def test_one_worker_leaves_places_to_the_others_and_waits_for_its_own():
+    openings = Openings(replace(CAPS, further_upstreams=3, further_upstreams_per_worker=2))
+    told = []
+    assert openings.begin_further("a") and openings.begin_further("a")
+    assert not openings.begin_further("a", lambda: told.append("a"))
+    assert openings.begin_further("b")
+    assert not openings.begin_further("b", lambda: told.append("b"))
+    openings.end_further("b")  # who waits longest has its share already
+    assert told == ["b"]
+    openings.end_further("a")
+    assert told == ["b", "a"]
+    assert openings.taken == (0, 3)

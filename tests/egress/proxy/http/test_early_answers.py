@@ -268,7 +268,8 @@ async def test_curl_and_requests_show_the_servers_answer(
 # --- bounds ---------------------------------------------------------------------------------------
 
 
-async def test_what_is_thrown_away_is_bounded_and_costs_the_workers_hours(tmp_path):
+async def test_what_is_thrown_away_is_bounded_and_costs_the_workers_hours(tmp_path, monkeypatch):
+    monkeypatch.setattr(layers, "DISCARD_FOR_S", 3600.0)
     async with early_world(tmp_path, "limits: {request_bytes_per_hour: 512KiB}") as world:
         reader, writer, begin = await in_the_clear(world)
         writer.write(b"POST " + begin + b"Transfer-Encoding: chunked\r\n\r\n")
