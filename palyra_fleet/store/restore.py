@@ -3,11 +3,10 @@
 What the snapshot cannot know is taken from the state that is there, if that can be read: whoever is
 quarantined or banned now stays so, tombstones and evidence are added, epoch and fence go on above
 both. If it cannot be read (lost, damaged, of a newer release), every worker of the snapshot is
-quarantined unless the operator says otherwise; so too if it can be read but ends before its marker.
-Either way epoch and fence leap above all that is known, the farther the older the snapshot is, so
-that two restores of one snapshot never lead to the same; leases are void, approvals have to be
-given and evidence shown again, and the fleet's time begins at `now`. The state that was there is
-set aside, never deleted.
+quarantined unless the operator says otherwise; so too if it can be read but ends before its marker,
+or has none. Either way epoch and fence leap to the time, above all that is known, so that no two
+restores lead to the same; leases are void, approvals have to be given and evidence shown again, and
+the fleet's time begins at `now`. The state that was there is set aside, never deleted.
 
 Crash-safe: the new database is complete and durable before the sentinel says so; from then on a
 restore that broke off is finished by the next, and the fleet refuses to start between.
@@ -45,12 +44,10 @@ from palyra_fleet.store.sqlite_rows import (
     write_records,
 )
 
-EPOCH_LEAP: Final = 1 << 12
-FENCE_LEAP: Final = 1 << 32
 FENCES_PER_MS: Final = 1 << 10
-"""A restore leaps by a constant and, for each millisecond since the snapshot's last event, by an
-epoch and so many fences: more than a fleet can begin or give in one. What was begun or given since,
-after an earlier restore too, is below, as long as the clock was not set back."""
+"""A restore leaps to the time, as epoch in Unix milliseconds and as fence in so many a millisecond:
+more than a fleet can begin or give since 1970. What was begun or given before, after any earlier
+restore of any snapshot too, is below, as long as the clock was not set back."""
 
 type Before = Literal["read", "incomplete", "missing", "unreadable"]
 
@@ -174,6 +171,8 @@ def _read_present(state_dir: Path, database: Path) -> tuple[Before, _Present | N
         state_directory.check_head(state_dir, FLEET_DATABASE.files, head)
     except (StateUnusable, OSError):
         return "incomplete", present
+    if not (state_dir / FLEET_DATABASE.files.marker).exists():  # nothing vouches for its end
+        return "incomplete", present
     return "read", present
 
 
@@ -208,10 +207,9 @@ def _prepare(
     now_unix_ms: int,
 ) -> tuple[Decision, int, int]:
     """Change the copy into what may be put in force; durable when this returns."""
-    since_ms = max(0, now_unix_ms - summary.high_water_unix_ms)
     known = (summary,) if present is None else (summary, present)
-    epoch = max(one.epoch for one in known) + EPOCH_LEAP + since_ms
-    fence = max(one.highest_fence for one in known) + FENCE_LEAP + since_ms * FENCES_PER_MS
+    epoch = max(now_unix_ms, *(one.epoch + 1 for one in known))
+    fence = max(now_unix_ms * FENCES_PER_MS, *(one.highest_fence + 1 for one in known))
     detail: Detail = {
         "snapshot_sha256": summary.sha256,
         "snapshot_epoch": summary.epoch,

@@ -4,11 +4,13 @@ A descriptor belongs to the place where it was opened, whoever holds it. A netwo
 connected anew, to anybody, from the launcher's own network; a directory leads to every file around
 it; a file opened for reading can be opened for writing through `/proc/self/fd`, whatever the mounts
 inside say. So a stream is passed on only if it leads nowhere else: a terminal, a pipe, a connected
-Unix stream socket, one of the plain devices, and as output a file. A file as input is copied
-through a pipe. Anything else is refused. Sources: connect(2) (AF_UNSPEC), proc_pid_fd(5), unix(7).
+Unix stream socket, one of the plain devices, and as output a file that was opened for writing. A
+file as input is copied through a pipe. Anything else is refused. Sources: connect(2) (AF_UNSPEC),
+proc_pid_fd(5), unix(7).
 """
 
 import contextlib
+import fcntl
 import os
 import socket
 import stat
@@ -63,6 +65,8 @@ def kind_refused(number: int) -> str:
     except OSError:
         return "closed"
     match stat.S_IFMT(status.st_mode):
+        case stat.S_IFREG if number != 0 and _is_read_only(number):
+            return "a file that was opened for reading"
         case stat.S_IFREG | stat.S_IFIFO:
             return ""
         case stat.S_IFBLK:
@@ -76,6 +80,11 @@ def kind_refused(number: int) -> str:
             return "a directory"
         case _:
             return "nothing that a program reads or writes"
+
+
+def _is_read_only(number: int) -> bool:
+    flags = fcntl.fcntl(number, fcntl.F_GETFL)
+    return bool(flags & os.O_PATH) or flags & os.O_ACCMODE == os.O_RDONLY
 
 
 def _is_connected_stream(number: int) -> bool:

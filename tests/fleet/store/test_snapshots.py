@@ -26,7 +26,7 @@ from palyra_fleet.ledger.restoring import HELD, UNKNOWN
 from palyra_fleet.refusals import FleetReason, Refusal
 from palyra_fleet.store.event_chain import ChainHead
 from palyra_fleet.store.protocol import Snapshot, StateUnusable
-from palyra_fleet.store.restore import EPOCH_LEAP, FENCE_LEAP, FENCES_PER_MS, restore
+from palyra_fleet.store.restore import FENCES_PER_MS, restore
 from palyra_fleet.store.snapshot import inspect, save
 from palyra_fleet.store.sqlite import SqliteFleetStore
 from palyra_fleet.store.sqlite_connection import FLEET_DATABASE
@@ -171,8 +171,8 @@ async def test_where_the_state_cannot_be_read_everybody_is_quarantined(
     assert workers[W1].quarantine is not None
     assert workers[W1].quarantine.reason == UNKNOWN
     assert done.newly_quarantined == 2
-    assert snapshot.epoch > 1 + EPOCH_LEAP
-    assert snapshot.highest_fence >= 1 + FENCE_LEAP
+    assert snapshot.epoch > NOW
+    assert snapshot.highest_fence >= NOW * FENCES_PER_MS
     assert (done.set_aside is None) == (how == "lost")
 
 
@@ -191,6 +191,37 @@ async def test_each_restore_of_one_snapshot_leaps_above_all_that_followed_the_la
     for (epoch, fence), (next_epoch, next_fence) in pairwise(reached):
         assert next_epoch >= epoch + 1
         assert next_fence >= fence + FENCES_PER_MS
+
+
+async def test_whatever_is_restored_in_whatever_order_is_above_all_that_was(tmp_path: Path) -> None:
+    """An older snapshot, then a newer one; one beside a state that can be read, then without it."""
+    state, old, new = (tmp_path / name for name in ("state", "old", "new"))
+    await _saved(state, old)
+    restore(state, old, NOW + 3_600_000, replace=True)
+    await _opened(state)
+    save(state, new)
+    reached: list[tuple[int, int]] = []
+    history = ((old, True), (new, True), (new, False), (old, True), (new, False), (new, True))
+    for hour, (file, is_lost) in enumerate(history, 2):
+        if is_lost:
+            (state / FLEET_FILES.database).unlink()
+        restore(state, file, NOW + hour * 3_600_000, replace=not is_lost)
+        snapshot, _ = await _opened(state)
+        reached.append((snapshot.epoch, snapshot.highest_fence))
+    for (epoch, fence), (next_epoch, next_fence) in pairwise(reached):
+        assert next_epoch > epoch
+        assert next_fence > fence
+
+
+async def test_state_without_its_marker_frees_nobody(tmp_path: Path) -> None:
+    """Nothing says that its event log is whole."""
+    state, file = tmp_path / "state", tmp_path / "snapshot"
+    await _saved(state, file)
+    (state / FLEET_FILES.marker).unlink()
+    done = restore(state, file, NOW, replace=True)
+    _, workers = await _opened(state)
+    assert done.before == "incomplete"
+    assert {w.admission for i, w in workers.items() if i != W4} == {Admission.QUARANTINED}
 
 
 async def test_state_that_ends_before_its_marker_holds_whom_it_knows_and_frees_nobody(
