@@ -5,8 +5,9 @@ is not repeated: other processes see arguments, and terminals keep what is print
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
-from palyra_fleet.cli.command_parser import QuietParser
+from palyra_fleet.cli.command_parser import CommandParser, QuietParser
 from palyra_fleet.cli.output import FORMS
 
 type Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -20,6 +21,7 @@ def add_vault(commands: Commands, later: Later) -> None:
     vault = commands.add_parser(
         "vault", help="secrets that policies bind as vault:NAME, sealed in one file"
     )
+    cast(CommandParser, vault).quotes = False  # a verb may be forgotten before the secret
     verbs = vault.add_subparsers(required=True, metavar="VERB", parser_class=QuietParser)
 
     def verb(name: str, text: str) -> argparse.ArgumentParser:

@@ -9,7 +9,7 @@ import argparse
 import difflib
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar, Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from palyra_fleet.cli.output import quoted, say
 from palyra_fleet.cli.trouble import ExitCode, Trouble
@@ -20,12 +20,16 @@ _NOT_A_NUMBER: Final = re.compile(r"invalid int value: (?P<given>'.*')")
 _REPEATS: Final = re.compile(r": (?:invalid|ignored explicit|expected a whole number).*", re.DOTALL)
 """Where the library begins to repeat what was typed."""
 _UNQUOTED: Final = "this does not fit (it is not repeated here)"
+_TOO_MANY: Final = (
+    "an argument is too many or unknown (it is not repeated here); a secret is read"
+    " from standard input, from --from-file, or at a prompt"
+)
 
 
 class CommandParser(argparse.ArgumentParser):
     """An argument parser of the standard library with our words for what is wrong."""
 
-    quotes: ClassVar[bool] = True
+    quotes: bool = True
     """Whether what was typed may be repeated."""
 
     def error(self, message: str) -> NoReturn:
@@ -56,7 +60,7 @@ class CommandParser(argparse.ArgumentParser):
             raise
 
     def _of_unknown(self, words: Sequence[str]) -> str:
-        return f"it does not take {', '.join(map(repr, words))}"
+        return f"it does not take {', '.join(map(repr, words))}" if self.quotes else _TOO_MANY
 
     def _told(self, message: str) -> str:
         """Our sentence for the library's."""
@@ -91,12 +95,6 @@ class QuietParser(CommandParser):
     """Of a command that handles secrets: what was typed by mistake may be one."""
 
     quotes = False
-
-    def _of_unknown(self, words: Sequence[str]) -> str:
-        return (
-            "an argument is too many or unknown (it is not repeated here); a secret is read"
-            " from standard input, from --from-file, or at a prompt"
-        )
 
 
 def _meant(given: str, choices: Iterable[str]) -> str:

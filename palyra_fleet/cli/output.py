@@ -32,7 +32,7 @@ from palyra_fleet.wire.models import (
 from palyra_fleet.wire.release_models import ReleaseRequestView
 
 _QUOTED_AT_MOST: Final = 60
-_LETS_IN: Final = re.compile(r"(?<=//).*@", re.DOTALL)
+_LETS_IN: Final = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://)?.*@", re.DOTALL)
 _ASKED: Final = re.compile(r"[?#].*", re.DOTALL)
 FORMS: Final = ("table", "json", "yaml", "name")
 """`name` is the first column alone, one a line."""
@@ -149,8 +149,7 @@ def _written(values: object, form: str) -> str:
 def quoted(given: str) -> str:
     """What was given, for a sentence that says it does not fit: not at length, and of an address
     neither who is to be let in nor what is asked for, since both may hold a secret."""
-    if "//" in given:
-        given = _ASKED.sub("?…", _LETS_IN.sub("…@", given))
+    given = _ASKED.sub("?…", _LETS_IN.sub(r"\1…@", given))
     return repr(given[:_QUOTED_AT_MOST])
 
 

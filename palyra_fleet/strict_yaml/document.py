@@ -56,10 +56,12 @@ def is_plain_text(text: str) -> bool:
 
 
 _UNSEEN: Final = re.compile(
-    "\r(?!\n)|[\x80-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]|(?!\\A)\ufeff"
+    "\r(?!\n)|[\x80-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
+    "\ufff9-\ufffb\U000e0000-\U000e007f]|(?!\\A)\ufeff"
 )
 """A lone carriage return, C1 controls (NEL ends a line for some), line and paragraph separators,
-marks of direction, and a byte order mark that does not stand first."""
+marks of direction, signs of no width but the joiners that scripts need, and a byte order mark that
+does not stand first."""
 
 
 class Fault(StrEnum):

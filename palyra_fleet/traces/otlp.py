@@ -1,10 +1,11 @@
 """Spans by OpenTelemetry's SDK, sent in batches as OTLP over HTTP from a thread of their own.
 
 The one module that imports the library. What is bounded here: spans that wait (`MAX_WAITING`, then
-new ones are dropped and counted), a batch, how long a try takes, and what is read of an answer. A
-redirect is a refusal; proxies, cookies and `.netrc` of the environment are not looked at. What goes
-wrong is told once until it works again, as a word of ours: the library's own lines, which repeat
-what a receiver said, are not written. Source: OTLP specification 1.9, "OTLP/HTTP".
+new ones are dropped and counted), a batch, how long a try waits for the next byte, and what is read
+of an answer. A redirect is a refusal; proxies, cookies and `.netrc` of the environment are not
+looked at. What goes wrong is told once until it works again, as a word of ours: the library's own
+lines, which repeat what a receiver said, are not written. Source: OTLP specification 1.9,
+"OTLP/HTTP".
 """
 
 import logging
@@ -225,7 +226,7 @@ class _Adapter(HTTPAdapter):
             response.raw.read(MAX_ANSWER_BYTES)
         except requests.exceptions.SSLError:
             self.problem = ExportProblem.UNTRUSTED
-            raise
+            raise requests.exceptions.InvalidURL("its certificate does not hold") from None
         except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError):
             self.problem = ExportProblem.LATE
             raise

@@ -27,6 +27,14 @@ _PUBLIC_FORM: Final = (
     serialization.Encoding.DER,
     serialization.PublicFormat.SubjectPublicKeyInfo,
 )
+_ODD: Final = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+"""What looking into a certificate raises that is not as it should be."""
 
 type ClientKey = (
     ec.EllipticCurvePrivateKey
@@ -71,10 +79,14 @@ class ClientCertificate:
 def read_roots(path: Path) -> tuple[x509.Certificate, ...]:
     """The CAs of a file."""
     found = _certificates(path, _read(path, is_secret=False))
-    others = [one for one in found if not _is_ca(one)]
+    try:
+        others = [_name(one) for one in found if not _is_ca(one)]
+        has_root = any(one.issuer == one.subject for one in found)
+    except _ODD:
+        raise MaterialDamaged(f"{path}: a certificate in it is not as RFC 5280 has it") from None
     if others:
-        raise MaterialDamaged(f"{path}: {_name(others[0])} is no CA; expected CA certificates only")
-    if not any(one.issuer == one.subject for one in found):
+        raise MaterialDamaged(f"{path}: {others[0]} is no CA; expected CA certificates only")
+    if not has_root:
         raise MaterialDamaged(f"{path}: no certificate is self-signed; expected a root among them")
     return found
 
@@ -85,7 +97,10 @@ def read_client_certificate(files: CertificateFiles) -> ClientCertificate:
     shown = _read(files.certificate, is_secret=is_one_file)
     key = _key(files.key, shown if is_one_file else _read(files.key, is_secret=True))
     chain = _certificates(files.certificate, shown)
-    theirs = chain[0].public_key().public_bytes(*_PUBLIC_FORM)
+    try:
+        theirs = chain[0].public_key().public_bytes(*_PUBLIC_FORM)
+    except _ODD:
+        raise MaterialDamaged(f"{files.certificate}: the key in it is of no kind we know") from None
     if key.public_key().public_bytes(*_PUBLIC_FORM) != theirs:
         what = f"{files.key}: not the key of the first certificate in {files.certificate}"
         raise MaterialDamaged(what)
@@ -137,7 +152,7 @@ def _check(path: Path, found: os.stat_result, *, is_secret: bool) -> None:
 def _certificates(path: Path, content: bytes) -> tuple[x509.Certificate, ...]:
     try:
         return tuple(x509.load_pem_x509_certificates(content))
-    except (ValueError, UnsupportedAlgorithm):
+    except _ODD:
         raise MaterialDamaged(f"{path}: holds no PEM certificates that can be read") from None
 
 
@@ -162,7 +177,7 @@ def _key(path: Path, content: bytes) -> ClientKey:
 def _is_ca(certificate: x509.Certificate) -> bool:
     try:
         found = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
-    except (x509.ExtensionNotFound, ValueError):
+    except x509.ExtensionNotFound:
         return False
     return found.value.ca
 

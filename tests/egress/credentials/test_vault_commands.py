@@ -128,6 +128,9 @@ def test_what_cannot_stand_in_a_header_is_refused_untold(
         ("show-metadata", NAME, "-o", SECRET),
         ("show-metadata", NAME, f"--output={SECRET}"),
         ("list", SECRET),
+        (SECRET,),
+        (f"--value={SECRET}", "list"),
+        ("--value", SECRET, "list"),
     ],
 )
 def test_a_secret_typed_as_an_argument_is_not_repeated(

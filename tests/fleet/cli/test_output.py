@@ -16,7 +16,9 @@ def test_chatter_shows_control_characters_as_question_marks(
     ("given", "told"),
     [
         ("a file", "'a file'"),
-        ("who@host?", "'who@host?'"),
+        ("user:hunter2@siem.example/in", "'…@siem.example/in'"),
+        ("siem.example/in?token=hunter2", "'siem.example/in?…'"),
+        ("https:/user:hunter2@siem.example/in", "'…@siem.example/in'"),
         ("https://user:hunter2@siem.example/in", "'https://…@siem.example/in'"),
         ("https://user:hunt/@er2@siem.example/in", "'https://…@siem.example/in'"),
         ("https://siem.example/in?token=hunter2", "'https://siem.example/in?…'"),

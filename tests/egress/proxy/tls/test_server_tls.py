@@ -43,6 +43,31 @@ from tests.fakes.client_certificates import (
     replace_file,
 )
 
+
+def with_an_extension_twice() -> bytes:
+    """A root that loads, and whose extensions cannot be read."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "twice")])
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name)
+    builder = builder.public_key(key.public_key()).serial_number(1)
+    builder = builder.not_valid_before(now_utc()).not_valid_after(now_utc() + timedelta(days=1))
+    for number in ("1.2.3.4", "1.2.3.5"):
+        odd = x509.UnrecognizedExtension(x509.ObjectIdentifier(number), b"odd")
+        builder = builder.add_extension(odd, critical=False)
+    made = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+    twice = made.replace(b"\x06\x03\x2a\x03\x05", b"\x06\x03\x2a\x03\x04")
+    assert twice != made
+    found = x509.load_der_x509_certificate(twice)
+    return found.public_bytes(serialization.Encoding.PEM)
+
+
+def test_roots_that_are_not_as_they_should_be_are_damaged(tmp_path: Path) -> None:
+    odd = tmp_path / "odd.pem"
+    odd.write_bytes(with_an_extension_twice())
+    with pytest.raises(MaterialDamaged, match="RFC 5280"):
+        read_roots(odd)
+
+
 # --- settings -------------------------------------------------------------------------------------
 
 
