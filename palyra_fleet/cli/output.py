@@ -33,7 +33,7 @@ from palyra_fleet.wire.release_models import ReleaseRequestView
 
 _QUOTED_AT_MOST: Final = 60
 _LETS_IN: Final = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://)?.*@", re.DOTALL)
-_ASKED: Final = re.compile(r"[?#].*", re.DOTALL)
+_ASKED: Final = re.compile(r"(?<=.)[?#].*", re.DOTALL)
 FORMS: Final = ("table", "json", "yaml", "name")
 """`name` is the first column alone, one a line."""
 
