@@ -11,7 +11,7 @@ from dataclasses import replace
 from palyra_fleet.leases.records import LeaseStatus
 from palyra_fleet.ledger.decision import Decision, Detail, EventReason
 from palyra_fleet.ledger.draft import Draft
-from palyra_fleet.ledger.facts import Proof
+from palyra_fleet.ledger.facts import Proof, WorkerRecord
 from palyra_fleet.ledger.state import LedgerState
 
 WHY = "the clock was set back while the fleet was away"
@@ -39,14 +39,15 @@ def end_all(draft: Draft, why: str) -> None:
         draft.put(replace(grant, withdrawn=True))
     for worker_id in state.workers:
         worker = draft.worker(worker_id)
-        candidate = worker.candidate
-        over = replace(
-            worker,
-            proof=_over(worker.proof, draft.now_unix_ms),
-            candidate=None if candidate is None else _over(candidate, draft.now_unix_ms),
-        )
+        over = with_evidence_over(worker, draft.now_unix_ms)
         if over != worker:
             draft.put_worker(over)
+
+
+def with_evidence_over(worker: WorkerRecord, now_unix_ms: int) -> WorkerRecord:
+    """The worker as it is when all that it showed has ended."""
+    candidate = None if worker.candidate is None else _over(worker.candidate, now_unix_ms)
+    return replace(worker, proof=_over(worker.proof, now_unix_ms), candidate=candidate)
 
 
 def _over(proof: Proof, now_unix_ms: int) -> Proof:

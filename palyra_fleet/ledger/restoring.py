@@ -22,7 +22,7 @@ from palyra_fleet.ledger.decision import (
 )
 from palyra_fleet.ledger.draft import Draft
 from palyra_fleet.ledger.facts import Admission, WorkerRecord
-from palyra_fleet.ledger.lost_time import end_all
+from palyra_fleet.ledger.lost_time import end_all, with_evidence_over
 from palyra_fleet.ledger.state import LedgerState
 
 UNKNOWN = "restored without the state that followed"
@@ -92,7 +92,8 @@ def _hold(draft: Draft, held: Confined) -> None:
             if worker.evidence_identity not in draft.state.worker_by_identity:
                 draft.put(Tombstone(TombstoneKind.IDENTITY, worker.evidence_identity))
         else:
-            draft.put_worker(replace(worker, release_request=None))
+            over = with_evidence_over(worker, draft.now_unix_ms)
+            draft.put_worker(replace(over, release_request=None))
             draft.event(EventReason.QUARANTINED_BY_RESTORE, worker.worker_id, None, {"why": HELD})
 
 

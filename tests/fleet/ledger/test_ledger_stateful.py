@@ -43,7 +43,7 @@ class SqliteLedgerMachine(LedgerMachine):
             self.snapshot = Path(self.place.name) / f"snapshot-{self.copies}"
             save(Path(self.place.name) / "state", self.snapshot)
 
-    @rule(lost=rarely, may_return=st.booleans(), ms=st.integers(0, 500))
+    @rule(lost=rarely, may_return=st.booleans(), ms=st.integers(1, 500))
     def an_older_snapshot_is_put_back(self, lost: bool, may_return: bool, ms: int) -> None:
         """2, 3, 4, 11 over a restore: nobody is freer, no fence comes twice, nothing goes on."""
         if self.snapshot is None:

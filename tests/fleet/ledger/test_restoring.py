@@ -141,12 +141,14 @@ def test_who_shares_key_or_identity_with_a_held_stranger_is_held_and_the_strange
         assert W1 not in world.manager.state.workers
 
 
-def test_a_held_stranger_that_shares_nothing_comes_as_it_is() -> None:
+def test_a_held_stranger_that_shares_nothing_comes_as_it_is_but_its_evidence_is_over() -> None:
     world = snapshot_of()
     world.register(W2)
     stranger = confined(W1, "key")
     put_back(world, replace(NOBODY, workers=(stranger,)), workers_may_return=True)
-    assert world.worker(W1) == stranger
+    over = replace(stranger.proof, attested_until_unix_ms=NOW)
+    assert stranger.proof.attested_until_unix_ms > NOW
+    assert world.worker(W1) == replace(stranger, proof=over)
     assert not world.worker(W2).confined
 
 
