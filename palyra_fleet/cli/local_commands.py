@@ -46,7 +46,8 @@ from palyra_fleet.wire.models import ApprovalAsked
 from palyra_fleet.worker.artifact_arguments import carriage_of
 from palyra_fleet.worker.isolation.sandbox import Isolation
 from palyra_fleet.worker.launcher import WorkerIdentity
-from palyra_fleet.worker.runner import RunSettings, run_as_worker
+from palyra_fleet.worker.run_settings import RunSettings
+from palyra_fleet.worker.runner import run_as_worker
 from palyra_fleet.worker.session import SessionSettings
 
 if TYPE_CHECKING:

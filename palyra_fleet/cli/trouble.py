@@ -16,10 +16,10 @@ from palyra_fleet.store.protocol import StateUnusable, StoreFailed
 from palyra_fleet.wire.keys import KeyFileError
 from palyra_fleet.wire.sealing import SealBroken
 from palyra_fleet.worker.artifacts import ArtifactRefused
+from palyra_fleet.worker.held_run import ProgramNotStarted
 from palyra_fleet.worker.isolation.start import IsolationUnavailable
 from palyra_fleet.worker.launcher import ArtifactNotFound, EvidenceUnavailable
 from palyra_fleet.worker.receipt import ReceiptRefused
-from palyra_fleet.worker.runner import ProgramNotStarted
 from palyra_fleet.worker.workspace import WorkspaceRefused
 
 

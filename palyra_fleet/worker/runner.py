@@ -1,83 +1,17 @@
-"""Runs any program as a worker: attest, lease, environment, start, watch, end, clean up, complete.
+"""Runs any program as a worker, once: a place to work, a session, a lease, and the run under it.
 
-The exit code is the program's own (128+signal when it was killed), or OUTPUT_NOT_CARRIED. The run
-is ended early by an order, a quarantine, self-fencing, a changed program or a signal to this
-process; then a sentence on `say` tells why, and nothing is carried out.
-The lease is handed back with a report of what was looked at afterwards, not of what was tried: the
-workspace is gone, nothing of the program is alive, and which artifacts were used and came out. The
-lease's secret lives only in the program's environment and workspace, so it is removed when both
-are gone.
+The exit code is the program's own (128+signal when it was killed), or OUTPUT_NOT_CARRIED.
 """
 
 import asyncio
-import contextlib
-import os
-import signal
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from palyra_fleet.client import FleetError
-from palyra_fleet.tasks import spawn
-from palyra_fleet.wire.models import ApprovalAsked, ArtifactModel, CleanupReport, LeaseAnswer
-from palyra_fleet.worker.artifacts import INPUTS, OUTPUTS, ArtifactRefused, Carriage, Carrier
-from palyra_fleet.worker.environment import EgressAccess, child_environment
-from palyra_fleet.worker.isolation.sandbox import (
-    INSIDE_PROXY_ADDRESS,
-    Isolation,
-    Sandbox,
-    copy_into,
-)
-from palyra_fleet.worker.launcher import Measurement, artifact_is_unchanged, measure
-from palyra_fleet.worker.lease_check import LeaseNotKnown, wait_until_known
-from palyra_fleet.worker.process_group import LEASE_MARK, ProcessGroup
-from palyra_fleet.worker.session import SessionSettings, WorkerSession
-from palyra_fleet.worker.stop import Stop, StopKind
-from palyra_fleet.worker.workspace import Workspace, WorkspaceRefused
-
-DEFAULT_TTL_MS: Final = 300_000
-OUTPUT_NOT_CARRIED: Final = 74
-"""The exit code of a run whose program ended with 0 and whose outputs did not all come out: that of
-EX_IOERR in sysexits.h."""
-_FORWARDED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class ProgramNotStarted(Exception):
-    """The program could not be started, or is not the file that was measured."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunSettings:
-    """One run. `ttl_ms` is the lease's length, renewed at half life until the program ends.
-
-    `proxy_knows_within_ms`: how long to wait for the proxy to say that it knows the lease, before
-    the program is started; None does not ask. `keep_env` names inherited variables that reach the
-    program although they may make it run other code (see `inherited`). With `isolation` the program
-    runs in namespaces of its own whose only way out is the proxy. `socks_address` (`host:port`) is
-    where the program finds SOCKS, if it is to know. `carriage` is what is carried into the run and
-    out of it. `read_only` lets the program change neither its workspace nor its working directory,
-    which takes isolation, and leaves no outputs.
-    """
-
-    session: SessionSettings
-    run_id: str
-    combined_bundle: Path
-    palyra_ca: Path
-    ttl_ms: int = DEFAULT_TTL_MS
-    required_capabilities: tuple[str, ...] = ()
-    approval: ApprovalAsked | None = None
-    workspace_parent: Path | None = None
-    working_directory: Path | None = None
-    inherited: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
-    keep_env: frozenset[str] = frozenset()
-    forward_signals: bool = True
-    proxy_knows_within_ms: int | None = 5_000
-    isolation: Isolation | None = None
-    socks_address: str = ""
-    carriage: Carriage = field(default_factory=Carriage)
-    read_only: bool = False
+from palyra_fleet.worker.held_run import HeldRun, ProgramNotStarted
+from palyra_fleet.worker.launcher import measure
+from palyra_fleet.worker.run_settings import RunSettings
+from palyra_fleet.worker.session import WorkerSession
+from palyra_fleet.worker.workplace import workplace
 
 
 def _say_nothing(sentence: str) -> None:
@@ -94,269 +28,23 @@ async def run_as_worker(
     Raises ArtifactNotFound, ArtifactRefused, IsolationUnavailable, ProgramNotStarted,
     ReceiptRefused, WorkspaceRefused or a FleetError when it did not come to a run at all.
     """
-    _refuse_what_cannot_be_kept(settings)
-    path = settings.inherited.get("PATH")
-    measured = await asyncio.to_thread(measure, command[0], path)
+    settings.refuse_what_cannot_be_kept()
+    measured = await asyncio.to_thread(measure, command[0], settings.inherited.get("PATH"))
+    enforced = settings.isolation is not None
     async with (
-        _workspace(settings.workspace_parent) as workspace,
-        _carrier(settings.carriage, workspace) as carrier,
-        _sandbox(settings, workspace) as sandbox,
+        workplace(settings) as place,
         await WorkerSession.open(
-            replace(settings.session, egress_enforced=sandbox is not None), measured
+            replace(settings.session, egress_enforced=enforced), measured
         ) as session,
     ):
         if session.stopped.done():
             raise ProgramNotStarted(f"no run: {session.stopped.result().detail}")
         lease = await session.take_lease(
             settings.run_id,
-            workspace.scope(read_only=settings.read_only),
+            place.workspace.scope(read_only=settings.read_only),
             settings.ttl_ms,
             settings.required_capabilities,
-            carrier.transport(),
+            place.carrier.transport(),
             settings.approval,
         )
-        run = _Run(session, workspace, carrier, lease, settings, say, sandbox)
-        return await run.to_its_end(command, measured)
-
-
-def _refuse_what_cannot_be_kept(settings: RunSettings) -> None:
-    """The program runs under the account that owns its workspace: no mode keeps it from writing."""
-    if not settings.read_only:
-        return
-    if settings.isolation is None:
-        raise WorkspaceRefused(
-            "a read-only workspace cannot be enforced without isolation; run it isolated"
-        )
-    if settings.carriage.outputs:
-        raise WorkspaceRefused("a run with a read-only workspace leaves no outputs to carry out")
-
-
-@contextlib.asynccontextmanager
-async def _workspace(parent: Path | None) -> AsyncIterator[Workspace]:
-    workspace = Workspace.create(parent)
-    try:
-        yield workspace
-    finally:
-        await workspace.remove()
-        workspace.close()
-
-
-@contextlib.asynccontextmanager
-async def _carrier(carriage: Carriage, workspace: Workspace) -> AsyncIterator[Carrier]:
-    carrier = await asyncio.to_thread(Carrier.load, carriage, workspace.root_fd)
-    try:
-        yield carrier
-    finally:
-        carrier.close()
-
-
-@contextlib.asynccontextmanager
-async def _sandbox(settings: RunSettings, workspace: Workspace) -> AsyncIterator[Sandbox | None]:
-    """The sandbox that the run asks for, proven. It is closed after the session: what is left of
-    the program loses its way out with the lease, not before."""
-    if settings.isolation is None:
-        yield None
-        return
-    sandbox = await Sandbox.prove(
-        settings.isolation,
-        workspace.root,
-        settings.working_directory or Path.cwd(),
-        settings.session.proxy_address,
-        workspace.root / INPUTS,
-        workspace.temporary if settings.read_only else None,
-    )
-    try:
-        yield sandbox
-    finally:
-        await sandbox.close()
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """A run that holds its lease."""
-
-    session: WorkerSession
-    workspace: Workspace
-    carrier: Carrier
-    lease: LeaseAnswer
-    settings: RunSettings
-    say: Callable[[str], None]
-    sandbox: Sandbox | None = None
-
-    async def to_its_end(self, command: Sequence[str], measured: Measurement) -> int:
-        group: ProcessGroup | None = None
-        inputs = self.carrier.inputs
-        ended_by_itself = False
-        try:
-            with _signals_to(self.session, self.settings.forward_signals):
-                await self.session.start_lease(self.settings.ttl_ms)
-                await self._until_the_proxy_knows()
-                inputs = ()  # until they were looked at once more, nobody can vouch for them
-                inputs = await self._used_inputs()
-                group = await self._start(command, measured)
-                code = await self._watch(group)
-                ended_by_itself = not self.session.stopped.done()
-        finally:
-            refused = await self._clean_up(group, inputs, ended_by_itself)
-        return code if code or not refused else OUTPUT_NOT_CARRIED
-
-    async def _used_inputs(self) -> tuple[ArtifactModel, ...]:
-        try:
-            return await asyncio.to_thread(self.carrier.used)
-        except ArtifactRefused as refusal:
-            raise ProgramNotStarted(str(refusal)) from refusal
-
-    async def _until_the_proxy_knows(self) -> None:
-        within_ms = self.settings.proxy_knows_within_ms
-        if within_ms is None:
-            return
-        try:
-            await wait_until_known(
-                self.settings.session.proxy_address,
-                self.lease.lease_id,
-                self.lease.egress_secret,
-                self.settings.session.time,
-                within_ms=within_ms,
-                timeout_ms=self.settings.session.timeout_ms,
-            )
-        except LeaseNotKnown as unknown:
-            raise ProgramNotStarted(str(unknown)) from unknown
-
-    async def _start(self, command: Sequence[str], measured: Measurement) -> ProcessGroup:
-        artifact = measured.artifact
-        if self.session.stopped.done():
-            raise ProgramNotStarted(f"no run: {self.session.stopped.result().detail}")
-        if not await asyncio.to_thread(artifact_is_unchanged, artifact):
-            raise ProgramNotStarted(f"{artifact.executable} changed after it was measured")
-        try:
-            if self.sandbox is not None:
-                environment = await asyncio.to_thread(self._isolated_environment)
-                return await self.sandbox.start(artifact, command[1:], environment)
-            return await ProcessGroup.start(
-                (artifact.invoked_as, *command[1:]),
-                artifact.executable,
-                self._environment(
-                    self.settings.session.proxy_address,
-                    self.settings.combined_bundle,
-                    self.settings.palyra_ca,
-                ),
-                self.settings.working_directory,
-            )
-        except OSError as error:
-            raise ProgramNotStarted(
-                f"{artifact.executable} cannot be started: {error.strerror}"
-            ) from error
-
-    async def _watch(self, group: ProcessGroup) -> int:
-        """Wait for the program or for a reason to stop it, whichever is first."""
-        ended = spawn(group.wait(), f"program of {self.lease.lease_id}")
-        either: set[asyncio.Future[Any]] = {ended, self.session.stopped}
-        try:
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if not ended.done():
-                stop = self.session.stopped.result()
-                self.say(_sentence(stop))
-                await group.end(_first_signal(stop))
-            return await ended
-        finally:
-            ended.cancel()
-
-    async def _clean_up(
-        self,
-        group: ProcessGroup | None,
-        inputs: tuple[ArtifactModel, ...],
-        ended_by_itself: bool,
-    ) -> bool:
-        """End, carry out, remove, report. True if an output was there and could not be carried."""
-        processes_ended = True if group is None else await group.end()
-        outputs: tuple[ArtifactModel, ...] = ()
-        if ended_by_itself and processes_ended:  # nothing comes out of a run that was stopped
-            outputs = await asyncio.to_thread(self.carrier.collect)
-        for sentence in self.carrier.refused:
-            self.say(f"output {sentence}")
-        workspace_removed = await self.workspace.remove()
-        report = CleanupReport(
-            workspace_removed=workspace_removed,
-            processes_ended=processes_ended,
-            secrets_removed=processes_ended and workspace_removed,
-            inputs=inputs,
-            outputs=outputs,
-        )
-        if not report.secrets_removed:
-            self.say("the run could not be cleaned up; the fleet quarantines this worker")
-        try:
-            ended = await self.session.complete_lease(report)
-            if report.secrets_removed and ended.state == "cleanup_failed":
-                self.say("the fleet did not accept the run's report, and quarantines this worker")
-        except FleetError as error:
-            if not self.session.stopped.done():
-                self.say(f"the lease could not be completed: {error}")
-        return bool(self.carrier.refused)
-
-    def _isolated_environment(self) -> dict[str, str]:
-        """As seen from inside: the proxy is behind the door, the CAs are in the workspace."""
-        files = (self.settings.combined_bundle, self.settings.palyra_ca)
-        bundle, ca = copy_into(self.workspace.root, files)
-        return self._environment(INSIDE_PROXY_ADDRESS, bundle, ca)
-
-    def _environment(self, proxy_address: str, bundle: Path, palyra_ca: Path) -> dict[str, str]:
-        access = EgressAccess(
-            proxy_address=proxy_address,
-            lease_id=self.lease.lease_id,
-            egress_secret=self.lease.egress_secret,
-            combined_bundle=bundle,
-            palyra_ca=palyra_ca,
-            socks_address=self.settings.socks_address,
-        )
-        own = {
-            LEASE_MARK: self.lease.lease_id,
-            "PALYRA_RUN_ID": self.lease.run_id,
-            "PALYRA_WORKER_ID": self.lease.worker_id,
-            "PALYRA_WORKSPACE": str(self.workspace.root),
-            "PALYRA_INPUTS": str(self.workspace.root / INPUTS),
-            "PALYRA_OUTPUTS": str(self.workspace.root / OUTPUTS),
-            "TMPDIR": str(self.workspace.temporary),
-        }
-        return child_environment(self.settings.inherited, access, own, self.settings.keep_env)
-
-
-@contextlib.contextmanager
-def _signals_to(session: WorkerSession, wanted: bool) -> Iterator[None]:
-    """Turn signals to this process into a stop of the run; put the old handlers back after."""
-    if not wanted or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    loop = asyncio.get_running_loop()
-    before = {number: signal.getsignal(number) for number in _FORWARDED}
-    for number in _FORWARDED:
-        loop.add_signal_handler(number, session.stop, Stop(StopKind.INTERRUPTED, number.name))
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            loop.remove_signal_handler(number)
-            signal.signal(number, handler)
-
-
-def _first_signal(stop: Stop) -> signal.Signals:
-    if stop.kind is StopKind.INTERRUPTED:
-        return signal.Signals[stop.detail]
-    return signal.SIGTERM
-
-
-def _sentence(stop: Stop) -> str:
-    """Why the run is ended, for the person at the terminal."""
-    match stop.kind:
-        case StopKind.QUARANTINED:
-            return (
-                f"this worker was quarantined: {stop.detail}. "
-                "Its network access has ended; an operator must release it."
-            )
-        case StopKind.LEASE_STOPPED:
-            return f"the fleet ended this run's lease: {stop.detail}"
-        case StopKind.FENCED | StopKind.PROGRAM_CHANGED:
-            return f"the run was stopped: {stop.detail}"
-        case StopKind.SESSION_OVER:
-            return f"the fleet no longer knows this worker's session: {stop.detail}"
-        case StopKind.INTERRUPTED:
-            return f"interrupted by {stop.detail}; ending the run"
+        return await HeldRun(session, place, lease, settings, say).to_its_end(command, measured)

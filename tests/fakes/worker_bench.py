@@ -16,7 +16,8 @@ from ulid import ULID
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.models import GrantRequest
 from palyra_fleet.worker.launcher import Launcher, WorkerIdentity
-from palyra_fleet.worker.runner import RunSettings, run_as_worker
+from palyra_fleet.worker.run_settings import RunSettings
+from palyra_fleet.worker.runner import run_as_worker
 from palyra_fleet.worker.session import SessionSettings
 from palyra_fleet.worker.timekeeper import LoopTime, Timekeeper
 from tests.fakes.fleet_service import FakeWorker

@@ -13,7 +13,7 @@ from palyra_fleet.tasks import spawn
 from palyra_fleet.wire.models import ArtifactModel
 from palyra_fleet.worker.artifact_arguments import add_artifact_arguments, carriage_of
 from palyra_fleet.worker.artifacts import ArtifactRefused, Carriage, Carrier
-from palyra_fleet.worker.runner import OUTPUT_NOT_CARRIED
+from palyra_fleet.worker.held_run import OUTPUT_NOT_CARRIED
 from tests.fakes.worker_bench import Bench
 
 

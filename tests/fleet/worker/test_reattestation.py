@@ -17,7 +17,8 @@ from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.tasks import spawn
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.models import GrantRequest, WorkerView, WorkspaceScopeModel
-from palyra_fleet.worker.runner import RunSettings, run_as_worker
+from palyra_fleet.worker.run_settings import RunSettings
+from palyra_fleet.worker.runner import run_as_worker
 from palyra_fleet.worker.session import WorkerSession
 from tests.fakes.manual_time import ManualTime
 from tests.fakes.real_fleet import RealFleet, real_fleet

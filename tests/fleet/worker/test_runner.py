@@ -18,10 +18,10 @@ from palyra_fleet.client import FleetProblem
 from palyra_fleet.tasks import spawn
 from palyra_fleet.wire.models import CleanupReport
 from palyra_fleet.worker.artifacts import Carriage
+from palyra_fleet.worker.held_run import ProgramNotStarted
 from palyra_fleet.worker.isolation.sandbox import Isolation
 from palyra_fleet.worker.launcher import ArtifactNotFound
 from palyra_fleet.worker.receipt import ReceiptRefused
-from palyra_fleet.worker.runner import ProgramNotStarted
 from palyra_fleet.worker.workspace import WorkspaceRefused
 from tests.fakes.manual_time import ManualTime
 from tests.fakes.receipt_proxy import ReceiptProxy
