@@ -11,7 +11,7 @@ the runner ends the processes.
 import asyncio
 import logging
 import zlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
 from typing import Final, Self
@@ -51,6 +51,7 @@ from palyra_fleet.worker.launcher import (
     WorkerIdentity,
 )
 from palyra_fleet.worker.lease_clock import LeaseClock
+from palyra_fleet.worker.lease_in_hand import LeaseInHand
 from palyra_fleet.worker.receipt import ReceiptRefused
 from palyra_fleet.worker.standing import Standing
 from palyra_fleet.worker.stop import Stop, StopKind, state_is_quarantined, stop_for_problem
@@ -83,15 +84,6 @@ class SessionSettings:
     egress_enforced: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """`at_its_end`: the fleet was asked for more, and gave none."""
-
-    answer: LeaseAnswer
-    clock: LeaseClock
-    at_its_end: bool = False
-
-
 class WorkerSession:
     """A registered worker. Use as `async with await WorkerSession.open(...)`."""
 
@@ -100,8 +92,7 @@ class WorkerSession:
         self._standing = standing
         self._time = time
         self._beats = 0
-        self._held: _Held | None = None
-        self._lease_end: Alarm | None = None
+        self._held: LeaseInHand | None = None
         self._attestation_end: Alarm | None = None
         self._proof_problem: str | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -154,7 +145,7 @@ class WorkerSession:
 
     async def close(self) -> None:
         """Stop beating and listening. A lease still held is left to the fleet's reaper."""
-        self._let_go()
+        await self._let_go()
         if self._attestation_end is not None:
             self._attestation_end.cancel()
         for task in self._tasks:
@@ -210,7 +201,8 @@ class WorkerSession:
         life = LeaseClock.starting(
             expires_at_unix_ms=lease.expires_at_unix_ms, wall_unix_ms=wall, now_s=asked_s
         )
-        self._hold(_Held(lease, life))
+        await self._let_go()
+        self._held = LeaseInHand(lease, life, self._time, self._fence)
         return lease
 
     async def _ask(self, order: LeaseRequest, epoch: int) -> LeaseAnswer:
@@ -218,18 +210,20 @@ class WorkerSession:
 
     async def start_lease(self, ttl_ms: int | None = None) -> None:
         """Tell the fleet that the run begins, and renew from now on (by `ttl_ms` each time)."""
-        lease = self._require_lease().answer
+        held = self._require_lease()
+        lease = held.answer
         await self._standing.speak(
             lambda epoch: self._client.start_lease(
                 lease.lease_id, LeaseCommand(session_epoch=epoch, fence=lease.fence)
             )
         )
-        self._tasks.append(spawn(self._keep_renewing(ttl_ms), f"renew {lease.lease_id}"))
+        renew = partial(self._standing.speak, partial(self._renew, lease, ttl_ms))
+        held.keep_renewing(renew, self._obey, self.stopped)
 
     async def complete_lease(self, cleanup: CleanupReport) -> LeaseState:
         """Hand the lease back with what was really cleaned up."""
         lease = self._require_lease().answer
-        self._let_go()
+        await self._let_go()
         return await self._standing.speak(
             lambda epoch: self._client.complete_lease(
                 lease.lease_id,
@@ -302,8 +296,8 @@ class WorkerSession:
         if self._attestation_end is not None:
             self._attestation_end.cancel()
         self._attestation_end = self._time.call_at(life.fence_at_s, self._fence)
-        if self._held is not None and self._held.clock.end_s > life.end_s:
-            self._hold(replace(self._held, clock=self._held.clock.shortened_to(life.end_s)))
+        if self._held is not None:
+            self._held.shorten_to(life.end_s)
         if state_is_quarantined(self._standing.answer.state):
             self.stop(Stop(StopKind.QUARANTINED, "the worker is quarantined"))
 
@@ -335,40 +329,14 @@ class WorkerSession:
             case OrderKind.EGRESS_RESUMED:
                 _log.warning("the network is back: the fleet hears this worker's proxy again")
 
-    async def _keep_renewing(self, ttl_ms: int | None) -> None:
-        while (held := self._held) is not None and not self.stopped.done():
-            await self._time.sleep(held.clock.renew_after_s(self._time.now_s()))
-            asked_s, wall = self._time.now_s(), self._time.wall_unix_ms()
-            lease = held.answer
-            try:
-                state = await self._standing.speak(partial(self._renew, lease, ttl_ms))
-            except FleetUnavailable:
-                continue
-            except FleetProblem as problem:
-                self._obey(problem)
-                continue
-            if (held := self._held) is None or held.answer is not lease:
-                return
-            later = LeaseClock.starting(
-                expires_at_unix_ms=state.expires_at_unix_ms, wall_unix_ms=wall, now_s=asked_s
-            )
-            longer = held.clock.extended(later)
-            self._hold(_Held(lease, longer, at_its_end=longer is held.clock))
-
     async def _renew(self, lease: LeaseAnswer, ttl_ms: int | None, epoch: int) -> LeaseState:
         command = LeaseCommand(session_epoch=epoch, fence=lease.fence, ttl_ms=ttl_ms)
         return await self._client.renew_lease(lease.lease_id, command)
 
-    def _hold(self, held: _Held) -> None:
-        self._let_go()
-        self._held = held
-        self._lease_end = self._time.call_at(held.clock.fence_at_s, self._fence)
-
-    def _let_go(self) -> None:
-        self._held = None
-        if self._lease_end is not None:
-            self._lease_end.cancel()
-            self._lease_end = None
+    async def _let_go(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            await held.let_go()
 
     def _fence(self) -> None:
         """A lease or the attestation ends now: say which, and why it could not go on."""
@@ -392,12 +360,9 @@ class WorkerSession:
             self.stop(Stop(StopKind.LEASE_STOPPED, detail))
 
     def _held_leases(self) -> tuple[HeldLease, ...]:
-        if self._held is None:
-            return ()
-        lease = self._held.answer
-        return (HeldLease(lease_id=lease.lease_id, fence=lease.fence),)
+        return () if self._held is None else (self._held.named,)
 
-    def _require_lease(self) -> _Held:
+    def _require_lease(self) -> LeaseInHand:
         if self._held is None:
             raise LeaseNotHeld("no lease is held")
         return self._held
