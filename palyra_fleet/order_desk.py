@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from palyra_fleet.ledger.decision import Notice
-from palyra_fleet.wire.models import WorkerOrder
+from palyra_fleet.wire.placement_models import WorkerOrder
 
 MAX_KEPT = 64
 MAX_WAIT_MS = 60_000

@@ -56,6 +56,7 @@ class FleetReason(StrEnum):
     LEASE_UNKNOWN = "lease.unknown"
     STALE_FENCE = "lease.stale_fence"
     LEASE_ENDED = "lease.ended"
+    OFFER_ENDED = "lease.offer_ended"
     GRANT_UNKNOWN = "grant.unknown"
     RULE_LIMIT = "grant.rule_limit"
     JOIN_UNKNOWN = "attestation.join_token_unknown"
@@ -128,6 +129,7 @@ _TABLE: dict[FleetReason, tuple[str, int]] = {
     FleetReason.LEASE_UNKNOWN: ("No such lease", 404),
     FleetReason.STALE_FENCE: ("The fence is stale", 409),
     FleetReason.LEASE_ENDED: ("The lease has ended", 409),
+    FleetReason.OFFER_ENDED: ("The offer has ended, or is another worker's", 409),
     FleetReason.GRANT_UNKNOWN: ("No such grant", 404),
     FleetReason.RULE_LIMIT: ("The approval rule gives no more for now", 429),
     FleetReason.JOIN_UNKNOWN: ("No such join token", 404),

@@ -46,6 +46,7 @@ from palyra_fleet.store.protocol import FleetStore
 from palyra_fleet.store.sqlite import SqliteFleetStore
 from palyra_fleet.wire import models as wire
 from palyra_fleet.wire.keys import thumbprint_sha256
+from palyra_fleet.wire.placement_models import WorkerOrder
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +267,9 @@ class FleetService(
 
         async def act(now: int) -> wire.LeaseAnswer:
             self._refuse_on_ledger_problem()
+            if request.offer_id is not None:
+                text = f"offer '{request.offer_id}' is not open"
+                raise FleetRefusal(FleetReason.OFFER_ENDED, text)
             lease_id = str(ULID.from_timestamp(now))
             if self._manager.state.usable_grant(order.run_id, now, worker_id) is None:
                 await self._approve_by_rule(worker_id, request, now)
@@ -331,9 +335,7 @@ class FleetService(
 
         return await self._locked(act)
 
-    async def orders(
-        self, worker_id: str, after_seq: int, wait_ms: int
-    ) -> tuple[wire.WorkerOrder, ...]:
+    async def orders(self, worker_id: str, after_seq: int, wait_ms: int) -> tuple[WorkerOrder, ...]:
         """Long poll. A quarantined worker may ask too: it must be told."""
         if worker_id not in self._manager.state.workers:
             raise FleetRefusal.of(worker_unknown(worker_id))

@@ -10,10 +10,10 @@ from palyra_fleet.wire.models import (
     LeaseView,
     ViolationView,
     WireModel,
-    WorkerOrder,
     WorkerView,
 )
 from palyra_fleet.wire.page_models import PageModel
+from palyra_fleet.wire.placement_models import WorkerOrder
 from palyra_fleet.wire.release_models import ReleaseRequestView
 
 

@@ -27,8 +27,8 @@ from palyra_fleet.wire.models import (
     NonceRequest,
     RegisterAnswer,
     RegisterRequest,
-    WorkerOrder,
 )
+from palyra_fleet.wire.placement_models import WorkerOrder
 
 
 class WorkerClient(FleetClient):

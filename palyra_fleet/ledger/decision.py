@@ -12,7 +12,7 @@ from typing import Literal
 
 from palyra_fleet.leases.records import WorkerApprovalGrant, WorkerLease
 from palyra_fleet.ledger.facts import WorkerRecord
-from palyra_fleet.wire.models import OrderKind
+from palyra_fleet.wire.placement_models import OrderKind
 
 
 class EventReason(StrEnum):

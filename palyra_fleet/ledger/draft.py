@@ -30,7 +30,7 @@ from palyra_fleet.ledger.facts import (
     why_void,
 )
 from palyra_fleet.ledger.state import LedgerState
-from palyra_fleet.wire.models import OrderKind
+from palyra_fleet.wire.placement_models import OrderKind
 
 FLEET_ACTOR = "fleet"
 

@@ -33,7 +33,7 @@ from palyra_fleet.refusals import (
     lease_request_invalid,
     no_attested_worker,
 )
-from palyra_fleet.wire.models import OrderKind
+from palyra_fleet.wire.placement_models import OrderKind
 
 
 def grant_lease(

@@ -23,7 +23,7 @@ from palyra_fleet.ledger.decision import (
     Notice,
 )
 from palyra_fleet.ledger.state import LedgerState
-from palyra_fleet.wire.models import OrderKind
+from palyra_fleet.wire.placement_models import OrderKind
 
 _ACTOR: Final = "fleet"
 

@@ -6,7 +6,6 @@ of upper-case Crockford base 32). A value that came in through one of these mode
 not yet believed.
 """
 
-from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -111,6 +110,8 @@ class HeartbeatRequest(WireModel):
     session_epoch: int
     seq: Annotated[int, Field(ge=1)]
     held_leases: tuple[HeldLease, ...] = Field(default=(), max_length=16)
+    waits: bool = False
+    """The worker waits for a run and may be offered one; it counts until the next beat."""
 
 
 class HeartbeatAnswer(WireModel):
@@ -160,6 +161,8 @@ class LeaseRequest(WireModel):
     workspace_scope: WorkspaceScopeModel
     artifact_transport: ArtifactTransportModel = ArtifactTransportModel()
     approval: ApprovalAsked | None = None
+    offer_id: Ulid | None = None
+    """The offer that is taken; it is refused where that has ended or is another worker's."""
 
 
 class LeaseAnswer(WireModel):
@@ -208,22 +211,6 @@ class LeaseState(WireModel):
     lease_id: Ulid
     state: str
     expires_at_unix_ms: UnixMs
-
-
-class OrderKind(StrEnum):
-    """What the fleet tells a worker to do."""
-
-    STOP_LEASE = "stop_lease"
-    QUARANTINED = "quarantined"
-    EGRESS_SUSPENDED = "egress_suspended"
-    EGRESS_RESUMED = "egress_resumed"
-
-
-class WorkerOrder(WireModel):
-    seq: int
-    kind: OrderKind
-    lease_id: Ulid | None = None
-    reason: str
 
 
 class AttestedFacts(WireModel):

@@ -38,10 +38,9 @@ from palyra_fleet.wire.models import (
     LeaseCommand,
     LeaseRequest,
     LeaseState,
-    OrderKind,
-    WorkerOrder,
     WorkspaceScopeModel,
 )
+from palyra_fleet.wire.placement_models import OrderKind, WorkerOrder
 from palyra_fleet.worker.attester import Attester
 from palyra_fleet.worker.launcher import (
     ArtifactChanged,
@@ -328,6 +327,8 @@ class WorkerSession:
                 _log.warning("no network for now: the fleet does not hear this worker's proxy")
             case OrderKind.EGRESS_RESUMED:
                 _log.warning("the network is back: the fleet hears this worker's proxy again")
+            case OrderKind.OFFERED:
+                _log.warning("a run was offered to this worker, which does not wait for any")
 
     async def _renew(self, lease: LeaseAnswer, ttl_ms: int | None, epoch: int) -> LeaseState:
         command = LeaseCommand(session_epoch=epoch, fence=lease.fence, ttl_ms=ttl_ms)

@@ -23,6 +23,7 @@ from palyra_fleet.signals.metrics import FleetState
 from palyra_fleet.wire import models as wire
 from palyra_fleet.wire.dsse import ATTESTATION_TYPE, RECEIPT_TYPE, DsseEnvelope, open_envelope
 from palyra_fleet.wire.keys import thumbprint_sha256
+from palyra_fleet.wire.placement_models import OrderKind, WorkerOrder
 from tests.fakes.no_join_tokens import NoJoinTokens
 from tests.fakes.no_release_requests import NoReleaseRequests
 from tests.fakes.what_operators_read import ReadByOperators
@@ -37,7 +38,7 @@ class FakeWorker:
     session_epoch: int = 1
     state: str = "available"
     quarantine_reason: str | None = None
-    orders: list[wire.WorkerOrder] = field(default_factory=list)
+    orders: list[WorkerOrder] = field(default_factory=list)
     lease: wire.LeaseAnswer | None = None
     beats: list[wire.HeartbeatRequest] = field(default_factory=list)
     cleanups: list[wire.CleanupReport] = field(default_factory=list)
@@ -123,10 +124,10 @@ class FakeFleetService(NoJoinTokens, NoReleaseRequests, ReadByOperators, FleetSe
             )
         )
 
-    async def _order(self, worker: FakeWorker, kind: wire.OrderKind, reason: str) -> None:
+    async def _order(self, worker: FakeWorker, kind: OrderKind, reason: str) -> None:
         lease_id = worker.lease.lease_id if worker.lease else None
         seq = len(worker.orders) + 1
-        order = wire.WorkerOrder(seq=seq, kind=kind, lease_id=lease_id, reason=reason)
+        order = WorkerOrder(seq=seq, kind=kind, lease_id=lease_id, reason=reason)
         worker.orders.append(order)
         async with self._changed:
             self._changed.notify_all()
@@ -246,14 +247,12 @@ class FakeFleetService(NoJoinTokens, NoReleaseRequests, ReadByOperators, FleetSe
             lease_id=lease_id, state="completed", expires_at_unix_ms=lease.expires_at_unix_ms
         )
 
-    async def orders(
-        self, worker_id: str, after_seq: int, wait_ms: int
-    ) -> tuple[wire.WorkerOrder, ...]:
+    async def orders(self, worker_id: str, after_seq: int, wait_ms: int) -> tuple[WorkerOrder, ...]:
         self._enter("orders")
         self.orders_asked.put_nowait(worker_id)
         worker = self._worker(worker_id)
 
-        def found() -> tuple[wire.WorkerOrder, ...]:
+        def found() -> tuple[WorkerOrder, ...]:
             return tuple(order for order in worker.orders if order.seq > after_seq)
 
         try:
@@ -341,7 +340,7 @@ class FakeFleetService(NoJoinTokens, NoReleaseRequests, ReadByOperators, FleetSe
     async def quarantine(self, actor: str, worker_id: str, reason: str) -> wire.WorkerView:
         worker = await self._set("quarantine", actor, worker_id, reason, "quarantined")
         worker.quarantine_reason = reason
-        await self._order(worker, wire.OrderKind.QUARANTINED, reason)
+        await self._order(worker, OrderKind.QUARANTINED, reason)
         worker.lease = None
         return _view_of(worker)
 
@@ -372,7 +371,7 @@ class FakeFleetService(NoJoinTokens, NoReleaseRequests, ReadByOperators, FleetSe
         self._enter("revoke_lease")
         for worker in self.known.values():
             if worker.lease is not None and worker.lease.lease_id == lease_id:
-                await self._order(worker, wire.OrderKind.STOP_LEASE, reason)
+                await self._order(worker, OrderKind.STOP_LEASE, reason)
                 worker.lease = None
                 return wire.LeaseState(
                     lease_id=lease_id, state="revoked", expires_at_unix_ms=self.clock()

@@ -10,6 +10,7 @@ from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.refusals import FleetReason, FleetRefusal
 from palyra_fleet.store.protocol import StoreFailed
 from palyra_fleet.wire import models as wire
+from palyra_fleet.wire.placement_models import OrderKind
 from tests.fakes.fleet_world import DIRTY, FleetWorld, WorkerPen, fleet_world
 from tests.fakes.ledger_world import ulid
 from tests.fakes.memory_fleet_store import MemoryFleetStore
@@ -98,7 +99,7 @@ async def test_an_expired_lease_is_told_and_cannot_be_completed() -> None:
         world.clock.forward(10_000)
         await world.service.reap()
         ((order,),) = await waiting
-        assert (order.kind, order.lease_id) == (wire.OrderKind.STOP_LEASE, lease.lease_id)
+        assert (order.kind, order.lease_id) == (OrderKind.STOP_LEASE, lease.lease_id)
         assert await _refused(world.complete(worker, lease)) is FleetReason.REATTEST_FIRST
         assert await _refused(world.lease(worker, "run-2")) is FleetReason.NO_WORKER
         await world.register(worker)
@@ -113,7 +114,7 @@ async def test_a_bad_cleanup_quarantines() -> None:
         view = await world.service.worker(W1)
         assert (view.state, view.work) == ("quarantined", "failed")
         orders = await world.service.orders(W1, 0, 0)
-        assert orders[-1].kind is wire.OrderKind.QUARANTINED
+        assert orders[-1].kind is OrderKind.QUARANTINED
 
 
 async def test_the_secret_is_shown_once_and_kept_as_a_digest() -> None:

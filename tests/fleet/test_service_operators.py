@@ -8,6 +8,7 @@ from palyra_fleet.refusals import FleetReason, FleetRefusal
 from palyra_fleet.service import FleetService
 from palyra_fleet.settings import FleetSettings
 from palyra_fleet.wire import models as wire
+from palyra_fleet.wire.placement_models import OrderKind
 from tests.fakes.fleet_world import DIRTY, Clock, FleetWorld, WorkerPen, fleet_world, settings
 from tests.fakes.ledger_world import ulid
 
@@ -239,7 +240,7 @@ async def test_the_reaper_settles_deadlines_by_itself(tmp_path: Path) -> None:
     await world.lease(WorkerPen(W1, session_epoch=1), "run-1", ttl_ms=1_000)
     clock.forward(1_000)
     (order,) = await poll
-    assert order.kind is wire.OrderKind.STOP_LEASE
+    assert order.kind is OrderKind.STOP_LEASE
     assert service.health() == dict.fromkeys(service.health(), "ok")
     await service.close()
     await service.close()

@@ -24,10 +24,9 @@ from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.models import (
     GrantRequest,
     HeartbeatRequest,
-    OrderKind,
     ReferenceValues,
-    WorkerOrder,
 )
+from palyra_fleet.wire.placement_models import OrderKind, WorkerOrder
 from tests.fakes.served_fleet import TOKEN, ServedFleet
 
 KEY = SigningKey.generate()

@@ -12,6 +12,7 @@ from palyra_fleet.store.sqlite import SqliteFleetStore
 from palyra_fleet.wire import models as wire
 from palyra_fleet.wire.dsse import RECEIPT_TYPE, VIOLATION_TYPE, seal
 from palyra_fleet.wire.keys import SigningKey
+from palyra_fleet.wire.placement_models import OrderKind
 from tests.fakes.fleet_world import FleetWorld, ProxyPen, WorkerPen, fleet_world, public
 from tests.fakes.ledger_world import ulid
 from tests.fakes.memory_fleet_store import MemoryFleetStore
@@ -52,7 +53,7 @@ async def test_a_quarantining_violation_does_everything_at_once(world: FleetWorl
     reasons = [e.reason for e in await world.service.events(0, 100)]
     assert reasons[-2:] == ["worker.lease_revoked", "worker.quarantined_by_egress"]
     kinds = [order.kind for order in await world.service.orders(W1, 0, 0)]
-    assert kinds == [wire.OrderKind.STOP_LEASE, wire.OrderKind.QUARANTINED]
+    assert kinds == [OrderKind.STOP_LEASE, OrderKind.QUARANTINED]
     assert (await world.beat(worker, lease)).stop_leases == (lease.lease_id,)
     assert await world.service.verify_events() == len(reasons)
 
