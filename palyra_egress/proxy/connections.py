@@ -1,9 +1,11 @@
 """Which client connections are open, and whose they are, so that a sweep touches only its worker.
 
 A connection is counted from accept to close; it belongs to a worker from its first verified request
-on. A sweep goes over its connections in the order of what it costs to be late: first nothing more
-leaves of any of them, then every worker's side is reset, and only then are they unwound, one in
-each pass of the loop, so that the others are served, and evidence leaves, in between.
+on. Those that belong to nobody yet have a quarter of the places; beyond it one that has waited
+makes room for each new one, so that whoever only connects takes no place from who speaks. A sweep
+goes over its connections in the order of what it costs to be late: first nothing more leaves of any
+of them, then every worker's side is reset, and only then are they unwound, one in each pass of the
+loop, so that the others are served, and evidence leaves, in between.
 """
 
 import asyncio
@@ -11,14 +13,18 @@ import contextlib
 from collections import deque
 from collections.abc import Set
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from palyra_egress.proxy.bindings import Ended
 from palyra_egress.proxy.bounds.caps import CAPS
+from palyra_egress.proxy.bounds.strangers import Strangers
 from palyra_egress.proxy.channels.channel import Channel
 from palyra_egress.proxy.doors.redirected import Address
 from palyra_egress.reasons import Reason
 from palyra_egress.request import Requester
+
+STRANGERS_PART: Final = 4  # one part in so many of the places is for those that belong to nobody
+PATIENCE_MS: Final = 1_000  # with those beyond it, while there are places: many may start at once
 
 
 class LiveConnection(Protocol):
@@ -33,6 +39,15 @@ class LiveConnection(Protocol):
     @property
     def destination(self) -> Address | None:
         """Where it was headed for, if it was redirected."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """Where it comes from, as strangers are counted."""
+        ...
+
+    def make_room(self) -> None:
+        """End it for another one; it has not shown whose it is."""
         ...
 
     def stop_sending(self, reason: Reason) -> None:
@@ -61,6 +76,7 @@ class ConnectionTable:
     _all: set[LiveConnection] = field(default_factory=set)
     _by_worker: dict[str, set[LiveConnection]] = field(default_factory=dict)
     _empty: asyncio.Event = field(default_factory=asyncio.Event)
+    _strangers: Strangers[LiveConnection] = field(default_factory=Strangers)
     _unwinding: asyncio.Lock = field(default_factory=asyncio.Lock)
     _severed: set[LiveConnection] = field(default_factory=set)
     _to_unwind: deque[LiveConnection] = field(default_factory=deque)
@@ -87,12 +103,26 @@ class ConnectionTable:
         """How many each worker has, of those that showed whose they are."""
         return {worker_id: len(held) for worker_id, held in self._by_worker.items()}
 
-    def admit(self, connection: LiveConnection) -> bool:
-        """Count a new connection; False when there are too many already."""
-        if len(self._all) >= self.max_connections:
-            return False
+    def admit(self, connection: LiveConnection, now_monotonic_ms: int) -> bool:
+        """Count a new connection; False when there are too many already and none makes room."""
+        is_full = len(self._all) >= self.max_connections
+        if is_full or len(self._strangers) >= self.max_connections // STRANGERS_PART:
+            patience_ms = 0 if is_full else PATIENCE_MS
+            stranger = self._strangers.to_make_room(now_monotonic_ms - patience_ms)
+            if stranger is not None:
+                self._let_go(stranger)
+                stranger.make_room()
+            elif is_full:
+                return False
         self._all.add(connection)
+        channel = connection.channel
+        source = connection.source if channel is None else f"worker {channel.worker_id}"
+        self._strangers.add(connection, source, now_monotonic_ms)
         return True
+
+    def _let_go(self, connection: LiveConnection) -> None:
+        self._all.discard(connection)
+        self._strangers.remove(connection)
 
     def identify(self, connection: LiveConnection, worker_id: str) -> bool:
         """Note whose connection this is; False when that worker has too many."""
@@ -100,11 +130,12 @@ class ConnectionTable:
         if connection not in held and len(held) >= self.max_per_worker:
             return False
         held.add(connection)
+        self._strangers.remove(connection)
         return True
 
     def forget(self, connection: LiveConnection) -> None:
         """The connection is closed."""
-        self._all.discard(connection)
+        self._let_go(connection)
         self._severed.discard(connection)
         if not self._all:
             self._empty.set()

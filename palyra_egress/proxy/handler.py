@@ -137,6 +137,9 @@ class EnforcingHandler(PacedHandler):
     def after(self, delay_s: float, callback: Callable[[], None]) -> None:
         self._timers.append(asyncio.get_running_loop().call_later(delay_s, callback))
 
+    def make_room(self) -> None:
+        self.guard.make_room()
+
     def review(self) -> None:
         """Judge again what is open here; a fault on the way cuts it."""
         if self._aborted is not None:

@@ -98,9 +98,9 @@ class PacedHandler(SeverableHandler):
 
     @property
     def _shares_as(self) -> str:
-        """Who has the share; those that have not shown whose they are share by address."""
+        """Who has the share; those that have not shown whose they are share by source."""
         who = self.guard.requester
-        return who.worker_id if who is not None else f"{self.client.peername[:1]}"
+        return who.worker_id if who is not None else f"stranger {self.source}"
 
     async def _has_share(self, cost_bytes: int) -> bool:
         """Wait for the worker's share. False once the connection was aborted, or this task was

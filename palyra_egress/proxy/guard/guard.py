@@ -68,7 +68,7 @@ class ConnectionGuard(SocketGuard):
     async def client_connected(self, client: Client) -> None:
         if client.transport_protocol != "tcp":
             raise Refused(Reason.PROTOCOL_NOT_SUPPORTED)
-        if not self.core.connections.admit(self._connection):
+        if not self.core.connections.admit(self._connection, self.now_monotonic_ms()):
             raise Refused(Reason.TOO_MANY_CONNECTIONS)
 
     async def client_disconnected(self, _client: Client) -> None:

@@ -76,11 +76,19 @@ class IdentityGuard:
     def expect_identity(self) -> None:
         """The time to show whose connection this is has passed. A cut that follows nothing else is
         an early refusal of its own, at the strangers' rate."""
-        if self.requester is not None or self._connection.severed_for is not None:
+        if self.requester is None:
+            self._cut_stranger(Reason.NO_IDENTITY)
+
+    def make_room(self) -> None:
+        """Others need the place that this connection holds for nobody."""
+        self._cut_stranger(Reason.TOO_MANY_CONNECTIONS)
+
+    def _cut_stranger(self, reason: Reason) -> None:
+        if self._connection.severed_for is not None:
             return
         if not self._was_heard:
-            self._refuse_early(Reason.NO_IDENTITY)
-        self._connection.abort(Reason.NO_IDENTITY)
+            self._refuse_early(reason)
+        self._connection.abort(reason)
 
     def _refuse_unjudged(self, reason: Reason) -> Judgement:
         """Refuse before there is a canonical request. Too many strangers are only cut off."""

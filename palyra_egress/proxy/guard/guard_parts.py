@@ -37,11 +37,6 @@ class Connection(LiveConnection, Protocol):
     """What the guard needs of its handler."""
 
     @property
-    def source(self) -> str:
-        """Where it comes from, as strangers are counted."""
-        ...
-
-    @property
     def severed_for(self) -> Reason | None:
         """Why it was reset, if it was."""
         ...

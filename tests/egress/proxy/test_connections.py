@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from palyra_egress.proxy.bindings import Ended
-from palyra_egress.proxy.connections import ConnectionTable
+from palyra_egress.proxy.channels.channel import Channel, ChannelKind
+from palyra_egress.proxy.connections import PATIENCE_MS, STRANGERS_PART, ConnectionTable
 from palyra_egress.reasons import Reason
 from palyra_egress.request import Requester
 
@@ -16,9 +17,14 @@ class Line:
     """A connection that notes how it was cut; `steps` is shared by those of a test."""
 
     requester: Requester | None = None
+    source: str = "192.0.2.1"
+    channel: Channel | None = None
     cuts: list[Reason] = field(default_factory=list)
     steps: list[str] = field(default_factory=list)
     unwound: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def make_room(self) -> None:
+        self.steps.append("make room")
 
     def stop_sending(self, reason: Reason) -> None:
         self.cuts.append(reason)
@@ -34,7 +40,7 @@ class Line:
 
 def line(table: ConnectionTable, worker: str | None, lease: str = "lease") -> Line:
     made = Line(Requester(worker, lease, "p") if worker else None)
-    assert table.admit(made)
+    assert table.admit(made, 0)
     if worker:
         assert table.identify(made, worker)
     return made
@@ -115,10 +121,64 @@ def test_there_are_limits_for_all_and_for_each_worker():
     first = line(table, "a")
     assert table.identify(first, "a")  # again is no second one
     second = Line(Requester("a", "lease", "p"))
-    assert table.admit(second)
+    assert table.admit(second, 0)
     assert not table.identify(second, "a")
+    table.forget(second)
     line(table, "b")
-    assert not table.admit(Line())
+    line(table, "c")
+    assert not table.admit(Line(), 0)
+
+
+def strangers(table: ConnectionTable, *sources: str, at_ms: int = 0) -> list[Line]:
+    made = [Line(source=source) for source in sources]
+    assert all(table.admit(one, at_ms) for one in made)
+    return made
+
+
+def test_beyond_their_part_a_stranger_that_has_waited_makes_room_and_nobody_else():
+    table = ConnectionTable(max_connections=2 * STRANGERS_PART)
+    known = line(table, "a")
+    first, second = strangers(table, "192.0.2.1", "192.0.2.1")
+    (third,) = strangers(table, "192.0.2.1", at_ms=PATIENCE_MS)
+    assert [one.steps for one in (known, first, second, third)] == [[], ["make room"], [], []]
+    assert len(table) == 3
+    assert table.identify(second, "b")
+    strangers(table, "192.0.2.1", at_ms=2 * PATIENCE_MS)
+    assert second.steps == third.steps == []  # there is room: one has shown whose it is
+
+
+def test_strangers_that_came_only_now_may_be_many_while_there_are_places():
+    table = ConnectionTable(max_connections=STRANGERS_PART)
+    many = strangers(table, *["192.0.2.1"] * STRANGERS_PART, at_ms=PATIENCE_MS - 1)
+    assert not any(one.steps for one in many)
+    strangers(table, "192.0.2.1", at_ms=PATIENCE_MS - 1)
+    assert [one.steps for one in many] == [["make room"], [], [], []]
+    assert len(table) == STRANGERS_PART
+
+
+def test_the_source_that_has_the_most_strangers_makes_room_for_the_others():
+    table = ConnectionTable(max_connections=4)
+    alone, *many = strangers(table, "192.0.2.1", *["192.0.2.2"] * 3)
+    strangers(table, "192.0.2.3")
+    assert (alone.steps, many[0].steps, many[1].steps) == ([], ["make room"], [])
+
+
+def test_what_a_channel_names_is_a_source_of_its_own():
+    table = ConnectionTable(max_connections=3)
+    kind = ChannelKind.PEER
+    by_a = [Line(source="local", channel=Channel(kind, "a")) for _ in range(2)]
+    by_b = Line(source="local", channel=Channel(kind, "b"))
+    for one in (by_b, *by_a, Line(source="local")):
+        assert table.admit(one, 0)
+    assert (by_b.steps, by_a[0].steps) == ([], ["make room"])
+
+
+def test_a_stranger_that_is_gone_makes_room_for_nobody():
+    table = ConnectionTable(max_connections=1)
+    (gone,) = strangers(table, "192.0.2.1")
+    table.forget(gone)
+    strangers(table, "192.0.2.1")
+    assert gone.steps == []
 
 
 @pytest.mark.parametrize("count", [0, 2])

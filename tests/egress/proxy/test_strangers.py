@@ -1,14 +1,16 @@
 """Clients that show no lease: answered and audited up to a rate, beyond it only cut off."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from palyra_egress.proxy import core
+from palyra_egress.proxy.bounds.caps import CAPS
 from palyra_egress.proxy.bounds.sources import source_of
 from tests.egress.proxy.lanes import chaos, plain_head
-from tests.fakes.proxy_harness import Reply, read_reply
+from tests.fakes.proxy_harness import Reply, read_reply, read_to_end
 
 RATE = 3
 
@@ -85,6 +87,19 @@ async def test_one_source_of_strangers_does_not_hide_the_refusals_of_another(
         assert reply is not None and reply.status == 407
         kinds = [entry["kind"] for entry in world.harness.audit()]
         assert kinds.count("verdict") == RATE + 1
+
+
+async def test_silent_connections_take_no_place_from_who_holds_a_lease(tmp_path: Path):
+    caps = replace(CAPS, connections=8)
+    async with chaos(tmp_path, caps=caps) as world:
+        streams = [await world.harness.connect() for _ in range(20)]
+        async with asyncio.timeout(60):
+            cut = [await read_to_end(reader) for reader, _ in streams[:12]]
+        reply = await world.harness.send(plain_head(world, "GET"))
+        assert reply is not None and reply.status == 200
+        assert cut == [b""] * 12
+        reasons = {entry["reason"] for entry in world.harness.verdicts() if entry.get("early")}
+        assert reasons == {"egress.too_many_connections"}
 
 
 @pytest.mark.parametrize(

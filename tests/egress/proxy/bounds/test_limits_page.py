@@ -8,6 +8,7 @@ from palyra_egress.proxy.bounds.caps import CAPS
 from palyra_egress.proxy.bounds.deadlines import DEADLINES
 from palyra_egress.proxy.bounds.shares import LEAST_BYTES, SHARE_BYTES, SHARE_S
 from palyra_egress.proxy.channels.worker_tls import MOST_HANDSHAKES
+from palyra_egress.proxy.connections import STRANGERS_PART
 from palyra_egress.proxy.core import (
     REFUSALS_PER_MINUTE,
     SLOWED_REFUSAL_S,
@@ -39,6 +40,7 @@ PAGE = Path(__file__).resolve().parents[4] / "docs" / "limits.md"
 KIB, HOUR_S = 1024, 3600
 NUMBERS: dict[str, list[float]] = {
     "workers' connections, in all": [CAPS.connections],
+    "the same, that have not shown whose they are": [STRANGERS_PART],
     "workers' connections, of one worker": [CAPS.connections_per_worker],
     "tunnels of one worker whose TLS handshake is not over": [CAPS.openings_per_worker],
     "tunnels to hosts that have no leaf yet, of one worker in a minute": [

@@ -204,7 +204,11 @@ class FakeConnection:
     channel: Channel | None
     requester: None = None
     destination: None = None
+    source: str = "local"
     cut_for: list[Reason] = field(default_factory=list)
+
+    def make_room(self) -> None:
+        """There is enough."""
 
     def stop_sending(self, reason: Reason) -> None:
         self.cut_for.append(reason)
@@ -232,7 +236,7 @@ async def test_processes_have_their_turns_and_all_of_them():
 
     made = [_of_process(is_there) for _ in range(PROCESSES_AT_A_LOOK + 3)]
     for connection in made:
-        table.admit(connection)
+        table.admit(connection, 0)
     watch = ChannelWatch(table)
     watch.cut_ended(0)
     assert len(asked) == PROCESSES_AT_A_LOOK
@@ -244,7 +248,7 @@ async def test_a_connection_that_is_gone_is_not_looked_at_any_more():
     table = ConnectionTable()
     made = [_of_process(lambda: False) for _ in range(PROCESSES_AT_A_LOOK + 3)]
     for connection in made:
-        table.admit(connection)
+        table.admit(connection, 0)
     watch = ChannelWatch(table)
     watch.cut_ended(0)
     for connection in made:
@@ -261,7 +265,7 @@ async def test_every_certificate_is_looked_at_each_time_and_what_has_no_channel_
     made = [FakeConnection(certificate) for _ in range(3 * PROCESSES_AT_A_LOOK)]
     bare = FakeConnection(None)
     for connection in (*made, bare):
-        table.admit(connection)
+        table.admit(connection, 0)
     watch = ChannelWatch(table)
     watch.cut_ended(4)
     assert not any(connection.cut_for for connection in made)
