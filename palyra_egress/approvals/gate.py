@@ -20,6 +20,7 @@ from palyra_egress.approvals.envelope import (
 from palyra_egress.approvals.weighing import OTHER_FILES, Proposal, Weighing, weigh
 from palyra_egress.policy.compile import CompiledPolicy
 from palyra_egress.policy.errors import PolicyFileError
+from palyra_egress.policy.live import told_of
 from palyra_egress.policy.load import PolicyFiles, load_sources
 from palyra_egress.policy.policy_diff import Change, diff_policies
 
@@ -94,7 +95,7 @@ class ApprovalGate:
             if fresh != accepted:
                 remember(self._state_dir, fresh)
         except (ApproversFileRefused, ApprovalsUnreadable, MemoryUnusable) as error:
-            return str(error)
+            return told_of(error)
         return None
 
 

@@ -25,8 +25,10 @@ import certifi
 from palyra_egress.credentials.held import SecretUnusable
 from palyra_egress.credentials.secret_files import read_secret_file
 from palyra_egress.errors import OperatorMustAct
+from palyra_fleet.trusted_files import UntrustedFile, read_trusted
 
 MAX_BODY_BYTES: Final = 256 * 1024
+MAX_CA_BYTES: Final = 1024 * 1024
 
 
 class KvSettingsRefused(OperatorMustAct):
@@ -230,7 +232,11 @@ def _is_loopback(host: str) -> bool:
 def _tls(settings: KvSettings) -> ssl.SSLContext:
     file = settings.ca_file or Path(certifi.where())
     try:
+        if settings.ca_file is not None:
+            read_trusted(settings.ca_file, MAX_CA_BYTES)
         context = ssl.create_default_context(cafile=str(file))
+    except UntrustedFile as error:
+        raise KvSettingsRefused(f"--kv-ca: {error}") from None
     except (OSError, ssl.SSLError):
         raise KvSettingsRefused(f"{file}: holds no certificates (PEM) that can be used") from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2

@@ -18,6 +18,7 @@ from palyra_egress.credentials.settings import SecretSettings
 from palyra_egress.credentials.vault_file import VaultFile
 from palyra_egress.credentials.vault_format import VaultError
 from palyra_egress.policy.compile import CompiledPolicy
+from palyra_egress.policy.live import PassingRefusal, told_of
 from palyra_egress.policy.load import PolicyFiles
 
 _CONFIGURE: Final = {
@@ -64,7 +65,8 @@ class SecretGate:
                 problem = vault_problem
             if problem is not None:
                 found.append(f"{file}:{line}: {what}: {problem}")
-        return "\n".join(found) or None
+        told = "\n".join(found)
+        return PassingRefusal(told) if isinstance(vault_problem, PassingRefusal) else told or None
 
     def _problem(self, ref: SecretRef) -> str | None:
         if ref.source not in self._settings.allowed:
@@ -80,5 +82,5 @@ class SecretGate:
         try:
             self._vault.read()
         except (VaultError, OSError) as error:
-            return str(error)
+            return told_of(error)
         return None

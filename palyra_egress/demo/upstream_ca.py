@@ -16,6 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from palyra_egress.clock import now_utc
 from palyra_egress.proxy.tls.root_files import CA_KEY_USAGE
+from palyra_fleet.private_files import replace
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,9 @@ class UpstreamCa:
             )
             .sign(key, hashes.SHA256())
         )
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / "ca.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        pem = certificate.public_bytes(serialization.Encoding.PEM)
+        replace(directory / "ca.pem", pem, 0o644)  # the proxy takes no roots that others may write
         return cls(directory, certificate, key)
 
     @property

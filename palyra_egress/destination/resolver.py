@@ -19,8 +19,10 @@ from palyra_egress.destination.fair_turns import FairTurns, TooManyWaiting
 from palyra_egress.errors import OperatorMustAct
 from palyra_egress.reasons import Reason
 from palyra_egress.request import CanonicalHost
+from palyra_fleet.trusted_files import UntrustedFile, read_trusted
 
 MAX_ADDRESSES = 64
+MAX_HOSTS_BYTES: Final = 16 * 1024 * 1024
 
 type _Asked = list[tuple[object, object, object, str, tuple[object, ...]]]
 
@@ -131,13 +133,18 @@ class StaticResolver:
 
 
 class HostsFileError(OperatorMustAct):
-    """A hosts file line is not `ADDRESS NAME [NAME …]`. Says file, line and what was expected."""
+    """A hosts file line is not `ADDRESS NAME [NAME …]`, or others may write the file. Says file,
+    line and what was expected."""
 
 
 def read_hosts_file(path: Path) -> dict[str, tuple[str, ...]]:
     """Read a file in the form of /etc/hosts. Raises HostsFileError or OSError."""
     table: dict[str, tuple[str, ...]] = {}
-    for number, raw in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        text = read_trusted(path, MAX_HOSTS_BYTES)[0].decode()
+    except UntrustedFile as error:
+        raise HostsFileError(str(error)) from None
+    for number, raw in enumerate(text.splitlines(), start=1):
         words = raw.partition("#")[0].split()
         if not words:
             continue

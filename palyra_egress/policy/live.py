@@ -7,7 +7,8 @@ force, or None if there is nothing new or the new text is not good; then `proble
 last good policy stays. Invariants: nothing half-read is ever returned (where a file changes while
 they are read, all are read again at the next poll), a bad or vanished file never replaces a good
 policy, and `problem` is None exactly when the newest text is in force. A `PolicyGate` may demand
-more of a good policy than its text: what it refuses is treated as a bad file is. It reads no clock
+more of a good policy than its text: what it refuses is treated as a bad file is. What could not be
+read for a reason that may pass (no descriptors left) is read again at each poll. It reads no clock
 and starts no thread: the caller decides how often to poll, and polls in a thread of its own,
 because files of thousands of rules take seconds to read.
 """
@@ -17,7 +18,27 @@ from typing import Protocol
 
 from palyra_egress.policy.compile import CompiledPolicy
 from palyra_egress.policy.errors import PolicyFileError
-from palyra_egress.policy.load import PolicyFiles, Stamp, is_at_rest, load_files, look, read_files
+from palyra_egress.policy.load import (
+    PolicyFiles,
+    Stamp,
+    is_at_rest,
+    load_files,
+    look,
+    may_pass,
+    read_files,
+)
+
+
+class PassingRefusal(str):
+    """A gate's refusal for a reason that may pass with no file changed: the gate is asked again at
+    the next poll."""
+
+    __slots__ = ()
+
+
+def told_of(error: Exception) -> str:
+    """What a gate says of an error that it met."""
+    return PassingRefusal(error) if may_pass(error) else str(error)
 
 
 class PolicyGate(Protocol):
@@ -75,7 +96,7 @@ class PolicyFile:
             files = read_files(self.path, str(self.path))
             if not is_at_rest(files.looks):
                 return None
-            self._looks = files.looks | looks
+            self._looks = {} if files.may_pass else files.looks | looks
             known = self.policy
             is_known = known is not None and files.is_whole and files.digest == known.digest
             policy = known if known is not None and is_known else load_files(files)
@@ -83,6 +104,8 @@ class PolicyFile:
             self.problem = str(error)
             return None
         self.problem = None if self.gate is None else self.gate.refusal(files, policy)
+        if isinstance(self.problem, PassingRefusal):
+            self._looks = {}
         if self.problem is not None or is_known:
             return None
         self.policy = policy

@@ -11,6 +11,7 @@ include is read once. Bounds: `MAX_INCLUDE_DEPTH` levels below the outermost fil
 and `MAX_TOTAL_BYTES` in all, each file `MAX_BYTES`.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Mapping, Sequence
@@ -31,6 +32,9 @@ MAX_INCLUDE_DEPTH: Final = 4
 MAX_FILES: Final = 32
 MAX_TOTAL_BYTES: Final = 2 * MAX_BYTES
 _ATTEMPTS: Final = 3
+_PASSING: Final = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR, errno.EIO, errno.ESTALE}
+)
 
 type Stamp = tuple[int, int, int, int, int, str]
 
@@ -65,6 +69,7 @@ class PolicyFiles:
 
     `sources` are (name relative to the outermost file's directory, bytes). `looks` has every path
     that was looked at, also those that could not be read, as it was just before it was read.
+    `may_pass`: one could not be read, and no file will show when it can be.
     """
 
     file: str
@@ -73,10 +78,22 @@ class PolicyFiles:
     parts: list[PolicyPart] = field(default_factory=list)
     looks: dict[Path, Stamp | None] = field(default_factory=dict)
     is_whole: bool = True
+    may_pass: bool = False
 
     @property
     def digest(self) -> str:
         return files_digest(self.sources)
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether an error goes back to something that may be over with nothing changed in any file, as
+    when descriptors have run out: then trying again is worth it."""
+    at: BaseException | None = error
+    while at is not None:
+        if isinstance(at, OSError) and at.errno in _PASSING:
+            return True
+        at = at.__cause__ or at.__context__
+    return False
 
 
 def _inside(path: Path, tree: Path) -> Path:
@@ -128,6 +145,7 @@ class _Collector:
             except _Cycle as cycle:
                 self._refuse(file, position, ProblemCode.INCLUDE_CYCLE, str(cycle))
             except OSError as error:
+                self.files.may_pass |= may_pass(error)
                 what = f"{path.parent / text}: {error.strerror or type(error).__name__}"
                 self._refuse(file, position, ProblemCode.UNREADABLE, what, "a readable file")
         self._open.pop()

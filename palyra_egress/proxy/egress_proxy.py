@@ -12,10 +12,8 @@ import logging
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Self
 
-import certifi
 from mitmproxy.master import Master
 
 from palyra_egress.approvals.gate import ApprovalGate
@@ -60,6 +58,7 @@ from palyra_egress.proxy.signals.told import ProxyTold
 from palyra_egress.proxy.tls.interception import InterceptionAuthority
 from palyra_egress.proxy.tls.server_tls import ServerTlsStore
 from palyra_egress.proxy.tls.server_tls_gate import ServerTlsGate
+from palyra_egress.proxy.tls.upstream_bundle import read_extra_roots, write_bundle
 from palyra_egress.reasons import Reason
 from palyra_egress.service import EgressProxyPolicyService
 from palyra_fleet.client.errors import FleetError
@@ -111,7 +110,7 @@ class Enforcement:
         settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         key = settings.key or SigningKey.load_or_create(settings.key_file)
         authority = InterceptionAuthority.load_or_create(settings.ca_dir, now_utc())
-        extra_roots = settings.extra_roots_file.read_bytes() if settings.extra_roots_file else b""
+        extra_roots = read_extra_roots(settings.extra_roots_file)
         authority.write_bundle(extra_roots)
         lookup = _sources(settings) if secrets is None else secrets
         sources = lookup if isinstance(lookup, SecretSources) else None
@@ -123,7 +122,7 @@ class Enforcement:
         if sources is not None:
             sources.want(policy)
         resolver = _resolver(settings)
-        bundle = _write_upstream_roots(settings.ca_dir, extra_roots)
+        bundle = write_bundle(settings.ca_dir, extra_roots)
         server_tls = ServerTlsStore(settings.server_tls, bundle, now_utc)
         core = EnforcementCore(
             proxy_id=settings.proxy_id,
@@ -416,10 +415,3 @@ def _resolver(settings: ProxySettings) -> Resolver:
     if settings.hosts_file is None:
         return system
     return StaticResolver(read_hosts_file(settings.hosts_file), system)
-
-
-def _write_upstream_roots(directory: Path, extra_roots: bytes) -> Path:
-    """The pinned bundle that upstream certificates are verified against."""
-    path = directory / "upstream-roots.pem"
-    path.write_bytes(Path(certifi.where()).read_bytes() + b"\n" + extra_roots)
-    return path

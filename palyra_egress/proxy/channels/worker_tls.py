@@ -32,10 +32,11 @@ from palyra_fleet.identity.client_certificate import (
 )
 from palyra_fleet.nodes.peer import Peer
 from palyra_fleet.nodes.tls_port import FrontLimits, SecuredSide, TlsPort
-from palyra_fleet.private_files import FileStamp, stamp
 from palyra_fleet.tasks import spawn
+from palyra_fleet.trusted_files import TrustedLook, UntrustedFile, look_at, read_trusted
 
 READ_BUFFER_BYTES: Final = 1 << 17
+MAX_ROOTS_BYTES: Final = 1 << 20
 MOST_CONNECTIONS: Final = 4_096
 MOST_HANDSHAKES: Final = 128
 HANDSHAKES_PER_SOURCE: Final = 1_024
@@ -46,7 +47,7 @@ _log = logging.getLogger(__name__)
 
 
 class WorkerRootsError(OperatorMustAct):
-    """The file of the fleet's roots holds no certificate, or one that is damaged."""
+    """The file of the fleet's roots holds no certificate or a damaged one, or is not ours alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,10 @@ class WorkerTlsSettings:
 def read_roots(path: Path) -> tuple[x509.Certificate, ...]:
     """Raises WorkerRootsError or OSError."""
     try:
-        found = tuple(x509.load_pem_x509_certificates(path.read_bytes()))
+        content, _ = read_trusted(path, MAX_ROOTS_BYTES)
+        found = tuple(x509.load_pem_x509_certificates(content))
+    except UntrustedFile as error:
+        raise WorkerRootsError(str(error)) from error
     except ValueError as error:
         raise WorkerRootsError(
             f"{path}: expected certificates in PEM, the fleet's roots"
@@ -101,7 +105,7 @@ class WorkerTlsListener(TlsPort):
         self.roots: tuple[x509.Certificate, ...] = ()
         self._shown = shown
         self.problem: str | None = None
-        self._made: tuple[FileStamp | None, Shown, ssl.SSLContext] | None = None
+        self._made: tuple[TrustedLook, Shown, ssl.SSLContext] | None = None
         self._current_context()
 
     def side(self, source: str) -> SecuredSide:
@@ -128,7 +132,7 @@ class WorkerTlsListener(TlsPort):
 
     def _current_context(self) -> ssl.SSLContext:
         """One for as long as neither the fleet's roots nor our own certificate change."""
-        found, shown = stamp(self.settings.roots), self._shown()
+        found, shown = look_at(self.settings.roots), self._shown()
         if self._made is None or self._made[:2] != (found, shown):
             self.roots = read_roots(self.settings.roots)
             self._made = (found, shown, make_context(self.roots, shown.pem))

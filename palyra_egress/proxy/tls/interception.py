@@ -73,11 +73,9 @@ class InterceptionAuthority:
 
     def read_again(self) -> Roots | None:
         """The roots, if their files have changed; for a thread. What cannot be read changes
-        nothing, and `problem` says so."""
-        found = self._files.stamps()
-        if found == self._stamps:
+        nothing, is tried again at the next look, and `problem` says so."""
+        if self._files.stamps() == self._stamps:
             return None
-        self._stamps = found
         try:
             roots = self._files.load()
         except (AuthorityError, OSError) as error:

@@ -22,6 +22,7 @@ from cryptography.x509.oid import NameOID
 
 from palyra_egress.errors import OperatorMustAct
 from palyra_fleet.private_files import FileStamp, exclusive, read_private, replace, stamp
+from palyra_fleet.trusted_files import UntrustedFile, read_trusted
 from palyra_fleet.wire.keys import KeyFileError
 
 MAX_KEY_BYTES: Final = 64 * 1024
@@ -186,7 +187,9 @@ def _read_issuer(path: Path, key_path: Path) -> Issuer:
 
 def _read_certificate(path: Path) -> x509.Certificate:
     try:
-        return x509.load_pem_x509_certificate(path.read_bytes())
+        return x509.load_pem_x509_certificate(read_trusted(path, MAX_KEY_BYTES)[0])
+    except UntrustedFile as error:
+        raise AuthorityError(str(error)) from error
     except ValueError as error:
         raise AuthorityError(f"{path}: the root CA files are damaged") from error
 

@@ -1,22 +1,22 @@
 """How servers are met: each way that rules may name, with its roots and what we show, for TLS.
 
-`ServerTls` is one way at one time: it verifies by the named roots alone, or by the proxy's bundle,
-and shows the named certificate, or none. Two requests may share a connection to a server only if
-theirs is the same object: when a file changes, the next request gets another one, and connections
-of the old one take no new requests. `find` answers from memory, None for what is not there: a name
-that is not set up, a file that is gone, a certificate that has ended. A file whose content makes no
-sense changes nothing until it does (two files are replaced one after the other), and `problem` says
-so. TLS 1.2 or newer, exactly the judged host, as for every server (`interception`).
+`ServerTls` is one way at one time: it verifies by the named roots alone, or by those of the proxy's
+bundle, and shows the named certificate, or none. Two requests may share a connection to a server
+only if theirs is the same object: when a file changes, the next request gets another one, and
+connections of the old one take no new requests. `find` answers from memory, None for what is not
+there: a name that is not set up, a file that is gone or that somebody else may change, a
+certificate that has ended. A file whose content makes no sense changes nothing until it does (two
+files are replaced one after the other), and `problem` says so; one that could not be read is read
+again at each look. TLS 1.2 or newer, exactly the judged host, as for every server (`interception`).
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Final, Protocol
 
-from cryptography import x509
 from OpenSSL import SSL, crypto
 
 from palyra_egress.errors import OperatorMustAct
@@ -27,14 +27,19 @@ from palyra_egress.proxy.tls.tls_material import (
     ClientCertificate,
     MaterialDamaged,
     MaterialGone,
+    MaterialUnread,
+    for_openssl,
+    read_bundle,
     read_client_certificate,
     read_roots,
     show,
 )
 from palyra_egress.verdict import UpstreamTls
-from palyra_fleet.private_files import FileStamp, stamp
+from palyra_fleet.trusted_files import TrustedLook, look_at
 
 _log = logging.getLogger(__name__)
+
+type _Roots = tuple[crypto.X509, ...]
 
 
 class ServerTlsRefused(OperatorMustAct):
@@ -90,29 +95,23 @@ class ServerTls:
     """One way to meet servers. Equal to itself alone."""
 
     names: UpstreamTls
-    bundle: Path
-    roots: tuple[x509.Certificate, ...] | None = field(default=None, repr=False)
+    roots: _Roots = field(repr=False)
     shown: ClientCertificate | None = field(default=None, repr=False)
     _context: SSL.Context | None = field(default=None, init=False, repr=False)
-    _bundle_stamp: FileStamp | None = field(default=None, init=False, repr=False)
 
     def context(self) -> SSL.Context:
-        """The TLS context of these connections; made once, and again when the bundle is another."""
-        bundle = None if self.roots is not None else stamp(self.bundle)
-        if self._context is None or bundle != self._bundle_stamp:
-            self._context, self._bundle_stamp = self._make(), bundle
+        """The TLS context of these connections; made once."""
+        if self._context is None:
+            self._context = self._make()
         return self._context
 
     def _make(self) -> SSL.Context:
         context = client_context()
-        if self.roots is None:
-            context.load_verify_locations(str(self.bundle))
-        else:
-            store = context.get_cert_store()
-            if store is None:
-                raise ServerTlsRefused("this OpenSSL has no store for roots")
-            for root in self.roots:
-                store.add_cert(crypto.X509.from_cryptography(root))
+        store = context.get_cert_store()
+        if store is None:
+            raise ServerTlsRefused("this OpenSSL has no store for roots")
+        for root in self.roots:
+            store.add_cert(root)
         if self.shown is not None:
             show(context, self.shown)
         return context
@@ -134,21 +133,23 @@ class _File[T]:
     read: Callable[[], T]
     held: T | None = None
     problem: str | None = None
-    stamps: tuple[FileStamp | None, ...] = ()
+    looks: tuple[TrustedLook, ...] = ()
 
     def read_again(self) -> bool:
         """Whether what is held is another now."""
-        found = tuple(stamp(path) for path in self.paths)
-        if found == self.stamps:
+        found = tuple(look_at(path) for path in self.paths)
+        if found == self.looks:
             return False
         before = self.held
         try:
             self.held, self.problem = self.read(), None
+        except MaterialUnread as error:
+            self.held, self.problem, found = None, str(error), ()
         except MaterialGone as error:
             self.held, self.problem = None, str(error)
         except MaterialDamaged as error:
             self.problem = str(error)
-        self.stamps = found
+        self.looks = found
         return self.held is not before
 
 
@@ -158,9 +159,10 @@ class ServerTlsStore:
     def __init__(
         self, settings: ServerTlsSettings, bundle: Path, now_utc: Callable[[], datetime]
     ) -> None:
-        self._bundle, self._now = bundle, now_utc
+        self._now = now_utc
+        self._bundle = {"": _File((bundle,), lambda: read_bundle(bundle))}
         self._roots = {
-            name: _File((path,), lambda path=path: read_roots(path))  # type: ignore[misc]
+            name: _File((path,), lambda path=path: for_openssl(read_roots(path)))  # type: ignore[misc]
             for name, path in settings.roots.items()
         }
         self._shown = {
@@ -171,15 +173,15 @@ class ServerTlsStore:
         self.read_again()
 
     def find(self, names: UpstreamTls) -> ServerTls | None:
-        roots = None if names.roots is None else _held(self._roots, names.roots)
+        has_own = names.roots is not None
+        roots = _held(self._roots if has_own else self._bundle, names.roots or "")
         shown = None if names.client_certificate is None else self._certificate(names)
-        is_there = (roots is None) == (names.roots is None)
-        if not is_there or (shown is None) != (names.client_certificate is None):
+        if roots is None or (shown is None) != (names.client_certificate is None):
             self._ways.pop(names, None)
             return None
         way = self._ways.get(names)
         if way is None or way.roots is not roots or way.shown is not shown:
-            way = self._ways[names] = ServerTls(names, self._bundle, roots, shown)
+            way = self._ways[names] = ServerTls(names, roots, shown)
         return way
 
     def _certificate(self, names: UpstreamTls) -> ClientCertificate | None:
@@ -189,28 +191,33 @@ class ServerTlsStore:
 
     def read_again(self) -> None:
         """Look at every file, and say what has changed."""
-        for kind, files in (("roots", self._roots), ("client certificate", self._shown)):
-            for name, file in files.items():
-                before = file.problem
-                is_another = file.read_again()
-                if file.problem is not None and (is_another or file.problem != before):
-                    what = "is gone" if file.held is None else "stays as it was"
-                    _log.error("the %s %s %s: %s", kind, name, what, file.problem)
-                elif is_another:
-                    _log.info("the %s %s was read", kind, name)
+        for name, file in self._named():
+            before = file.problem
+            is_another = file.read_again()
+            if file.problem is not None and (is_another or file.problem != before):
+                what = "is gone" if file.held is None else "stays as it was"
+                _log.error("the %s %s: %s", name, what, file.problem)
+            elif is_another:
+                _log.info("the %s was read", name)
 
     @property
     def problem(self) -> str | None:
         """What is not as it should be, for people; None if all is."""
         now, found = self._now(), []
-        for name, roots in sorted(self._roots.items()):
-            if roots.problem is not None:
-                found.append(f"roots {name}: {roots.problem}")
-        for name, shown in sorted(self._shown.items()):
-            ended = None if shown.held is None else shown.held.problem(now)
-            if (problem := shown.problem or ended) is not None:
-                found.append(f"client certificate {name}: {problem}")
+        for name, file in self._named():
+            held = file.held
+            ended = held.problem(now) if isinstance(held, ClientCertificate) else None
+            if (problem := file.problem or ended) is not None:
+                found.append(f"{name}: {problem}")
         return "; ".join(found) or None
+
+    def _named(self) -> Iterator[tuple[str, _File[_Roots] | _File[ClientCertificate]]]:
+        """Every file, and what it is called towards people."""
+        yield "bundle", self._bundle[""]
+        for name, roots in sorted(self._roots.items()):
+            yield f"roots {name}", roots
+        for name, shown in sorted(self._shown.items()):
+            yield f"client certificate {name}", shown
 
 
 def _held[T](files: Mapping[str, _File[T]], name: str) -> T | None:

@@ -1,15 +1,16 @@
 """What rules name to meet servers, as it lies in files: roots, and client certificates with keys.
 
 Roots are a PEM file of CA certificates, at least one of them self-signed (RFC 5280 section 6.1.1:
-OpenSSL ends a chain at nothing else). A client certificate is a PEM file with the certificate, then
-its intermediates, and its key there too or in a file of its own; the key must belong to it, be
-readable by us or root only and have no password. Reading raises `MaterialGone` where a file is
-missing or may not be used, and `MaterialDamaged` where what it holds makes no sense, as while two
-files are being replaced. No text holds anything of a key. Blocking.
+OpenSSL ends a chain at nothing else); the bundle, which holds where no rule says anything, is any
+PEM file of certificates. A client certificate is a PEM file with the certificate, then its
+intermediates, and its key there too or in a file of its own; the key must belong to it, be readable
+by us or root only and have no password. Nobody but us and root may be able to change any of them
+(`trusted_files`). Reading raises `MaterialGone` where a file is missing or may not be used,
+`MaterialUnread` where trying again may help, and `MaterialDamaged` where what it holds makes no
+sense, as while two files are being replaced. No text holds anything of a key. Blocking.
 """
 
-import os
-import stat
+import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -19,10 +20,15 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
+
+from palyra_fleet.trusted_files import UntrustedFile, read_trusted
 
 MAX_PEM_BYTES: Final = 1024 * 1024
+MAX_BUNDLE_BYTES: Final = 4 * MAX_PEM_BYTES  # the public roots, and a file of an installation's own
 _TOO_OPEN: Final = 0o027
+_PEM_BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
+_PEM_CERTIFICATE: Final = re.compile(_PEM_BEGIN + b"[^-]+-----END CERTIFICATE-----")
 _PUBLIC_FORM: Final = (
     serialization.Encoding.DER,
     serialization.PublicFormat.SubjectPublicKeyInfo,
@@ -46,6 +52,11 @@ type ClientKey = (
 
 class MaterialGone(Exception):
     """A file is missing or may not be used: what it held is not held any more."""
+
+
+class MaterialUnread(MaterialGone):
+    """A file could not be read, for all that is known only now: as when descriptors have run out.
+    Until it was read nothing is held."""
 
 
 class MaterialDamaged(Exception):
@@ -91,6 +102,20 @@ def read_roots(path: Path) -> tuple[x509.Certificate, ...]:
     return found
 
 
+def read_bundle(path: Path, max_bytes: int = MAX_BUNDLE_BYTES) -> tuple[crypto.X509, ...]:
+    """The certificates of a file, whatever they are, as OpenSSL reads them: some that are public
+    roots are older than today's rules for the form. At least one."""
+    content = _read(path, is_secret=False, max_bytes=max_bytes)
+    blocks = _PEM_CERTIFICATE.findall(content)
+    try:
+        found = tuple(crypto.load_certificate(crypto.FILETYPE_PEM, block) for block in blocks)
+    except crypto.Error:
+        found = ()
+    if not found or len(found) != content.count(_PEM_BEGIN):
+        raise MaterialDamaged(f"{path}: holds no PEM certificates that can be read")
+    return found
+
+
 def read_client_certificate(files: CertificateFiles) -> ClientCertificate:
     """A certificate and its key, which belong together."""
     is_one_file = files.certificate == files.key
@@ -124,29 +149,24 @@ def show(context: SSL.Context, certificate: ClientCertificate) -> None:
     context.check_privatekey()
 
 
-def _read(path: Path, *, is_secret: bool) -> bytes:
+def _read(path: Path, *, is_secret: bool, max_bytes: int = MAX_PEM_BYTES) -> bytes:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            _check(path, os.fstat(descriptor), is_secret=is_secret)
-            content = file.read(MAX_PEM_BYTES + 1)
-    except OSError as error:
+        content, found = read_trusted(path, max_bytes)
+    except UntrustedFile as error:
+        raise MaterialGone(str(error)) from None
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise MaterialGone(f"{path}: cannot be read: {error.strerror}") from None
-    if len(content) > MAX_PEM_BYTES:
-        raise MaterialDamaged(f"{path}: is larger than {MAX_PEM_BYTES} bytes")
+    except OSError as error:
+        raise MaterialUnread(f"{path}: cannot be read: {error.strerror}") from None
+    if is_secret and found.st_mode & _TOO_OPEN:
+        mode = found.st_mode & 0o777
+        raise MaterialGone(f"{path}: mode {mode:o} is too open for a key; expected 640 or stricter")
     return content
 
 
-def _check(path: Path, found: os.stat_result, *, is_secret: bool) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        raise MaterialGone(f"{path}: is not a regular file")
-    if not is_secret:
-        return
-    if found.st_uid not in (os.geteuid(), 0):
-        raise MaterialGone(f"{path}: belongs to another user; expected us or root")
-    if found.st_mode & _TOO_OPEN:
-        mode = found.st_mode & 0o777
-        raise MaterialGone(f"{path}: mode {mode:o} is too open for a key; expected 640 or stricter")
+def for_openssl(certificates: tuple[x509.Certificate, ...]) -> tuple[crypto.X509, ...]:
+    """The same certificates, as contexts take them."""
+    return tuple(crypto.X509.from_cryptography(one) for one in certificates)
 
 
 def _certificates(path: Path, content: bytes) -> tuple[x509.Certificate, ...]:

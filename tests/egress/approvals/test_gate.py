@@ -12,10 +12,14 @@ import pytest
 
 from palyra_egress.approvals.accepted import FILE_NAME, Accepted, remember
 from palyra_egress.approvals.envelope import approvals_path
+from palyra_egress.approvals.gate import ApprovalGate
+from palyra_egress.policy.compile import CompiledPolicy
 from palyra_egress.policy.live import PolicyFile
+from palyra_egress.policy.load import PolicyFiles
 from palyra_fleet.wire.dsse import seal
 from palyra_fleet.wire.keys import SigningKey
 from tests.egress.approvals.people import Team
+from tests.fakes.descriptors import without_descriptors
 
 
 @pytest.fixture
@@ -373,3 +377,26 @@ def test_a_pipe_in_place_of_the_approvals_holds_nobody_up(team: Team) -> None:
     team.save(1)
     os.mkfifo(approvals_path(team.policy))
     refused(team.started(), "no regular file")
+
+
+class _Exhausted(ApprovalGate):
+    """The gate of a proxy that has no descriptors left while it is asked."""
+
+    is_exhausted = True
+
+    def refusal(self, files: PolicyFiles, policy: CompiledPolicy) -> str | None:
+        if not self.is_exhausted:
+            return super().refusal(files, policy)
+        with without_descriptors():
+            return super().refusal(files, policy)
+
+
+def test_a_gate_that_had_no_descriptors_is_asked_again_though_no_file_changes(team: Team) -> None:
+    team.save(1)
+    team.approve(1, "ada", "ben")
+    gate = _Exhausted(team.policy, team.approvers, team.state)
+    live = PolicyFile(team.policy, gate)
+    refused(live, "Too many open files")
+    refused(live, "Too many open files")
+    gate.is_exhausted = False
+    assert live.poll() is not None and live.problem is None

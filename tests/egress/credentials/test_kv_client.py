@@ -242,3 +242,11 @@ def test_a_ca_file_without_certificates_is_refused(token_file: Path, tmp_path: P
     for name in ("empty.pem", "absent.pem"):
         with pytest.raises(KvSettingsRefused, match="holds no certificates"):
             KvClient(KvSettings("https://v.example", token_file, tmp_path / name))
+
+
+def test_a_ca_file_that_others_may_write_is_refused(token_file: Path, tmp_path: Path) -> None:
+    file = UpstreamCa.create(tmp_path / "ca").ca_file
+    KvClient(KvSettings("https://v.example", token_file, file))
+    file.chmod(0o664)
+    with pytest.raises(KvSettingsRefused, match=f"--kv-ca: {file}: mode 664 lets others write"):
+        KvClient(KvSettings("https://v.example", token_file, file))

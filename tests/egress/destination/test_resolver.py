@@ -130,6 +130,14 @@ def test_a_bad_line_of_a_hosts_file_is_named(tmp_path: Path, line: str) -> None:
         read_hosts_file(file)
 
 
+def test_a_hosts_file_that_others_may_write_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "hosts"
+    file.write_text("203.0.114.1 a.example\n")
+    file.chmod(0o666)
+    with pytest.raises(HostsFileError, match=rf"^{file}: mode 666 lets others write to it"):
+        read_hosts_file(file)
+
+
 async def test_slow_names_of_one_worker_make_no_other_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its threads hang long after it has given up; the others have theirs."""
     answered = threading.Event()

@@ -1,5 +1,7 @@
 """Mirror of policy/live.py for policies of several files."""
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -104,3 +106,20 @@ def test_a_half_read_set_is_never_used(tmp_path: Path, monkeypatch: pytest.Monke
     policy = live.poll()
     assert policy is not None
     assert [host.text for host in policy.spec.rules[0].hosts] == ["mirror.example"]
+
+
+def test_an_included_file_that_nobody_had_a_descriptor_for_is_read_at_the_next_poll(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The file itself has changed once, before; nothing shows when it can be read."""
+    live = started(three(tmp_path))
+    _edit(tmp_path / "base.yaml")
+
+    def exhausted(_real: Path) -> bytes:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(load, "_read_real", exhausted)
+        assert live.poll() is None and "Too many open files" in (live.problem or "")
+        assert live.poll() is None and "Too many open files" in (live.problem or "")
+    assert live.poll() is not None and live.problem is None

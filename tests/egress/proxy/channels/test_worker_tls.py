@@ -283,6 +283,24 @@ def test_a_file_without_roots_is_told(tmp_path: Path, content: str):
         read_roots(path)
 
 
+async def test_nobody_gets_in_while_others_may_write_the_fleets_roots(
+    world: ChannelWorld, tmp_path: Path
+):
+    """Also where the folder was opened, and nothing of the file has changed."""
+    shown = certificate_for(tmp_path)
+    world.rebind(shown.fingerprint)
+    roots = tmp_path / "fleet-roots.pem"
+    for opened, ours, others in ((roots, 0o644, 0o666), (tmp_path, 0o700, 0o777)):
+        opened.chmod(others)
+        with pytest.raises((OSError, ssl.SSLError)):
+            await world.over_tls(shown)
+        problem = world.harness.proxy.channels.problem or ""
+        assert f"mode {others:o}" in problem and f"chmod go-w {opened}" in problem
+        opened.chmod(ours)
+        reply = await world.ask(await world.over_tls(shown))
+        assert reply is not None and reply.status == 200
+
+
 async def test_a_plain_request_to_the_tls_listener_is_cut(world: ChannelWorld):
     where = world.harness.proxy.channels.worker_tls_address
     assert where is not None

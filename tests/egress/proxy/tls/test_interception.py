@@ -1,7 +1,6 @@
 """The certificates workers see, checked as X.509 and by a real TLS client; and upstream checks."""
 
 import contextlib
-import os
 import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,9 +22,11 @@ from palyra_egress.proxy.tls.interception import (
     InterceptionAuthority,
     upstream_connection,
 )
-from palyra_egress.proxy.tls.server_tls import ServerTls
+from palyra_egress.proxy.tls.server_tls import NOTHING_NAMED, ServerTls, ServerTlsStore
+from palyra_egress.proxy.tls.tls_material import read_bundle
 from palyra_egress.request import CanonicalHost
 from palyra_egress.verdict import USUAL_TLS
+from palyra_fleet.private_files import replace
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
 HOST = CanonicalHost("api.example")
@@ -33,7 +34,7 @@ HOST = CanonicalHost("api.example")
 
 def trusting(bundle: Path) -> SSL.Context:
     """How servers are met where no rule says anything."""
-    return ServerTls(USUAL_TLS, bundle).context()
+    return ServerTls(USUAL_TLS, read_bundle(bundle)).context()
 
 
 @pytest.fixture
@@ -307,13 +308,18 @@ def test_a_replaced_bundle_is_noticed(tmp_path):
     bundle = tmp_path / "bundle.pem"
     bundle.write_bytes(other.ca_file.read_bytes())
     pem = ca.issue("api.example")
-    usual = ServerTls(USUAL_TLS, bundle)
+    store = ServerTlsStore(NOTHING_NAMED, bundle, now_utc)
     with pytest.raises(SSL.Error):
-        shake_hands(upstream_connection(HOST, usual.context()), _server(pem))
-    before = bundle.stat()
-    bundle.write_bytes(ca.ca_file.read_bytes())
-    os.utime(bundle, ns=(before.st_atime_ns, before.st_mtime_ns + 1_000_000))
-    shake_hands(upstream_connection(HOST, usual.context()), _server(pem))
+        shake_hands(upstream_connection(HOST, _usual(store).context()), _server(pem))
+    replace(bundle, ca.ca_file.read_bytes())
+    store.read_again()
+    shake_hands(upstream_connection(HOST, _usual(store).context()), _server(pem))
+
+
+def _usual(store: ServerTlsStore) -> ServerTls:
+    found = store.find(USUAL_TLS)
+    assert found is not None
+    return found
 
 
 def test_the_names_of_the_standard_library_agree_on_the_chain(authority, tmp_path):

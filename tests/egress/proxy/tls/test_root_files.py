@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from palyra_egress.clock import now_utc
+from palyra_egress.proxy.tls.interception import InterceptionAuthority
 from palyra_egress.proxy.tls.root_files import AuthorityError, RootFiles
 from tests.egress.proxy.lanes import Chaos, chaos, inner_head
+from tests.fakes.descriptors import without_descriptors
 from tests.fakes.proxy_harness import read_reply
 
 
@@ -129,3 +131,23 @@ def test_two_roots_never_have_one_name(tmp_path: Path):
     roots = files.prepare(now_utc())
     assert roots.coming is not None
     assert roots.coming.subject != roots.signing.certificate.subject
+
+
+def test_roots_that_nobody_had_a_descriptor_for_are_read_at_the_next_look(tmp_path: Path):
+    files = files_in(tmp_path)
+    authority = InterceptionAuthority.load_or_create(files.directory, now_utc())
+    files.prepare(now_utc())
+    with without_descriptors():
+        assert authority.read_again() is None
+        assert "Too many open files" in (authority.problem(now_utc()) or "")
+    roots = authority.read_again()
+    assert roots is not None and roots.coming is not None
+    assert authority.problem(now_utc()) is None and authority.read_again() is None
+
+
+def test_a_root_that_others_may_write_is_not_trusted(tmp_path: Path):
+    files = files_in(tmp_path)
+    files.prepare(now_utc())
+    (files.directory / "next-root.pem").chmod(0o666)
+    with pytest.raises(AuthorityError, match=r"next-root\.pem: mode 666 lets others write to it"):
+        files.load()

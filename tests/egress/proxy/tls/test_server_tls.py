@@ -42,6 +42,7 @@ from tests.fakes.client_certificates import (
     key_pem,
     replace_file,
 )
+from tests.fakes.descriptors import without_descriptors
 
 
 def with_an_extension_twice() -> bytes:
@@ -120,7 +121,7 @@ def test_roots_are_cas_and_one_at_least_ends_a_chain(ca: UpstreamCa, tmp_path: P
             read_roots(tmp_path / "bad.pem")
     with pytest.raises(MaterialGone, match="cannot be read"):
         read_roots(tmp_path / "missing.pem")
-    with pytest.raises(MaterialGone, match="cannot be read: Is a directory"):
+    with pytest.raises(MaterialGone, match="is not a regular file"):
         read_roots(tmp_path)
 
 
@@ -142,7 +143,7 @@ def test_certificate_and_key_may_lie_in_one_file_or_in_two(ca: UpstreamCa, tmp_p
 def test_a_key_that_others_can_reach_is_not_used(ca: UpstreamCa, tmp_path: Path, mode: int) -> None:
     files = issue_client(ca, "agent", tmp_path)
     files.key.chmod(mode)
-    with pytest.raises(MaterialGone, match=f"mode {mode:o} is too open for a key"):
+    with pytest.raises(MaterialGone, match=f"mode {mode:o} (is too open for a key|lets others)"):
         read_client_certificate(files)
     files.key.chmod(0o600)
     files.certificate.chmod(0o644)
@@ -296,6 +297,58 @@ def test_damaged_roots_change_nothing_and_missing_ones_are_gone(
     store.read_again()
     assert store.find(UpstreamTls("corp")) is not None
     assert store.problem is None
+
+
+@pytest.mark.parametrize("mode", [0o664, 0o646])
+def test_roots_that_others_may_write_are_gone_until_they_are_ours_alone(
+    ca: UpstreamCa, tmp_path: Path, mode: int
+) -> None:
+    store, _ = _store(ca, tmp_path)
+    ca.ca_file.chmod(mode)
+    store.read_again()
+    assert store.find(UpstreamTls("corp")) is None and store.find(USUAL_TLS) is None
+    told = f"roots corp: {ca.ca_file}: mode {mode:o} lets others write to it; expected a file that"
+    assert told in (store.problem or "")
+    ca.ca_file.chmod(0o644)
+    store.read_again()
+    assert store.find(UpstreamTls("corp")) is not None and store.problem is None
+
+
+def test_roots_in_a_folder_that_others_may_write_are_gone(ca: UpstreamCa, tmp_path: Path) -> None:
+    """Nothing of the file itself has changed."""
+    store, _ = _store(ca, tmp_path)
+    ca.ca_file.parent.chmod(0o777)
+    store.read_again()
+    assert store.find(UpstreamTls("corp")) is None
+    assert f"the folder {ca.ca_file.parent} has mode 777" in (store.problem or "")
+    ca.ca_file.parent.chmod(0o755)
+    store.read_again()
+    assert store.find(UpstreamTls("corp")) is not None
+
+
+def test_a_client_certificate_that_others_may_write_is_shown_to_nobody(
+    ca: UpstreamCa, tmp_path: Path
+) -> None:
+    store, files = _store(ca, tmp_path)
+    files.certificate.chmod(0o666)
+    store.read_again()
+    assert store.find(UpstreamTls(None, "agent")) is None
+    assert f"client certificate agent: {files.certificate}: mode 666" in (store.problem or "")
+
+
+def test_what_could_not_be_read_for_want_of_descriptors_is_read_when_there_are_some(
+    ca: UpstreamCa, tmp_path: Path
+) -> None:
+    """Nothing changes in between: only the reading can find out."""
+    store, files = _store(ca, tmp_path)
+    replace_file(ca.ca_file, ca.ca_file.read_bytes())
+    replace_file(files.key, files.key.read_bytes())
+    names = UpstreamTls("corp", "agent")
+    with without_descriptors():
+        store.read_again()
+    assert store.find(names) is None and "Too many open files" in (store.problem or "")
+    store.read_again()
+    assert store.find(names) is not None and store.problem is None
 
 
 def test_a_context_speaks_tls_1_2_or_newer_and_verifies(ca: UpstreamCa, tmp_path: Path) -> None:

@@ -1,0 +1,103 @@
+"""Files that we go by and that are no secret: nobody but us and root may change what they say.
+
+Whoever can write to a file of roots decides whom we trust; so can whoever may put another file in
+its place, or lead a link on the way to it elsewhere. `read_trusted` refuses a file that belongs to
+somebody else or that group or others may write to, and the same of the folder in which it really
+lies, of the folder in which it is named, and of the link that has its name there. A folder with the
+sticky bit may be open (`/tmp`, a secret's volume in Kubernetes): what is in it is only its owner's
+to replace. `look_at` changes whenever the content, an owner or a mode of these does.
+Sources: open(2), inode(7) on the sticky bit. Blocking.
+"""
+
+import os
+import stat
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from palyra_fleet.private_files import FileStamp, stamp_of
+
+_OTHERS_MAY_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
+
+
+class UntrustedFile(Exception):
+    """Somebody else may change what this file says, or it is none; the text says who and where."""
+
+
+class TrustedLook(NamedTuple):
+    """A file's stamp, and owner and mode of the folders where it lies and is named."""
+
+    stamp: FileStamp | None
+    folders: tuple[tuple[int, int] | None, ...]
+
+
+def look_at(path: Path) -> TrustedLook:
+    """What identifies a file's present content and who may change it, without reading it."""
+    try:
+        real = path.resolve()
+        found = stamp_of(real.stat())
+    except (OSError, RuntimeError):  # a RuntimeError: its links go round
+        return TrustedLook(None, (_owner_and_mode(path.parent),))
+    return TrustedLook(found, tuple(_owner_and_mode(one) for one in (path.parent, real.parent)))
+
+
+def read_trusted(path: Path, max_bytes: int) -> tuple[bytes, os.stat_result]:
+    """The bytes of a file that only we and root can change, and what else is known of it; links are
+    followed. Raises UntrustedFile, or OSError for what cannot be read."""
+    try:
+        real = path.resolve(strict=True)
+    except RuntimeError:
+        raise UntrustedFile(f"{path}: its links go round; expected a file") from None
+    _check_owner(path, path.lstat())
+    for folder in dict.fromkeys((path.parent, real.parent)):
+        _check_folder(path, folder)
+    descriptor = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        found = os.fstat(descriptor)
+        _check_file(real, found)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            content = file.read(max_bytes + 1)
+    finally:
+        os.close(descriptor)
+    if len(content) > max_bytes:
+        raise UntrustedFile(f"{path}: is larger than {max_bytes} bytes")
+    return content, found
+
+
+def _check_file(path: Path, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise UntrustedFile(f"{path}: is not a regular file")
+    _check_owner(path, found)
+    if found.st_mode & _OTHERS_MAY_WRITE:
+        raise UntrustedFile(
+            f"{path}: mode {found.st_mode & 0o777:o} lets others write to it; expected a file that"
+            f" only its owner can change; run: chmod go-w {path}"
+        )
+
+
+def _check_folder(path: Path, folder: Path) -> None:
+    """Raises UntrustedFile where somebody else may put another file there."""
+    found = folder.stat()
+    if found.st_uid not in (0, os.geteuid()):
+        raise UntrustedFile(
+            f"{path}: the folder {folder} belongs to another user, who can put another file in its"
+            " place; expected a folder of ours or root's"
+        )
+    if found.st_mode & _OTHERS_MAY_WRITE and not found.st_mode & stat.S_ISVTX:
+        raise UntrustedFile(
+            f"{path}: the folder {folder} has mode {found.st_mode & 0o777:o}, so that others can"
+            " put another file in its place; expected one that only its owner can change; run:"
+            f" chmod go-w {folder}"
+        )
+
+
+def _check_owner(path: Path, found: os.stat_result) -> None:
+    if found.st_uid not in (0, os.geteuid()):
+        raise UntrustedFile(f"{path}: belongs to another user; expected us or root")
+
+
+def _owner_and_mode(folder: Path) -> tuple[int, int] | None:
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_uid, found.st_mode

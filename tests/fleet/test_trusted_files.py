@@ -1,0 +1,126 @@
+"""Files that we go by: read only where nobody but us and root can change what they say."""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from palyra_fleet.trusted_files import UntrustedFile, look_at, read_trusted
+
+SOMEBODY = 61234
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another account")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    folder = tmp_path / "folder"
+    folder.mkdir(mode=0o755)
+    made = folder / "roots.pem"
+    made.write_bytes(b"said")
+    made.chmod(0o644)
+    return made
+
+
+def _by_a_link(file: Path) -> Path:
+    """The same file, by the way that a mounted secret has: a link to a link's folder."""
+    mount = file.parent.parent / "mount"
+    mount.mkdir()
+    (mount / "..data").symlink_to(file.parent)
+    (mount / file.name).symlink_to(f"..data/{file.name}")
+    return mount / file.name
+
+
+@pytest.mark.parametrize("way", [lambda file: file, _by_a_link], ids=["named", "linked"])
+def test_what_only_we_can_change_is_read(file: Path, way: Callable[[Path], Path]) -> None:
+    assert read_trusted(way(file), 4)[0] == b"said"
+    file.chmod(0o400)
+    file.parent.chmod(0o1777)  # what others put there is not ours, and ours is not theirs to move
+    assert read_trusted(file, 4)[0] == b"said"
+
+
+@pytest.mark.parametrize("mode", [0o664, 0o646, 0o666, 0o622])
+def test_a_file_that_others_write_to_is_refused(file: Path, mode: int) -> None:
+    file.chmod(mode)
+    with pytest.raises(UntrustedFile) as refused:
+        read_trusted(file, 4)
+    assert str(refused.value) == (
+        f"{file}: mode {mode:o} lets others write to it; expected a file that only its owner can"
+        f" change; run: chmod go-w {file}"
+    )
+
+
+@pytest.mark.parametrize("mode", [0o775, 0o757, 0o777])
+@pytest.mark.parametrize("way", [lambda file: file, _by_a_link], ids=["named", "linked"])
+def test_a_folder_that_others_write_to_is_refused(
+    file: Path, mode: int, way: Callable[[Path], Path]
+) -> None:
+    named = way(file)
+    file.parent.chmod(mode)
+    with pytest.raises(UntrustedFile) as refused:
+        read_trusted(named, 4)
+    assert str(refused.value).startswith(f"{named}: the folder {file.parent} has mode {mode:o}, so")
+
+
+def test_the_folder_of_a_link_is_looked_at_like_the_files(file: Path) -> None:
+    named = _by_a_link(file)
+    named.parent.chmod(0o777)
+    with pytest.raises(UntrustedFile, match=f"the folder {named.parent} has mode 777"):
+        read_trusted(named, 4)
+
+
+@needs_root
+def test_what_belongs_to_another_account_is_refused(file: Path) -> None:
+    named = _by_a_link(file)
+    os.chown(file, SOMEBODY, 0)
+    with pytest.raises(UntrustedFile, match="belongs to another user; expected us or root"):
+        read_trusted(file, 4)
+    os.chown(file, 0, 0)
+    named.parent.chmod(0o1777)
+    os.lchown(named, SOMEBODY, 0)
+    with pytest.raises(UntrustedFile, match=f"{named}: belongs to another user"):
+        read_trusted(named, 4)
+    os.chown(file.parent, SOMEBODY, 0)
+    with pytest.raises(UntrustedFile, match=f"the folder {file.parent} belongs to another user"):
+        read_trusted(file, 4)
+
+
+def test_what_is_no_file_is_refused_and_nobody_waits_for_it(file: Path) -> None:
+    os.mkfifo(file.parent / "pipe")
+    with pytest.raises(UntrustedFile, match="is not a regular file"):
+        read_trusted(file.parent / "pipe", 4)
+    with pytest.raises(UntrustedFile, match="is not a regular file"):
+        read_trusted(file.parent, 4)
+    with pytest.raises(UntrustedFile, match="is larger than 3 bytes"):
+        read_trusted(file, 3)
+    (file.parent / "round").symlink_to("round")
+    with pytest.raises((UntrustedFile, OSError)):
+        read_trusted(file.parent / "round", 4)
+    with pytest.raises(FileNotFoundError) as missing:
+        read_trusted(file.parent / "missing", 4)
+    assert missing.value.errno == errno.ENOENT
+
+
+def _write(file: Path) -> None:
+    file.write_bytes(b"other words")
+
+
+def _open_the_file(file: Path) -> None:
+    file.chmod(0o666)
+
+
+def _open_the_folder(file: Path) -> None:
+    file.parent.chmod(0o777)
+
+
+@pytest.mark.parametrize("change", [_write, _open_the_file, _open_the_folder, Path.unlink])
+@pytest.mark.parametrize("way", [lambda file: file, _by_a_link], ids=["named", "linked"])
+def test_a_look_changes_with_what_is_said_and_with_who_may_say_it(
+    file: Path, change: Callable[[Path], None], way: Callable[[Path], Path]
+) -> None:
+    named = way(file)
+    before = look_at(named)
+    assert look_at(named) == before
+    change(file)
+    assert look_at(named) != before
