@@ -104,6 +104,7 @@ class Reason(StrEnum):
     VIEW_STALE = "fleet.view_stale"
     EPOCH_ROLLBACK = "fleet.epoch_rollback"
     EGRESS_SUSPENDED = "fleet.egress_suspended"
+    EGRESS_FROZEN = "fleet.egress_frozen"
 
     @property
     def short(self) -> str:
@@ -277,6 +278,7 @@ REASONS: Final = MappingProxyType(
         _R.EGRESS_SUSPENDED: ReasonRow(
             _I, 503, _INTERNAL, "the fleet does not hear this worker's proxy", _LATER
         ),
+        _R.EGRESS_FROZEN: ReasonRow(_I, 503, _INTERNAL, "an operator froze all egress", _LATER),
     }
 )
 

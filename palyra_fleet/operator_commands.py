@@ -12,7 +12,7 @@ from ulid import ULID
 
 from palyra_fleet.fleet_core import FleetCore
 from palyra_fleet.leases.records import WorkerApprovalGrant, WorkerLease
-from palyra_fleet.ledger import storm
+from palyra_fleet.ledger import freezing
 from palyra_fleet.ledger.decision import Decision, Detail, EventReason, LedgerEvent
 from palyra_fleet.ledger.facts import lifecycle_state
 from palyra_fleet.ledger.manager import Outcome
@@ -21,6 +21,7 @@ from palyra_fleet.refusals import FleetReason, FleetRefusal, worker_unknown
 from palyra_fleet.signals.metrics import FleetState
 from palyra_fleet.store.protocol import ChainBroken, StateUnusable, StoreFailed
 from palyra_fleet.wire import models as wire
+from palyra_fleet.wire.freeze_models import FreezeRequest, FreezeView, UnfreezeRequest
 from palyra_fleet.wire.traffic_models import TrafficView
 
 MAX_LISTED = 1_000
@@ -176,13 +177,34 @@ class OperatorCommands(FleetCore):
 
         return await self._locked(act)
 
-    async def unfreeze_leases(self, actor: str, reason: str) -> None:
-        """After a storm of quarantines: give new leases again."""
+    async def frozen(self) -> FreezeView:
+        """What the kill switch, or a storm, holds now."""
+        await self._caught_up()
+        freeze = self._manager.state.freeze
+        since = freeze.at_unix_ms if freeze.frozen else None
+        return FreezeView(
+            leases=freeze.frozen, egress=freeze.egress, by=freeze.by, since_unix_ms=since
+        )
+
+    async def freeze(self, actor: str, request: FreezeRequest) -> FreezeView:
+        """The kill switch: durable, and on its way to every proxy, when this returns."""
 
         async def act(now: int) -> None:
-            await self._settle(storm.unfreeze(self._manager.state, actor, reason, now))
+            state = self._manager.state
+            await self._settle(freezing.freeze(state, request.egress, actor, request.reason, now))
 
         await self._locked(act)
+        return await self.frozen()
+
+    async def unfreeze(self, actor: str, request: UnfreezeRequest) -> FreezeView:
+        """After a freeze or a storm of quarantines: go on."""
+
+        async def act(now: int) -> None:
+            state, egress_only = self._manager.state, request.egress_only
+            await self._settle(freezing.unfreeze(state, egress_only, actor, request.reason, now))
+
+        await self._locked(act)
+        return await self.frozen()
 
     async def violations(
         self, worker_id: str | None, limit: int, before: str | None = None

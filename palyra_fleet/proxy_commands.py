@@ -24,6 +24,7 @@ from palyra_fleet.violations.intake import (
 from palyra_fleet.wire import models as wire
 from palyra_fleet.wire.dsse import DsseEnvelope
 from palyra_fleet.wire.traffic_models import TrafficReport
+from palyra_fleet.wire.view_models import ViewMessage
 
 
 class ProxyCommands(FleetCore):
@@ -31,7 +32,7 @@ class ProxyCommands(FleetCore):
 
     def view(
         self, proxy_id: str, heard: tuple[int, int] | None = None
-    ) -> AsyncIterator[wire.ViewMessage]:
+    ) -> AsyncIterator[ViewMessage]:
         """Snapshot (or what came after `heard`: epoch and seq), changes, ticks. A reader that is
         too slow is dropped and must reconnect; one that is taken back hears nothing more."""
         self._enrolled_proxy(proxy_id)

@@ -45,6 +45,8 @@ class FleetReason(StrEnum):
     FLEET_FULL = "fleet.capacity_workers"
     LEASES_FULL = "fleet.capacity_leases"
     STORM = "fleet.storm_breaker"
+    FROZEN = "fleet.frozen"
+    ALREADY_FROZEN = "fleet.already_frozen"
     NOT_FROZEN = "fleet.not_frozen"
     LEASE_INVALID = "lease.invalid"
     NO_WORKER = "lease.no_worker_available"
@@ -118,7 +120,9 @@ _TABLE: dict[FleetReason, tuple[str, int]] = {
     FleetReason.FLEET_FULL: ("The fleet holds as many workers as it may", 429),
     FleetReason.LEASES_FULL: ("As many leases are live as may be", 429),
     FleetReason.STORM: ("New leases are frozen: too many quarantines", 503),
-    FleetReason.NOT_FROZEN: ("New leases are not frozen", 409),
+    FleetReason.FROZEN: ("An operator froze new leases", 503),
+    FleetReason.ALREADY_FROZEN: ("An operator froze that already", 409),
+    FleetReason.NOT_FROZEN: ("That is not frozen", 409),
     FleetReason.LEASE_INVALID: ("The lease request is invalid", 400),
     FleetReason.NO_WORKER: ("The worker may not take this lease", 409),
     FleetReason.BINDING_STALE: ("The binding to the proxy must be proved again", 409),

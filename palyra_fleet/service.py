@@ -112,23 +112,30 @@ class FleetService(
 
     def health(self) -> dict[str, str]:
         """Check name → "ok" or what is wrong."""
-        frozen = storm.refusal(self._manager.state, self._settings.policy)
+        frozen = self._frozen(by_storm=True)
         reaping = self._reaper is not None and not self._reaper.done()
         return {
             "service": "closed" if self._closed else "ok",
             "store": self._store_problem or "ok",
             "ledger": self._ledger_problem or "ok",
             "reaper": "ok" if reaping else "stopped",
-            "storm_breaker": "ok" if frozen is None else frozen.text,
+            "storm_breaker": frozen or "ok",
         }
+
+    def _frozen(self, *, by_storm: bool) -> str | None:
+        """What is frozen, if so: by a storm, which is a fault, or by an operator, who knows."""
+        refusal = storm.refusal(self._manager.state, self._settings.policy)
+        if refusal is None or (refusal.reason is FleetReason.STORM) is not by_storm:
+            return None
+        return refusal.text
 
     def alarms(self) -> dict[str, str]:
         """What an operator should look at although the fleet works. Empty is good."""
-        frozen = storm.refusal(self._manager.state, self._settings.policy)
         raised = {
             "evidence": self._unbound_evidence.alarm(self._now()),
             "proxies": self._watch.alarm(),
-            "storm": None if frozen is None else frozen.text,
+            "storm": self._frozen(by_storm=True),
+            "frozen": self._frozen(by_storm=False),
             "approval_rules": None if self._rule_file is None else self._rule_file.alarm,
             **{
                 f"export_{name}": counts.alarm(self._now())

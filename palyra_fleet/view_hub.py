@@ -12,9 +12,9 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection
 
 from palyra_fleet.leases.records import WorkerLease
-from palyra_fleet.ledger.decision import EnrolledKey, EvictedWorker, Record
+from palyra_fleet.ledger.decision import EnrolledKey, EvictedWorker, FleetFreeze, Record
 from palyra_fleet.ledger.facts import Proof, WorkerRecord
-from palyra_fleet.wire.models import AttestedFacts, Binding, ViewMessage
+from palyra_fleet.wire.view_models import AttestedFacts, Binding, ViewMessage
 
 MAX_QUEUED = 1_024
 TICK_EVERY_S = 0.5
@@ -75,6 +75,7 @@ class ViewHub:
         self._proofs: dict[str, Proof] = {}
         self._blocked: set[str] = set()
         self._suspended: frozenset[str] = frozenset()
+        self._egress_frozen = False
         self._listeners: dict[asyncio.Queue[ViewMessage | None], str] = {}
         self._recent: deque[ViewMessage] = deque(maxlen=MAX_RECENT)
         self._closed = False
@@ -104,6 +105,8 @@ class ViewHub:
                 case EvictedWorker(worker_id):
                     self._proofs.pop(worker_id, None)
                     self._unblock(worker_id)
+                case FleetFreeze(egress=egress):
+                    self._freeze(egress)
                 case EnrolledKey(kind="proxy", name=name) if record.revoked:
                     self._end(name)
                 case _:
@@ -180,6 +183,11 @@ class ViewHub:
             self._blocked.add(worker.worker_id)
             self._tell("block", worker_id=worker.worker_id)
 
+    def _freeze(self, egress: bool) -> None:
+        if egress is not self._egress_frozen:
+            self._egress_frozen = egress
+            self._tell("freeze" if egress else "thaw")
+
     def _unblock(self, worker_id: str) -> None:
         if worker_id in self._blocked:
             self._blocked.remove(worker_id)
@@ -224,7 +232,11 @@ class ViewHub:
         message = self._message("snapshot", bindings=tuple(self._bindings.values()))
         suspended = tuple(sorted(self._suspended))
         return message.model_copy(
-            update={"blocked_workers": blocked, "suspended_workers": suspended}
+            update={
+                "blocked_workers": blocked,
+                "suspended_workers": suspended,
+                "egress_frozen": self._egress_frozen,
+            }
         )
 
     def _message(

@@ -15,7 +15,7 @@ from palyra_egress.facts import BINDING_LEVELS, UNATTESTED, AttestedFacts
 from palyra_egress.proxy.channels.channel import Channel
 from palyra_egress.reasons import Reason
 from palyra_egress.request import Requester
-from palyra_fleet.wire.models import Binding, ViewMessage
+from palyra_fleet.wire.view_models import Binding, ViewMessage
 
 DEFAULT_MAX_AGE_MS = 5_000
 
@@ -23,11 +23,13 @@ DEFAULT_MAX_AGE_MS = 5_000
 @dataclass(frozen=True, slots=True)
 class Ended:
     """Egress that must stop now: leases that lost their binding or a fact about their worker,
-    workers that are blocked, and connections that came with a certificate no lease has any more."""
+    workers that are blocked, and connections that came with a certificate no lease has any more;
+    with a reason for `everything`, all of it."""
 
     lease_ids: frozenset[str] = frozenset()
     worker_ids: frozenset[str] = frozenset()
     certificates: frozenset[str] = frozenset()
+    everything: Reason | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ class BindingView:
     _highest_fence: int = 0
     _heard_at_monotonic_ms: int | None = None
     _rolled_back: bool = False
+    _egress_frozen: bool = False
     version: int = 0
 
     @property
@@ -139,6 +142,8 @@ class BindingView:
             return reason
         if self.is_blocked(requester.worker_id):
             return Reason.QUARANTINED
+        if self._egress_frozen:
+            return Reason.EGRESS_FROZEN
         if requester.worker_id in self._suspended:
             return Reason.EGRESS_SUSPENDED
         binding = self._bindings.get(requester.lease_id)
@@ -232,6 +237,12 @@ class BindingView:
             case "resume":
                 self._suspended.discard(message.worker_id or "")
                 return Ended()
+            case "freeze":
+                self._egress_frozen = True
+                return Ended(everything=Reason.EGRESS_FROZEN)
+            case "thaw":
+                self._egress_frozen = False
+                return Ended()
             case "tick":
                 return Ended()
 
@@ -272,6 +283,9 @@ class BindingView:
         self._blocked_by_fleet = set(message.blocked_workers)
         self._suspended = set(message.suspended_workers)
         self._hand_over()
+        self._egress_frozen = message.egress_frozen
+        if self._egress_frozen:
+            return Ended(everything=Reason.EGRESS_FROZEN)
         blocked = frozenset(self._blocked_by_fleet | self._suspended)
         return Ended(frozenset(gone | lost), blocked, frozenset(unbound))
 

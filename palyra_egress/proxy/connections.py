@@ -146,7 +146,10 @@ class ConnectionTable:
                 del self._by_worker[who.worker_id]
 
     def cut(self, ended: Ended, spare: LiveConnection | None = None) -> int:
-        """Abort every connection of these workers, leases and certificates; how many were cut."""
+        """Abort every connection of these workers, leases and certificates, or every one there is;
+        how many were cut."""
+        if ended.everything is not None:
+            return self.cut_everything(ended.everything)
         hit = {c for worker in ended.worker_ids for c in self._by_worker.get(worker, ())}
         if ended.lease_ids:
             hit |= {
@@ -194,6 +197,6 @@ class ConnectionTable:
         for connection in list(self._all):
             connection.review()
 
-    def cut_everything(self, reason: Reason) -> None:
-        """Abort every connection there is."""
-        self.sever(self._all, reason)
+    def cut_everything(self, reason: Reason) -> int:
+        """Abort every connection there is; how many that are."""
+        return self.sever(self._all, reason)

@@ -22,6 +22,7 @@ from palyra_fleet.client.lists import (
     WorkerList,
 )
 from palyra_fleet.service import FleetService
+from palyra_fleet.wire.freeze_models import FreezeRequest, FreezeView, UnfreezeRequest
 from palyra_fleet.wire.models import (
     DrainRequest,
     GrantRequest,
@@ -124,10 +125,19 @@ async def revoke_lease(call: Call) -> web.StreamResponse:
     return answers.model(await call.service.revoke_lease(call.identity.id, lease_id, reason))
 
 
-@answers.gives(answers.NOTHING)
-async def unfreeze_leases(call: Call) -> web.StreamResponse:
-    await call.service.unfreeze_leases(call.identity.id, call.read(ReasonRequest).reason)
-    return answers.nothing()
+@answers.gives(FreezeView)
+async def show_freeze(call: Call) -> web.StreamResponse:
+    return answers.model(await call.service.frozen())
+
+
+@answers.gives(FreezeView)
+async def freeze(call: Call) -> web.StreamResponse:
+    return answers.model(await call.service.freeze(call.identity.id, call.read(FreezeRequest)))
+
+
+@answers.gives(FreezeView)
+async def unfreeze(call: Call) -> web.StreamResponse:
+    return answers.model(await call.service.unfreeze(call.identity.id, call.read(UnfreezeRequest)))
 
 
 @answers.gives(ViolationList)

@@ -16,8 +16,9 @@ from palyra_fleet.api.call import Call
 from palyra_fleet.api.problems import ApiReason, ApiRefusal, Headers
 from palyra_fleet.refusals import FleetRefusal
 from palyra_fleet.wire.dsse import DsseEnvelope
-from palyra_fleet.wire.models import EvidenceChain, ProxyBeat, ViewMessage, ViolationAnswer
+from palyra_fleet.wire.models import EvidenceChain, ProxyBeat, ViolationAnswer
 from palyra_fleet.wire.traffic_models import TrafficReport
+from palyra_fleet.wire.view_models import ViewMessage
 
 STREAMING: Final = web.RequestKey("streaming", bool)
 MAX_SEQ: Final = 10**15 - 1

@@ -37,6 +37,7 @@ from palyra_fleet.wire import enrolment_models as enrolment_wire
 from palyra_fleet.wire import models as wire
 from palyra_fleet.wire import node_models as node_wire
 from palyra_fleet.wire.dsse import DsseEnvelope
+from palyra_fleet.wire.freeze_models import FreezeRequest, UnfreezeRequest
 from palyra_fleet.wire.ids import NAME_PATTERN, ULID_PATTERN
 from palyra_fleet.wire.join_models import MintJoinToken
 from palyra_fleet.wire.principal_models import CreatePrincipal, Role
@@ -154,7 +155,9 @@ ROUTES: Final = (
     Row("POST", f"{_RELEASE}:withdraw", _STOP, _R.withdraw, _REASON),
     Row("GET", "/v1/leases", _LOOK, _O.list_leases, query=_PART),
     Row("POST", f"{_LEASE}:revoke", _STOP, _O.revoke_lease, _REASON),
-    Row("POST", "/v1/leases:unfreeze", _LET_IN, _O.unfreeze_leases, _REASON),
+    Row("GET", "/v1/fleet/freeze", _LOOK, _O.show_freeze),
+    Row("POST", "/v1/fleet:freeze", _STOP, _O.freeze, FreezeRequest),
+    Row("POST", "/v1/fleet:unfreeze", _LET_IN, _O.unfreeze, UnfreezeRequest),
     Row("GET", "/v1/traffic", _LOOK, _O.show_traffic),
     Row("GET", "/v1/violations", _LOOK, _O.list_violations, query=_OF_WORKER),
     Row("GET", "/v1/events", _LOOK, _O.list_events, query=_PAGE),

@@ -105,12 +105,6 @@ async def revoke_lease(arguments: Namespace, client: OperatorClient) -> ExitCode
     return ExitCode.DONE
 
 
-async def unfreeze(arguments: Namespace, client: OperatorClient) -> ExitCode:
-    await client.unfreeze_leases(arguments.reason)
-    acknowledge(arguments, "leases", "new leases are given again")
-    return ExitCode.DONE
-
-
 async def list_violations(arguments: Namespace, client: OperatorClient) -> ExitCode:
     found = await client.violations(arguments.worker, arguments.limit)
     show_many(found, arguments.output)

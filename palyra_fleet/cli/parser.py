@@ -19,6 +19,7 @@ from palyra_fleet.cli.enrolment_parser import add_enrolment, add_launcher_key, a
 from palyra_fleet.cli.evidence_arguments import add_evidence_arguments, add_keep_env
 from palyra_fleet.cli.export_arguments import add_export_arguments
 from palyra_fleet.cli.fleet_policy_arguments import add_fleet_policy_arguments
+from palyra_fleet.cli.freeze_commands import add_freeze, add_unfreeze
 from palyra_fleet.cli.join_token_commands import add_join_tokens
 from palyra_fleet.cli.log_arguments import add_log_arguments
 from palyra_fleet.cli.node_agent_parser import add_node_agent
@@ -55,6 +56,8 @@ def make_parser() -> argparse.ArgumentParser:
     _grant(_noun(nouns, "grant", "approvals of runs"))
     add_approvals(_noun(nouns, "approval", "rules that approve runs by themselves"), _operator_verb)
     _lease(_noun(nouns, "lease", "live leases"))
+    add_freeze(_noun(nouns, "freeze", "the kill switch"), _operator_verb)
+    add_unfreeze(_noun(nouns, "unfreeze", "the end of a freeze"), _operator_verb)
     _violation(_noun(nouns, "violation", "what workers tried"))
     _event(_noun(nouns, "event", "the event log"))
     proxies = _noun(nouns, "proxy", "egress proxies")
@@ -304,10 +307,6 @@ def _lease(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
     revoke = _operator_verb(verbs, "revoke", "end a lease now", operator_commands.revoke_lease)
     revoke.add_argument("lease_id", type=types.ulid)
     revoke.add_argument("--reason", type=types.reason, required=True)
-    unfreeze = _operator_verb(
-        verbs, "unfreeze", "give new leases again, after a storm", operator_commands.unfreeze
-    )
-    unfreeze.add_argument("--reason", type=types.reason, required=True)
 
 
 def _violation(verbs: "_Verbs[argparse.ArgumentParser]") -> None:

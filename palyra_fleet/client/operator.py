@@ -23,6 +23,7 @@ from palyra_fleet.client.principals import PrincipalCalls
 from palyra_fleet.client.releases import ReleaseCalls
 from palyra_fleet.client.transport import DEFAULT_TIMEOUT_MS, query_target
 from palyra_fleet.wire.approval_models import ApprovalRuleView
+from palyra_fleet.wire.freeze_models import FreezeRequest, FreezeView, UnfreezeRequest
 from palyra_fleet.wire.models import (
     DrainRequest,
     EventView,
@@ -92,8 +93,18 @@ class OperatorClient(EnrolmentCalls, NodeCalls, PrincipalCalls, JoinTokenCalls, 
         target = f"/v1/leases/{lease_id}:revoke"
         return await self.call("POST", target, LeaseState, ReasonRequest(reason=reason))
 
-    async def unfreeze_leases(self, reason: str) -> None:
-        await self.send("POST", "/v1/leases:unfreeze", ReasonRequest(reason=reason))
+    async def frozen(self) -> FreezeView:
+        return await self.call("GET", "/v1/fleet/freeze", FreezeView)
+
+    async def freeze(self, reason: str, egress: bool = False) -> FreezeView:
+        """No new leases, and with `egress` nothing through any proxy."""
+        request = FreezeRequest(reason=reason, egress=egress)
+        return await self.call("POST", "/v1/fleet:freeze", FreezeView, request)
+
+    async def unfreeze(self, reason: str, egress_only: bool = False) -> FreezeView:
+        """All goes on; with `egress_only` new leases stay frozen."""
+        request = UnfreezeRequest(reason=reason, egress_only=egress_only)
+        return await self.call("POST", "/v1/fleet:unfreeze", FreezeView, request)
 
     async def violations(
         self, worker_id: str | None = None, limit: int = 100

@@ -20,8 +20,9 @@ from palyra_fleet.client.transport import (
 )
 from palyra_fleet.wire.dsse import DsseEnvelope
 from palyra_fleet.wire.keys import SigningKey
-from palyra_fleet.wire.models import EvidenceChain, ProxyBeat, ViewMessage, ViolationAnswer
+from palyra_fleet.wire.models import EvidenceChain, ProxyBeat, ViolationAnswer
 from palyra_fleet.wire.traffic_models import TrafficReport
+from palyra_fleet.wire.view_models import ViewMessage
 
 DEFAULT_SILENCE_MS = 10_000
 

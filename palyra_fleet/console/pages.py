@@ -50,6 +50,7 @@ async def overview(call: ConsoleCall) -> web.StreamResponse:
         alarms=service.alarms(),
         waiting=_waiting(call),
         releases=await service.release_requests(),
+        frozen=await service.frozen(),
         first_run=not workers and not violations,
     )
 

@@ -15,6 +15,7 @@ from palyra_fleet.console.envelope_models import gives, gives_page
 from palyra_fleet.console.envelopes import envelope, page
 from palyra_fleet.console.gate import ConsoleCall, ConsoleHandler
 from palyra_fleet.service import FleetService
+from palyra_fleet.wire.freeze_models import FreezeRequest, FreezeView, UnfreezeRequest
 from palyra_fleet.wire.models import (
     DrainRequest,
     GrantRequest,
@@ -193,6 +194,28 @@ async def reap_expired(call: ConsoleCall) -> web.StreamResponse:
     """Settle every deadline that has passed; the fleet does so by itself all the time."""
     await call.desk.service.reap()
     return envelope(reaped=True)
+
+
+def freeze(*, egress: bool) -> ConsoleHandler:
+    """The handler of the kill switch, for new leases or for all egress with them."""
+
+    @gives("Freeze", freeze=FreezeView)
+    async def handler(call: ConsoleCall) -> web.StreamResponse:
+        asked = FreezeRequest(reason=call.read(ReasonRequest).reason, egress=egress)
+        return envelope(freeze=await call.desk.service.freeze(call.actor, asked))
+
+    return handler
+
+
+def unfreeze(*, egress_only: bool) -> ConsoleHandler:
+    """The handler that lets what runs go on, and new leases too unless for egress only."""
+
+    @gives("Freeze", freeze=FreezeView)
+    async def handler(call: ConsoleCall) -> web.StreamResponse:
+        asked = UnfreezeRequest(reason=call.read(ReasonRequest).reason, egress_only=egress_only)
+        return envelope(freeze=await call.desk.service.unfreeze(call.actor, asked))
+
+    return handler
 
 
 @gives("Lease", lease=LeaseState)

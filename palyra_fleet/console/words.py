@@ -27,6 +27,9 @@ TONES: Final[Mapping[str, str]] = {
     "already_quarantined": "bad",
     "recorded": "calm",
     "ok": "good",
+    "not_frozen": "good",
+    "leases_frozen": "warn",
+    "egress_frozen": "bad",
 }
 """By state of a worker, of a pairing request, outcome of evidence, or check of health."""
 
@@ -45,6 +48,10 @@ EVENT_TONES: Final[Mapping[str, str]] = {
     "worker.release_request_voided": "warn",
     "worker.completed": "good",
     "worker.registered": "good",
+    "fleet.leases_frozen": "bad",
+    "fleet.egress_frozen": "bad",
+    "fleet.egress_unfrozen": "warn",
+    "fleet.leases_unfrozen": "good",
 }
 
 

@@ -67,6 +67,8 @@ class EventReason(StrEnum):
     RULES_IN_FORCE = "fleet.approval_rules_in_force"
     LEASES_FROZEN = "fleet.leases_frozen"
     LEASES_UNFROZEN = "fleet.leases_unfrozen"
+    EGRESS_FROZEN = "fleet.egress_frozen"
+    EGRESS_UNFROZEN = "fleet.egress_unfrozen"
     STARTED_FLEET = "fleet.started"
     CLOCK_SET_BACK = "fleet.clock_set_back"
     RESTORED = "fleet.restored"
@@ -143,11 +145,14 @@ class WithdrawnReference:
 
 
 @dataclass(frozen=True, slots=True)
-class LeaseFreeze:
-    """Whether new leases are frozen, and when that was decided. There is one."""
+class FleetFreeze:
+    """Whether new leases are frozen, when that was decided, and whether all egress is as well,
+    which it never is alone. `by` is the principal who froze; None is a storm. There is one."""
 
     frozen: bool
     at_unix_ms: int
+    egress: bool = False
+    by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +178,7 @@ type Record = (
     | EnrolledKey
     | ReferenceValue
     | WithdrawnReference
-    | LeaseFreeze
+    | FleetFreeze
     | EvidenceRecord
 )
 

@@ -7,14 +7,14 @@ it could not be read, everybody is quarantined unless the operator says that wor
 Pure. Times: Unix ms.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from palyra_fleet.ledger.decision import (
     Decision,
     Detail,
     EnrolledKey,
     EventReason,
-    LeaseFreeze,
+    FleetFreeze,
     ReferenceValue,
     Tombstone,
     TombstoneKind,
@@ -32,13 +32,13 @@ HELD = "quarantined in the state that was replaced"
 @dataclass(frozen=True, slots=True)
 class Confined:
     """Whom a ledger holds: the quarantined and banned, what is remembered for ever; whom it trusts,
-    and what it took back; whether a storm froze new leases."""
+    and what it took back; what is frozen."""
 
     workers: tuple[WorkerRecord, ...]
     tombstones: frozenset[Tombstone]
     enrolled: tuple[EnrolledKey, ...] = ()
     references: frozenset[ReferenceValue] = frozenset()
-    frozen: bool = False
+    freeze: FleetFreeze = field(default_factory=lambda: FleetFreeze(False, 0))
 
     @classmethod
     def of(cls, state: LedgerState) -> "Confined":
@@ -48,7 +48,7 @@ class Confined:
             frozenset(state.tombstones),
             tuple(state.enrolled.values()),
             frozenset(state.references),
-            state.freeze.frozen,
+            state.freeze,
         )
 
 
@@ -76,8 +76,10 @@ def restored(
 def _hold(draft: Draft, held: Confined) -> None:
     for tombstone in held.tombstones - draft.state.tombstones:
         draft.put(tombstone)
-    if held.frozen:
-        draft.put(LeaseFreeze(True, draft.now_unix_ms))
+    if held.freeze.frozen:
+        egress = held.freeze.egress or draft.state.freeze.egress
+        by = held.freeze.by or draft.state.freeze.by
+        draft.put(FleetFreeze(True, draft.now_unix_ms, egress, by))
     for key in held.enrolled:
         _trust_no_more_than(draft, key)
     for value in sorted(draft.state.references - held.references, key=str):

@@ -18,7 +18,7 @@ from palyra_fleet.ledger.decision import (
     EnrolledKey,
     EvictedWorker,
     EvidenceRecord,
-    LeaseFreeze,
+    FleetFreeze,
     PolicyWord,
     Record,
     ReferenceValue,
@@ -55,7 +55,7 @@ class LedgerState:
     policy_words: dict[str, PolicyWord] = field(default_factory=dict)
     deadlines: DeadlineHeap = field(default_factory=DeadlineHeap)
     recent_quarantines: deque[int] = field(default_factory=deque)
-    freeze: LeaseFreeze = field(default_factory=lambda: LeaseFreeze(False, 0))
+    freeze: FleetFreeze = field(default_factory=lambda: FleetFreeze(False, 0))
     highest_fence: int = 0
     high_water_unix_ms: int = 0
 
@@ -147,7 +147,7 @@ class LedgerState:
                 self.references.add(record)
             case WithdrawnReference(field_name, digest):
                 self.references.discard(ReferenceValue(field_name, digest))
-            case LeaseFreeze(frozen):
+            case FleetFreeze(frozen=frozen):
                 self.freeze = record
                 if not frozen:
                     self.recent_quarantines.clear()

@@ -24,6 +24,7 @@ WARNINGS: Final = frozenset(
         EventReason.CLEANUP_FAILED,
         EventReason.EGRESS_SUSPENDED,
         EventReason.LEASES_FROZEN,
+        EventReason.EGRESS_FROZEN,
         EventReason.CLOCK_SET_BACK,
         EventReason.RESTORED,
     }

@@ -14,7 +14,7 @@ from palyra_fleet.ledger.decision import (
     EnrolledKey,
     EvictedWorker,
     EvidenceRecord,
-    LeaseFreeze,
+    FleetFreeze,
     Record,
     ReferenceValue,
     Tombstone,
@@ -87,7 +87,7 @@ def _rank(record: Record) -> int:
             | EnrolledKey()
             | ReferenceValue()
             | WithdrawnReference()
-            | LeaseFreeze()
+            | FleetFreeze()
             | EvidenceRecord()
         ):
             return 3
@@ -125,11 +125,12 @@ def _write(connection: sqlite3.Connection, record: Record) -> None:
                 "DELETE FROM reference_values WHERE digest_field = ? AND digest_sha256 = ?",
                 (digest_field, digest),
             )
-        case LeaseFreeze(frozen, at_unix_ms):
+        case FleetFreeze(frozen, at_unix_ms, egress, by):
             connection.execute(
-                "INSERT INTO lease_freeze VALUES (1, ?, ?) ON CONFLICT (one) DO UPDATE SET"
-                " frozen = excluded.frozen, at_unix_ms = excluded.at_unix_ms",
-                (int(frozen), at_unix_ms),
+                "INSERT INTO fleet_freeze VALUES (1, ?, ?, ?, ?) ON CONFLICT (one) DO UPDATE SET"
+                " frozen = excluded.frozen, at_unix_ms = excluded.at_unix_ms,"
+                " egress = excluded.egress, by_principal = excluded.by_principal",
+                (int(frozen), at_unix_ms, int(egress), by),
             )
         case EvidenceRecord():
             _write_evidence(connection, record)
@@ -279,7 +280,9 @@ def load_records(connection: sqlite3.Connection, now_unix_ms: int) -> tuple[Reco
         for row in connection.execute("SELECT digest_field, digest_sha256 FROM reference_values")
     )
     records += (
-        LeaseFreeze(bool(frozen), at_unix_ms)
-        for frozen, at_unix_ms in connection.execute("SELECT frozen, at_unix_ms FROM lease_freeze")
+        FleetFreeze(bool(frozen), at_unix_ms, bool(egress), by)
+        for frozen, at_unix_ms, egress, by in connection.execute(
+            "SELECT frozen, at_unix_ms, egress, by_principal FROM fleet_freeze"
+        )
     )
     return tuple(records)

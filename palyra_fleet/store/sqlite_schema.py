@@ -189,7 +189,15 @@ CREATE TABLE lease_freeze (
 ) STRICT;
 """
 
-FLEET_MIGRATIONS = (_RETENTION, _ENROLMENTS, _EVENTS_OF_WORKER, _LEASE_FREEZE)
+_FLEET_FREEZE = """
+ALTER TABLE lease_freeze RENAME TO fleet_freeze;
+ALTER TABLE fleet_freeze ADD COLUMN egress INTEGER NOT NULL DEFAULT 0
+  CHECK (egress IN (0, 1) AND egress <= frozen);
+ALTER TABLE fleet_freeze ADD COLUMN by_principal TEXT;
+"""
+
+FLEET_MIGRATIONS = (_RETENTION, _ENROLMENTS, _EVENTS_OF_WORKER, _LEASE_FREEZE, _FLEET_FREEZE)
 """1 to 2: finished records can be forgotten and old events archived. 2 to 3: enrolments belong to a
 device, and can be taken back. 3 to 4: what happened to one worker is found without reading it
-all. 4 to 5: a storm freezes new leases until an operator looks."""
+all. 4 to 5: a storm freezes new leases until an operator looks. 5 to 6: an operator freezes new
+leases, and egress with them."""

@@ -213,53 +213,6 @@ class LeaseState(WireModel):
     expires_at_unix_ms: UnixMs
 
 
-class AttestedFacts(WireModel):
-    """What the fleet verified about a worker when it last proved itself. Whatever is absent is not
-    known, and a proxy takes it for not being so."""
-
-    image_digest_sha256: DigestSha256 | None = None
-    build_digest_sha256: DigestSha256 | None = None
-    artifact_digest_sha256: DigestSha256 | None = None
-    capabilities: tuple[Name, ...] = ()
-    binding_level: Literal["none", "claimed", "observed", "enforced"] = "none"
-
-
-class Binding(WireModel):
-    """Who may speak through a proxy: one live lease. The secret is known as its SHA-256 only.
-    The same lease is bound again, with the same fence, when its end, its worker's facts or its
-    worker's certificates change. Certificates are the fingerprints that the worker may show to a
-    proxy in mutual TLS, good at this moment; none means that it may not speak in that way.
-    """
-
-    worker_id: Ulid
-    lease_id: Ulid
-    run_id: str
-    fence: int
-    egress_profile: str
-    egress_secret_sha256: DigestSha256
-    expires_at_unix_ms: UnixMs
-    facts: AttestedFacts = AttestedFacts()
-    client_certificates_sha256: tuple[DigestSha256, ...] = ()
-
-
-class ViewMessage(WireModel):
-    """One line of a proxy's bindings stream.
-    `snapshot` replaces everything; `bind`, `unbind`, `block`, `suspend` and what undoes them change
-    one thing; `tick` only says that the view is fresh. `epoch` grows at every start of the fleet's
-    store, `seq` with every change; a proxy refuses a message with less of either than it has seen.
-    """
-
-    kind: Literal["snapshot", "bind", "unbind", "block", "unblock", "suspend", "resume", "tick"]
-    epoch: int
-    seq: int
-    bindings: tuple[Binding, ...] = ()
-    blocked_workers: tuple[Ulid, ...] = ()
-    suspended_workers: tuple[Ulid, ...] = ()
-    lease_id: Ulid | None = None
-    worker_id: Ulid | None = None
-    highest_fence: int = 0
-
-
 class ViolationPayload(WireModel):
     """Signed evidence of one violation, chained per proxy by `seq` and `previous_sha256`."""
 

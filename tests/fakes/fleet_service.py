@@ -24,8 +24,10 @@ from palyra_fleet.wire import models as wire
 from palyra_fleet.wire.dsse import ATTESTATION_TYPE, RECEIPT_TYPE, DsseEnvelope, open_envelope
 from palyra_fleet.wire.keys import thumbprint_sha256
 from palyra_fleet.wire.placement_models import OrderKind, WorkerOrder
+from palyra_fleet.wire.view_models import ViewMessage
 from tests.fakes.no_join_tokens import NoJoinTokens
 from tests.fakes.no_release_requests import NoReleaseRequests
+from tests.fakes.remembered_freeze import RemembersFreeze
 from tests.fakes.what_operators_read import ReadByOperators
 
 NO_DIGEST = "0" * 64
@@ -44,7 +46,9 @@ class FakeWorker:
     cleanups: list[wire.CleanupReport] = field(default_factory=list)
 
 
-class FakeFleetService(NoJoinTokens, NoReleaseRequests, ReadByOperators, FleetService):
+class FakeFleetService(
+    NoJoinTokens, NoReleaseRequests, RemembersFreeze, ReadByOperators, FleetService
+):
     """The fake. Everything it keeps is open to tests."""
 
     def __init__(self, clock: Callable[[], int] = now_unix_ms) -> None:
@@ -63,7 +67,7 @@ class FakeFleetService(NoJoinTokens, NoReleaseRequests, ReadByOperators, FleetSe
         self.reference = wire.ReferenceValues()
         self.refuse_with: FleetRefusal | None = None
         self.fail_with: Exception | None = None
-        self.view_messages: asyncio.Queue[wire.ViewMessage | None] = asyncio.Queue()
+        self.view_messages: asyncio.Queue[ViewMessage | None] = asyncio.Queue()
         self.view_ended = asyncio.Event()
         self.orders_asked: asyncio.Queue[str] = asyncio.Queue()
         self.renewed: asyncio.Queue[str] = asyncio.Queue()
@@ -268,7 +272,7 @@ class FakeFleetService(NoJoinTokens, NoReleaseRequests, ReadByOperators, FleetSe
         self.evidence.append((proxy_id, envelope))
         return wire.ViolationAnswer(accepted_seq=1, outcome="recorded", duplicate=duplicate)
 
-    async def view(self, proxy_id: str, heard: object = None) -> AsyncIterator[wire.ViewMessage]:
+    async def view(self, proxy_id: str, heard: object = None) -> AsyncIterator[ViewMessage]:
         del proxy_id, heard
         self._enter("view")
         try:

@@ -16,7 +16,7 @@ from palyra_fleet.ledger.decision import (
     EnrolledKey,
     EvictedWorker,
     EvidenceRecord,
-    LeaseFreeze,
+    FleetFreeze,
     Record,
     ReferenceValue,
     Tombstone,
@@ -220,8 +220,8 @@ def _write(disk: Disk, record: Record) -> None:
             disk.grants[record.grant_id] = record
         case Tombstone() | ReferenceValue():
             disk.others[record] = record
-        case LeaseFreeze():
-            disk.others[LeaseFreeze] = record
+        case FleetFreeze():
+            disk.others[FleetFreeze] = record
         case WithdrawnReference(digest_field, digest):
             disk.others.pop(ReferenceValue(digest_field, digest), None)
         case EnrolledKey(kind, name, public_key):

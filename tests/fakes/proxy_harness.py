@@ -24,7 +24,7 @@ from palyra_egress.proxy.egress_proxy import EgressProxy
 from palyra_egress.proxy.guard.guard import ConnectionGuard
 from palyra_egress.proxy.handler import AddonChain, EnforcingHandler, GuardFactory
 from palyra_egress.proxy.settings import ProxySettings
-from palyra_fleet.wire.models import AttestedFacts, Binding, ViewMessage
+from palyra_fleet.wire.view_models import AttestedFacts, Binding, ViewMessage
 
 WORKER = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
 LEASE = "01ARZ3NDEKTSV4RRFFQ69G5FAW"

@@ -14,7 +14,8 @@ from pathlib import Path
 from aiohttp import web
 
 from palyra_fleet.wire.dsse import DsseEnvelope
-from palyra_fleet.wire.models import Binding, ViewMessage, ViolationAnswer
+from palyra_fleet.wire.models import ViolationAnswer
+from palyra_fleet.wire.view_models import Binding, ViewMessage
 
 TICK_EVERY_S = 0.1
 

@@ -11,6 +11,7 @@ from palyra_fleet.refusals import FleetReason, FleetRefusal
 from palyra_fleet.store.protocol import StoreFailed
 from palyra_fleet.wire import models as wire
 from palyra_fleet.wire.placement_models import OrderKind
+from palyra_fleet.wire.view_models import ViewMessage
 from tests.fakes.fleet_world import DIRTY, FleetWorld, WorkerPen, fleet_world
 from tests.fakes.ledger_world import ulid
 from tests.fakes.memory_fleet_store import MemoryFleetStore
@@ -227,7 +228,7 @@ async def test_a_slow_reader_is_dropped() -> None:
 async def test_closing_ends_streams_and_polls_and_refuses_commands() -> None:
     async with fleet_world() as world:
         (worker,) = await _workers(world, 1)
-        view: AsyncIterator[wire.ViewMessage] = world.service.view("proxy-1")
+        view: AsyncIterator[ViewMessage] = world.service.view("proxy-1")
         await anext(view)
         poll = asyncio.gather(world.service.orders(W1, 0, 60_000))
         await asyncio.sleep(0)

@@ -13,7 +13,7 @@ from palyra_fleet.ledger.manager import WorkerFleetManager
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.tasks import spawn
 from palyra_fleet.view_hub import ViewHub
-from palyra_fleet.wire.models import ViewMessage
+from palyra_fleet.wire.view_models import ViewMessage
 from tests.fakes.ledger_world import LedgerWorld, attested, ulid
 
 

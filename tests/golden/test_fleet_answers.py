@@ -123,7 +123,13 @@ async def what_was_lent(story: Story) -> None:
     grant = json.loads(await story.tell("grant", "create", "run-2", *asked))
     await story.tell("grant", "withdraw", grant["grant_id"], *BECAUSE)
     await story.tell("lease", "revoke", WORKER, *BECAUSE, code=1)
-    await story.tell("lease", "unfreeze", *BECAUSE, code=1)
+    await story.tell("unfreeze", "all", *BECAUSE, code=1)
+    await story.tell("freeze", "leases", *BECAUSE)
+    await story.tell("freeze", "egress", *BECAUSE)
+    await story.tell("freeze", "egress", *BECAUSE, code=1)
+    await story.tell("unfreeze", "egress", *BECAUSE)
+    await story.tell("unfreeze", "egress", *BECAUSE, code=1)
+    await story.tell("unfreeze", "all", *BECAUSE)
     await story.tell("event", "verify")
 
 

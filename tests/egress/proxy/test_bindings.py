@@ -6,7 +6,7 @@ from palyra_egress.clock import now_unix_ms
 from palyra_egress.facts import UNATTESTED, BindingLevel
 from palyra_egress.proxy.bindings import BindingView
 from palyra_egress.reasons import Reason
-from palyra_fleet.wire.models import AttestedFacts, ViewMessage
+from palyra_fleet.wire.view_models import AttestedFacts, ViewMessage
 from tests.fakes.proxy_harness import LEASE, SECRET, WORKER, binding
 
 
@@ -116,6 +116,26 @@ def test_a_suspended_worker_is_cut_and_refused_until_it_is_resumed(view):
     assert refusal(view) is Reason.EGRESS_SUSPENDED
     view.apply(message("snapshot", 9, bindings=(binding(),)), 0)
     assert refusal(view) is None
+
+
+def test_frozen_egress_ends_everything_and_is_refused_until_it_is_thawed(view):
+    assert view.apply(message("freeze", 6), 0).everything is Reason.EGRESS_FROZEN
+    assert refusal(view) is Reason.EGRESS_FROZEN
+    view.apply(message("tick", 6), 0)
+    assert refusal(view) is Reason.EGRESS_FROZEN
+    snapshot = message("snapshot", 7, bindings=(binding(),), egress_frozen=True)
+    assert view.apply(snapshot, 0).everything is Reason.EGRESS_FROZEN
+    assert view.apply(message("thaw", 8), 0).everything is None
+    assert refusal(view) is None
+    view.apply(message("freeze", 9), 0)
+    view.apply(message("snapshot", 10, bindings=(binding(),)), 0)
+    assert refusal(view) is None
+
+
+def test_a_quarantine_is_named_before_a_freeze(view):
+    view.apply(message("freeze", 6), 0)
+    view.block_here(WORKER)
+    assert refusal(view) is Reason.QUARANTINED
 
 
 def test_a_view_that_is_forgotten_believes_nothing_until_it_hears_again(view):

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from palyra_egress.proxy.bindings import BindingView
 from palyra_egress.reasons import Reason
-from palyra_fleet.wire.models import Binding, ViewMessage
+from palyra_fleet.wire.view_models import Binding, ViewMessage
 from tests.fakes.proxy_harness import LEASE, SECRET, binding
 
 WORKERS = ("01ARZ3NDEKTSV4RRFFQ69G5FA0", "01ARZ3NDEKTSV4RRFFQ69G5FA1")

@@ -182,3 +182,27 @@ async def test_a_worker_that_is_refused_all_the_time_waits_and_the_others_do_not
         reply = await world.harness.send(other)
         assert reply is not None and reply.status == 403
         assert len(paused) == before
+
+
+async def test_frozen_egress_cuts_what_is_open_and_refuses_with_its_own_reason(tmp_path: Path):
+    async def say_nothing(_head: bytes, _writer: asyncio.StreamWriter) -> None:
+        pass
+
+    async with chaos(tmp_path) as world:
+        respond, world.plain.respond = world.plain.respond, say_nothing
+        readers = [await _open_upload(world) for _ in range(CONNECTIONS)]
+        await _until_uploads_arrive(world)
+        world.harness.tell("freeze")
+        async with asyncio.timeout(60):
+            for reader in readers:
+                with contextlib.suppress(ConnectionResetError):
+                    assert await reader.read() == b""
+        await world.everything_is_closed()
+        before = bytes(world.plain.received)
+        refused = await world.harness.send(plain_head(world, "GET"))
+        assert refused is not None and refused.status == 503
+        assert refused.reason == Reason.EGRESS_FROZEN.value
+        assert bytes(world.plain.received) == before
+        world.plain.respond = respond
+        world.harness.tell("thaw")
+        assert (await plain(world)).endswith(b"hello")

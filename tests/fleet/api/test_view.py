@@ -11,8 +11,8 @@ from palyra_fleet.client import FleetProblem, FleetUnavailable
 from palyra_fleet.clock import now_unix_ms
 from palyra_fleet.refusals import FleetReason, FleetRefusal
 from palyra_fleet.tasks import spawn
-from palyra_fleet.wire.models import ViewMessage
 from palyra_fleet.wire.request_proof import HEADER, prove
+from palyra_fleet.wire.view_models import ViewMessage
 from tests.fakes.raw_http import open_connection
 from tests.fakes.served_fleet import ServedFleet, served_fleet
 

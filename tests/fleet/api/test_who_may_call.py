@@ -17,6 +17,7 @@ from palyra_fleet.wire import enrolment_models as enrolment_wire
 from palyra_fleet.wire import models as wire
 from palyra_fleet.wire import node_models as node_wire
 from palyra_fleet.wire.dsse import ATTESTATION_TYPE, DsseEnvelope, seal
+from palyra_fleet.wire.freeze_models import FreezeRequest, UnfreezeRequest
 from palyra_fleet.wire.join_models import MintJoinToken
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.principal_models import CreatePrincipal, Role
@@ -113,6 +114,8 @@ def body_of(row: Row, key: SigningKey) -> bytes:
         DsseEnvelope: envelope,
         wire.ProxyBeat: wire.ProxyBeat(spooled_seq=0, policy_digest="policy"),
         TrafficReport: TrafficReport(since_unix_ms=0),
+        FreezeRequest: FreezeRequest(reason="because"),
+        UnfreezeRequest: UnfreezeRequest(reason="because"),
         MintJoinToken: MintJoinToken(identity="dev-1", reason="because"),
         CreatePrincipal: CreatePrincipal(name="new", roles=(Role.VIEWER,), reason="because"),
         node_wire.PairingCodeRequest: node_wire.PairingCodeRequest(),

@@ -18,6 +18,7 @@ import pytest
 from palyra_egress.proxy.bindings import BindingView
 from palyra_fleet.service import FleetService
 from palyra_fleet.wire import models as wire
+from palyra_fleet.wire.view_models import ViewMessage
 from tests.fakes.fleet_world import Clock, settings
 from tests.fleet.crash.test_kill_nine import ROOT
 
@@ -49,9 +50,9 @@ def killed_at(state_dir: Path, point: str) -> Before:
     return Before((int(epoch), int(seq)), worker_id, lease_id, int(fence), int(session))
 
 
-async def first_message(service: FleetService, heard: tuple[int, int] | None) -> wire.ViewMessage:
+async def first_message(service: FleetService, heard: tuple[int, int] | None) -> ViewMessage:
     async with aclosing(
-        cast(AsyncGenerator[wire.ViewMessage], service.view("proxy-1", heard))
+        cast(AsyncGenerator[ViewMessage], service.view("proxy-1", heard))
     ) as stream:
         return await anext(stream)
 
@@ -103,7 +104,7 @@ async def test_a_proxy_that_believed_the_view_of_before_ends_the_lease(tmp_path:
     )
     epoch, seq = before.heard
     view.apply(
-        wire.ViewMessage(
+        ViewMessage(
             kind="snapshot", epoch=epoch, seq=seq, bindings=(binding,), highest_fence=before.fence
         ),
         0,

@@ -10,7 +10,7 @@ from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from palyra_fleet.leases.approval_rules import ApprovalRules, RunAsked
 from palyra_fleet.leases.records import LeaseOrder, WorkerApprovalGrant
-from palyra_fleet.ledger import enrolment, storm
+from palyra_fleet.ledger import enrolment, freezing
 from palyra_fleet.ledger.auditor import audit
 from palyra_fleet.ledger.decision import Decision, EnrolledKey, EventReason, ReferenceValue
 from palyra_fleet.ledger.facts import Admission, Liveness
@@ -99,7 +99,9 @@ class LedgerMachine(MachineBase):
         name, device = f"proxy-{number}", f"device-{number}"
         key = EnrolledKey("proxy", name, key_of(name), device_id=device)
         self.do("enrol", enrolment.enrol(state, key, "alice", at))
-        self.do("unfreeze", storm.unfreeze(state, "alice", "why", at))
+        self.do("freeze", freezing.freeze(state, now, "alice", "why", at))
+        self.do("unfreeze", freezing.unfreeze(state, now, "alice", "why", at))
+        self.do("unfreeze", freezing.unfreeze(state, False, "alice", "why", at))
         if not now:
             return
         taken = self.do("take_back", enrolment.take_back(state, "proxy", name, "alice", "why", at))

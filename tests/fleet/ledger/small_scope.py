@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from palyra_fleet.attestation.result import AttestationResult
 from palyra_fleet.leases.approval_rules import RunAsked
 from palyra_fleet.leases.records import LeaseOrder, WorkerApprovalGrant, WorkerLease
-from palyra_fleet.ledger import enrolment, storm
+from palyra_fleet.ledger import enrolment, freezing
 from palyra_fleet.ledger.auditor import audit
 from palyra_fleet.ledger.binding import binding_refusal
 from palyra_fleet.ledger.deadlines import DeadlineHeap
@@ -25,7 +25,7 @@ from palyra_fleet.ledger.decision import (
     Decision,
     EnrolledKey,
     EventReason,
-    LeaseFreeze,
+    FleetFreeze,
     ReferenceValue,
 )
 from palyra_fleet.ledger.facts import Proof, WorkerRecord
@@ -80,7 +80,7 @@ class Scope:
     workers: int
     trust: bool = True
     """Also play what concerns every worker and multiplies states: enrolments, references, a freeze
-    after a storm (which such a fleet begins in)."""
+    after a freeze (which such a fleet begins in)."""
     commands: set[str] = field(default_factory=set)
     outcomes: Counter[str] = field(default_factory=Counter)
     states: int = 0
@@ -92,7 +92,7 @@ class Scope:
         """Breadth first until the depth or the time is reached; stops at the first problem."""
         until = time.monotonic() + seconds
         start = LedgerState(high_water_unix_ms=START_MS, references={REFERENCE})
-        start.freeze = LeaseFreeze(self.trust, START_MS)
+        start.freeze = FleetFreeze(self.trust, START_MS)
         first = Place(start)
         seen = {canonical(first)}
         frontier = deque([first])
@@ -165,7 +165,10 @@ _OF_THE_FLEET: dict[str, Move] = {
     ),
     "hear_policy": lambda manager, place: manager.hear_policy("proxy-1", "another", place.now),
     "rules_changed": lambda manager, place: manager.rules_changed(NO_RULES, place.now),
-    "unfreeze": lambda manager, place: storm.unfreeze(place.state, "alice", "why", place.now),
+    "freeze": lambda manager, place: freezing.freeze(place.state, True, "alice", "why", place.now),
+    "unfreeze": lambda manager, place: freezing.unfreeze(
+        place.state, False, "alice", "why", place.now
+    ),
     "device_gone": lambda manager, place: enrolment.device_gone(
         place.state, "device-1", "alice", "why", place.now
     ),

@@ -7,7 +7,7 @@ import pytest
 from palyra_fleet.leases.approval_rules import HERE, ApprovalRules, RunAsked
 from palyra_fleet.leases.records import WorkerApprovalGrant
 from palyra_fleet.ledger.auditor import audit
-from palyra_fleet.ledger.decision import Decision, EnrolledKey, LeaseFreeze
+from palyra_fleet.ledger.decision import Decision, EnrolledKey, FleetFreeze
 from palyra_fleet.ledger.manager import Outcome, WorkerFleetManager
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.ledger.rule_counts import HOUR_MS, RuleCounts
@@ -91,7 +91,7 @@ def test_an_approval_by_rule_ends_with_the_certificate_of_its_worker() -> None:
 
 def test_a_storm_stops_every_rule() -> None:
     world = world_of()
-    world.manager.state.freeze = LeaseFreeze(True, NOW)
+    world.manager.state.freeze = FleetFreeze(True, NOW)
     assert refused(ask(world)) is FleetReason.STORM
 
 

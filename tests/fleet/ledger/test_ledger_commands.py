@@ -6,7 +6,7 @@ import pytest
 
 from palyra_fleet.attestation.result import BindingLevel
 from palyra_fleet.leases.records import LeaseOrder
-from palyra_fleet.ledger.decision import Beat, Decision, EventReason, LeaseFreeze, LedgerEvent
+from palyra_fleet.ledger.decision import Beat, Decision, EventReason, FleetFreeze, LedgerEvent
 from palyra_fleet.ledger.facts import (
     Admission,
     Eligibility,
@@ -382,7 +382,7 @@ def test_a_grant_that_runs_out_makes_the_time_durable() -> None:
 @pytest.mark.parametrize(
     ("decision", "durable"),
     [
-        (Decision(1, records=(LeaseFreeze(True, 1),)), True),
+        (Decision(1, records=(FleetFreeze(True, 1),)), True),
         (Decision(1, events=(LedgerEvent(EventReason.STARTED_FLEET, "fleet"),)), True),
         (Decision(1, grants_ran_out=True), True),
         (Decision(1, beats=(Beat(W1, 1, 2),), reaped=True), False),

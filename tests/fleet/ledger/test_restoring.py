@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import pytest
 
+from palyra_fleet.ledger import freezing
 from palyra_fleet.ledger.decision import (
     Decision,
     EnrolledKey,
-    LeaseFreeze,
+    FleetFreeze,
     Tombstone,
     TombstoneKind,
 )
@@ -71,8 +72,15 @@ def test_with_it_only_those_are_held_that_it_holds() -> None:
 
 @pytest.mark.parametrize("frozen", [True, False])
 def test_leases_are_frozen_where_they_were(frozen: bool) -> None:
-    told = put_back(snapshot_of(), replace(NOBODY, frozen=frozen))
-    assert (LeaseFreeze(True, NOW) in told.records) is frozen
+    told = put_back(snapshot_of(), replace(NOBODY, freeze=FleetFreeze(frozen, 7, frozen, "alice")))
+    assert (FleetFreeze(True, NOW, True, "alice") in told.records) is frozen
+
+
+def test_a_freeze_that_the_snapshot_has_is_kept_beside_a_narrower_one() -> None:
+    world = snapshot_of()
+    world.do(freezing.freeze(world.manager.state, True, "alice", "why", NOW))
+    told = put_back(world, replace(NOBODY, freeze=FleetFreeze(True, 7)))
+    assert FleetFreeze(True, NOW, True, "alice") in told.records
 
 
 @pytest.mark.parametrize(

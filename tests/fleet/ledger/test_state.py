@@ -7,7 +7,7 @@ import pytest
 
 from palyra_fleet.leases.records import LeaseStatus
 from palyra_fleet.ledger.deadlines import DeadlineKind
-from palyra_fleet.ledger.decision import Decision, LeaseFreeze, Record
+from palyra_fleet.ledger.decision import Decision, FleetFreeze, Record
 from palyra_fleet.ledger.facts import Liveness, WorkerRecord
 from palyra_fleet.ledger.state import STORM_WINDOW_MS, LedgerState
 from tests.fakes.ledger_world import LedgerWorld, reasons, ulid
@@ -43,14 +43,14 @@ def test_after_a_start_only_the_living_are_waited_for() -> None:
         (None, NOW - STORM_WINDOW_MS, None),
         (None, NOW - STORM_WINDOW_MS + 1, NOW - STORM_WINDOW_MS + 1),
         (None, NOW + 1, NOW),  # the clock was set back: it counts for a minute from now
-        (LeaseFreeze(False, NOW - 9), NOW - 9, None),  # an operator looked
-        (LeaseFreeze(False, NOW - 9), NOW - 8, NOW - 8),
-        (LeaseFreeze(True, NOW - 9), NOW - 9, NOW - 9),
+        (FleetFreeze(False, NOW - 9), NOW - 9, None),  # an operator looked
+        (FleetFreeze(False, NOW - 9), NOW - 8, NOW - 8),
+        (FleetFreeze(True, NOW - 9), NOW - 9, NOW - 9),
     ],
     ids=["a minute ago", "within it", "to come", "before the thaw", "after it", "while frozen"],
 )
 def test_after_a_start_the_quarantines_of_the_last_minute_that_nobody_looked_at_count(
-    freeze: LeaseFreeze | None, at_unix_ms: int, counted: int | None
+    freeze: FleetFreeze | None, at_unix_ms: int, counted: int | None
 ) -> None:
     records = [quarantined(at_unix_ms), *([] if freeze is None else [freeze])]
     expected = [] if counted is None else [counted]
@@ -98,7 +98,7 @@ def test_quarantines_count_for_a_minute_and_until_an_operator_looks() -> None:
     assert list(state.recent_quarantines) == []
     for frozen, counted in ((True, [NOW]), (False, [])):
         state = loaded([quarantined(NOW)])
-        state.apply(Decision(NOW, records=(LeaseFreeze(frozen, NOW),)))
+        state.apply(Decision(NOW, records=(FleetFreeze(frozen, NOW),)))
         assert list(state.recent_quarantines) == counted
 
 

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 
 from palyra_fleet.ledger import storm
-from palyra_fleet.ledger.decision import Decision, LeaseFreeze
+from palyra_fleet.ledger.decision import Decision, FleetFreeze
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.refusals import FleetReason, FleetRefusal, Refusal
 from palyra_fleet.service import FleetService
 from palyra_fleet.store.sqlite import SqliteFleetStore
+from palyra_fleet.wire.freeze_models import UnfreezeRequest
 from tests.fakes.fleet_world import FleetWorld, WorkerPen, fleet_world, settings
 from tests.fakes.ledger_world import LedgerWorld, ulid
 
@@ -23,7 +24,7 @@ def test_the_one_too_many_freezes_in_the_same_decision() -> None:
         decision = world.manager.quarantine(ulid(number), "alice", "why", 3_000)
         assert isinstance(decision, Decision)
         world.do(storm.trip(world.manager.state, POLICY, decision))
-    frozen = [LeaseFreeze(True, 3_000) in one.records for one in world.decisions if one.quarantines]
+    frozen = [FleetFreeze(True, 3_000) in one.records for one in world.decisions if one.quarantines]
     assert frozen == [False, False, True]
     assert isinstance(storm.refusal(world.manager.state, POLICY), Refusal)
 
@@ -61,11 +62,11 @@ async def test_frozen_stays_frozen_over_a_restart_and_time_until_an_operator_unf
             await again.lease(worker, "run-1")
         assert caught.value.reason is FleetReason.STORM
         assert "frozen" in service.health()["storm_breaker"] and "storm" in service.alarms()
-        await service.unfreeze_leases("alice", "a policy was wrong, and is mended")
+        await service.unfreeze("alice", UnfreezeRequest(reason="a policy was wrong, and is mended"))
         assert service.health()["storm_breaker"] == "ok"
         await again.ask(worker, "run-1")
         with pytest.raises(FleetRefusal) as caught:
-            await service.unfreeze_leases("alice", "again")
+            await service.unfreeze("alice", UnfreezeRequest(reason="again"))
         assert caught.value.reason is FleetReason.NOT_FROZEN
         reasons = [event.reason for event in await service.events(0, 1000)]
         assert reasons.count("fleet.leases_frozen") == reasons.count("fleet.leases_unfrozen") == 1

@@ -14,7 +14,7 @@ from palyra_fleet.ledger.decision import (
     Decision,
     EnrolledKey,
     EventReason,
-    LeaseFreeze,
+    FleetFreeze,
     LedgerEvent,
     ReferenceValue,
     Tombstone,
@@ -388,14 +388,14 @@ async def test_what_was_taken_back_since_the_snapshot_is_not_trusted_again(
             replace(other, seq=3, last_sha256="3" * 64),
             later,
             WithdrawnReference("image", "2" * 64),
-            LeaseFreeze(True, 2_800),
+            FleetFreeze(True, 2_800, True, "alice"),
         )
         await fleet.store.commit(Decision(3_000, records=since, events=(event,)))
     restore(state, file, NOW, replace=True)
     snapshot, _ = await _opened(state)
-    kinds = (EnrolledKey, ReferenceValue, LeaseFreeze)
+    kinds = (EnrolledKey, ReferenceValue, FleetFreeze)
     found = {record for record in snapshot.records if isinstance(record, kinds)}
-    assert found == {*since[:3], kept, LeaseFreeze(True, NOW)}
+    assert found == {*since[:3], kept, FleetFreeze(True, NOW, True, "alice")}
 
 
 async def test_a_clock_that_once_ran_far_ahead_is_left_behind_by_a_restore(

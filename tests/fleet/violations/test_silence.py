@@ -7,8 +7,9 @@ from typing import cast
 
 from palyra_fleet.ledger.decision import Decision, EnrolledKey
 from palyra_fleet.violations.silence import ProxyTrouble, ProxyWatch
-from palyra_fleet.wire.models import ProxyBeat, ViewMessage
+from palyra_fleet.wire.models import ProxyBeat
 from palyra_fleet.wire.placement_models import OrderKind
+from palyra_fleet.wire.view_models import ViewMessage
 from tests.fakes.fleet_world import WorkerPen, fleet_world
 from tests.fakes.ledger_world import LedgerWorld, attested, key_of, ulid
 

@@ -14,7 +14,7 @@ from palyra_fleet.client import FleetProblem, WorkerAction
 from palyra_fleet.clock import now_unix_ms
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.tasks import spawn
-from palyra_fleet.wire.models import ViewMessage
+from palyra_fleet.wire.view_models import ViewMessage
 from palyra_fleet.worker.run_settings import RunSettings
 from palyra_fleet.worker.runner import run_as_worker
 from palyra_fleet.worker.session import PROOFS_FOR_A_LEASE, SessionSettings, WorkerSession

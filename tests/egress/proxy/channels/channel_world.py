@@ -15,7 +15,7 @@ from palyra_egress.proxy.bounds.deadlines import DEADLINES, Deadlines
 from palyra_egress.proxy.channels.settings import ChannelSettings
 from palyra_egress.proxy.channels.worker_tls import WorkerTlsSettings
 from palyra_fleet.identity.client_certificate import fingerprint_of
-from palyra_fleet.wire.models import Binding
+from palyra_fleet.wire.view_models import Binding
 from tests.fakes.hostile_certificates import Authority, LeafPlan
 from tests.fakes.proxy_harness import (
     WORKER,

@@ -9,7 +9,7 @@ import pytest
 from palyra_egress.demo.upstream_ca import UpstreamCa
 from palyra_egress.policy.recorded import NotJudgeable
 from palyra_egress.policy.replay import replay
-from palyra_fleet.wire.models import AttestedFacts
+from palyra_fleet.wire.view_models import AttestedFacts
 from tests.egress.policy.policy_text import policy
 from tests.fakes.proxy_harness import Harness, basic, binding, proxy_harness, read_reply
 from tests.fakes.upstream import RecordingUpstream, recording_upstream
