@@ -124,6 +124,7 @@ async def what_was_lent(story: Story) -> None:
     await story.tell("grant", "withdraw", grant["grant_id"], *BECAUSE)
     await story.tell("lease", "revoke", WORKER, *BECAUSE, code=1)
     await story.tell("unfreeze", "all", *BECAUSE, code=1)
+    await story.tell("freeze", "show")
     await story.tell("freeze", "leases", *BECAUSE)
     await story.tell("freeze", "egress", *BECAUSE)
     await story.tell("freeze", "egress", *BECAUSE, code=1)
