@@ -11,25 +11,26 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NoReturn
 
-from palyra_fleet.strict_yaml.document import Position
+from palyra_fleet.strict_yaml.document import Fault, Position
 
 
 class ProblemCode(StrEnum):
-    """Stable codes of policy problems, as editors and pipelines see them."""
+    """Stable codes of policy problems, as editors and pipelines see them. What is wrong with a file
+    before it is read as a policy has the code of its `Fault`."""
 
     UNREADABLE = "unreadable"
-    TOO_LARGE = "too_large"
-    NOT_UTF8 = "not_utf8"
-    HIDDEN_SIGN = "hidden_sign"
-    SYNTAX = "syntax"
-    EMPTY = "empty"
-    DUPLICATE_KEY = "duplicate_key"
-    ALIAS = "alias"
-    TAG = "tag"
-    AMBIGUOUS_VALUE = "ambiguous_value"
+    TOO_LARGE = Fault.TOO_LARGE.value
+    NOT_UTF8 = Fault.NOT_UTF8.value
+    HIDDEN_SIGN = Fault.HIDDEN_SIGN.value
+    SYNTAX = Fault.SYNTAX.value
+    EMPTY = Fault.EMPTY.value
+    DUPLICATE_KEY = Fault.DUPLICATE_KEY.value
+    ALIAS = Fault.ALIAS.value
+    TAG = Fault.TAG.value
+    AMBIGUOUS_VALUE = Fault.AMBIGUOUS_VALUE.value
     UNKNOWN_KEY = "unknown_key"
     MISSING_KEY = "missing_key"
-    WRONG_TYPE = "wrong_type"
+    WRONG_TYPE = Fault.WRONG_TYPE.value
     BAD_VALUE = "bad_value"
     NOT_SUPPORTED_YET = "not_supported_yet"
     BAD_PATTERN = "bad_pattern"

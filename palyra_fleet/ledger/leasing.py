@@ -196,6 +196,26 @@ def _current_lease(
     return Refusal(FleetReason.LEASE_UNKNOWN, f"worker holds no lease '{lease_id}'")
 
 
+def _held(
+    state: LedgerState,
+    worker_id: str,
+    session_epoch: int,
+    lease_id: str,
+    fence: int,
+    now_unix_ms: int,
+) -> tuple[WorkerRecord, WorkerLease] | Refusal:
+    """The worker and the lease that its run goes on with: current, and before its end."""
+    worker = find_working(state, worker_id, session_epoch)
+    if isinstance(worker, Refusal):
+        return worker
+    lease = _current_lease(state, worker, lease_id, fence)
+    if isinstance(lease, Refusal):
+        return lease
+    if now_unix_ms >= lease.expires_at_unix_ms:
+        return Refusal(FleetReason.LEASE_ENDED, f"lease '{lease_id}' has ended")
+    return worker, lease
+
+
 def start_lease(
     state: LedgerState,
     worker_id: str,
@@ -205,14 +225,10 @@ def start_lease(
     now_unix_ms: int,
 ) -> Decision | Refusal:
     """The run begins. Starting twice is refused."""
-    worker = find_working(state, worker_id, session_epoch)
-    if isinstance(worker, Refusal):
-        return worker
-    lease = _current_lease(state, worker, lease_id, fence)
-    if isinstance(lease, Refusal):
-        return lease
-    if now_unix_ms >= lease.expires_at_unix_ms:
-        return Refusal(FleetReason.LEASE_ENDED, f"lease '{lease_id}' has ended")
+    held = _held(state, worker_id, session_epoch, lease_id, fence, now_unix_ms)
+    if isinstance(held, Refusal):
+        return held
+    worker, lease = held
     if lease.status is not LeaseStatus.ASSIGNED:
         return Refusal(FleetReason.COMMAND_INVALID, f"lease '{lease_id}' was started before")
     draft = Draft(state, now_unix_ms, worker_id)
@@ -233,14 +249,10 @@ def renew_lease(
     now_unix_ms: int,
 ) -> Decision | Refusal:
     """A later end under the same caps, counted from now; never an earlier one."""
-    worker = find_working(state, worker_id, session_epoch)
-    if isinstance(worker, Refusal):
-        return worker
-    lease = _current_lease(state, worker, lease_id, fence)
-    if isinstance(lease, Refusal):
-        return lease
-    if now_unix_ms >= lease.expires_at_unix_ms:
-        return Refusal(FleetReason.LEASE_ENDED, f"lease '{lease_id}' has ended")
+    held = _held(state, worker_id, session_epoch, lease_id, fence, now_unix_ms)
+    if isinstance(held, Refusal):
+        return held
+    worker, lease = held
     wanted_ms = policy.lease_max_ms if ttl_ms is None else ttl_ms
     end = _end(policy, worker, wanted_ms, lease.grant_expires_at_unix_ms, now_unix_ms)
     draft = Draft(state, now_unix_ms, worker_id)

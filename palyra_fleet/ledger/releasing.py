@@ -40,10 +40,7 @@ def release(
     now_unix_ms: int,
 ) -> Decision | Refusal:
     """Let a quarantined worker back. The operator's reason acknowledges the evidence by digest."""
-    worker = find_worker(state, worker_id)
-    if isinstance(worker, Refusal):
-        return worker
-    grounds = _grounds(worker, now_unix_ms)
+    grounds = _grounds(state, worker_id, now_unix_ms)
     if isinstance(grounds, Refusal):
         return grounds
     if policy.two_person_release:
@@ -53,7 +50,7 @@ def release(
         )
         return Refusal(FleetReason.RELEASE_NEEDS_SECOND, text)
     draft = Draft(state, now_unix_ms, actor)
-    _let_back(draft, worker, *grounds, why)
+    _let_back(draft, grounds, why)
     return draft.finish()
 
 
@@ -67,17 +64,14 @@ def request_release(
     now_unix_ms: int,
 ) -> Decision | Refusal:
     """Ask for a release that another person is to approve. It takes all that a release takes."""
-    worker = find_worker(state, worker_id)
-    if isinstance(worker, Refusal):
-        return worker
-    grounds = _grounds(worker, now_unix_ms)
+    grounds = _grounds(state, worker_id, now_unix_ms)
     if isinstance(grounds, Refusal):
         return grounds
+    worker, confined, candidate = grounds
     before = worker.release_request
     if before is not None and now_unix_ms < before.expires_at_unix_ms:
         text = f"'{before.asked_by}' asks for the release of worker '{worker_id}' already"
         return Refusal(FleetReason.RELEASE_REQUESTED, text)
-    confined, candidate = grounds
     request = ReleaseRequest(
         release_id=release_id,
         asked_by=actor,
@@ -115,13 +109,13 @@ def approve_release(
     if actor == request.asked_by:
         text = f"'{actor}' asked for this release; another person must approve it"
         return Refusal(FleetReason.RELEASE_SAME_PERSON, text)
-    grounds = _grounds(worker, now_unix_ms)
+    grounds = _grounds(state, worker.worker_id, now_unix_ms)
     if isinstance(grounds, Refusal):
         return grounds
     draft = Draft(state, now_unix_ms, actor)
     asked: Detail = {"asked_why": request.why}
     draft.end_release_request(worker, EventReason.RELEASE_APPROVED, why, asked)
-    _let_back(draft, draft.worker(worker.worker_id), *grounds, why)
+    _let_back(draft, grounds, why)
     return draft.finish()
 
 
@@ -163,9 +157,15 @@ def _find_open(
     return worker, request
 
 
-def _grounds(worker: WorkerRecord, now_unix_ms: int) -> tuple[Quarantine, Proof] | Refusal:
-    """The quarantine and the newer evidence with a new key, on which the worker may come back."""
-    worker_id, confined = worker.worker_id, worker.quarantine
+def _grounds(
+    state: LedgerState, worker_id: str, now_unix_ms: int
+) -> tuple[WorkerRecord, Quarantine, Proof] | Refusal:
+    """The worker, its quarantine, and the newer evidence with a new key on which it may come back:
+    what every way out of quarantine asks for."""
+    worker = find_worker(state, worker_id)
+    if isinstance(worker, Refusal):
+        return worker
+    confined = worker.quarantine
     if confined is None:
         text = f"worker '{worker_id}' is not quarantined"
         return Refusal(FleetReason.NOT_QUARANTINED, text)
@@ -180,12 +180,12 @@ def _grounds(worker: WorkerRecord, now_unix_ms: int) -> tuple[Quarantine, Proof]
     if candidate.key_sha256 in {confined.key_sha256, worker.proof.key_sha256}:
         text = f"worker '{worker_id}' must attest with a new key before it is released"
         return Refusal(FleetReason.RELEASE_NEEDS_KEY, text)
-    return confined, candidate
+    return worker, confined, candidate
 
 
-def _let_back(
-    draft: Draft, worker: WorkerRecord, confined: Quarantine, candidate: Proof, why: str
-) -> None:
+def _let_back(draft: Draft, grounds: tuple[WorkerRecord, Quarantine, Proof], why: str) -> None:
+    before, confined, candidate = grounds
+    worker = draft.worker(before.worker_id)
     failed = worker.work is Work.FAILED
     draft.put_worker(
         replace(
