@@ -3,8 +3,9 @@
     python -m tests.fleet.mutation [--quick] [MODULE ...]     (default: every module that decides)
 
 The ledger's own tests come first, the stateful ones, the small scopes and the store's only for what
-those let live; with `--quick` they do not come at all. Ends with 1 if a survivor is not accepted,
-or an accepted one is no mutant any more. Our own, because existing tools start pytest anew for each
+those let live; with `--quick` they do not come at all. What only a limit has noticed lives too,
+unless it is known to be endless. Ends with 1 if a survivor is not accepted, or an accepted one is
+no mutant any more. Our own, because existing tools start pytest anew for each
 mutant, which here costs a hundred times what the tests do.
 """
 
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fleet.mutation.accepted import ACCEPTED
+from tests.fleet.mutation.accepted import ACCEPTED, ENDLESS
 from tests.fleet.mutation.mutants import ROOT, mutants_of
 from tests.fleet.mutation.playing import Players, Verdict
 
@@ -55,21 +56,41 @@ class Report:
     counts: Counter[str] = field(default_factory=Counter)
 
     def take(self, verdict: Verdict) -> None:
-        key, killer = verdict.mutant.key, verdict.killer
+        key, judged = verdict.mutant.key, judged_of(verdict)
         self.counts["mutants"] += 1
-        if killer is None:
-            judged = "accepted" if key in ACCEPTED else "SURVIVES"
-            print(f"{judged}: {verdict.mutant} ({verdict.seconds:.1f} s)", flush=True)
-        elif key in ACCEPTED:
-            judged = "NOTICED, though accepted"
-            print(f"{judged}: {verdict.mutant} by {killer}", flush=True)
-        else:
-            judged = "by the slow tests" if killer.startswith(SLOW) else "by the quick tests"
         self.counts[judged] += 1
+        if verdict.killer is None or key in ACCEPTED | ENDLESS:
+            by = "" if verdict.killer is None else f", by {verdict.killer}"
+            ended = "".join(f", ended: {test}" for test in verdict.ended)
+            print(f"{judged}: {verdict.mutant}{by}{ended} ({verdict.seconds:.1f} s)", flush=True)
+        elif verdict.ended:
+            self.counts["(of these after a limit had ended a test)"] += 1
 
     @property
     def bad(self) -> int:
-        return self.counts["SURVIVES"] + self.counts["NOTICED, though accepted"]
+        return sum(self.counts[judged] for judged in BAD)
+
+
+BAD = (
+    "SURVIVES",
+    "NOTICED BY A LIMIT ONLY",
+    "NOTICED, though accepted",
+    "NOTICED, though endless",
+)
+
+
+def judged_of(verdict: Verdict) -> str:
+    """In a word. A limit alone has noticed nothing but what is known to be endless."""
+    key, killer = verdict.mutant.key, verdict.killer
+    if key in ACCEPTED and (killer or verdict.ended):
+        return "NOTICED, though accepted"
+    if key in ENDLESS and killer:
+        return "NOTICED, though endless"
+    if killer:
+        return "by the slow tests" if killer.startswith(SLOW) else "by the quick tests"
+    if verdict.ended:
+        return "endless" if key in ENDLESS else "NOTICED BY A LIMIT ONLY"
+    return "accepted" if key in ACCEPTED else "SURVIVES"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -96,14 +117,14 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     for judged, count in report.counts.items():
         print(f"{count:6} {judged}")
-    print(f"{time.monotonic() - began:6.0f} s")
+    print(f"{time.monotonic() - began:6.0f} s", flush=True)
     return 1 if report.bad or gone else 0
 
 
 def accepted_of_no_mutant() -> list[str]:
     """What is accepted, and cannot be played: the code has changed."""
     there = {mutant.key for path in modules().values() for mutant in mutants_of(path)}
-    return sorted(ACCEPTED.keys() - there)
+    return sorted((ACCEPTED | ENDLESS).keys() - there)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Mutants that may live, by their name, each with its reason: what they change, nobody can see.
 
+Beside them those that no test can fail on, since they do not come to an end, with why they do not.
 A name that is no mutant's any more is an error, so that this list and the code stay together.
 """
 
@@ -37,3 +38,6 @@ ACCEPTED: dict[str, str] = {
     ),
 }
 """`module.function: text -> text` of a mutant, and why it may live."""
+
+ENDLESS: dict[str, str] = {}
+"""Likewise, of a mutant that only a limit can notice, and why it never ends."""

@@ -34,6 +34,7 @@ class Mutant:
     """A changed function: `function` of the module at `path` does `code` instead."""
 
     path: Path
+    imported_as: str
     function: str
     line: int
     was: str
@@ -47,11 +48,6 @@ class Mutant:
         is told apart by its turn."""
         again = f" ({self.turn})" if self.turn > 1 else ""
         return f"{self.path.stem}.{self.function}: {self.was} -> {self.now}{again}"
-
-    @property
-    def imported_as(self) -> str:
-        """The full name of its module."""
-        return ".".join(self.path.relative_to(ROOT).with_suffix("").parts)
 
     def __str__(self) -> str:
         return f"line {self.line} of {self.key}"
@@ -74,8 +70,9 @@ class _Place:
             getattr(self.parent, self.field)[self.index] = node
 
 
-def mutants_of(path: Path) -> Iterator[Mutant]:
-    """Every mutant of a file, in the order of its functions."""
+def mutants_of(path: Path, root: Path = ROOT) -> Iterator[Mutant]:
+    """Every mutant of a file, in the order of its functions. Modules are named from `root`."""
+    module = ".".join(path.relative_to(root).with_suffix("").parts)
     for name, function in _functions(ast.parse(path.read_text()), ""):
         seen: Counter[tuple[str, str]] = Counter()
         for place in [each for part in function.body for each in _places(part)]:
@@ -86,7 +83,8 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
                 place.put(ast.copy_location(changed, place.node))
                 code = _compiled(function)
                 place.put(place.node)
-                yield Mutant(path, name, place.node.lineno, was, now, seen[was, now], code)
+                turn, line = seen[was, now], place.node.lineno
+                yield Mutant(path, module, name, line, was, now, turn, code)
 
 
 def _functions(tree: ast.AST, inside: str) -> Iterator[tuple[str, ast.FunctionDef]]:

@@ -3,8 +3,13 @@
 `Players` is a plugin that takes the place of pytest's loop. A child puts the mutant's code into the
 function, plays the tests until the first fails, and says which one. What killed the last mutants is
 played first, then the module's own tests, then the others by the time they took on the unchanged
-fleet, which is played before everything else and must pass. Hypothesis plays the same examples for
-each, and does not shrink. A child that hangs or dies was noticed by the test that it played.
+fleet, which is played before everything else and must pass: each test in a child of its own, so
+that none is timed with what another has warmed. Hypothesis plays the same examples for each, and
+does not shrink.
+
+Only a test that fails has noticed a mutant. A test that a limit ends may be endless, or only slow,
+and a child that dies says nothing: it is left out, and the others go on in a new child. What nobody
+but a limit has noticed is said to be so (`Verdict.ended`).
 """
 
 import gc
@@ -19,6 +24,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
+from math import ceil
 from operator import attrgetter
 from typing import NoReturn
 
@@ -29,8 +35,12 @@ from tests.fleet.mutation.mutants import Mutant
 
 WITHIN_S = 300
 CPU_S = 5.0
-"""A test that takes so much more of the processor than on the unchanged fleet does not end. One
-that waits is given `WITHIN_S`, since a loaded machine is no reason."""
+USUAL = 10
+"""A test that takes `CPU_S` more of the processor than `USUAL` times what it takes on the unchanged
+fleet is ended. One that waits is given `WITHIN_S`, since a loaded machine is no reason."""
+
+ENDED_AT_MOST = 3
+"""So many tests of a mutant are ended by a limit, then it is given up."""
 
 SLOW_S = 1.0
 """A test that takes longer than that waits for the others, whatever it killed."""
@@ -44,11 +54,22 @@ class UnchangedFailsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`killer` is the test that failed, None if none did."""
+    """`killer` is the test that failed, None if none did; `ended` are those that a limit ended, or
+    that their child did not survive."""
 
     mutant: Mutant
     killer: str | None
+    ended: tuple[str, ...]
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """What became of one child: all tests passed, or the named one failed or was ended."""
+
+    test: str | None
+    failed: bool
+    took_s: dict[str, float]
 
 
 @dataclass(slots=True)
@@ -57,6 +78,7 @@ class Players:
 
     mutants: Iterable[Mutant]
     on_verdict: Callable[[Verdict], None]
+    cpu_s: float = CPU_S
     _took_s: dict[str, float] = field(default_factory=dict)
     _killers: list[str] = field(default_factory=list)
     """The latest last."""
@@ -74,20 +96,34 @@ class Players:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         if session.testsfailed:
             raise session.Interrupted("a module of tests cannot be imported")
-        took_s: dict[str, float] = {}
-        failed = self._play(session.items, lambda: None, took_s)
-        if failed is not None:
-            raise UnchangedFailsError(failed)
-        self._took_s = took_s
         gc.freeze()  # children then share the memory of what was imported
+        for item in session.items:
+            alone = self._play([item], lambda: None)
+            if alone.test is not None:
+                raise UnchangedFailsError(alone.test)
+            self._took_s |= alone.took_s
         for mutant in self.mutants:
             began = time.monotonic()
-            change = _Change(self._function(mutant), mutant.code)
-            killer = self._play(self._in_order(session.items, mutant), change, {})
-            if killer in self._took_s:
+            killer, ended = self._judge(session.items, mutant)
+            if killer is not None:
                 self._killers.append(killer)
-            self.on_verdict(Verdict(mutant, killer, time.monotonic() - began))
+            self.on_verdict(Verdict(mutant, killer, ended, time.monotonic() - began))
         return True
+
+    def _judge(
+        self, items: Sequence[pytest.Item], mutant: Mutant
+    ) -> tuple[str | None, tuple[str, ...]]:
+        change = _Change(self._function(mutant), mutant.code)
+        left = self._in_order(items, mutant)
+        ended: list[str] = []
+        while left and len(ended) < ENDED_AT_MOST:
+            played = self._play(left, change)
+            if played.test is None or played.failed:
+                return played.test, tuple(ended)
+            ended.append(played.test)
+            names = [item.nodeid for item in left]
+            del left[: names.index(played.test) + 1]  # those before it passed
+        return None, tuple(ended)
 
     @staticmethod
     def _function(mutant: Mutant) -> types.FunctionType:
@@ -109,23 +145,26 @@ class Players:
 
         return sorted(items, key=place)
 
-    def _play(
-        self, items: Sequence[pytest.Item], change: Callable[[], None], took_s: dict[str, float]
-    ) -> str | None:
-        """Which test fails with this change, if one does. Fills in how long the others took."""
+    def _play(self, items: Sequence[pytest.Item], change: Callable[[], None]) -> _Round:
         reading, writing = os.pipe()
         child = os.fork()
         if child == 0:
-            _play_in_child(items, change, _Teller(writing, self._took_s))
+            _play_in_child(items, change, _Teller(writing, self.cpu_s, self._took_s))
         os.close(writing)
-        test = "before any test"
+        took_s: dict[str, float] = {}
+        test = items[0].nodeid
         with os.fdopen(reading) as lines:
             for line in lines:
                 test, _, seconds = line.rstrip("\n").rpartition("\t")
                 if seconds:
                     took_s[test] = float(seconds)
         _, status = os.waitpid(child, 0)
-        return None if status == 0 else test
+        failed = os.waitstatus_to_exitcode(status) == _FAILED
+        return _Round(None if status == 0 else test, failed, took_s)
+
+
+_FAILED = 1
+_DIED = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,17 +181,21 @@ class _Teller:
     """Says which test begins and how long it took, and ends the child at the first that failed."""
 
     told: int
+    cpu_s: float
     usual_s: dict[str, float]
     _took_s: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         os.write(self.told, f"{nodeid}\t\n".encode())
-        if nodeid in self.usual_s:
-            signal.setitimer(signal.ITIMER_PROF, CPU_S + 10 * self.usual_s[nodeid])
+        usual_s = self.usual_s.get(nodeid)
+        if usual_s is not None:
+            signal.setitimer(signal.ITIMER_PROF, self.cpu_s + USUAL * usual_s)
+            signal.alarm(WITHIN_S + USUAL * ceil(usual_s))
 
     def pytest_runtest_makereport(self, call: pytest.CallInfo[None]) -> None:
-        if call.excinfo is not None and not call.excinfo.errisinstance(pytest.skip.Exception):
-            os._exit(1)
+        if call.excinfo is None or call.excinfo.errisinstance(pytest.skip.Exception):
+            return
+        os._exit(_DIED if call.excinfo.errisinstance(MemoryError) else _FAILED)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self._took_s[report.nodeid] += report.duration
@@ -167,7 +210,6 @@ def _play_in_child(
         silent = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(silent, stream)
-        signal.alarm(WITHIN_S)
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
         change()
         items[0].config.pluginmanager.register(teller)
@@ -175,4 +217,4 @@ def _play_in_child(
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
         os._exit(0)
     finally:
-        os._exit(2)
+        os._exit(_DIED)

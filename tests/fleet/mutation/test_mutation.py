@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from tests.fleet.mutation.__main__ import accepted_of_no_mutant
-from tests.fleet.mutation.accepted import ACCEPTED
+from tests.fleet.mutation.accepted import ACCEPTED, ENDLESS
 from tests.fleet.mutation.mutants import ROOT, mutants_of
 
 SOURCE = """
@@ -41,14 +41,14 @@ Ledger.empty: one -> False
 def test_each_part_of_each_guard_is_changed_by_itself(tmp_path: Path) -> None:
     source = tmp_path / "sample.py"
     source.write_text(SOURCE)
-    names = [mutant.key.removeprefix("sample.") for mutant in mutants_of(source)]
+    names = [mutant.key.removeprefix("sample.") for mutant in mutants_of(source, tmp_path)]
     assert sorted(names) == sorted(OF_SOURCE.splitlines())
 
 
 def test_a_mutant_does_what_its_name_says(tmp_path: Path) -> None:
     source = tmp_path / "sample.py"
     source.write_text("def late(now, end):\n    return now >= end\n")
-    (mutant,) = mutants_of(source)
+    (mutant,) = mutants_of(source, tmp_path)
     space: dict[str, object] = {}
     exec(source.read_text(), space)
     late = space["late"]
@@ -59,7 +59,77 @@ def test_a_mutant_does_what_its_name_says(tmp_path: Path) -> None:
 
 def test_whatever_is_accepted_is_a_mutant_that_exists_and_has_a_reason() -> None:
     assert accepted_of_no_mutant() == []
-    assert all(ACCEPTED.values())
+    assert all(ACCEPTED.values()) and all(ENDLESS.values())
+    assert not ACCEPTED.keys() & ENDLESS.keys()
+
+
+COUNTING = """
+def counted(start, step):
+    while start > 0:
+        start -= step
+    return start
+
+def late(now, end):
+    return now >= end
+"""
+TESTS_OF_COUNTING = """
+import functools, time
+from counting import counted, late
+
+@functools.cache
+def slow():
+    until = time.process_time() + 0.2
+    while time.process_time() < until:
+        pass
+    return True
+
+def test_what_warms():
+    assert slow()
+
+def test_what_is_warm():
+    assert slow()
+
+def test_nothing():
+    assert counted(0, 0) == 0
+
+def test_steps():
+    assert slow() and counted(2, 1) == 0
+"""
+PLAY = """
+import sys
+from pathlib import Path
+import pytest
+import tests.conftest
+from tests.fleet.mutation.__main__ import judged_of
+from tests.fleet.mutation.mutants import mutants_of
+from tests.fleet.mutation.playing import Players
+
+place = Path(sys.argv[1])
+sys.path.insert(0, str(place))
+def tell(verdict):
+    print(judged_of(verdict), verdict.mutant.key, verdict.killer, *verdict.ended, sep="; ")
+players = Players([*mutants_of(place / "counting.py", place)], tell, cpu_s=0.1)
+options = ["-q", "-s", "-p", "no:randomly", f"--rootdir={place}", f"--basetemp={place}/tests"]
+sys.exit(pytest.main([*options, str(place / "test_counting.py")], plugins=[players]))
+"""
+
+
+def test_a_limit_is_no_failure_and_no_test_is_timed_with_what_another_has_warmed(
+    tmp_path: Path,
+) -> None:
+    """Else the two that survive would have been noticed by the test that is warm."""
+    (tmp_path / "counting.py").write_text(COUNTING)
+    (tmp_path / "test_counting.py").write_text(TESTS_OF_COUNTING)
+    command = [sys.executable, "-c", PLAY, str(tmp_path)]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stdout + told.stderr
+    nothing, steps = "test_counting.py::test_nothing", "test_counting.py::test_steps"
+    assert [line for line in told.stdout.splitlines() if "; counting." in line] == [
+        f"by the quick tests; counting.counted: start > 0 -> start >= 0; {steps}; {nothing}",
+        f"NOTICED BY A LIMIT ONLY; counting.counted: start > 0 -> True; None; {steps}; {nothing}",
+        f"by the quick tests; counting.counted: start > 0 -> False; {steps}",
+        "SURVIVES; counting.late: now >= end -> now > end; None",
+    ]
 
 
 def test_no_change_of_the_shared_guards_and_of_the_binding_goes_unnoticed() -> None:
