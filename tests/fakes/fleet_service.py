@@ -10,7 +10,6 @@ import hashlib
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
 
 from ulid import ULID
 
@@ -25,25 +24,13 @@ from palyra_fleet.wire.dsse import ATTESTATION_TYPE, RECEIPT_TYPE, DsseEnvelope,
 from palyra_fleet.wire.keys import thumbprint_sha256
 from palyra_fleet.wire.placement_models import OrderKind, WorkerOrder
 from palyra_fleet.wire.view_models import ViewMessage
+from tests.fakes.fake_worker import FakeWorker
 from tests.fakes.no_join_tokens import NoJoinTokens
 from tests.fakes.no_release_requests import NoReleaseRequests
 from tests.fakes.remembered_freeze import RemembersFreeze
 from tests.fakes.what_operators_read import ReadByOperators
 
 NO_DIGEST = "0" * 64
-
-
-@dataclass(slots=True)
-class FakeWorker:
-    worker_id: str
-    public_key: bytes
-    session_epoch: int = 1
-    state: str = "available"
-    quarantine_reason: str | None = None
-    orders: list[WorkerOrder] = field(default_factory=list)
-    lease: wire.LeaseAnswer | None = None
-    beats: list[wire.HeartbeatRequest] = field(default_factory=list)
-    cleanups: list[wire.CleanupReport] = field(default_factory=list)
 
 
 class FakeFleetService(

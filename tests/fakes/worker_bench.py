@@ -20,7 +20,7 @@ from palyra_fleet.worker.run_settings import RunSettings
 from palyra_fleet.worker.runner import run_as_worker
 from palyra_fleet.worker.session import SessionSettings
 from palyra_fleet.worker.timekeeper import LoopTime, Timekeeper
-from tests.fakes.fleet_service import FakeWorker
+from tests.fakes.fake_worker import FakeWorker
 from tests.fakes.receipt_proxy import ReceiptProxy, receipt_proxy
 from tests.fakes.served_fleet import ServedFleet, served_fleet
 

@@ -34,7 +34,7 @@ from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.ledger.state import LedgerState
 from tests.fakes.approval_rules import NO_RULES, RULES
 from tests.fakes.ledger_world import SCOPE, attested, key_of, ulid
-from tests.fleet.ledger.transitions import broken_by
+from tests.fleet.ledger.transitions import broken_by, decision_problems
 
 POLICY = WorkerFleetPolicy(
     heartbeat_timeout_ms=2,
@@ -79,8 +79,8 @@ class Scope:
 
     workers: int
     trust: bool = True
-    """Also play what concerns every worker and multiplies states: enrolments, references, a freeze
-    after a freeze (which such a fleet begins in)."""
+    """Also play what concerns every worker and multiplies states: enrolments, references, freezes
+    (a fleet with them begins frozen)."""
     commands: set[str] = field(default_factory=set)
     outcomes: Counter[str] = field(default_factory=Counter)
     states: int = 0
@@ -124,7 +124,7 @@ class Scope:
             self.outcomes[f"{command}: {outcome.reason}"] += 1
             return None
         self.outcomes[command] += 1
-        problems = _decision_problems(outcome, after.state)
+        problems = decision_problems(outcome, after.state)
         manager.apply(outcome)
         after.ended += tuple(
             r for r in outcome.records if isinstance(r, WorkerLease) and not r.status.live
@@ -155,38 +155,23 @@ class Scope:
         yield "end_what_time_bounds", lambda m, place: m.end_what_time_bounds(1, place.now)
 
 
+_ALICE = ("alice", "why")
 _OF_THE_FLEET: dict[str, Move] = {
     "enrol": lambda manager, place: enrolment.enrol(place.state, PROXY, "alice", place.now),
-    "take_back": lambda manager, place: enrolment.take_back(
-        place.state, "proxy", PROXY.name, "alice", "why", place.now
+    "take_back": lambda _, place: enrolment.take_back(
+        place.state, "proxy", PROXY.name, *_ALICE, place.now
     ),
-    "withdraw_references": lambda manager, place: enrolment.withdraw_references(
-        place.state, (REFERENCE,), "alice", "why", place.now
+    "withdraw_references": lambda _, place: enrolment.withdraw_references(
+        place.state, (REFERENCE,), *_ALICE, place.now
     ),
     "hear_policy": lambda manager, place: manager.hear_policy("proxy-1", "another", place.now),
     "rules_changed": lambda manager, place: manager.rules_changed(NO_RULES, place.now),
-    "freeze": lambda manager, place: freezing.freeze(place.state, True, "alice", "why", place.now),
-    "unfreeze": lambda manager, place: freezing.unfreeze(
-        place.state, False, "alice", "why", place.now
-    ),
-    "device_gone": lambda manager, place: enrolment.device_gone(
-        place.state, "device-1", "alice", "why", place.now
+    "freeze": lambda _, place: freezing.freeze(place.state, True, *_ALICE, place.now),
+    "unfreeze": lambda _, place: freezing.unfreeze(place.state, False, *_ALICE, place.now),
+    "device_gone": lambda _, place: enrolment.device_gone(
+        place.state, "device-1", *_ALICE, place.now
     ),
 }
-
-
-def _decision_problems(decision: Decision, state: LedgerState) -> list[str]:
-    problems = []
-    alone = decision.records or {event.worker_id for event in decision.events} == {None}
-    if bool(decision.records) > bool(decision.events) or (decision.events and not alone):
-        problems.append("9: a change without an event, or an event without a change")
-    if decision.at_unix_ms < state.high_water_unix_ms:
-        problems.append("11: time went back")
-    for record in decision.records:
-        new = isinstance(record, WorkerLease) and record.lease_id not in state.leases
-        if new and (record.fence != state.highest_fence + 1 or not record.status.live):
-            problems.append("2: a new lease without the next fence")
-    return problems
 
 
 def _stale_fences(manager: WorkerFleetManager, place: Place) -> list[str]:

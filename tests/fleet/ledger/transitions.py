@@ -10,8 +10,11 @@ import pkgutil
 from collections.abc import Mapping
 
 from palyra_fleet import ledger
+from palyra_fleet.leases.records import WorkerLease
+from palyra_fleet.ledger.decision import Decision
 from palyra_fleet.ledger.facts import Admission, Liveness, Work, WorkerRecord
 from palyra_fleet.ledger.manager import WorkerFleetManager
+from palyra_fleet.ledger.state import LedgerState
 
 _BY_THE_MANAGER = {
     name
@@ -100,3 +103,18 @@ def _freed(command: str, was: WorkerRecord, now: WorkerRecord) -> list[str]:
     if command not in RELEASES or not newer or now.proof.key_sha256 in old_keys:
         return [f"4: {command} freed {was.worker_id}"]
     return []
+
+
+def decision_problems(decision: Decision, state: LedgerState) -> list[str]:
+    """What no decision may be, whatever it was about."""
+    problems = []
+    alone = decision.records or {event.worker_id for event in decision.events} == {None}
+    if bool(decision.records) > bool(decision.events) or (decision.events and not alone):
+        problems.append("9: a change without an event, or an event without a change")
+    if decision.at_unix_ms < state.high_water_unix_ms:
+        problems.append("11: time went back")
+    for record in decision.records:
+        new = isinstance(record, WorkerLease) and record.lease_id not in state.leases
+        if new and (record.fence != state.highest_fence + 1 or not record.status.live):
+            problems.append("2: a new lease without the next fence")
+    return problems
