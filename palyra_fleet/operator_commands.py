@@ -22,6 +22,7 @@ from palyra_fleet.signals.metrics import FleetState
 from palyra_fleet.store.protocol import ChainBroken, StateUnusable, StoreFailed
 from palyra_fleet.wire import models as wire
 from palyra_fleet.wire.freeze_models import FreezeRequest, FreezeView, UnfreezeRequest
+from palyra_fleet.wire.lease_models import LeasesThat, LeaseView
 from palyra_fleet.wire.traffic_models import TrafficView
 
 MAX_LISTED = 1_000
@@ -94,14 +95,22 @@ class OperatorCommands(FleetCore):
         return self._traffic.mark()
 
     async def leases(
-        self, limit: int, before_fence: int | None = None
-    ) -> tuple[wire.LeaseView, ...]:
-        """The live leases, newest first; with `before_fence` only those with a lower fence."""
+        self, limit: int, before_fence: int | None = None, those: LeasesThat = LeasesThat.LIVE
+    ) -> tuple[LeaseView, ...]:
+        """Leases, newest first; with `before_fence` only those with a lower fence. Those that have
+        ended are listed as long as the store keeps them."""
         await self._caught_up()
-        live = self._manager.state.leases.values()
-        wanted = (one for one in live if before_fence is None or one.fence < before_fence)
-        newest = heapq.nlargest(_bounded(limit), wanted, key=lambda lease: lease.fence)
-        return tuple(lease_view(lease) for lease in newest)
+        if those is LeasesThat.LIVE:
+            live = self._manager.state.leases.values()
+            wanted = (one for one in live if before_fence is None or one.fence < before_fence)
+            newest = heapq.nlargest(_bounded(limit), wanted, key=lambda lease: lease.fence)
+            return tuple(lease_view(lease) for lease in newest)
+        ended = those is LeasesThat.ENDED
+        try:
+            found = await self._store.leases(_bounded(limit), before_fence, ended=ended)
+        except StoreFailed as error:
+            raise _unreadable(error) from error
+        return tuple(lease_view(lease) for lease in found)
 
     async def workers(self) -> tuple[wire.WorkerView, ...]:
         await self._caught_up()

@@ -8,6 +8,7 @@ import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 from aiohttp import web
@@ -71,6 +72,10 @@ class Call:
         """A whole number of the query, inside its bounds."""
         return read_number(self.query, name, default=default, least=least, most=most)
 
+    def one_of[Choice: StrEnum](self, name: str, choices: type[Choice], default: Choice) -> Choice:
+        """One word of those that are known."""
+        return read_choice(self.query, name, choices, default)
+
     def optional_id(self, name: str) -> str | None:
         """An id (ULID) of the query, if it is there."""
         text = self.query.get(name)
@@ -92,6 +97,17 @@ def read_number(query: Mapping[str, str], name: str, *, default: int, least: int
             ApiReason.QUERY_INVALID, f"{name}: expected a number from {least} to {most}"
         )
     return int(text)
+
+
+def read_choice[Choice: StrEnum](
+    query: Mapping[str, str], name: str, choices: type[Choice], default: Choice
+) -> Choice:
+    """One word of a query, of those that are known."""
+    try:
+        return choices(query.get(name, default))
+    except ValueError:
+        expected = ", ".join(choices)
+        raise ApiRefusal(ApiReason.QUERY_INVALID, f"{name}: expected one of {expected}") from None
 
 
 def parse_body[Model: BaseModel](model: type[Model], body: bytes) -> Model:

@@ -33,7 +33,11 @@ async def mint_code(call: Call) -> web.StreamResponse:
 
 @answers.gives(PairingRequestList)
 async def list_pairing_requests(call: Call) -> web.StreamResponse:
-    return answers.model(PairingRequestList(items=call.nodes.pairing_requests(_limit(call))))
+    """A page of the devices that asked to pair, the newest id first."""
+    limit = _limit(call)
+    found = call.nodes.pairing_requests(limit + 1, call.cursor(ListOf.PAIRING))
+    page = cut(ListOf.PAIRING, found, lambda one: one.approval_id, limit)
+    return answers.model(PairingRequestList(items=page.items, next_cursor=page.next_cursor))
 
 
 @answers.gives(PairingRequestView)
@@ -94,7 +98,11 @@ async def invoke(call: Call) -> web.StreamResponse:
 
 @answers.gives(CapabilityRequestList)
 async def list_capability_requests(call: Call) -> web.StreamResponse:
-    return answers.model(CapabilityRequestList(items=call.nodes.capability_requests(_limit(call))))
+    """A page of what nodes were asked to do, the newest id first."""
+    limit = _limit(call)
+    found = call.nodes.capability_requests(limit + 1, call.cursor(ListOf.CAPABILITIES))
+    page = cut(ListOf.CAPABILITIES, found, lambda one: one.request_id, limit)
+    return answers.model(CapabilityRequestList(items=page.items, next_cursor=page.next_cursor))
 
 
 @answers.gives(CapabilityRequestView)

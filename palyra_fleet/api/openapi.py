@@ -23,6 +23,7 @@ from palyra_fleet.api.problems import PROBLEM_TYPE, ApiReason
 from palyra_fleet.api.routes import ROUTES, Listener, Row, rows_of
 from palyra_fleet.refusals import FleetReason
 from palyra_fleet.wire.ids import ULID_PATTERN
+from palyra_fleet.wire.lease_models import LeasesThat
 from palyra_fleet.wire.models import Problem
 from palyra_fleet.wire.principal_models import Role
 
@@ -33,6 +34,7 @@ QUERY: Final[Mapping[str, Json]] = {
     "cursor": {"type": "string", "maxLength": 200, "pattern": "^[A-Za-z0-9_-]+$"},
     "epoch": {"type": "integer", "minimum": 0, "default": 0},
     "limit": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
+    "state": {"type": "string", "enum": [one.value for one in LeasesThat], "default": "live"},
     "wait_ms": {"type": "integer", "minimum": 0, "maximum": 30_000, "default": 0},
     "worker_id": {"type": "string", "pattern": f"^{ULID_PATTERN}$"},
 }

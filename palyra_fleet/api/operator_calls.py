@@ -23,6 +23,7 @@ from palyra_fleet.client.lists import (
 )
 from palyra_fleet.service import FleetService
 from palyra_fleet.wire.freeze_models import FreezeRequest, FreezeView, UnfreezeRequest
+from palyra_fleet.wire.lease_models import LeasesThat
 from palyra_fleet.wire.models import (
     DrainRequest,
     GrantRequest,
@@ -110,10 +111,12 @@ async def show_traffic(call: Call) -> web.StreamResponse:
 
 @answers.gives(LeaseList)
 async def list_leases(call: Call) -> web.StreamResponse:
-    """A page of the live leases, the newest first."""
+    """A page of the leases that live, have ended or both, the newest first."""
     limit = call.number("limit", default=DEFAULT_ROWS, least=1, most=MAX_ROWS)
     before = call.cursor(ListOf.LEASES)
-    found = await call.service.leases(limit + 1, None if before is None else int(before))
+    before_fence = None if before is None else int(before)
+    those = call.one_of("state", LeasesThat, LeasesThat.LIVE)
+    found = await call.service.leases(limit + 1, before_fence, those)
     page = cut(ListOf.LEASES, found, lambda one: str(one.fence), limit)
     return answers.model(LeaseList(items=page.items, next_cursor=page.next_cursor))
 

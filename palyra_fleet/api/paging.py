@@ -33,6 +33,7 @@ class ListOf(Enum):
     NODES = ("n", ULID_PATTERN)
     DEVICES = ("d", ULID_PATTERN)
     PAIRING = ("p", ULID_PATTERN)
+    CAPABILITIES = ("c", ULID_PATTERN)
     GRANTS = ("g", ULID_PATTERN)
     LEASES = ("l", "[0-9]{1,15}")
 
@@ -51,7 +52,7 @@ def make_cursor(list_of: ListOf, key: str) -> str:
     return base64.urlsafe_b64encode(f"{mark}:{key}".encode()).decode().rstrip("=")
 
 
-def read_cursor(list_of: ListOf, cursor: str | None) -> str | None:
+def read_cursor(list_of: ListOf, cursor: str | None, name: str = "cursor") -> str | None:
     """The key to begin after; None without a cursor. Raises ApiRefusal."""
     if cursor is None:
         return None
@@ -64,7 +65,7 @@ def read_cursor(list_of: ListOf, cursor: str | None) -> str | None:
             said, key = "", ""
         if said == mark and re.fullmatch(form, key) and make_cursor(list_of, key) == cursor:
             return key
-    raise ApiRefusal(ApiReason.QUERY_INVALID, "cursor: expected the next_cursor of this list")
+    raise ApiRefusal(ApiReason.QUERY_INVALID, f"{name}: expected the next_cursor of this list")
 
 
 def cut[Item](
@@ -86,3 +87,20 @@ def page_of[Item](
     """A page of what is all in memory, the largest key first (of ULIDs: the newest)."""
     wanted = (item for item in every if after is None or key(item) < after)
     return cut(list_of, tuple(sorted(wanted, key=key, reverse=True)), key, limit)
+
+
+def narrowed[Item](
+    list_of: ListOf,
+    found: tuple[Item, ...],
+    key: Callable[[Item], str],
+    fits: Callable[[Item], bool],
+    limit: int,
+) -> Page[Item]:
+    """A page of those that fit, of a list that was asked for MAX_ROWS items and one more. It ends
+    after `limit` that fit, or after MAX_ROWS that were looked at; the next goes on from there."""
+    looked_at = found[:MAX_ROWS]
+    shown = tuple(item for item in looked_at if fits(item))
+    last = None if len(found) <= MAX_ROWS else looked_at[-1]
+    if len(shown) > limit:
+        last = shown[limit - 1]
+    return Page(shown[:limit], None if last is None else make_cursor(list_of, key(last)))

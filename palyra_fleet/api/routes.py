@@ -99,6 +99,7 @@ _PRINCIPAL: Final = f"/v1/principals/{_NAME}"
 _JOIN_TOKEN: Final = f"/v1/join-tokens/{{token_id:{ULID_PATTERN}}}"
 _PAGE: Final = ("after_seq", "limit")
 _PART: Final = ("limit", "cursor")
+_LEASES: Final = ("state", "limit", "cursor")
 _OF_WORKER: Final = ("worker_id", "limit", "cursor")
 
 _W, _P, _O, _N = worker_calls, proxy_calls, operator_calls, node_calls
@@ -153,7 +154,7 @@ ROUTES: Final = (
     Row("GET", "/v1/release-requests", _LOOK, _R.list_requests),
     Row("POST", f"{_RELEASE}:approve", _LET_IN, _R.approve, _REASON),
     Row("POST", f"{_RELEASE}:withdraw", _STOP, _R.withdraw, _REASON),
-    Row("GET", "/v1/leases", _LOOK, _O.list_leases, query=_PART),
+    Row("GET", "/v1/leases", _LOOK, _O.list_leases, query=_LEASES),
     Row("POST", f"{_LEASE}:revoke", _STOP, _O.revoke_lease, _REASON),
     Row("GET", "/v1/fleet/freeze", _LOOK, _O.show_freeze),
     Row("POST", "/v1/fleet:freeze", _STOP, _O.freeze, FreezeRequest),
@@ -186,7 +187,7 @@ ROUTES: Final = (
     Row("POST", f"{_PRINCIPAL}:rotate", _TRUST, _PR.rotate, _REASON),
     # principals, about nodes
     Row("POST", "/v1/pairing/codes", _STOP, _N.mint_code, node_wire.PairingCodeRequest),
-    Row("GET", "/v1/pairing/requests", _LOOK, _N.list_pairing_requests, query=("limit",)),
+    Row("GET", "/v1/pairing/requests", _LOOK, _N.list_pairing_requests, query=_PART),
     Row("POST", f"{_PAIRING}:approve", _LET_IN, _N.approve_device, node_wire.ApproveDevice),
     Row("POST", f"{_PAIRING}:reject", _LET_IN, _N.reject_device, _REASON),
     Row("POST", f"{_DEVICE}:revoke", _STOP, _N.revoke_device, _REASON),
@@ -196,7 +197,7 @@ ROUTES: Final = (
     Row("GET", "/v1/nodes", _LOOK, _N.list_nodes, query=_PART),
     Row("GET", _NODE, _LOOK, _N.show_node),
     Row("POST", f"{_NODE}:invoke", _STOP, _N.invoke, node_wire.InvokeRequest),
-    Row("GET", "/v1/capability-requests", _LOOK, _N.list_capability_requests, query=("limit",)),
+    Row("GET", "/v1/capability-requests", _LOOK, _N.list_capability_requests, query=_PART),
     Row("POST", f"{_ASKED}:approve", _LET_IN, _N.approve_capability, _REASON),
     Row("POST", f"{_ASKED}:reject", _LET_IN, _N.reject_capability, _REASON),
 )

@@ -32,10 +32,7 @@ def add_node_operations(verbs: _Verbs, make: _MakeVerb) -> None:
         ("asked", "what nodes were asked to do", node_commands.list_asked),
     ):
         verb = make(verbs, name, text, command)
-        if name == "list":
-            verb.add_argument("--limit", type=types.rows, help="so many (default: all)")
-        else:
-            verb.add_argument("--limit", type=types.rows, default=100)
+        verb.add_argument("--limit", type=types.rows, help="so many, the newest (default: all)")
     _on(make(verbs, "show", "one node", node_commands.show_node), "device_id")
     for name, text, command in (
         ("approve", "let a device in; compare its fingerprint first", node_commands.approve),

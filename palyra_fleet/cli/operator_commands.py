@@ -14,6 +14,7 @@ from palyra_fleet.cli.output import acknowledge, clear, put, say, show_many, sho
 from palyra_fleet.cli.place import find_token, find_url
 from palyra_fleet.cli.trouble import ExitCode
 from palyra_fleet.client import OperatorClient, WorkerAction
+from palyra_fleet.wire.lease_models import LeasesThat
 from palyra_fleet.wire.models import EventView, GrantRequest
 
 Command = Callable[[Namespace, OperatorClient], Awaitable[ExitCode]]
@@ -96,7 +97,8 @@ async def withdraw_grant(arguments: Namespace, client: OperatorClient) -> ExitCo
 
 
 async def list_leases(arguments: Namespace, client: OperatorClient) -> ExitCode:
-    show_many(await client.leases(arguments.limit), arguments.output)
+    those = LeasesThat(arguments.state)
+    show_many(await client.leases(arguments.limit, those), arguments.output)
     return ExitCode.DONE
 
 

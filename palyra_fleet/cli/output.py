@@ -21,11 +21,11 @@ from ruamel.yaml import YAML
 
 from palyra_fleet.logs.output import chatter
 from palyra_fleet.wire.enrolment_models import EnrolmentView, ReferenceValueView
+from palyra_fleet.wire.lease_models import LeaseView
 from palyra_fleet.wire.models import (
     EventView,
     GrantView,
     LeaseState,
-    LeaseView,
     ViolationView,
     WorkerView,
 )

@@ -31,6 +31,7 @@ from palyra_fleet.cli.release_commands import add_releases
 from palyra_fleet.cli.snapshot_parser import add_snapshots
 from palyra_fleet.cli.trace_arguments import add_trace_arguments
 from palyra_fleet.client import WorkerAction
+from palyra_fleet.wire.lease_models import LeasesThat
 from palyra_fleet.worker.artifact_arguments import add_artifact_arguments
 
 DEFAULT_ADMIN: Final = "127.0.0.1:7741"
@@ -302,7 +303,10 @@ def _grant(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
 
 
 def _lease(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
-    found = _operator_verb(verbs, "list", "leases that run now", operator_commands.list_leases)
+    found = _operator_verb(
+        verbs, "list", "leases: those that live, or have ended", operator_commands.list_leases
+    )
+    found.add_argument("--state", choices=tuple(LeasesThat), default="live", help="default: live")
     found.add_argument("--limit", type=types.rows, help="so many, the newest (default: all)")
     revoke = _operator_verb(verbs, "revoke", "end a lease now", operator_commands.revoke_lease)
     revoke.add_argument("lease_id", type=types.ulid)

@@ -4,10 +4,10 @@
 """
 
 from palyra_fleet.wire.approval_models import ApprovalRuleView
+from palyra_fleet.wire.lease_models import LeaseView
 from palyra_fleet.wire.models import (
     EventView,
     GrantView,
-    LeaseView,
     ViolationView,
     WireModel,
     WorkerView,
@@ -34,7 +34,7 @@ class ApprovalRuleList(WireModel):
 
 
 class LeaseList(PageModel[LeaseView]):
-    """Those that live, the newest first."""
+    """The newest first."""
 
 
 class WorkerList(PageModel[WorkerView]):

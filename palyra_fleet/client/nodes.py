@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from palyra_fleet.client.transport import FleetClient, query_target
+from palyra_fleet.client.transport import FleetClient
 from palyra_fleet.wire.models import ReasonRequest
 from palyra_fleet.wire.node_models import (
     ApproveDevice,
@@ -30,9 +30,9 @@ class NodeCalls(FleetClient):
     async def mint_pairing_code(self, request: PairingCodeRequest) -> PairingCodeView:
         return await self.call("POST", "/v1/pairing/codes", PairingCodeView, request)
 
-    async def pairing_requests(self, limit: int = 100) -> tuple[PairingRequestView, ...]:
-        target = query_target("/v1/pairing/requests", limit=limit)
-        return (await self.call("GET", target, PairingRequestList)).items
+    async def pairing_requests(self, most: int | None = None) -> tuple[PairingRequestView, ...]:
+        """The newest id first."""
+        return await self.every("/v1/pairing/requests", PairingRequestList, most)
 
     async def approve_device(self, approval_id: str, asked: ApproveDevice) -> PairingRequestView:
         target = f"/v1/pairing/requests/{approval_id}:approve"
@@ -64,9 +64,11 @@ class NodeCalls(FleetClient):
         target = f"/v1/nodes/{device_id}:invoke"
         return await self.call("POST", target, InvokeAnswer, request, extra_wait_ms=INVOKE_WAITS_MS)
 
-    async def capability_requests(self, limit: int = 100) -> tuple[CapabilityRequestView, ...]:
-        target = query_target("/v1/capability-requests", limit=limit)
-        return (await self.call("GET", target, CapabilityRequestList)).items
+    async def capability_requests(
+        self, most: int | None = None
+    ) -> tuple[CapabilityRequestView, ...]:
+        """The newest id first."""
+        return await self.every("/v1/capability-requests", CapabilityRequestList, most)
 
     async def decide_capability(
         self, request_id: str, reason: str, *, approve: bool

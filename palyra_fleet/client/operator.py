@@ -24,13 +24,13 @@ from palyra_fleet.client.releases import ReleaseCalls
 from palyra_fleet.client.transport import DEFAULT_TIMEOUT_MS, query_target
 from palyra_fleet.wire.approval_models import ApprovalRuleView
 from palyra_fleet.wire.freeze_models import FreezeRequest, FreezeView, UnfreezeRequest
+from palyra_fleet.wire.lease_models import LeasesThat, LeaseView
 from palyra_fleet.wire.models import (
     DrainRequest,
     EventView,
     GrantRequest,
     GrantView,
     LeaseState,
-    LeaseView,
     ReasonRequest,
     ViolationView,
     WorkerView,
@@ -85,9 +85,11 @@ class OperatorClient(EnrolmentCalls, NodeCalls, PrincipalCalls, JoinTokenCalls, 
         """Those in force, in the order of their file, and what each has given."""
         return (await self.call("GET", "/v1/approval-rules", ApprovalRuleList)).items
 
-    async def leases(self, most: int | None = None) -> tuple[LeaseView, ...]:
-        """The live leases, newest first."""
-        return await self.every("/v1/leases", LeaseList, most)
+    async def leases(
+        self, most: int | None = None, those: LeasesThat = LeasesThat.LIVE
+    ) -> tuple[LeaseView, ...]:
+        """Leases, newest first."""
+        return await self.every("/v1/leases", LeaseList, most, state=those)
 
     async def revoke_lease(self, lease_id: str, reason: str) -> LeaseState:
         target = f"/v1/leases/{lease_id}:revoke"

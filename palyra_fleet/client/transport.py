@@ -131,14 +131,15 @@ class FleetClient:
             ) from _without_values(error)
 
     async def every[Item](
-        self, path: str, page_of: type[PageModel[Item]], most: int | None = None
+        self, path: str, page_of: type[PageModel[Item]], most: int | None = None, **query: str
     ) -> tuple[Item, ...]:
-        """A whole list, page by page; with `most` no more than its first items."""
+        """A whole list, page by page; with `most` no more than its first items. `query` chooses
+        which list."""
         found: tuple[Item, ...] = ()
         cursor: str | None = None
         while True:
             rows = MAX_ROWS if most is None else min(MAX_ROWS, most - len(found))
-            target = query_target(path, limit=rows, cursor=cursor)
+            target = query_target(path, limit=rows, cursor=cursor, **query)
             page = await self.call("GET", target, page_of)
             found, cursor = found + page.items, page.next_cursor
             if cursor is None or len(found) == most:

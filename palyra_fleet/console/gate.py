@@ -86,9 +86,10 @@ class ConsoleCall:
     def part(self, name: str) -> str:
         return self.request.match_info[name]
 
-    def cursor(self, list_of: ListOf) -> str | None:
-        """What the page that is asked for begins after; None for the first."""
-        return read_cursor(list_of, self.query.get("cursor"))
+    def cursor(self, list_of: ListOf, name: str = "cursor") -> str | None:
+        """What the page that is asked for begins after; None for the first. A page with several
+        lists has a parameter for each."""
+        return read_cursor(list_of, self.query.get(name), name)
 
     def limit(self) -> int:
         return read_number(self.query, "limit", default=DEFAULT_ROWS, least=1, most=MAX_ROWS)

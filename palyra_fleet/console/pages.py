@@ -3,21 +3,28 @@
 import asyncio
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 from typing import Final
 
 from aiohttp import web
 
-from palyra_fleet.api.paging import MAX_ROWS, ListOf, Page, cut, make_cursor, page_of
+from palyra_fleet.api.call import read_choice
+from palyra_fleet.api.paging import MAX_ROWS, ListOf, Page, cut, narrowed, page_of
 from palyra_fleet.console import charts, traffic
 from palyra_fleet.console.gate import PREFIX, ConsoleCall
 from palyra_fleet.console.policy_port import Again, PolicyAnswer, ReplayAnswer
 from palyra_fleet.console.rendering import render
 from palyra_fleet.ledger.facts import WorkerLifecycleState
+from palyra_fleet.nodes.operations import NodeOperations
+from palyra_fleet.wire.lease_models import LeasesThat, LeaseView
 from palyra_fleet.wire.models import EventView, ViolationView, WorkerView
+from palyra_fleet.wire.node_models import CapabilityRequestView, PairingRequestView
 
 HOUR_MS: Final = 3_600_000
 _ON_OVERVIEW: Final = 12
 _ON_A_PAGE: Final = 100
+_WAITING_ON_A_PAGE: Final = 20
+_ASKED_ON_A_PAGE: Final = 20
 _NO_PROFILE: Final = ReplayAnswer(Again.UNKNOWN, "the fleet does not know its lease")
 _STATES: Final = tuple(state.value for state in WorkerLifecycleState)
 
@@ -91,6 +98,28 @@ async def worker(call: ConsoleCall) -> web.StreamResponse:
     )
 
 
+async def leases(call: ConsoleCall) -> web.StreamResponse:
+    """Those that live, have ended or both, newest first; searched by the words that stand there."""
+    service, before = call.desk.service, call.cursor(ListOf.LEASES)
+    those = read_choice(call.query, "state", LeasesThat, LeasesThat.LIVE)
+    wanted = call.query.get("q", "").strip()
+    found = await service.leases(MAX_ROWS + 1, None if before is None else int(before), those)
+    fits = partial(_names, wanted=wanted)
+    return render(
+        call,
+        "leases.html",
+        title="Leases",
+        page=narrowed(ListOf.LEASES, found, lambda one: str(one.fence), fits, _ON_A_PAGE),
+        live=service.standing().leases,
+        those=those.value,
+        every=[one.value for one in LeasesThat],
+        wanted=wanted,
+        searched=min(len(found), MAX_ROWS),
+        passed={one.worker_id: one for one in traffic.by_worker(service.traffic().proxies)},
+        first=before is None,
+    )
+
+
 async def violations(call: ConsoleCall) -> web.StreamResponse:
     """What was tried, newest first, and whether the policy in force would refuse it."""
     before = call.cursor(ListOf.VIOLATIONS)
@@ -109,15 +138,17 @@ async def violations(call: ConsoleCall) -> web.StreamResponse:
 async def approvals(call: ConsoleCall) -> web.StreamResponse:
     service, operations = call.desk.service, call.desk.operations
     policy = None if call.desk.policies is None else call.desk.policies.in_force()
-    asked = () if operations is None else operations.capability_requests(_ON_A_PAGE)
     before = call.cursor(ListOf.GRANTS)
     grants = await service.grants(_ON_A_PAGE + 1, before)
+    pairing, asked = call.cursor(ListOf.PAIRING, "devices"), _asked_after(call)
     return render(
         call,
         "approvals.html",
         title="Approvals",
-        pairing=() if operations is None else operations.pairing_requests(_ON_A_PAGE),
-        asked=[one for one in asked if one.input is not None],
+        pairing=_pairing_page(operations, pairing),
+        first_pairing=pairing is None,
+        asked=_asked_page(operations, _WAITING_ON_A_PAGE, asked, waiting=True),
+        first_asked=asked is None,
         page=cut(ListOf.GRANTS, grants, lambda one: one.grant_id, _ON_A_PAGE),
         first=before is None,
         profiles=() if policy is None else policy.profiles,
@@ -126,6 +157,7 @@ async def approvals(call: ConsoleCall) -> web.StreamResponse:
 
 async def nodes(call: ConsoleCall) -> web.StreamResponse:
     operations, after = call.desk.operations, call.cursor(ListOf.NODES)
+    asked = _asked_after(call)
     found = () if operations is None else operations.nodes(_ON_A_PAGE + 1, after)
     return render(
         call,
@@ -133,8 +165,31 @@ async def nodes(call: ConsoleCall) -> web.StreamResponse:
         title="Nodes",
         page=cut(ListOf.NODES, found, lambda one: one.device_id, _ON_A_PAGE),
         first=after is None,
-        asked=() if operations is None else operations.capability_requests(20),
+        asked=_asked_page(operations, _ASKED_ON_A_PAGE, asked),
+        first_asked=asked is None,
     )
+
+
+def _asked_after(call: ConsoleCall) -> str | None:
+    return call.cursor(ListOf.CAPABILITIES, "asked")
+
+
+def _pairing_page(operations: NodeOperations | None, after: str | None) -> Page[PairingRequestView]:
+    """Devices that wait for somebody's word."""
+    if operations is None:
+        return Page((), None)
+    found = operations.pairing_requests(_WAITING_ON_A_PAGE + 1, after, waiting=True)
+    return cut(ListOf.PAIRING, found, lambda one: one.approval_id, _WAITING_ON_A_PAGE)
+
+
+def _asked_page(
+    operations: NodeOperations | None, rows: int, after: str | None, *, waiting: bool = False
+) -> Page[CapabilityRequestView]:
+    """What nodes were asked to do; `waiting`: only what waits for somebody's word."""
+    if operations is None:
+        return Page((), None)
+    found = operations.capability_requests(rows + 1, after, waiting=waiting)
+    return cut(ListOf.CAPABILITIES, found, lambda one: one.request_id, rows)
 
 
 async def policies(call: ConsoleCall) -> web.StreamResponse:
@@ -159,23 +214,17 @@ async def audit(call: ConsoleCall) -> web.StreamResponse:
     """The event log, newest first; searched by the words that stand in an entry."""
     wanted, before = call.query.get("q", "").strip(), call.cursor(ListOf.EVENTS)
     before_seq = None if before is None else int(before)
-    found = await call.desk.service.recent_events(None, MAX_ROWS, before_seq)
-    shown = [event for event in found if _speaks_of(event, wanted)]
-    last = shown[_ON_A_PAGE - 1] if len(shown) > _ON_A_PAGE else found[-1] if found else None
-    more = last is not None and last.seq > 1
+    found = await call.desk.service.recent_events(None, MAX_ROWS + 1, before_seq)
+    fits = partial(_speaks_of, wanted=wanted)
     return render(
         call,
         "audit.html",
         title="Audit",
-        page=Page(tuple(shown[:_ON_A_PAGE]), _event_cursor(last) if more else None),
-        searched=len(found),
+        page=narrowed(ListOf.EVENTS, found, lambda one: str(one.seq), fits, _ON_A_PAGE),
+        searched=min(len(found), MAX_ROWS),
         wanted=wanted,
         first=before is None,
     )
-
-
-def _event_cursor(event: EventView | None) -> str | None:
-    return None if event is None else make_cursor(ListOf.EVENTS, str(event.seq))
 
 
 def _asked(call: ConsoleCall) -> dict[str, str]:
@@ -226,11 +275,9 @@ def _count_states(found: tuple[WorkerView, ...]) -> dict[str, int]:
 
 
 def _waiting(call: ConsoleCall) -> int:
-    """How many devices wait for somebody's word."""
-    if call.desk.operations is None:
-        return 0
-    found = call.desk.operations.pairing_requests(1000)
-    return sum(one.state == "pending_approval" for one in found)
+    """How many devices, and things asked of nodes, wait for somebody's word."""
+    operations = call.desk.operations
+    return 0 if operations is None else operations.waiting()
 
 
 def _latency(found: tuple[ViolationView, ...]) -> list[int]:
@@ -247,4 +294,14 @@ def _cause(found: WorkerView, evidence: tuple[ViolationView, ...]) -> ViolationV
 
 def _speaks_of(event: EventView, wanted: str) -> bool:
     where = (event.reason, event.actor, event.worker_id, event.lease_id, *event.detail.values())
+    return _stands_in(wanted, where)
+
+
+def _names(lease: LeaseView, wanted: str) -> bool:
+    """Whether what is wanted stands in a word of this lease."""
+    ids = (lease.lease_id, lease.worker_id, lease.run_id, lease.grant_id)
+    return _stands_in(wanted, (*ids, lease.egress_profile, lease.principal, lease.state))
+
+
+def _stands_in(wanted: str, where: Iterable[object]) -> bool:
     return not wanted or any(wanted.lower() in str(value).lower() for value in where)

@@ -23,6 +23,7 @@ _LEASE: Final = f"/v1/leases/{{lease_id:{ULID_PATTERN}}}"
 _RELEASE: Final = f"/v1/release-requests/{{release_id:{ULID_PATTERN}}}"
 _GRANT: Final = f"/v1/grants/{{grant_id:{ULID_PATTERN}}}"
 _PAGE: Final = ("limit", "cursor")
+_APPROVALS: Final = ("cursor", "devices", "asked")
 _CHANGE: Final = twins.change_worker
 
 CONSOLE_ROUTES: Final = (
@@ -37,9 +38,10 @@ CONSOLE_ROUTES: Final = (
     Row("GET", "", _LOOK, pages.overview, page=True),
     Row("GET", "/workers", _LOOK, pages.workers, query=("state", "cursor"), page=True),
     Row("GET", f"/workers/{{worker_id:{ULID_PATTERN}}}", _LOOK, pages.worker, page=True),
+    Row("GET", "/leases", _LOOK, pages.leases, query=("state", "q", "cursor"), page=True),
     Row("GET", "/violations", _LOOK, pages.violations, query=("cursor",), page=True),
-    Row("GET", "/approvals", _LOOK, pages.approvals, query=("cursor",), page=True),
-    Row("GET", "/nodes", _LOOK, pages.nodes, query=("cursor",), page=True),
+    Row("GET", "/approvals", _LOOK, pages.approvals, query=_APPROVALS, page=True),
+    Row("GET", "/nodes", _LOOK, pages.nodes, query=("cursor", "asked"), page=True),
     Row("GET", "/policies", _LOOK, pages.policies, query=("profile", "method", "url"), page=True),
     Row("GET", "/audit", _LOOK, pages.audit, query=("q", "cursor"), page=True),
     Row("GET", "/events", _LOOK, stream.events),

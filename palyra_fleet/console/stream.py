@@ -27,7 +27,6 @@ MAX_IN_ALL: Final = 64
 _LOOK_EVERY_S: Final = 0.25
 _KEEP_ALIVE_EVERY: Final = 40
 _NODES_EVERY: Final = 2
-_NODES_LOOKED_AT: Final = 200
 _TRAFFIC_EVERY: Final = 20
 _MOST_AT_ONCE: Final = 200
 _WRITE_WITHIN_S: Final = 5.0
@@ -104,12 +103,9 @@ async def _start(call: ConsoleCall) -> int:
 
 
 def _nodes_mark(call: ConsoleCall) -> object:
-    """What changes when a device asks to pair or is decided on, or a node comes or goes."""
+    """What changes with what the pages show of devices and nodes; None where none are served."""
     operations = call.desk.operations
-    if operations is None:
-        return None
-    pairing = operations.pairing_requests(_NODES_LOOKED_AT)
-    return tuple((one.approval_id, one.state) for one in pairing), operations.nodes_mark()
+    return None if operations is None else operations.mark()
 
 
 def _message(event: EventView) -> str:

@@ -3,13 +3,13 @@
 Every change takes a reason, carries the name of who is signed in, and answers with what is now so.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Final
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 from aiohttp import web
 from pydantic import BaseModel
 
-from palyra_fleet.api.paging import ListOf, page_of
+from palyra_fleet.api.paging import ListOf, cut
 from palyra_fleet.api.problems import ApiReason, ApiRefusal
 from palyra_fleet.console.envelope_models import gives, gives_page
 from palyra_fleet.console.envelopes import envelope, page
@@ -37,16 +37,14 @@ from palyra_fleet.wire.node_models import (
 )
 from palyra_fleet.wire.release_models import ReleaseRequestView
 
-_EVERY: Final = 1_000_000
-
 type WorkerChange = Callable[[str, str, str], Awaitable[WorkerView]]
 
 
 @gives_page("nodes", NodeView)
 async def console_nodes_list_handler(call: ConsoleCall) -> web.StreamResponse:
     """Registered nodes, page by page."""
-    every = call.desk.nodes.nodes(_EVERY)
-    return _paged(call, "nodes", ListOf.NODES, every, lambda node: node.device_id)
+    find = call.desk.nodes.nodes
+    return _paged(call, "nodes", ListOf.NODES, find, lambda node: node.device_id)
 
 
 @gives("Node", node=NodeView)
@@ -56,23 +54,22 @@ async def show_node(call: ConsoleCall) -> web.StreamResponse:
 
 @gives_page("pairing_requests", PairingRequestView)
 async def list_pairing_requests(call: ConsoleCall) -> web.StreamResponse:
-    every = call.desk.nodes.pairing_requests(_EVERY)
-    return _paged(call, "pairing_requests", ListOf.PAIRING, every, lambda one: one.approval_id)
+    find = call.desk.nodes.pairing_requests
+    return _paged(call, "pairing_requests", ListOf.PAIRING, find, lambda one: one.approval_id)
 
 
 @gives_page("pending", PairingRequestView)
 async def list_pending(call: ConsoleCall) -> web.StreamResponse:
     """Devices that wait for somebody's word."""
-    every = call.desk.nodes.pairing_requests(_EVERY)
-    waiting = tuple(one for one in every if one.state == "pending_approval")
-    return _paged(call, "pending", ListOf.PAIRING, waiting, lambda one: one.approval_id)
+    find = partial(call.desk.nodes.pairing_requests, waiting=True)
+    return _paged(call, "pending", ListOf.PAIRING, find, lambda one: one.approval_id)
 
 
 @gives_page("devices", DeviceView)
 async def list_devices(call: ConsoleCall) -> web.StreamResponse:
     """Devices that paired, revoked ones too, page by page."""
-    every = call.desk.nodes.devices()
-    return _paged(call, "devices", ListOf.DEVICES, every, lambda one: one.device_id)
+    find = call.desk.nodes.devices
+    return _paged(call, "devices", ListOf.DEVICES, find, lambda one: one.device_id)
 
 
 @gives("Device", device=DeviceView)
@@ -241,11 +238,12 @@ def _paged[Item: BaseModel](
     call: ConsoleCall,
     name: str,
     list_of: ListOf,
-    every: Iterable[Item],
+    find: Callable[[int, str | None], tuple[Item, ...]],
     key: Callable[[Item], str],
 ) -> web.Response:
     limit = call.limit()
-    return page(name, page_of(list_of, every, key, call.cursor(list_of), limit), limit)
+    found = find(limit + 1, call.cursor(list_of))
+    return page(name, cut(list_of, found, key, limit), limit)
 
 
 @gives("EventsVerified", entries=int)

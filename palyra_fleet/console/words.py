@@ -23,6 +23,8 @@ TONES: Final[Mapping[str, str]] = {
     "completed": "good",
     "rejected": "bad",
     "expired": "calm",
+    "revoked": "warn",
+    "cleanup_failed": "bad",
     "struck": "warn",
     "already_quarantined": "bad",
     "recorded": "calm",
@@ -31,7 +33,7 @@ TONES: Final[Mapping[str, str]] = {
     "leases_frozen": "warn",
     "egress_frozen": "bad",
 }
-"""By state of a worker, of a pairing request, outcome of evidence, or check of health."""
+"""By state of a worker, a lease or a pairing request, outcome of evidence, or check of health."""
 
 EVENT_TONES: Final[Mapping[str, str]] = {
     "worker.quarantined_by_egress": "bad",

@@ -36,6 +36,10 @@ class RequestState(StrEnum):
     EXPIRED = "expired"
 
     @property
+    def pending(self) -> bool:
+        return self is RequestState.PENDING
+
+    @property
     def finished(self) -> bool:
         return self in {RequestState.REJECTED, RequestState.COMPLETED, RequestState.EXPIRED}
 

@@ -10,13 +10,13 @@ from palyra_fleet.ledger.decision import EnrolledKey
 from palyra_fleet.ledger.facts import WorkerRecord, lifecycle_state
 from palyra_fleet.wire.enrolment_models import EnrolmentView
 from palyra_fleet.wire.keys import thumbprint_sha256
+from palyra_fleet.wire.lease_models import LeaseView
 from palyra_fleet.wire.models import (
     ArtifactModel,
     ArtifactTransportModel,
     CleanupReport,
     GrantView,
     LeaseState,
-    LeaseView,
     WorkerView,
 )
 from palyra_fleet.wire.release_models import ReleaseRequestView
@@ -110,6 +110,7 @@ def lease_view(lease: WorkerLease) -> LeaseView:
         granted_at_unix_ms=lease.granted_at_unix_ms,
         expires_at_unix_ms=lease.expires_at_unix_ms,
         grant_expires_at_unix_ms=lease.grant_expires_at_unix_ms,
+        ended_at_unix_ms=lease.ended_at_unix_ms,
     )
 
 

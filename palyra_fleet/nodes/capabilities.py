@@ -127,7 +127,7 @@ class CapabilityDesk:
     ) -> CapabilityRequestRecord | CapabilityRefusal:
         """An operator's word on a request that waits for one. Given once."""
         found = self._open.get(request_id)
-        if found is None or not _waits_for_operator(found.record):
+        if found is None or not found.record.waits_for_operator:
             return CapabilityRefusal(CapabilityReason.NOT_WAITING)
         if self._is_over(found, now):
             return CapabilityRefusal(CapabilityReason.NOT_WAITING)
@@ -307,11 +307,3 @@ def capabilities_refusal(names: Iterable[str], most: int) -> CapabilityRefusal |
     if len(set(given)) != len(given):
         return CapabilityRefusal(CapabilityReason.NAMED_TWICE)
     return None
-
-
-def _waits_for_operator(record: CapabilityRequestRecord) -> bool:
-    """Before its dispatch only an operator is waited for; after it, somebody at the node."""
-    return (
-        record.state is CapabilityState.AWAITING_LOCAL_MEDIATION
-        and record.dispatched_at_unix_ms is None
-    )

@@ -6,6 +6,8 @@ have an HTTP status and a stable reason.
 
 import heapq
 import json
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 
 from pydantic import JsonValue
@@ -41,12 +43,20 @@ class NodeOperations:
             expires_at_unix_ms=minted.expires_at_unix_ms,
         )
 
-    def pairing_requests(self, limit: int) -> tuple[wire.PairingRequestView, ...]:
-        """The newest first."""
-        newest = sorted(
-            self._service.pairing.requests(), key=lambda r: r.requested_at_unix_ms, reverse=True
-        )
-        return tuple(_request_view(request) for request in newest[:limit])
+    def pairing_requests(
+        self, limit: int, after: str | None = None, *, waiting: bool = False
+    ) -> tuple[wire.PairingRequestView, ...]:
+        """The newest id first; `after` is the id to go on from. `waiting`: only those that nobody
+        has decided on yet."""
+        every = self._service.pairing.requests()
+        found = {one.approval_id: one for one in every if one.state.pending or not waiting}
+        return tuple(_request_view(one) for one in _newest(found, limit, after))
+
+    def waiting(self) -> int:
+        """How many devices, and things asked of nodes, wait for an operator's word."""
+        asked = self._service.state.capability_requests.values()
+        devices = sum(one.state.pending for one in self._service.pairing.requests())
+        return devices + sum(one.waits_for_operator for one in asked)
 
     async def decide(
         self, actor: str, approval_id: str, reason: str, *, approve: bool, replace: bool = False
@@ -71,9 +81,10 @@ class NodeOperations:
             raise NodeRefused(refuse(NodeReason.DEVICE_REVOKED))
         return bytes.fromhex(device.signing_public_key_hex)
 
-    def devices(self) -> tuple[wire.DeviceView, ...]:
-        """Every device that paired, revoked ones too."""
-        return tuple(self._device_view(one) for one in self._service.identity.devices())
+    def devices(self, limit: int, after: str | None = None) -> tuple[wire.DeviceView, ...]:
+        """Those that paired, revoked ones too, the newest id first."""
+        every = {one.device_id: one for one in self._service.identity.devices()}
+        return tuple(map(self._device_view, _newest(every, limit, after)))
 
     def device(self, device_id: str) -> wire.DeviceView:
         found = self._service.identity.device(device_id)
@@ -106,14 +117,18 @@ class NodeOperations:
     def nodes(self, limit: int, after: str | None = None) -> tuple[wire.NodeView, ...]:
         """The newest id first, which stays so while nodes are heard; `after` is the id to go on
         from."""
-        known = self._service.state.nodes
-        wanted = (device_id for device_id in known if after is None or device_id < after)
-        chosen = heapq.nlargest(limit, wanted)
-        return tuple(self._node_view(known[device_id]) for device_id in chosen)
+        return tuple(map(self._node_view, _newest(self._service.state.nodes, limit, after)))
 
-    def nodes_mark(self) -> tuple[int, int]:
-        """Another one when a node comes, goes or is forgotten."""
-        return len(self._service.state.nodes), self._service.streams.changes
+    def mark(self) -> object:
+        """Another one when a device asks to pair or is decided on, when a node comes, goes or is
+        forgotten, and when something is asked of a node or decided."""
+        pairings = {one.approval_id: one.state for one in self._service.pairing.requests()}
+        asked = self._service.state.capability_requests
+        return (
+            (max(pairings, default=""), Counter(pairings.values())),
+            (len(self._service.state.nodes), self._service.streams.changes),
+            (max(asked, default=""), Counter(one.state for one in asked.values())),
+        )
 
     def node(self, device_id: str) -> wire.NodeView:
         found = self._service.state.nodes.get(device_id)
@@ -139,14 +154,14 @@ class NodeOperations:
         output = _parsed(result.output_json)
         return wire.InvokeAnswer(success=result.success, output=output, error=result.error)
 
-    def capability_requests(self, limit: int) -> tuple[wire.CapabilityRequestView, ...]:
-        """The newest first."""
-        newest = sorted(
-            self._service.state.capability_requests.values(),
-            key=lambda r: r.created_at_unix_ms,
-            reverse=True,
-        )
-        return tuple(self._asked_view(request) for request in newest[:limit])
+    def capability_requests(
+        self, limit: int, after: str | None = None, *, waiting: bool = False
+    ) -> tuple[wire.CapabilityRequestView, ...]:
+        """The newest id first; `after` is the id to go on from. `waiting`: only those that wait for
+        an operator's decision."""
+        known = self._service.state.capability_requests
+        found = {name: one for name, one in known.items() if one.waits_for_operator or not waiting}
+        return tuple(map(self._asked_view, _newest(found, limit, after)))
 
     def decide_capability(
         self, actor: str, request_id: str, reason: str, *, approve: bool
@@ -203,6 +218,12 @@ class NodeOperations:
             refused_results=asked.refused_results,
             input=_parsed(payload or b""),
         )
+
+
+def _newest[Item](known: Mapping[str, Item], limit: int, after: str | None) -> list[Item]:
+    """Those with the largest ids; with `after`, of those that are smaller than it."""
+    wanted = (name for name in known if after is None or name < after)
+    return [known[name] for name in heapq.nlargest(limit, wanted)]
 
 
 def _request_view(request: DevicePairingRequestRecord) -> wire.PairingRequestView:

@@ -74,3 +74,9 @@ class CapabilityRequestRecord:
     requested_by: str = ""
     decided_by: str | None = None
     refused_results: int = 0
+
+    @property
+    def waits_for_operator(self) -> bool:
+        """Before its dispatch only an operator is waited for; after it, somebody at the node."""
+        waits = self.state is CapabilityState.AWAITING_LOCAL_MEDIATION
+        return waits and self.dispatched_at_unix_ms is None

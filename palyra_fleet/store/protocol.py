@@ -102,6 +102,12 @@ class FleetStore(Protocol):
     async def lease(self, lease_id: str) -> WorkerLease | None:
         """A lease, live or ended."""
 
+    async def leases(
+        self, limit: int, before_fence: int | None = None, *, ended: bool = False
+    ) -> tuple[WorkerLease, ...]:
+        """The leases with the highest fences, those first; with `before_fence` only lower ones, and
+        with `ended` only those that no longer live."""
+
     async def grant(self, grant_id: str) -> WorkerApprovalGrant | None: ...
 
     async def grants(

@@ -83,6 +83,14 @@ class SqliteFleetStore:
         rows = await self._rows("SELECT body FROM leases WHERE lease_id = ?", lease_id)
         return codec.read_lease(str(rows[0][0])) if rows else None
 
+    async def leases(
+        self, limit: int, before_fence: int | None = None, *, ended: bool = False
+    ) -> tuple[WorkerLease, ...]:
+        where, values = _where(("fence < ?", before_fence), ("live = ?", 0 if ended else None))
+        query = f"SELECT body FROM leases {where} ORDER BY fence DESC LIMIT ?"  # noqa: S608 (constants)
+        rows = await self._rows(query, *values, limit)
+        return tuple(codec.read_lease(str(body)) for (body,) in rows)
+
     async def grant(self, grant_id: str) -> WorkerApprovalGrant | None:
         rows = await self._rows("SELECT body FROM grants WHERE grant_id = ?", grant_id)
         return codec.read_grant(str(rows[0][0])) if rows else None

@@ -289,22 +289,6 @@ class GrantView(WireModel):
     rule_id: str | None = None
 
 
-class LeaseView(WireModel):
-    """A live lease as operators see it. `state` is `assigned` or `busy`."""
-
-    lease_id: Ulid
-    fence: int
-    worker_id: Ulid
-    run_id: str
-    state: str
-    egress_profile: str
-    principal: str
-    grant_id: Ulid
-    granted_at_unix_ms: UnixMs
-    expires_at_unix_ms: UnixMs
-    grant_expires_at_unix_ms: UnixMs
-
-
 class ReferenceValues(WireModel):
     """Digests the verifier accepts, per field. A set that ends empty refuses everybody."""
 

@@ -139,13 +139,13 @@ class AuthorityList(WireModel):
     items: tuple[AuthorityView, ...]
 
 
-class PairingRequestList(WireModel):
-    items: tuple[PairingRequestView, ...]
+class PairingRequestList(PageModel[PairingRequestView]):
+    """The newest id first."""
 
 
 class NodeList(PageModel[NodeView]):
     """The newest id first."""
 
 
-class CapabilityRequestList(WireModel):
-    items: tuple[CapabilityRequestView, ...]
+class CapabilityRequestList(PageModel[CapabilityRequestView]):
+    """The newest id first."""

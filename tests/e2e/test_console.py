@@ -12,7 +12,16 @@ from tests.e2e.console_browser import PHONE, Console, chromium, signed_in
 from tests.e2e.place import FLEET, METADATA_URL, Place
 from tests.e2e.programs import until
 
-PAGES = ("", "/workers", "/violations", "/approvals", "/nodes", "/policies", "/audit")
+PAGES = (
+    "",
+    "/workers",
+    "/leases?state=all",
+    "/violations",
+    "/approvals",
+    "/nodes",
+    "/policies",
+    "/audit",
+)
 VIOLATE = f"import urllib.request; urllib.request.urlopen({METADATA_URL!r})"
 READ = "import urllib.request; urllib.request.urlopen({url!r}).read()"
 REFUSED = "the server responded with a status of 409"

@@ -369,13 +369,8 @@ class FakeFleetService(
                 )
         raise FleetRefusal(FleetReason.LEASE_UNKNOWN, "no such lease")
 
-    async def leases(
-        self, limit: int, before_fence: int | None = None
-    ) -> tuple[wire.LeaseView, ...]:
-        self._enter("leases")
-        every = [worker.lease for worker in self.known.values() if worker.lease is not None]
-        held = [one for one in every if before_fence is None or one.fence < before_fence]
-        return tuple(map(_lease_view_of, held))[:limit]
+    def held_leases(self) -> list[wire.LeaseAnswer]:
+        return [worker.lease for worker in self.known.values() if worker.lease is not None]
 
     async def evidence_chain(self, proxy_id: str) -> wire.EvidenceChain:
         self._enter("evidence_chain")
@@ -397,22 +392,6 @@ class FakeFleetService(
 
     def alarms(self) -> dict[str, str]:
         return self.raised
-
-
-def _lease_view_of(lease: wire.LeaseAnswer) -> wire.LeaseView:
-    return wire.LeaseView(
-        lease_id=lease.lease_id,
-        fence=lease.fence,
-        worker_id=lease.worker_id,
-        run_id=lease.run_id,
-        state="busy",
-        egress_profile=lease.egress_profile,
-        principal="ops",
-        grant_id=lease.lease_id,
-        granted_at_unix_ms=0,
-        expires_at_unix_ms=lease.expires_at_unix_ms,
-        grant_expires_at_unix_ms=lease.expires_at_unix_ms,
-    )
 
 
 def _view_of(worker: FakeWorker) -> wire.WorkerView:

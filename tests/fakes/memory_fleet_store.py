@@ -143,6 +143,14 @@ class MemoryFleetStore:
         self._check()
         return self.disk.leases.get(lease_id)
 
+    async def leases(
+        self, limit: int, before_fence: int | None = None, *, ended: bool = False
+    ) -> tuple[WorkerLease, ...]:
+        self._check()
+        found = [one for one in self.disk.leases.values() if not (ended and one.status.live)]
+        older = [one for one in found if before_fence is None or one.fence < before_fence]
+        return tuple(sorted(older, key=lambda one: one.fence, reverse=True)[:limit])
+
     async def grant(self, grant_id: str) -> WorkerApprovalGrant | None:
         self._check()
         return self.disk.grants.get(grant_id)

@@ -19,7 +19,7 @@ from palyra_fleet.identity.manager import IdentityManager, IdentitySettings
 from palyra_fleet.identity.messages import BegunPairing
 from palyra_fleet.identity.pairing import PairingSettings
 from palyra_fleet.identity.pairing_service import PairingService
-from palyra_fleet.identity.records import ClientKind, CodeMethod
+from palyra_fleet.identity.records import ClientKind, CodeMethod, DevicePairingRequestRecord
 from palyra_fleet.nodes.capabilities import CapabilityLimits
 from palyra_fleet.nodes.listeners import NodeListeners, NodeListenerSettings
 from palyra_fleet.nodes.runtime_state import NodeRuntimeState
@@ -128,8 +128,8 @@ class NodeWorld:
     def channel(self, material: Material | None, listener: str = "node") -> "_Closing":
         return _Closing(self.open_channel(material, listener))
 
-    async def pair(self, device: PairingDevice) -> Node:
-        """Pair over the enrolment listener, as a node does."""
+    async def knock(self, device: PairingDevice) -> DevicePairingRequestRecord:
+        """Ask to pair over the enrolment listener, as a node does, and wait for somebody's word."""
         minted = await self.pairing.mint_code(CodeMethod.PIN, "anna")
         async with self.channel(None, "enrolment") as channel:
             calls = node_pb2_grpc.NodeServiceStub(channel)
@@ -141,9 +141,16 @@ class NodeWorld:
                 )
             )
             await calls.CompletePairingSession(completion_message(device, begun, minted.code))
-            (request,) = [r for r in self.pairing.requests() if r.session_id == begun.session_id]
-            await self.pairing.decide(request.approval_id, approve=True, decided_by="anna")
-            status = await calls.GetPairingRequestStatus(poll_message(device, begun.session_id))
+        (request,) = [r for r in self.pairing.requests() if r.session_id == begun.session_id]
+        return request
+
+    async def pair(self, device: PairingDevice) -> Node:
+        """Pair, with an operator's approval."""
+        request = await self.knock(device)
+        await self.pairing.decide(request.approval_id, approve=True, decided_by="anna")
+        async with self.channel(None, "enrolment") as channel:
+            calls = node_pb2_grpc.NodeServiceStub(channel)
+            status = await calls.GetPairingRequestStatus(poll_message(device, request.session_id))
         assert status.paired, status
         certificate = status.mtls_client_certificate_pem.encode()
         return Node(device, Material(certificate, key_pem(device.tls)), self)

@@ -1,10 +1,11 @@
-"""The part of a fake fleet that operators read: the proxies' traffic, and no evidence."""
+"""The part of a fake fleet that operators read: traffic, live leases, and no evidence."""
 
 from collections.abc import Callable, Iterable
 from functools import cached_property
 
 from palyra_fleet.signals.traffic import TrafficBook
-from palyra_fleet.wire.models import EventView, ViolationView
+from palyra_fleet.wire.lease_models import LeasesThat, LeaseView
+from palyra_fleet.wire.models import EventView, LeaseAnswer, ViolationView
 from palyra_fleet.wire.traffic_models import TrafficReport, TrafficView
 
 
@@ -33,6 +34,17 @@ class ReadByOperators:
         self._enter("traffic")
         return self._traffic.view(self.clock(), self.proxies)
 
+    def held_leases(self) -> list[LeaseAnswer]:
+        raise NotImplementedError
+
+    async def leases(
+        self, limit: int, before_fence: int | None = None, those: LeasesThat = LeasesThat.LIVE
+    ) -> tuple[LeaseView, ...]:
+        self._enter("leases")
+        held = [] if those is LeasesThat.ENDED else self.held_leases()
+        wanted = [one for one in held if before_fence is None or one.fence < before_fence]
+        return tuple(map(_lease_view_of, wanted))[:limit]
+
     async def violations(
         self, worker_id: str | None, limit: int, before: str | None = None
     ) -> tuple[ViolationView, ...]:
@@ -49,3 +61,19 @@ class ReadByOperators:
         self._enter("recent_events")
         newest = [event for event in reversed(self.log) if worker_id in {None, event.worker_id}]
         return tuple(one for one in newest if before_seq is None or one.seq < before_seq)[:limit]
+
+
+def _lease_view_of(lease: LeaseAnswer) -> LeaseView:
+    return LeaseView(
+        lease_id=lease.lease_id,
+        fence=lease.fence,
+        worker_id=lease.worker_id,
+        run_id=lease.run_id,
+        state="busy",
+        egress_profile=lease.egress_profile,
+        principal="ops",
+        grant_id=lease.lease_id,
+        granted_at_unix_ms=0,
+        expires_at_unix_ms=lease.expires_at_unix_ms,
+        grant_expires_at_unix_ms=lease.expires_at_unix_ms,
+    )

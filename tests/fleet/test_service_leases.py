@@ -10,6 +10,7 @@ from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.refusals import FleetReason, FleetRefusal
 from palyra_fleet.store.protocol import StoreFailed
 from palyra_fleet.wire import models as wire
+from palyra_fleet.wire.lease_models import LeasesThat
 from palyra_fleet.wire.placement_models import OrderKind
 from palyra_fleet.wire.view_models import ViewMessage
 from tests.fakes.fleet_world import DIRTY, FleetWorld, WorkerPen, fleet_world
@@ -30,6 +31,27 @@ async def _refused(awaitable: object) -> FleetReason:
     with pytest.raises(FleetRefusal) as caught:
         await awaitable  # type: ignore[misc]
     return caught.value.reason
+
+
+async def test_leases_are_listed_while_they_live_and_after() -> None:
+    async with fleet_world() as world:
+        worker, other = WorkerPen(W1), WorkerPen(W2)
+        await world.register(worker)
+        await world.register(other)
+        first = await world.lease(worker, "run-1")
+        second = await world.lease(other, "run-2")
+        world.clock.forward(10)
+        await world.complete(worker, first)
+        service = world.service
+        (live,) = await service.leases(9)
+        assert (live.lease_id, live.state) == (second.lease_id, "assigned")
+        assert live.ended_at_unix_ms is None
+        (ended,) = await service.leases(9, None, LeasesThat.ENDED)
+        assert (ended.run_id, ended.state) == ("run-1", "completed")
+        assert ended.ended_at_unix_ms == world.clock()
+        both = await service.leases(9, None, LeasesThat.ALL)
+        assert [one.run_id for one in both] == ["run-2", "run-1"]
+        assert await service.leases(9, second.fence, LeasesThat.ALL) == (ended,)
 
 
 async def test_a_run_from_grant_to_completion() -> None:

@@ -13,7 +13,8 @@ import pytest
 from pydantic import BaseModel
 
 from palyra_fleet.wire.enrolment_models import EnrolmentView, ReferenceValueView
-from palyra_fleet.wire.models import EventView, GrantView, LeaseView, WorkerView
+from palyra_fleet.wire.lease_models import LeaseView
+from palyra_fleet.wire.models import EventView, GrantView, WorkerView
 from scripts.make_reference import FOLDER as PAGES_FOLDER
 from scripts.make_reference import PAGES
 from tests.golden.command_tree import PARSERS, leaves

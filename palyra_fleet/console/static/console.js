@@ -167,6 +167,7 @@ async function refresh() {
   }
   if (!answer.ok) return;
   const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+  const giveBack = holdFocus();
   const kept = new Map([...document.querySelectorAll("main [data-live=keep]")].map((one) => [one.id || one.className, one]));
   const main = fresh.querySelector("main");
   main.querySelectorAll("[data-live=keep]").forEach((one) => {
@@ -174,10 +175,33 @@ async function refresh() {
     if (mine) one.replaceWith(mine);
   });
   keepOpen(find("main"), main);
-  const held = document.activeElement?.closest("main [data-post]")?.dataset.post;
   find("main").replaceChildren(...main.childNodes);
-  if (held) find(`main [data-post="${CSS.escape(held)}"]`)?.focus();
+  giveBack();
   sayAgo();
+}
+
+// Who works by keyboard stays where they are: in the same field at the same letter, on the same
+// button or link. Where that has gone, at the page, not at its top.
+function holdFocus() {
+  const one = document.activeElement;
+  if (!one?.closest("main") || one.id === "main") return () => undefined;
+  const same = sameAs(one);
+  const at = same === null ? 0 : [...document.querySelectorAll(same)].indexOf(one);
+  const [from, to] = [one.selectionStart, one.selectionEnd];
+  return () => {
+    const now = one.isConnected ? one : same && document.querySelectorAll(same)[at];
+    (now ?? find("#main")).focus({ preventScroll: true });
+    if (now === one && typeof from === "number") one.setSelectionRange(from, to);
+  };
+}
+
+// A selector of what does the same in the page as it is now.
+function sameAs(one) {
+  if (one.id) return `main #${CSS.escape(one.id)}`;
+  const name = ["data-post", "data-invoke", "href", "aria-label"].find((each) => one.hasAttribute(each));
+  if (name) return `main ${one.localName}[${name}="${CSS.escape(one.getAttribute(name))}"]`;
+  const folded = one.localName === "summary" ? one.parentElement.id : "";
+  return folded ? `main #${CSS.escape(folded)} > summary` : null;
 }
 
 // What counts all the time is put in place by itself, so that nobody loses a place in the page.
@@ -208,11 +232,13 @@ function keepOpen(before, after) {
 function sayAgo() {
   const now = Date.now();
   document.querySelectorAll("main time[datetime]").forEach((one) => {
-    const seconds = (now - Date.parse(one.dateTime)) / 1000;
-    if (seconds < 0 || seconds > 86400) return;
-    const words = seconds < 60 ? `${Math.round(seconds)} s ago`
-      : seconds < 3600 ? `${Math.round(seconds / 60)} min ago` : `${Math.round(seconds / 3600)} h ago`;
-    one.textContent = words;
+    const ends = one.dataset.ends !== undefined;
+    const seconds = (now - Date.parse(one.dateTime)) / 1000 * (ends ? -1 : 1);
+    if (ends && seconds <= 0) one.textContent = "now";
+    if (seconds < 0 || (ends && seconds === 0) || seconds > 86400) return;
+    const words = seconds < 60 ? `${Math.round(seconds)} s`
+      : seconds < 3600 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds / 3600)} h`;
+    one.textContent = ends ? `in ${words}` : `${words} ago`;
   });
 }
 

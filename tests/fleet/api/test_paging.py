@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ulid import ULID
 
-from palyra_fleet.api.paging import ListOf, make_cursor, page_of, read_cursor
+from palyra_fleet.api.paging import (
+    MAX_ROWS,
+    ListOf,
+    make_cursor,
+    narrowed,
+    page_of,
+    read_cursor,
+)
 from palyra_fleet.api.problems import ApiRefusal
 
 ID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
@@ -86,3 +93,25 @@ def test_one_spelling_of_a_cursor_is_good_only() -> None:
     last = cursor[:-1] + chr(ord(cursor[-1]) + 1)
     with pytest.raises(ApiRefusal):
         read_cursor(ListOf.EVENTS, last)
+
+
+@given(
+    st.integers(0, 2 * MAX_ROWS + 3), st.sampled_from([1, 2, 7, 400, 5_000]), st.integers(1, 120)
+)
+def test_a_search_shows_all_that_fits_once_and_looks_at_a_bounded_number(
+    there: int, one_in: int, limit: int
+) -> None:
+    seen: list[int] = []
+    before, pages = there, 0
+    while True:
+        asked = tuple(reversed(range(max(0, before - MAX_ROWS - 1), before)))
+        page = narrowed(ListOf.EVENTS, asked, str, lambda n: n % one_in == 0, limit)
+        assert len(page.items) <= limit
+        seen += page.items
+        after = read_cursor(ListOf.EVENTS, page.next_cursor)
+        pages += 1
+        if after is None:
+            break
+        before = int(after)
+    assert seen == [n for n in reversed(range(there)) if n % one_in == 0]
+    assert pages <= len(seen) / limit + there / MAX_ROWS + 2

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from ulid import ULID
 
-from palyra_fleet.nodes.operations import NodeOperations
 from palyra_fleet.nodes.records import CapabilityState
 from palyra_fleet.wire.grpc_runtime import grpc
 from palyra_fleet.wire.ids import is_canonical_ulid
@@ -309,14 +308,3 @@ async def _next_dispatch(stream: Any, node: Node) -> Any:
 def _result(node: Node, request_id: str, **fields: Any) -> node_pb2.NodeEventRequest:
     payload = {"request_id": request_id, "success": True, "output_json": {}} | fields
     return node.event("capability.result", payload_json=json.dumps(payload).encode())
-
-
-async def test_pages_of_nodes_hold_whoever_was_heard_meanwhile(world: NodeWorld) -> None:
-    ids = sorted((str(ULID()) for _ in range(5)), reverse=True)
-    for number, device_id in enumerate(ids):
-        await world.state.register_node(device_id, "linux", (), 1_000 + number)
-    operations = NodeOperations(world.service)
-    first = [node.device_id for node in operations.nodes(2)]
-    await world.state.register_node(ids[4], "linux", (), 9_000)
-    rest = [node.device_id for node in operations.nodes(9, first[-1])]
-    assert [*first, *rest] == ids

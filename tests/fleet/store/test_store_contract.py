@@ -161,6 +161,27 @@ async def test_grants_go_on_after_the_one_before(store: FleetStore) -> None:
     assert await store.grants(9, newest[-1]) == ()
 
 
+async def test_leases_go_on_after_the_one_before_and_the_ended_ones_stay_listed(
+    store: FleetStore,
+) -> None:
+    live = await Written().play(store)
+    given = [replace(live, lease_id=ulid(500 + n), fence=live.fence + n) for n in (1, 2, 3)]
+    for one in given:
+        others = replace(one, worker_id=W2, run_id=f"run-{one.fence}")
+        await store.commit(Decision(2_200, records=(others,), highest_fence=one.fence))
+        over = replace(others, status=LeaseStatus.REVOKED, ended_at_unix_ms=2_250)
+        await store.commit(Decision(2_250, records=(over,)))
+    fences = [one.fence for one in (*reversed(given), live)]
+    assert [one.fence for one in await store.leases(9)] == fences
+    assert [one.fence for one in await store.leases(2, fences[1])] == fences[2:]
+    ended = await store.leases(9, ended=True)
+    assert [(one.fence, one.status) for one in ended] == [
+        (fence, LeaseStatus.REVOKED) for fence in fences[:3]
+    ]
+    assert [one.fence for one in await store.leases(1, fences[0], ended=True)] == fences[1:2]
+    assert await store.leases(9, live.fence) == ()
+
+
 async def test_a_grant_is_spent_at_most_once(store: FleetStore) -> None:
     lease = await Written().play(store)
     grant = await store.grant(lease.grant_id)
