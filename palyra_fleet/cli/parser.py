@@ -16,7 +16,6 @@ from palyra_fleet.cli.completion import add_completion
 from palyra_fleet.cli.config_commands import add_config
 from palyra_fleet.cli.configuration import FLEET, add_config_argument
 from palyra_fleet.cli.enrolment_parser import add_enrolment, add_launcher_key, add_references
-from palyra_fleet.cli.evidence_arguments import add_evidence_arguments, add_keep_env
 from palyra_fleet.cli.export_arguments import add_export_arguments
 from palyra_fleet.cli.fleet_policy_arguments import add_fleet_policy_arguments
 from palyra_fleet.cli.freeze_commands import add_freeze, add_unfreeze
@@ -30,9 +29,9 @@ from palyra_fleet.cli.principal_parser import add_principals
 from palyra_fleet.cli.release_commands import add_releases
 from palyra_fleet.cli.snapshot_parser import add_snapshots
 from palyra_fleet.cli.trace_arguments import add_trace_arguments
+from palyra_fleet.cli.worker_parser import add_worker_programs
 from palyra_fleet.client import WorkerAction
 from palyra_fleet.wire.lease_models import LeasesThat
-from palyra_fleet.worker.artifact_arguments import add_artifact_arguments
 
 DEFAULT_ADMIN: Final = "127.0.0.1:7741"
 DEFAULT_ENROLMENT: Final = "127.0.0.1:7742"
@@ -217,70 +216,13 @@ def _worker(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
     drain.add_argument("--within-s", type=types.seconds, default=900)
     _add_dry_run(drain)
     add_releases(verbs, _operator_verb)
-    _worker_run(verbs)
+    add_worker_programs(verbs)
 
 
 def _add_dry_run(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--dry-run", action="store_true", help="show the worker as it is, and change nothing"
     )
-
-
-def _worker_run(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
-    verb = verbs.add_parser("run", help="run a program as a worker")
-    verb.add_argument("--socket", type=Path, default=Home.of().socket_path)
-    verb.add_argument(
-        "--fleet",
-        metavar="https://HOST:PORT",
-        help="a fleet on another machine; this one must have paired as a node",
-    )
-    verb.add_argument(
-        "--device",
-        type=Path,
-        default=Home.of().directory / "node-agent",
-        metavar="DIR",
-        help="with --fleet: where `node install` put the pairing (default PALYRA_HOME/node-agent)",
-    )
-    verb.add_argument("--proxy", required=True, metavar="HOST:PORT")
-    add_evidence_arguments(verb)
-    verb.add_argument("--run-id", type=types.principal, required=True)
-    verb.add_argument("--worker-id", type=types.ulid, help="default: a new one for this run")
-    verb.add_argument("--identity", type=types.principal, help="what the launcher vouches for")
-    verb.add_argument("--capability", type=types.name, action="append", default=[])
-    verb.add_argument("--ca-bundle", type=Path, required=True, help="system roots plus our CA")
-    verb.add_argument("--ca", type=Path, required=True, help="our CA alone")
-    verb.add_argument(
-        "--ttl-s", type=types.seconds, default=300, help="the lease's length; it is renewed in time"
-    )
-    verb.add_argument(
-        "--tool", type=types.name, help="with --profile: have an approval rule approve the run"
-    )
-    verb.add_argument(
-        "--profile", type=types.name, help="with --tool: the egress profile that is asked for"
-    )
-    add_keep_env(verb)
-    verb.add_argument(
-        "--isolate",
-        action="store_true",
-        help="run it where nothing but the proxy leads out (binding level enforced; needs bwrap)",
-    )
-    verb.add_argument(
-        "--hide",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="PATH",
-        help="with --isolate: nothing to see in its place (may be repeated)",
-    )
-    verb.add_argument(
-        "--read-only",
-        action="store_true",
-        help="with --isolate: it may change neither its workspace nor the working directory",
-    )
-    add_log_arguments(verb, serves=False)
-    add_artifact_arguments(verb)
-    verb.add_argument("program", nargs="*", metavar="-- PROGRAM ARGUMENT…")
-    verb.set_defaults(run=local_commands.run_worker)
 
 
 def _grant(verbs: "_Verbs[argparse.ArgumentParser]") -> None:

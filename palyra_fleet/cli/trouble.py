@@ -20,6 +20,8 @@ from palyra_fleet.worker.held_run import ProgramNotStarted
 from palyra_fleet.worker.isolation.start import IsolationUnavailable
 from palyra_fleet.worker.launcher import ArtifactNotFound, EvidenceUnavailable
 from palyra_fleet.worker.receipt import ReceiptRefused
+from palyra_fleet.worker.serving import WorkerEnded
+from palyra_fleet.worker.stop import StopKind
 from palyra_fleet.worker.workspace import WorkspaceRefused
 
 
@@ -60,6 +62,7 @@ EXPECTED = (
     StateUnusable,
     StoreFailed,
     SealBroken,
+    WorkerEnded,
     WorkspaceRefused,
 )
 """Everything a command may raise that `trouble_of` has words for."""
@@ -114,6 +117,27 @@ def trouble_of(error: Exception) -> Trouble:
             )
         case SettingsFileError() | ApprovalFileError():
             return _trouble_of_file(error)
+        case (
+            IsolationUnavailable()
+            | ArtifactRefused()
+            | WorkspaceRefused()
+            | ArtifactNotFound()
+            | ProgramNotStarted()
+            | WorkerEnded()
+        ):
+            return _trouble_of_worker(error)
+        case _:
+            return Trouble(
+                ExitCode.OURS,
+                "this program made a mistake",
+                type(error).__name__,
+                "report it; PALYRA_DEBUG=1 shows where",
+            )
+
+
+def _trouble_of_worker(error: Exception) -> Trouble:
+    """A program that runs as a worker: it did not come to that, or the worker waits no longer."""
+    match error:
         case IsolationUnavailable():
             return Trouble(
                 ExitCode.YOURS,
@@ -128,19 +152,22 @@ def trouble_of(error: Exception) -> Trouble:
                 str(error),
                 "correct --carry-in or --carry-to, or TMPDIR, where the workspace is made",
             )
-        case ArtifactNotFound() | ProgramNotStarted():
+        case WorkerEnded(stop=stop):
+            changed = stop.kind is StopKind.PROGRAM_CHANGED
+            return Trouble(
+                ExitCode.YOURS if changed else ExitCode.NO,
+                "the worker waits no longer",
+                f"{stop.detail} [{stop.kind}]",
+                "start it again, once its new digest is accepted"
+                if changed
+                else "`palyra-fleet worker show` and `event tail` show how it came to this",
+            )
+        case _:
             return Trouble(
                 ExitCode.YOURS,
                 "the program did not run",
                 str(error),
                 "check the command after `--`; `palyra-fleet worker show` says how it stands",
-            )
-        case _:
-            return Trouble(
-                ExitCode.OURS,
-                "this program made a mistake",
-                type(error).__name__,
-                "report it; PALYRA_DEBUG=1 shows where",
             )
 
 

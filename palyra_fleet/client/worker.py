@@ -28,7 +28,7 @@ from palyra_fleet.wire.models import (
     RegisterAnswer,
     RegisterRequest,
 )
-from palyra_fleet.wire.placement_models import WorkerOrder
+from palyra_fleet.wire.placement_models import DeclineRequest, WorkerOrder
 
 
 class WorkerClient(FleetClient):
@@ -53,6 +53,9 @@ class WorkerClient(FleetClient):
     async def request_lease(self, request: LeaseRequest) -> LeaseAnswer:
         """A lost answer is asked for again: a lease whose secret nobody has serves nobody."""
         return await self.call("POST", "/v1/worker/leases", LeaseAnswer, request, once=True)
+
+    async def decline_offer(self, offer_id: str, request: DeclineRequest) -> None:
+        await self.send("POST", f"/v1/worker/offers/{offer_id}:decline", request)
 
     async def start_lease(self, lease_id: str, command: LeaseCommand) -> LeaseState:
         return await self.call("POST", f"/v1/worker/leases/{lease_id}:start", LeaseState, command)

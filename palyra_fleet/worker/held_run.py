@@ -9,10 +9,8 @@ are gone.
 """
 
 import asyncio
-import contextlib
 import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +20,7 @@ from palyra_fleet.tasks import spawn
 from palyra_fleet.wire.models import ArtifactModel, CleanupReport, LeaseAnswer
 from palyra_fleet.worker.artifacts import INPUTS, OUTPUTS, ArtifactRefused
 from palyra_fleet.worker.environment import EgressAccess, child_environment
+from palyra_fleet.worker.heard_signals import heard_signals
 from palyra_fleet.worker.isolation.sandbox import INSIDE_PROXY_ADDRESS, copy_into
 from palyra_fleet.worker.launcher import Measurement, artifact_is_unchanged
 from palyra_fleet.worker.lease_check import LeaseNotKnown, wait_until_known
@@ -34,11 +33,24 @@ from palyra_fleet.worker.workplace import Workplace
 OUTPUT_NOT_CARRIED: Final = 74
 """The exit code of a run whose program ended with 0 and whose outputs did not all come out: that of
 EX_IOERR in sysexits.h."""
-_FORWARDED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+_COMPLETED: Final = "completed"
 
 
 class ProgramNotStarted(Exception):
     """The program could not be started, or is not the file that was measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnd:
+    """`exit_code` is the program's own, or OUTPUT_NOT_CARRIED. `clean`: nothing of the run is left
+    here. `handed_back`: the fleet took the lease back as ended well; only then can the session hold
+    another."""
+
+    exit_code: int
+    clean: bool
+    handed_back: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +63,14 @@ class HeldRun:
     settings: RunSettings
     say: Callable[[str], None]
 
-    async def to_its_end(self, command: Sequence[str], measured: Measurement) -> int:
-        """Run `command`; its exit code, or OUTPUT_NOT_CARRIED. Raises ProgramNotStarted or a
-        FleetError, with the lease handed back."""
+    async def to_its_end(self, command: Sequence[str], measured: Measurement) -> RunEnd:
+        """Run `command`. Raises ProgramNotStarted or a FleetError where it did not come to that;
+        all is cleaned up and reported then, too."""
         group: ProcessGroup | None = None
         inputs = self.place.carrier.inputs
         ended_by_itself = False
         try:
-            with _signals_to(self.session, self.settings.forward_signals):
+            with heard_signals(self._interrupt, wanted=self.settings.forward_signals):
                 await self.session.start_lease(self.settings.ttl_ms)
                 await self._until_the_proxy_knows()
                 inputs = ()  # until they were looked at once more, nobody can vouch for them
@@ -67,8 +79,13 @@ class HeldRun:
                 code = await self._watch(group)
                 ended_by_itself = not self.session.stopped.done()
         finally:
-            refused = await self._clean_up(group, inputs, ended_by_itself)
-        return code if code or not refused else OUTPUT_NOT_CARRIED
+            clean, handed_back = await self._clean_up(group, inputs, ended_by_itself)
+        if self.place.carrier.refused and not code:
+            code = OUTPUT_NOT_CARRIED
+        return RunEnd(code, clean, handed_back)
+
+    def _interrupt(self, number: signal.Signals) -> None:
+        self.session.stop(Stop(StopKind.INTERRUPTED, number.name))
 
     async def _used_inputs(self) -> tuple[ArtifactModel, ...]:
         try:
@@ -136,8 +153,9 @@ class HeldRun:
         group: ProcessGroup | None,
         inputs: tuple[ArtifactModel, ...],
         ended_by_itself: bool,
-    ) -> bool:
-        """End, carry out, remove, report. True if an output was there and could not be carried."""
+    ) -> tuple[bool, bool]:
+        """End, carry out, remove, report. Whether all is gone, and whether the fleet took that for
+        the end of the lease."""
         processes_ended = True if group is None else await group.end()
         outputs: tuple[ArtifactModel, ...] = ()
         if ended_by_itself and processes_ended:  # nothing comes out of a run that was stopped
@@ -154,14 +172,16 @@ class HeldRun:
         )
         if not report.secrets_removed:
             self.say("the run could not be cleaned up; the fleet quarantines this worker")
+        handed_back = False
         try:
             ended = await self.session.complete_lease(report)
-            if report.secrets_removed and ended.state == "cleanup_failed":
+            handed_back = ended.state == _COMPLETED
+            if report.secrets_removed and not handed_back:
                 self.say("the fleet did not accept the run's report, and quarantines this worker")
         except FleetError as error:
             if not self.session.stopped.done():
                 self.say(f"the lease could not be completed: {error}")
-        return bool(self.place.carrier.refused)
+        return report.secrets_removed, handed_back
 
     def _isolated_environment(self) -> dict[str, str]:
         """As seen from inside: the proxy is behind the door, the CAs are in the workspace."""
@@ -188,24 +208,6 @@ class HeldRun:
             "TMPDIR": str(self.place.workspace.temporary),
         }
         return child_environment(self.settings.inherited, access, own, self.settings.keep_env)
-
-
-@contextlib.contextmanager
-def _signals_to(session: WorkerSession, wanted: bool) -> Iterator[None]:
-    """Turn signals to this process into a stop of the run; put the old handlers back after."""
-    if not wanted or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    loop = asyncio.get_running_loop()
-    before = {number: signal.getsignal(number) for number in _FORWARDED}
-    for number in _FORWARDED:
-        loop.add_signal_handler(number, session.stop, Stop(StopKind.INTERRUPTED, number.name))
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            loop.remove_signal_handler(number)
-            signal.signal(number, handler)
 
 
 def _first_signal(stop: Stop) -> signal.Signals:

@@ -47,4 +47,5 @@ async def run_as_worker(
             place.carrier.transport(),
             settings.approval,
         )
-        return await HeldRun(session, place, lease, settings, say).to_its_end(command, measured)
+        run = HeldRun(session, place, lease, settings, say)
+        return (await run.to_its_end(command, measured)).exit_code

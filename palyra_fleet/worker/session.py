@@ -9,6 +9,7 @@ the runner ends the processes.
 """
 
 import asyncio
+import contextlib
 import logging
 import zlib
 from dataclasses import dataclass, field
@@ -40,7 +41,12 @@ from palyra_fleet.wire.models import (
     LeaseState,
     WorkspaceScopeModel,
 )
-from palyra_fleet.wire.placement_models import OrderKind, WorkerOrder
+from palyra_fleet.wire.placement_models import (
+    DeclineRequest,
+    OfferModel,
+    OrderKind,
+    WorkerOrder,
+)
 from palyra_fleet.worker.attester import Attester
 from palyra_fleet.worker.launcher import (
     ArtifactChanged,
@@ -51,6 +57,7 @@ from palyra_fleet.worker.launcher import (
 )
 from palyra_fleet.worker.lease_clock import LeaseClock
 from palyra_fleet.worker.lease_in_hand import LeaseInHand
+from palyra_fleet.worker.offer_box import OfferBox
 from palyra_fleet.worker.receipt import ReceiptRefused
 from palyra_fleet.worker.standing import Standing
 from palyra_fleet.worker.stop import Stop, StopKind, state_is_quarantined, stop_for_problem
@@ -91,6 +98,9 @@ class WorkerSession:
         self._standing = standing
         self._time = time
         self._beats = 0
+        self._beating = asyncio.Lock()
+        self._beat_after_s = standing.answer.heartbeat_within_ms / 2000
+        self._offers = OfferBox()
         self._held: LeaseInHand | None = None
         self._attestation_end: Alarm | None = None
         self._proof_problem: str | None = None
@@ -180,6 +190,50 @@ class WorkerSession:
             artifact_transport=transport or ArtifactTransportModel(),
             approval=approval,
         )
+        return await self._take_bound(order)
+
+    async def next_offer(self) -> OfferModel:
+        """Wait for a run: say so at once and with every heartbeat, until the fleet offers one. It
+        is to be taken or declined before it ends."""
+        self._offers.waits = True
+        await self._beat_once()
+        return await self._offers.next()
+
+    async def take_offer(self, offer: OfferModel, scope: WorkspaceScopeModel) -> LeaseAnswer:
+        """Ask for the lease of the run that was offered, with a workspace of one's own. As
+        `take_lease` in all else."""
+        return await self._take_bound(
+            LeaseRequest(
+                session_epoch=0,
+                run_id=offer.run_id,
+                ttl_ms=offer.ttl_ms,
+                required_capabilities=offer.required_capabilities,
+                workspace_scope=scope,
+                artifact_transport=offer.artifact_transport,
+                offer_id=offer.offer_id,
+            )
+        )
+
+    async def decline(self, offer: OfferModel, why: str) -> None:
+        """Give an offer back. One that has ended, or that the fleet does not hear of, ends by
+        itself."""
+        with contextlib.suppress(FleetError):
+            await self._standing.speak(
+                lambda epoch: self._client.decline_offer(
+                    offer.offer_id, DeclineRequest(session_epoch=epoch, reason=why)
+                )
+            )
+
+    async def stop_waiting(self, why: str) -> None:
+        """Say that no run is waited for, and give back what was offered meanwhile."""
+        self._offers.waits = False
+        await self._beat_once()
+        offer = self._offers.take()
+        if offer is not None:
+            await self.decline(offer, why)
+
+    async def _take_bound(self, order: LeaseRequest) -> LeaseAnswer:
+        """Take a lease; prove the binding to the proxy anew where the fleet wants that first."""
         for attempt in range(PROOFS_FOR_A_LEASE):
             try:
                 return await self._take(order)
@@ -240,26 +294,32 @@ class WorkerSession:
             self._tasks.append(spawn(loop, f"{name} {self.worker_id}"))
 
     async def _keep_beating(self) -> None:
-        wait_s = self._standing.answer.heartbeat_within_ms / 2000
         while True:
-            await self._time.sleep(wait_s)
+            await self._time.sleep(self._beat_after_s)
+            await self._beat_once()
+
+    async def _beat_once(self) -> None:
+        async with self._beating:  # the fleet takes no beat that is older than the last
             self._beats += 1
             try:
                 answer = await self._standing.speak(self._beat)
             except FleetUnavailable:
-                wait_s = min(wait_s, RETRY_AFTER_S)
-                continue
+                self._beat_after_s = min(self._beat_after_s, RETRY_AFTER_S)
+                return
             except FleetProblem as problem:
                 self._obey(problem)
-                continue
-            wait_s = answer.heartbeat_within_ms / 2000
-            if state_is_quarantined(answer.state):
-                self.stop(Stop(StopKind.QUARANTINED, "the worker is quarantined"))
-            self._stop_if_held(answer.stop_leases, "the fleet does not hold this lease")
+                return
+            self._beat_after_s = answer.heartbeat_within_ms / 2000
+        if state_is_quarantined(answer.state):
+            self.stop(Stop(StopKind.QUARANTINED, "the worker is quarantined"))
+        self._stop_if_held(answer.stop_leases, "the fleet does not hold this lease")
 
     async def _beat(self, epoch: int) -> HeartbeatAnswer:
         request = HeartbeatRequest(
-            session_epoch=epoch, seq=self._beats, held_leases=self._held_leases()
+            session_epoch=epoch,
+            seq=self._beats,
+            held_leases=self._held_leases(),
+            waits=self._offers.waits,
         )
         return await self._client.heartbeat(request)
 
@@ -328,7 +388,8 @@ class WorkerSession:
             case OrderKind.EGRESS_RESUMED:
                 _log.warning("the network is back: the fleet hears this worker's proxy again")
             case OrderKind.OFFERED:
-                _log.warning("a run was offered to this worker, which does not wait for any")
+                if order.offer is not None:
+                    self._offers.put(order.offer)
 
     async def _renew(self, lease: LeaseAnswer, ttl_ms: int | None, epoch: int) -> LeaseState:
         command = LeaseCommand(session_epoch=epoch, fence=lease.fence, ttl_ms=ttl_ms)

@@ -21,13 +21,15 @@ _POLL_S = 0.02
 _GRACE_S = 8.0
 
 
-async def until[T](what: str, look: Callable[[], T | Awaitable[T]], within_s: float = 60.0) -> T:
+async def until[T](
+    what: str, look: Callable[[], T | Awaitable[T | None] | None], within_s: float = 60.0
+) -> T:
     """The first true value that `look` gives. Fails the test when there is none in time."""
     loop = asyncio.get_running_loop()
     end_s = loop.time() + within_s
     while True:
         seen = look()
-        found: T = await seen if inspect.isawaitable(seen) else seen
+        found: T | None = await seen if inspect.isawaitable(seen) else seen
         if found:
             return found
         assert loop.time() < end_s, f"not within {within_s:g} s: {what}; last seen: {found!r}"
