@@ -175,7 +175,7 @@ def _demand(vault: Vault, name: str) -> None:
     raise Trouble(
         ExitCode.YOURS,
         "there is no such secret",
-        f"the vault has no record {name}",
+        "the vault has no record of this name (it is not repeated here)",
         f"did you mean {meant}?" if meant else "`palyra-egress vault list` shows what there is",
     )
 
@@ -183,11 +183,24 @@ def _demand(vault: Vault, name: str) -> None:
 def _read_value(file: Path | None, name: str) -> bytes:
     """What was given, as it was given."""
     if file is not None and str(file) != "-":
-        with file.open("rb") as source:
-            return source.read(MAX_SECRET_CHARS + 3)
+        return _read_file(file)
     if file is None and sys.stdin.isatty():
         return _ask(name)
     return sys.stdin.buffer.read(MAX_SECRET_CHARS + 3)
+
+
+def _read_file(file: Path) -> bytes:
+    """The content of a file, whose name is not told: it may be the secret itself, by mistake."""
+    try:
+        with file.open("rb") as source:
+            return source.read(MAX_SECRET_CHARS + 3)
+    except OSError as error:
+        raise Trouble(
+            ExitCode.YOURS,
+            "nothing was set",
+            f"the file of --from-file cannot be read: {error.strerror} (it is not repeated here)",
+            "give the name of a file that holds the secret, or the secret on standard input",
+        ) from None
 
 
 def _ask(name: str) -> bytes:

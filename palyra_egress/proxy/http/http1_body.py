@@ -25,8 +25,8 @@ class ChunkedBody(Http1Connection):
 
     trailers: http.Headers | None = None
 
-    def body_is_broken(self) -> Commands:
-        """The body cannot be read."""
+    def body_is_broken(self, *, is_cut: bool) -> Commands:
+        """The body cannot be read; `is_cut` where it ended before its end."""
         yield commands.CloseConnection(self.conn)
         if self.stream_id is None:
             return
@@ -52,7 +52,7 @@ class ChunkedBody(Http1Connection):
         if data:
             yield ReceiveHttp(self.ReceiveData(stream_id, bytes(data)))
         if is_broken:
-            yield from self.body_is_broken()
+            yield from self.body_is_broken(is_cut=isinstance(event, events.ConnectionClosed))
         elif end is not None:
             yield from self._body_ends(stream_id, list(end.headers))
 

@@ -34,6 +34,7 @@ from palyra_egress.proxy.http.upstream_layers import (
 from palyra_egress.proxy.http.upstream_pool import UpstreamPool
 
 MAX_UNPARSED_BYTES: Final = 256 * 1024  # heads, chunk lines, trailers, pipelined requests
+MAX_UNSENT_BYTES: Final = 4 * 1024 * 1024  # to a server that is read from: more than windows hold
 MAX_WAITING_BYTES: Final = 64 * 1024  # of a stream or connection, before its source is stopped
 MAX_TURNS: Final = 300  # streams that are not over here; a worker may have reset them
 LOOK_EVERY_S: Final = 5.0
@@ -107,9 +108,12 @@ class JudgedHttpLayer(UpstreamPool):
             yield from self.event_to_child(self._worker, ReleaseCredit(0))
 
     def _bound(self, event: events.DataReceived) -> None:
-        """Give up on a side that has sent too much of what nothing can be made of yet."""
+        """Give up on a side that has sent too much of what nothing can be made of yet, and on a
+        server that makes us answer (PING, SETTINGS) and does not read the answers."""
         side = self._worker
         if event.connection != self.context.client:
+            if self._guard.unsent_bytes(event.connection) > MAX_UNSENT_BYTES:
+                self._guard.flooded(by_worker=False)
             upstream = self._upstreams.get(event.connection)
             side = upstream.http if upstream is not None else None  # type: ignore[assignment]
         unparsed = len(side.buf) if isinstance(side, Http1Connection) else 0

@@ -60,6 +60,8 @@ REASON_OF_CODE: Final = {
     ErrorCode.REQUEST_VALIDATION_FAILED: Reason.REQUEST_MALFORMED,
     ErrorCode.GENERIC_CLIENT_ERROR: Reason.REQUEST_MALFORMED,
     ErrorCode.DESTINATION_UNKNOWN: Reason.REQUEST_MALFORMED,
+    ErrorCode.CANCEL: Reason.UPSTREAM_PROTOCOL,  # its server: who cancels hears nothing
+    ErrorCode.HTTP_1_1_REQUIRED: Reason.UPSTREAM_PROTOCOL,
 }
 
 
@@ -134,11 +136,14 @@ class StrictHttp1Server(ChunkedBody, Http1Server):
         self.state = self.read_body
         yield from self.state(event)
 
-    def body_is_broken(self) -> Commands:
-        """A body that is no body: the exchange ends, and is answered if nothing was said yet."""
+    def body_is_broken(self, *, is_cut: bool) -> Commands:
+        """A body that is no body: the exchange ends, and is answered if nothing was said yet. One
+        that is cut is no refusal: whoever sent it has hung up, or was cut off by us."""
         message, code = "the body is malformed", ErrorCode.GENERIC_CLIENT_ERROR
+        if is_cut:
+            message, code = "the body is cut", ErrorCode.CLIENT_DISCONNECTED
         yield ReceiveHttp(RequestProtocolError(self.stream_id, message, code))
-        if self._has_begun_to_answer:
+        if is_cut or self._has_begun_to_answer:
             yield commands.CloseConnection(self.conn)
         elif self.state == self.read_body:  # nobody has answered it meanwhile
             yield from self._refuse_head(Reason.REQUEST_MALFORMED)

@@ -127,6 +127,10 @@ def test_what_cannot_stand_in_a_header_is_refused_untold(
         ("set", NAME, "--from_file", SECRET),
         ("show-metadata", NAME, "-o", SECRET),
         ("show-metadata", NAME, f"--output={SECRET}"),
+        ("set", NAME, "--from-file", SECRET),
+        ("set", NAME, f"--from-file={SECRET}"),
+        ("show-metadata", SECRET),
+        ("remove", SECRET),
         ("list", SECRET),
         (SECRET,),
         (f"--value={SECRET}", "list"),
@@ -138,6 +142,7 @@ def test_a_secret_typed_as_an_argument_is_not_repeated(
 ) -> None:
     code, _, err = run(*words)
     assert code == 2 and "it is not repeated here" in err
+    assert SECRET not in err
     assert len(vault.read().vault.facts) == 1
 
 
@@ -162,7 +167,7 @@ def test_show_metadata_knows_what_was_meant(run: Run, vault: VaultFile) -> None:
     assert (code, out) == (2, "")
     assert err == (
         "palyra-egress: there is no such secret\n"
-        "  why: the vault has no record global/github_tokem\n"
+        "  why: the vault has no record of this name (it is not repeated here)\n"
         "  do:  did you mean global/github_token?\n"
     )
 

@@ -7,8 +7,8 @@ import pytest
 
 from palyra_egress.proxy import core
 from palyra_egress.proxy.http import layers
-from tests.egress.proxy.lanes import chaos
-from tests.fakes.proxy_harness import Injection, basic, read_to_end
+from tests.egress.proxy.lanes import chaos, plain_head
+from tests.fakes.proxy_harness import WORKER, Injection, basic, read_to_end
 
 AUTHORITY = "api.example:443"
 FRAMING = {
@@ -36,6 +36,36 @@ async def test_a_connect_with_a_body_is_one_refusal_and_one_entry(tmp_path, fram
         world.nothing_was_dialled()
         await world.core.connections.wait_until_empty(10)
         assert reasons(world) == ["egress.request_malformed"]
+
+
+UPLOADS = {
+    "length": ("Content-Length: 100\r\n", b"half"),
+    "chunks": ("Transfer-Encoding: chunked\r\n", b"5\r\nhalf"),
+}
+
+
+@pytest.mark.parametrize("is_swept", [False, True], ids=["hangs up", "swept"])
+@pytest.mark.parametrize(("framing", "body"), UPLOADS.values(), ids=UPLOADS.keys())
+async def test_an_upload_that_is_cut_is_one_exchange_and_no_refusal(
+    tmp_path, framing, body, is_swept
+):
+    async with chaos(tmp_path) as world:
+        world.plain.reads_bodies = True
+        _, writer = await world.harness.connect()
+        writer.write(plain_head(world, "POST", framing) + body)
+        async with asyncio.timeout(60):
+            while not world.plain.received.endswith(b"half\r\n" if b"\r" in body else body):
+                world.plain.arrived.clear()
+                await world.plain.arrived.wait()
+        if is_swept:
+            world.harness.tell("block", worker_id=WORKER)
+        else:
+            writer.close()
+        await world.everything_is_closed()
+        assert reasons(world) == ["egress.allowed"]
+        (transfer,) = [entry for entry in world.harness.audit() if entry["kind"] == "transfer"]
+        assert transfer["outcome"] == ("egress.no_lease" if is_swept else "aborted")
+        assert (transfer["request_bytes"], transfer["response_bytes"]) == (4, 0)
 
 
 # --- connections that never say whose they are ----------------------------------------------------

@@ -17,7 +17,7 @@ from palyra_egress.proxy.core import (
     EnforcementCore,
 )
 from palyra_egress.proxy.handler import IDENTITY_DEADLINE_S, LAST_BYTES_S
-from palyra_egress.proxy.http.http_layer import MAX_UNPARSED_BYTES
+from palyra_egress.proxy.http.http_layer import MAX_UNPARSED_BYTES, MAX_UNSENT_BYTES
 from palyra_egress.proxy.http.layers import (
     DISCARD_FOR_S,
     MAX_DISCARDED_BYTES,
@@ -65,6 +65,7 @@ NUMBERS: dict[str, list[float]] = {
     "a connection that has not shown whose it is": [IDENTITY_DEADLINE_S],
     "a request's head": [MAX_HEAD_BYTES / KIB],
     "what nothing can be made of yet, from either side": [MAX_UNPARSED_BYTES / KIB],
+    "what a server makes us answer and does not read": [MAX_UNSENT_BYTES / KIB / KIB],
     "a TLS handshake at `--worker-tls`": [DEADLINES.handshake_s, MOST_HANDSHAKES],
     "a ClientHello, in an allowed tunnel": [DEADLINES.hello_s, MAX_HELLO_BYTES / KIB],
     "TLS records that carry nothing, from either side": [FREE_BYTES / KIB, BYTES_FOR_A_BYTE],

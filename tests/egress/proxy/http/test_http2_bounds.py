@@ -6,15 +6,19 @@ Sources: RFC 9113 section 10.5, CVE-2019-9511 to 9518, CVE-2023-44487, CVE-2024-
 """
 
 import asyncio
+import socket
 import struct
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
+import h2.errors
 import h2.settings
 import hpack
 import pytest
 from mitmproxy.proxy.events import DataReceived
 
 from palyra_egress.proxy.bounds.deadlines import Deadlines
+from palyra_egress.proxy.http import http_layer
 from palyra_egress.proxy.http.frame_budget import CAPACITY, REFILL_PER_S, RESET_COST, FrameBudget
 from palyra_egress.proxy.http.h2_connection import (
     CONNECTION_WINDOW,
@@ -338,6 +342,38 @@ async def test_a_servers_floods_and_lies_do_not_reach_the_worker(world, row):
     await still_serves(world)
 
 
+async def test_a_server_that_makes_us_answer_and_reads_nothing_is_given_up_on(world, monkeypatch):
+    """Its bytes earn what its pings spend, so no budget of frames ends it."""
+    monkeypatch.setattr(http_layer, "MAX_UNSENT_BYTES", 1024)
+    ping_and_byte = frame(PING, 0, 0, b"12345678") + frame(DATA, 0, 1, b"x")
+
+    async def asks_and_never_reads(session, stream):
+        session.head(stream.stream_id, [(":status", "200")])
+        session.writer.transport.pause_reading()
+        (handler,) = world.harness.core.connections._all
+        for side, io in handler.transports.items():  # the kernel keeps as little as it can
+            if side is not handler.client:
+                own = io.writer.get_extra_info("socket")
+                own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        own = session.writer.get_extra_info("socket")
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        with suppress(OSError):
+            while True:
+                session.raw(ping_and_byte * 100)
+                await session.writer.drain()
+
+    respond, world.second.respond = world.second.respond, asks_and_never_reads
+    async with asyncio.timeout(60), world.worker() as worker:
+        stream = worker.ask(worker.fields("GET"))
+        while not worker.closed:
+            worker.changed.clear()
+            await worker.changed.wait()
+        assert not stream.over
+    assert [entry["outcome"] for entry in world.transfers()] == ["egress.upstream_protocol"]
+    world.second.respond = respond
+    await still_serves(world)
+
+
 async def test_a_server_that_goes_away_in_mid_flight_finishes_what_it_took(world):
     taken = asyncio.Event()
 
@@ -389,6 +425,18 @@ async def test_a_server_that_resets_a_stream_ends_that_stream_alone(world):
         await worker.answer(first)
         assert first.reset is not None
     assert world.second.connections == 1
+
+
+@pytest.mark.parametrize("code", list(h2.errors.ErrorCodes), ids=lambda code: code.name)
+async def test_a_server_that_resets_a_stream_before_it_answered_is_told_of(world, code):
+    async def resets(session, stream):
+        session.reset(stream.stream_id, code)
+
+    world.second.respond = resets
+    async with world.worker() as worker:
+        answer = await worker.get()
+        assert (answer.status, answer.ended) == (502, True)
+        assert b"upstream_protocol" in answer.body
 
 
 async def test_an_answer_before_the_request_is_complete_arrives_whole(world):
