@@ -44,10 +44,10 @@ def run(arguments: Namespace) -> int:
 
 async def _run(arguments: Namespace) -> int:
     note = _note()
-    profile = arguments.profile or _only_profile(Path(note.policy_file))
+    profile = _profile_of(Path(note.policy_file), arguments.profile)
     run_id = arguments.run_id or f"run-{ULID()}"
     worker_id = arguments.worker_id or str(ULID())
-    await _approve(arguments, run_id, profile)
+    grant_id = await _approve(arguments, run_id, profile)
     settings = RunSettings(
         session=SessionSettings(
             fleet=Path(note.fleet_socket),
@@ -70,12 +70,17 @@ async def _run(arguments: Namespace) -> int:
         say("palyra: account can, and that may be where they lie")
     audit_file = Path(note.audit_file)
     before = await asyncio.to_thread(end_of, audit_file)
+    ran = False
     try:
-        return await run_as_worker(arguments.program, settings, say)
+        code = await run_as_worker(arguments.program, settings, say)
+        ran = True
     finally:
         _tell_refusals(await asyncio.to_thread(refusals_of_run, audit_file, before, run_id))
+        if not ran:
+            await _withdraw(arguments, grant_id)
         if arguments.worker_id is None:
             await _forget(arguments, worker_id)
+    return code
 
 
 def _socks_address(note: EgressNote, is_isolated: bool) -> str:
@@ -124,8 +129,15 @@ async def _forget(arguments: Namespace, worker_id: str) -> None:
             await it.act(WorkerAction.EVICT, worker_id, "the run it was made for has ended")
 
 
-async def _approve(arguments: Namespace, run_id: str, profile: str) -> None:
-    """Make the measured program a reference value, and grant it one run."""
+async def _withdraw(arguments: Namespace, grant_id: str) -> None:
+    """An approval of a run that did not come to be is not left lying about."""
+    with contextlib.suppress(FleetError):
+        async with OperatorClient(find_url(arguments.url), find_token(arguments.token_file)) as it:
+            await it.withdraw_grant(grant_id, "the run it was made for did not start")
+
+
+async def _approve(arguments: Namespace, run_id: str, profile: str) -> str:
+    """Make the measured program a reference value, and grant it one run; the grant's id."""
     measured = await asyncio.to_thread(measure, arguments.program[0])
     operator = OperatorClient(find_url(arguments.url), find_token(arguments.token_file))
     try:
@@ -136,7 +148,7 @@ async def _approve(arguments: Namespace, run_id: str, profile: str) -> None:
                 artifact_digests_sha256=(measured.artifact.digest_sha256,),
             )
         )
-        await operator.create_grant(
+        granted = await operator.create_grant(
             GrantRequest(
                 run_id=run_id,
                 tool_name=_tool_name(arguments.program[0]),
@@ -145,6 +157,7 @@ async def _approve(arguments: Namespace, run_id: str, profile: str) -> None:
                 ttl_ms=arguments.hours * 3_600_000,
             )
         )
+        return granted.grant_id
     finally:
         await operator.close()
 
@@ -168,14 +181,18 @@ def _note() -> EgressNote:
     raise Trouble(ExitCode.YOURS, "no proxy is known here", why, remedy)
 
 
-def _only_profile(policy_file: Path) -> str:
-    """The policy's profile, where there is just one to choose."""
+def _profile_of(policy_file: Path, asked: str | None) -> str:
+    """The profile that was asked for, or the only one there is."""
     profiles = sorted(load_policy_file(policy_file).profiles)
-    if len(profiles) == 1:
+    if asked in profiles:
+        return asked
+    if asked is None and len(profiles) == 1:
         return profiles[0]
     raise Trouble(
         ExitCode.YOURS,
-        "the policy has more than one profile",
+        "the policy has more than one profile"
+        if asked is None
+        else f"the policy has no profile {asked!r}",
         f"it has {', '.join(profiles)}",
         "choose one with --profile",
     )

@@ -16,7 +16,7 @@ from palyra_fleet.store.protocol import StateUnusable, StoreFailed
 from palyra_fleet.wire.keys import KeyFileError
 from palyra_fleet.wire.sealing import SealBroken
 from palyra_fleet.worker.artifacts import ArtifactRefused
-from palyra_fleet.worker.held_run import ProgramNotStarted
+from palyra_fleet.worker.held_run import ProgramNotStarted, RunStopped
 from palyra_fleet.worker.isolation.start import IsolationUnavailable
 from palyra_fleet.worker.launcher import ArtifactNotFound, EvidenceUnavailable
 from palyra_fleet.worker.receipt import ReceiptRefused
@@ -164,11 +164,14 @@ def _trouble_of_worker(error: Exception) -> Trouble:
             )
         case _:
             return Trouble(
-                ExitCode.YOURS,
-                "the program did not run",
-                str(error),
-                "check the command after `--`; `palyra-fleet worker show` says how it stands",
+                ExitCode.YOURS, "the program did not run", str(error), _after_no_start(error)
             )
+
+
+def _after_no_start(error: Exception) -> str:
+    if isinstance(error, RunStopped) and error.kind is StopKind.QUARANTINED:
+        return "`palyra-fleet worker show` says why; `worker release` lets it in again"
+    return "check the command after `--`; `palyra-fleet worker show` says how it stands"
 
 
 def _trouble_of_file(error: SettingsFileError | ApprovalFileError) -> Trouble:

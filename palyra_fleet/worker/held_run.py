@@ -42,6 +42,14 @@ class ProgramNotStarted(Exception):
     """The program could not be started, or is not the file that was measured."""
 
 
+class RunStopped(ProgramNotStarted):
+    """The worker's session was over before the program was started."""
+
+    def __init__(self, stop: Stop) -> None:
+        super().__init__(f"no run: {stop.detail}")
+        self.kind = stop.kind
+
+
 @dataclass(frozen=True, slots=True)
 class RunEnd:
     """`exit_code` is the program's own, or OUTPUT_NOT_CARRIED. `clean`: nothing of the run is left
@@ -112,7 +120,7 @@ class HeldRun:
     async def _start(self, command: Sequence[str], measured: Measurement) -> ProcessGroup:
         artifact = measured.artifact
         if self.session.stopped.done():
-            raise ProgramNotStarted(f"no run: {self.session.stopped.result().detail}")
+            raise RunStopped(self.session.stopped.result())
         if not await asyncio.to_thread(artifact_is_unchanged, artifact):
             raise ProgramNotStarted(f"{artifact.executable} changed after it was measured")
         try:

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from palyra_fleet.worker.held_run import HeldRun, ProgramNotStarted
+from palyra_fleet.worker.held_run import HeldRun, RunStopped
 from palyra_fleet.worker.launcher import measure
 from palyra_fleet.worker.run_settings import RunSettings
 from palyra_fleet.worker.session import WorkerSession
@@ -38,7 +38,7 @@ async def run_as_worker(
         ) as session,
     ):
         if session.stopped.done():
-            raise ProgramNotStarted(f"no run: {session.stopped.result().detail}")
+            raise RunStopped(session.stopped.result())
         lease = await session.take_lease(
             settings.run_id,
             place.workspace.scope(read_only=settings.read_only),

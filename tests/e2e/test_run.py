@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.e2e.place import Place, Puppet, ask_proxy, is_alive
+from tests.e2e.place import METADATA_URL, Place, Puppet, ask_proxy, is_alive
 from tests.e2e.programs import Program, until
 from tests.e2e.upstreams import API
 
@@ -156,14 +156,46 @@ async def test_run_of_a_program_that_is_not_there_says_so_and_grants_nothing(pla
         assert await operator.grants() == ()
 
 
-async def test_run_with_a_profile_the_policy_lacks_gets_a_refusal_for_every_request(
+async def test_run_with_a_profile_the_policy_lacks_names_those_it_has_and_grants_nothing(
     place: Place,
 ) -> None:
     await place.up()
-    puppet = await place.puppet("no-such-profile")
-    refused = await puppet.get(place.upstreams.url(API, "/open/thing"))
-    assert "403 Palyra: egress.profile_unknown" in refused["text"]
+    done = await place.run_to_its_end("no-such-profile", "true")
+    assert done.code == 2
+    assert_is_a_three_line_error(done.err, why="it has api, api-isolated, api-net, git, packages")
+    async with place.operator() as operator:
+        assert await operator.grants() == ()
+
+
+async def test_a_profile_that_the_policy_loses_is_refused_at_every_request(place: Place) -> None:
+    await place.up()
+    puppet = await place.puppet("packages")
+    lines = place.policy_file.read_text().splitlines(keepends=True)
+    place.policy_file.write_text("".join(one for one in lines if "packages: [" not in one))
+
+    async def is_refused() -> bool:
+        answer = await puppet.get(place.upstreams.url(API, "/open/thing"))
+        return "403 Palyra: egress.profile_unknown" in answer["text"]
+
+    await until("the profile is gone", is_refused)
     assert await puppet.exit(0) == 0
+
+
+async def test_a_run_of_a_quarantined_worker_says_who_lets_it_in_and_leaves_no_approval(
+    place: Place,
+) -> None:
+    await place.up()
+    own = ("--worker-id", "01J0000000000000000000TVTR")
+    violate = f"import urllib.request; urllib.request.urlopen({METADATA_URL!r})"
+    await place.run_to_its_end("api", sys.executable, "-c", violate, options=own)
+    again = await place.run_to_its_end("api", "true", options=own)
+    assert again.code == 2
+    assert "no run: the worker is quarantined" in again.err
+    assert "`worker release` lets it in again" in again.err
+    async with place.operator() as operator:
+        newest, first = await operator.grants()
+    assert (newest.uses, newest.withdrawn) == (0, True)
+    assert (first.uses, first.withdrawn) == (1, False)
 
 
 @pytest.mark.parametrize("number", INTERRUPTS, ids=lambda number: number.name)
