@@ -55,6 +55,12 @@ class Namespace:
         ended, _, _ = select.select([self.descriptor], [], [], 0)
         return not ended
 
+    def kill(self) -> None:
+        """Its first process, and by the kernel every other one there."""
+        if self.descriptor >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.descriptor, signal.SIGKILL)
+
     def let_go(self) -> None:
         """Close the descriptor of a namespace that has ended."""
         descriptor, self.descriptor = self.descriptor, -1
@@ -238,6 +244,8 @@ class ProcessGroup:
         if not spare_group and any(_group_of(pid) == self.leader for pid in survivors):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.leader, number)
+        if self.namespace is not None and number is signal.SIGKILL:
+            self.namespace.kill()
         for pid in survivors:
             if _group_of(pid) != self.leader:
                 self._signal_one(pid, number)

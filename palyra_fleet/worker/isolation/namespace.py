@@ -16,7 +16,8 @@ from typing import Final
 
 EMPTIED: Final = (Path("/run"), Path("/tmp"), Path("/var/tmp"))  # noqa: S108 hidden, not used
 KERNEL_SETTINGS: Final = tuple(
-    Path("/proc", name) for name in ("sys", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi")
+    Path("/proc", name)
+    for name in ("sys", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi", "pressure")
 )
 """Files there are the whole machine's and open to uid 0 without any capability. A launcher that is
 root gives its program that uid: `core_pattern` would run what it names, outside, as root."""
@@ -29,12 +30,22 @@ PROXY_PORT: Final = 3128
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """A directory, and which one it was when it was decided what a program may do there: device and
+    inode, the same in every mount of it."""
+
+    path: Path
+    identity: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """What of the file system a program sees. Paths are absolute and resolved.
 
     `writable` are shown and may be changed, `readable` are shown where they would be hidden,
     `protected` lie in what is writable and may not be changed, `hidden` directories are empty and
-    `unreadable` files cannot be opened whatever shows what is around them.
+    `unreadable` files cannot be opened whatever shows what is around them. Where `places` are
+    something else once they are mounted, nothing runs.
     """
 
     writable: tuple[Path, ...]
@@ -43,6 +54,23 @@ class View:
     working_directory: Path = Path("/")
     protected: tuple[Path, ...] = ()
     unreadable: tuple[Path, ...] = ()
+    places: tuple[Place, ...] = ()
+
+    @property
+    def pinned(self) -> tuple[Path, ...]:
+        """Directories that lead from what is writable to what is covered, in this order. Mounted on
+        themselves they cannot be renamed; else a program could put a decoy under their name, which
+        the next launcher would take for the installation's state."""
+        covered = (*self.hidden, *self.unreadable, *self.protected)
+        between = {
+            above
+            for path in covered
+            for place in self.writable
+            if path.is_relative_to(place)
+            for above in path.parents
+            if above.is_relative_to(place) and above != place
+        }
+        return tuple(sorted(between))
 
 
 def namespace_arguments(bubblewrap: str, view: View, filter_fd: int) -> list[str]:
@@ -53,6 +81,7 @@ def namespace_arguments(bubblewrap: str, view: View, filter_fd: int) -> list[str
         "--unshare-user",
         "--disable-userns",
         "--die-with-parent",
+        "--as-pid-1",
         "--new-session",
         "--cap-drop",
         "ALL",
@@ -65,6 +94,7 @@ def namespace_arguments(bubblewrap: str, view: View, filter_fd: int) -> list[str
         *_each("--tmpfs", (path for path in EMPTIED if path.is_dir() and not path.is_symlink())),
         *_shown("--ro-bind", (path for path in view.readable if _is_under(path, EMPTIED))),
         *_shown("--bind", view.writable),
+        *_shown("--bind", view.pinned),
         *_shown("--ro-bind", view.protected),
         *_each("--tmpfs", view.hidden),
         *_shown_as(_NOTHING, view.unreadable),

@@ -74,7 +74,8 @@ def expected_attempts(asked: Asked) -> tuple[str, ...]:
         *(f"see {path}" for (path,) in asked["hidden"]),
         *(f"write {path}" for (path,) in asked["read_only"]),
         *("vsock", "packet", "io_uring", "key rings", "set-user-ID", "typing", "interfaces"),
-        *("privileges", "kernel settings", "user namespace", "processes", "door"),
+        *("privileges", "core dumps", "first process", "kernel settings", "user namespace"),
+        *("processes", "door"),
     )
 
 

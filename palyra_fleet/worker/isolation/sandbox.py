@@ -5,6 +5,7 @@ files as copies in its workspace. `Isolation.hidden` are directories of the inst
 lies there is not for workers; a single file may be hidden as well.
 """
 
+import os
 import shutil
 import sysconfig
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from palyra_fleet.worker.isolation.door import Door
-from palyra_fleet.worker.isolation.namespace import PROXY_PORT, View
+from palyra_fleet.worker.isolation.namespace import PROXY_PORT, Place, View
 from palyra_fleet.worker.isolation.proof import prove_isolation
 from palyra_fleet.worker.isolation.start import (
     IsolationUnavailable,
@@ -65,6 +66,8 @@ class Sandbox:
         with `only_writable`, a directory of the workspace, nothing of the machine at all: there is
         an empty place in memory instead of it. Raises IsolationUnavailable."""
         view = make_view(isolation.hidden, workspace, working_directory, homes(), own_code())
+        places = tuple(map(place_at, dict.fromkeys((workspace, view.working_directory))))
+        view = replace(view, places=places)
         if inputs is not None:
             view = replace(view, protected=(inputs,))
         if only_writable is not None:
@@ -125,6 +128,22 @@ def make_view(
 def _is_the_systems(place: Path) -> bool:
     """In, or above, a place whose files root's programs or the kernel act on."""
     return any(place.is_relative_to(one) or one.is_relative_to(place) for one in THE_SYSTEMS)
+
+
+def place_at(path: Path) -> Place:
+    """Which directory this path leads to now, without any link. Raises IsolationUnavailable: what
+    may be done there was decided by the path, and another program may be swapping what it names."""
+    try:
+        held = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise IsolationUnavailable(f"{path}: {error.strerror}") from error
+    try:
+        if Path(f"/proc/self/fd/{held}").readlink() != path:
+            raise IsolationUnavailable(f"{path} leads elsewhere")
+        found = os.fstat(held)
+    finally:
+        os.close(held)
+    return Place(path, (found.st_dev, found.st_ino))
 
 
 def read_only_view(view: View, workspace: Path, temporary: Path) -> View:

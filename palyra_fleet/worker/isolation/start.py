@@ -14,14 +14,15 @@ import pwd
 import socket
 import stat
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from palyra_fleet.worker.isolation import inside
+from palyra_fleet.worker.isolation.core_dumps import keep_crashes_inside
 from palyra_fleet.worker.isolation.missing import Kernel, what_is_missing
-from palyra_fleet.worker.isolation.namespace import PROXY_PORT, View, namespace_arguments
+from palyra_fleet.worker.isolation.namespace import PROXY_PORT, Place, View, namespace_arguments
 from palyra_fleet.worker.isolation.streams import program_input, streams_that_lead_elsewhere
 from palyra_fleet.worker.isolation.system_calls import UnknownArchitecture, filter_program
 from palyra_fleet.worker.process_group import Namespace
@@ -43,6 +44,10 @@ class IsolationUnavailable(Exception):
     """This machine cannot isolate a program, or did not; the text says what is missing."""
 
 
+class NotStarted(Exception):
+    """The namespaces are there, and nothing may run in them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Order:
     """What is to run inside. The environment holds the lease's secret."""
@@ -51,12 +56,14 @@ class Order:
     arguments: tuple[str, ...]
     environment: Mapping[str, str] = field(repr=False)
 
-    def to_bytes(self) -> bytes:
+    def to_bytes(self, places: Iterable[Place] = ()) -> bytes:
+        """For `inside.py`, with the places that must be there what they were."""
         return json.dumps(
             {
                 "executable": str(self.executable),
                 "arguments": self.arguments,
                 "environment": dict(self.environment),
+                "places": [[str(place.path), *place.identity] for place in places],
             }
         ).encode()
 
@@ -126,10 +133,10 @@ async def start_isolated(view: View, order: Order, *, is_canary: bool = False) -
                 start_new_session=True,
             )
         try:
-            door = await asyncio.to_thread(_take_door, ours)
-            # bubblewrap tells before anything runs inside, and inside waits for its order
-            namespace = Namespace.hold(_first_pid(os.read(told, 4096)))
-            await asyncio.to_thread(ours.sendall, order.to_bytes())
+            namespace, door = await _begin(ours, told, order.to_bytes(view.places))
+        except NotStarted as refused:
+            await _give_up(process)
+            raise IsolationUnavailable(str(refused)) from None
         except (OSError, ValueError) as error:
             said = await _give_up(process)
             missing = what_is_missing(said, Kernel.read())
@@ -138,6 +145,24 @@ async def start_isolated(view: View, order: Order, *, is_canary: bool = False) -
                 + (f"; what is missing: {missing}" if missing else "")
             ) from error
     return Isolated(process, namespace, door)
+
+
+async def _begin(
+    control: socket.socket, told: int, order: bytes
+) -> tuple[Namespace, socket.socket]:
+    """Take the door, and give the order once a crash stays inside. bubblewrap tells the first
+    process before it runs, and that one waits for its order, so whatever it starts has its limits.
+    Raises NotStarted, OSError or ValueError."""
+    with contextlib.ExitStack() as undone:
+        door = await asyncio.to_thread(_take_door, control)
+        undone.callback(door.close)
+        namespace = Namespace.hold(_first_pid(os.read(told, 4096)))
+        undone.callback(namespace.let_go)
+        if crash := keep_crashes_inside(namespace.first_pid):
+            raise NotStarted(crash)
+        await asyncio.to_thread(_hand_over, control, order)
+        undone.pop_all()
+    return namespace, door
 
 
 def _with_our_own(view: View, order: Order) -> View:
@@ -156,6 +181,17 @@ def _take_door(control: socket.socket) -> socket.socket:
             door.close()
         raise ConnectionError("no door")
     return taken[0]
+
+
+def _hand_over(control: socket.socket, order: bytes) -> None:
+    """Give the order, and wait until it is carried out. Raises NotStarted or OSError."""
+    control.sendall(order)
+    control.shutdown(socket.SHUT_WR)
+    said = b""
+    while data := control.recv(4096):
+        said += data
+    if said != inside.READY:
+        raise NotStarted(said.decode()) if said else ConnectionError("the order was not taken")
 
 
 def _first_pid(information: bytes) -> int:

@@ -6,7 +6,7 @@ it; a file opened for reading can be opened for writing through `/proc/self/fd`,
 inside say. So a stream is passed on only if it leads nowhere else: a terminal, a pipe, a connected
 Unix stream socket, one of the plain devices, and as output a file that was opened for writing. A
 file as input is copied through a pipe. Anything else is refused. Sources: connect(2) (AF_UNSPEC),
-proc_pid_fd(5), unix(7).
+proc_pid_fd(5), unix(7), ioctl_tty(2).
 """
 
 import contextlib
@@ -21,6 +21,7 @@ from typing import Final
 STANDARD: Final = {0: "input", 1: "output", 2: "error"}
 _PLAIN_DEVICES: Final = {os.makedev(1, minor) for minor in (3, 5, 7, 8, 9)}
 """null, zero, full, random, urandom."""
+_TIOCGPTN: Final = 0x80045430
 _CHUNK_BYTES: Final = 64 * 1024
 
 
@@ -72,6 +73,8 @@ def kind_refused(number: int) -> str:
         case stat.S_IFBLK:
             return "" if number == 0 else "a block device"
         case stat.S_IFCHR:
+            if _is_terminals_other_side(number):
+                return "the controlling side of a terminal"
             is_plain = status.st_rdev in _PLAIN_DEVICES or os.isatty(number)
             return "" if is_plain else "a device"
         case stat.S_IFSOCK:
@@ -80,6 +83,16 @@ def kind_refused(number: int) -> str:
             return "a directory"
         case _:
             return "nothing that a program reads or writes"
+
+
+def _is_terminals_other_side(number: int) -> bool:
+    """What is written to a pseudoterminal's master is typed for whoever reads its slave. It says of
+    itself that it is a terminal, too; only a master has a slave's number."""
+    try:
+        fcntl.ioctl(number, _TIOCGPTN, bytes(4))
+    except OSError:
+        return False
+    return True
 
 
 def _is_read_only(number: int) -> bool:

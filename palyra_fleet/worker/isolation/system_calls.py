@@ -9,8 +9,11 @@ a program *outside* when one is asked for (`request-key`, which can look up a na
 and `perf_event_open`, which reach what is pinned or runs on the whole machine; `openat2`, whose
 arguments a filter cannot read. Words typed into a terminal for another reader (TIOCSTI, TIOCLINUX)
 and files with set-user-ID or set-group-ID answer EPERM: such a file, left where the program works,
-would make anybody on this machine the launcher's account. Another architecture's calls (x32,
-32 bit) end the process.
+would make anybody on this machine the launcher's account; so does a lease on a file (F_SETLEASE),
+which keeps everybody else who opens it waiting. A change of the limit of core dumps is answered
+with success and not made: at any other limit than 1 a crash may start a handler outside
+(`core_dumps`), and a program may always lower its limits. Another architecture's calls (x32, 32
+bit) end the process; before Linux 5.4 those of x32 could be called by their numbers, 512 to 547.
 
 Output: a classic BPF program as bytes, for `bwrap --seccomp`. Sources: seccomp(2), linux/filter.h,
 linux/audit.h, the kernel's system call tables, keyrings(7), ioctl_tty(2), inode(7).
@@ -31,6 +34,9 @@ _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000  # SECCOMP_RET_*
 _X32: Final = 0x40000000
 _IO_URING_AND_OPENAT2: Final = (425, 426, 427, 437)  # the same on every architecture
 _TYPES_FOR_ANOTHER: Final = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX
+_OF_X32: Final = (512, 547)
+_SET_LEASE: Final = 1024  # F_SETLEASE
+_LIMIT_OF_CORES: Final = 4  # RLIMIT_CORE
 _TMPFILE: Final = 0o20000000  # O_TMPFILE without O_DIRECTORY
 _RUNS_AS_ITS_OWNER: Final = stat.S_ISUID | stat.S_ISGID
 
@@ -52,7 +58,8 @@ class UnknownArchitecture(Exception):
 @dataclass(frozen=True, slots=True)
 class _Architecture:
     """Numbers of calls: `makes_socket` have the family first, `absent` are refused whole, `mode`
-    have a file mode at this place of their arguments, `opens` flags and a mode."""
+    have a file mode at this place of their arguments, `opens` flags and a mode. `has_x32` where
+    calls of another kind have numbers of their own."""
 
     audit: int
     makes_socket: tuple[int, ...]
@@ -60,6 +67,10 @@ class _Architecture:
     absent: tuple[int, ...]
     mode: tuple[tuple[int, int], ...]
     opens: tuple[tuple[int, int, int], ...]
+    fcntl: int
+    setrlimit: int
+    prlimit: int
+    has_x32: bool
 
 
 _ARCHITECTURES: Final = {
@@ -71,6 +82,10 @@ _ARCHITECTURES: Final = {
         # creat, chmod, fchmod, mknod, mknodat, fchmodat, fchmodat2
         mode=((85, 1), (90, 1), (91, 1), (133, 1), (259, 2), (268, 2), (452, 2)),
         opens=((2, 1, 2), (257, 2, 3)),  # open, openat
+        fcntl=72,
+        setrlimit=160,
+        prlimit=302,
+        has_x32=True,
     ),
     "aarch64": _Architecture(
         audit=0xC00000B7,
@@ -79,6 +94,10 @@ _ARCHITECTURES: Final = {
         absent=(217, 218, 219, 241, 280),
         mode=((52, 1), (33, 2), (53, 2), (452, 2)),  # fchmod, mknodat, fchmodat, fchmodat2
         opens=((56, 2, 3),),
+        fcntl=25,
+        setrlimit=164,
+        prlimit=261,
+        has_x32=False,
     ),
 }
 
@@ -102,9 +121,13 @@ def _steps(architecture: _Architecture) -> list[_Step]:
         (_LOAD, 0, 0, _NUMBER_AT),
         (_AT_LEAST, 0, 1, _X32),
         (_RETURN, 0, 0, _KILL),
+        *(_kill_from(*_OF_X32) if architecture.has_x32 else ()),
         *(step for call in absent for step in _for(call, [_refuse(errno.ENOSYS)])),
         *(step for call in architecture.makes_socket for step in _for(call, _confined())),
-        *_for(architecture.ioctl, _typed_for_nobody_else()),
+        *_for(architecture.ioctl, _refused_where(1, _TYPES_FOR_ANOTHER)),
+        *_for(architecture.fcntl, _refused_where(1, (_SET_LEASE,))),
+        *_for(architecture.setrlimit, _limit_of_cores_stays()),
+        *_for(architecture.prlimit, _limit_of_cores_is_only_read()),
         *(step for call, at in architecture.mode for step in _for(call, _plain_mode(at))),
         *(
             step
@@ -139,14 +162,41 @@ def _confined() -> list[_Step]:
     ]
 
 
-def _typed_for_nobody_else() -> list[_Step]:
-    requests = _TYPES_FOR_ANOTHER
+def _kill_from(first: int, last: int) -> list[_Step]:
+    return [(_AT_LEAST, 0, 2, first), (_AT_LEAST, 1, 0, last + 1), (_RETURN, 0, 0, _KILL)]
+
+
+def _refused_where(at: int, values: tuple[int, ...]) -> list[_Step]:
     return [
-        _argument(1),
-        *((_EQUAL, len(requests) - at, 0, request) for at, request in enumerate(requests)),
+        _argument(at),
+        *((_EQUAL, len(values) - number, 0, value) for number, value in enumerate(values)),
         (_RETURN, 0, 0, _ALLOW),
         _refuse(errno.EPERM),
     ]
+
+
+def _limit_of_cores_stays() -> list[_Step]:
+    """Of setrlimit: answers 0 and does nothing. Programs that want no core dumps get none, and some
+    would end where they are refused."""
+    return [_argument(0), (_EQUAL, 1, 0, _LIMIT_OF_CORES), (_RETURN, 0, 0, _ALLOW), _refuse(0)]
+
+
+def _limit_of_cores_is_only_read() -> list[_Step]:
+    """Of prlimit: without a new limit it only asks. With a new one it is answered like setrlimit;
+    who asks for the old one in the same call is refused, and would else read what nobody wrote."""
+    return [
+        _argument(1),
+        *((_EQUAL, 1, 0, _LIMIT_OF_CORES), (_RETURN, 0, 0, _ALLOW)),
+        *_if_null(2, (_RETURN, 0, 0, _ALLOW)),
+        *_if_null(3, _refuse(0)),
+        _refuse(errno.EPERM),
+    ]
+
+
+def _if_null(at: int, answer: _Step) -> list[_Step]:
+    """`answer` where both halves of this argument are 0; else what follows."""
+    upper = (_LOAD, 0, 0, _ARGUMENTS_AT + 8 * at + 4)
+    return [_argument(at), (_EQUAL, 0, 3, 0), upper, (_EQUAL, 0, 1, 0), answer]
 
 
 def _plain_mode(at: int) -> list[_Step]:

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import json
 import os
+import resource
 import socket
 import struct
 import sys
@@ -21,6 +22,8 @@ from pathlib import Path
 LIBC = ctypes.CDLL(None, use_errno=True)
 NUMBERS = {  # x86-64, 64-bit ARM
     "pidfd_open": (434, 434),
+    "pidfd_getfd": (438, 438),
+    "ptrace": (101, 117),
     "open_by_handle_at": (304, 265),
     "init_module": (175, 105),
     "reboot": (169, 142),
@@ -103,7 +106,17 @@ def attempts(asked: dict[str, str]) -> dict[str, Callable[[], object]]:
         "set-group-ID": lambda: Path(asked["file"]).chmod(0o2755),
         "made set-user-ID": lambda: os.open(asked["file"] + "2", os.O_CREAT | os.O_RDWR, 0o4755),
         "type into a terminal": type_into_own_terminal,
-        "core dumps": lambda: libc("setrlimit", 4, struct.pack("=QQ", 1 << 20, 1 << 20)),
+        "core dumps": lambda: cores_at((1 << 20, 1 << 20)),
+        "core dumps of none": lambda: cores_at((0, 0)),
+        "core dumps of the first": lambda: resource.prlimit(1, resource.RLIMIT_CORE, (0, 0)),
+        "first process's memory": lambda: opened("/proc/1/mem", os.O_RDWR),
+        "first process's trace": lambda: call("ptrace", 0x4206, 1, 0, 0),
+        "first process's descriptor": lambda: call("pidfd_getfd", os.pidfd_open(1), 0, 0),
+        "first process's root": lambda: list(Path("/proc/1/root").iterdir()),
+        "lease on a file": lambda: fcntl.fcntl(
+            os.open(asked["file"], os.O_RDONLY), fcntl.F_SETLEASE, fcntl.F_RDLCK
+        ),
+        "stalls by a trigger": lambda: opened("/proc/pressure/memory"),
         "hidden file": lambda: Path(asked["hidden"]).read_text(),
     }
 
@@ -118,6 +131,15 @@ def libc(name: str, *arguments: object) -> int:
 def call(name: str, *arguments: object) -> int:
     number = NUMBERS[name][os.uname().machine == "aarch64"]
     return libc("syscall", number, *arguments)
+
+
+def cores_at(limit: tuple[int, int]) -> tuple[int, int]:
+    """Any limit but 1 may start what core_pattern names; who may not set it is told it was."""
+    before = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, limit)
+    if resource.getrlimit(resource.RLIMIT_CORE) == before:
+        raise PermissionError(errno.EPERM, "nothing was set")
+    return limit
 
 
 def by_handle() -> int:

@@ -79,7 +79,7 @@ SOCKET = "a socket that leads elsewhere"
         (lambda: opened("/"), "a directory"),
         (lambda: opened("/", os.O_PATH), "a directory"),
         (event, "nothing that a program reads or writes"),
-        (lambda: opened("/dev/ptmx", os.O_RDWR), ""),
+        (lambda: opened("/dev/ptmx", os.O_RDWR), "the controlling side of a terminal"),
         (lambda: opened("/dev/null"), ""),
         (lambda: opened("/dev/zero"), ""),
         (lambda: opened(__file__), "a file that was opened for reading"),

@@ -11,6 +11,8 @@ from palyra_fleet.worker.isolation.system_calls import UnknownArchitecture, filt
 X86_64, AARCH64 = 0xC000003E, 0xC00000B7
 ALLOW, KILL = 0x7FFF0000, 0x80000000
 NO_FAMILY, NO_CALL, DENIED = 0x00050061, 0x00050026, 0x00050001
+PRETENDED = 0x00050000
+"""The caller is told that it was done."""
 
 
 def answer(program: bytes, number: int, *arguments: int, machine: int = X86_64) -> int:
@@ -67,6 +69,12 @@ def answer(program: bytes, number: int, *arguments: int, machine: int = X86_64) 
         (59, 0, ALLOW),
         (0x40000000 + 41, socket.AF_INET, KILL),  # x32
         (0x40000000, 0, KILL),
+        (511, 0, ALLOW),
+        (512, 0, KILL),  # rt_sigaction of x32, by its number alone on kernels before 5.4
+        (514, 0, KILL),  # ioctl
+        (520, 0, KILL),  # execve
+        (547, 0, KILL),
+        (548, 0, ALLOW),
     ],
 )
 def test_only_families_that_the_namespace_confines_can_be_made(number, argument, expected):
@@ -102,6 +110,28 @@ def test_nothing_is_typed_for_others_and_no_file_runs_as_its_owner(number, argum
     assert answer(filter_program("x86_64"), number, *arguments) == expected
 
 
+@pytest.mark.parametrize(
+    ("number", "arguments", "expected"),
+    [
+        (160, (4, 0x7FFF_0000_1000), PRETENDED),  # setrlimit of RLIMIT_CORE
+        (160, (0xFFFF_FFFF_0000_0004, 0x7FFF_0000_1000), PRETENDED),
+        (160, (7, 0x7FFF_0000_1000), ALLOW),
+        (302, (0, 4, 0x7FFF_0000_1000, 0), PRETENDED),  # prlimit
+        (302, (1, 4, 0x7FFF_0000_0000, 0), PRETENDED),  # whose lower half is 0
+        (302, (0, 4, 0x1000, 0), PRETENDED),
+        (302, (0, 4, 0, 0x7FFF_0000_1000), ALLOW),  # only asks
+        (302, (0, 4, 0x1000, 0x2000), DENIED),
+        (302, (0, 4, 0x1000, 0x7FFF_0000_0000), DENIED),
+        (302, (0, 7, 0x1000, 0x2000), ALLOW),
+        (72, (3, 1024, 0), DENIED),  # fcntl with F_SETLEASE
+        (72, (3, 1025, 0), ALLOW),
+        (72, (1024, 3, 0), ALLOW),
+    ],
+)
+def test_the_limit_of_core_dumps_stays_and_nobody_is_kept_from_a_file(number, arguments, expected):
+    assert answer(filter_program("x86_64"), number, *arguments) == expected
+
+
 def test_calls_of_another_architecture_end_the_process():
     assert answer(filter_program("x86_64"), 41, 2, machine=0x40000003) == KILL
 
@@ -120,6 +150,10 @@ def test_calls_of_another_architecture_end_the_process():
         (33, (0, 0, 0o104755), DENIED),
         (56, (0, 0, 0o100, 0o4755), DENIED),
         (56, (0, 0, 0, 0o4755), ALLOW),
+        (164, (4, 1), PRETENDED),
+        (261, (0, 4, 1, 0), PRETENDED),
+        (25, (0, 1024), DENIED),
+        (514, (), ALLOW),  # no x32 there
     ],
 )
 def test_the_other_architecture_has_its_own_numbers(number, arguments, expected):
