@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from palyra_fleet.ledger.decision import Notice
+from palyra_fleet.ledger.wire_views import offer_model
 from palyra_fleet.wire.placement_models import WorkerOrder
 
 MAX_KEPT = 64
@@ -29,7 +30,11 @@ class OrderDesk:
         for notice in notices:
             self._seq += 1
             order = WorkerOrder(
-                seq=self._seq, kind=notice.kind, lease_id=notice.lease_id, reason=notice.reason
+                seq=self._seq,
+                kind=notice.kind,
+                lease_id=notice.lease_id,
+                reason=notice.reason,
+                offer=None if notice.offer is None else offer_model(notice.offer),
             )
             kept = self._orders.setdefault(notice.worker_id, deque(maxlen=MAX_KEPT))
             kept.append(order)

@@ -58,7 +58,9 @@ class FleetReason(StrEnum):
     LEASE_UNKNOWN = "lease.unknown"
     STALE_FENCE = "lease.stale_fence"
     LEASE_ENDED = "lease.ended"
+    RUN_OFFERED = "lease.run_offered"
     OFFER_ENDED = "lease.offer_ended"
+    OFFER_UNKNOWN = "lease.offer_unknown"
     GRANT_UNKNOWN = "grant.unknown"
     RULE_LIMIT = "grant.rule_limit"
     JOIN_UNKNOWN = "attestation.join_token_unknown"
@@ -134,6 +136,8 @@ _TABLE: dict[FleetReason, tuple[str, int]] = {
     FleetReason.STALE_FENCE: ("The fence is stale", 409),
     FleetReason.LEASE_ENDED: ("The lease has ended", 409),
     FleetReason.OFFER_ENDED: ("The offer has ended, or is another worker's", 409),
+    FleetReason.RUN_OFFERED: ("The run is offered to another worker", 409),
+    FleetReason.OFFER_UNKNOWN: ("No such offer is known", 404),
     FleetReason.GRANT_UNKNOWN: ("No such grant", 404),
     FleetReason.RULE_LIMIT: ("The approval rule gives no more for now", 429),
     FleetReason.JOIN_UNKNOWN: ("No such join token", 404),

@@ -32,6 +32,7 @@ from palyra_fleet.ledger.facts import ends_of, lifecycle_state
 from palyra_fleet.ledger.liveness import heartbeat_within_ms, leases_to_stop
 from palyra_fleet.ledger.manager import Outcome
 from palyra_fleet.ledger.wire_views import carried_of, lease_state, transport_of
+from palyra_fleet.placement_commands import PlacementCommands
 from palyra_fleet.proxy_commands import ProxyCommands
 from palyra_fleet.refusals import (
     FleetReason,
@@ -62,6 +63,7 @@ class Caller:
 
 class FleetService(
     ReleaseCommands,
+    PlacementCommands,
     EnrolmentCommands,
     JoinTokenCommands,
     ApprovalRuleCommands,
@@ -244,7 +246,9 @@ class FleetService(
     ) -> wire.HeartbeatAnswer:
         async def act(now: int) -> wire.HeartbeatAnswer:
             await self._settle(
-                self._manager.heartbeat(worker_id, request.session_epoch, request.seq, now)
+                self._manager.heartbeat(
+                    worker_id, request.session_epoch, request.seq, now, request.waits
+                )
             )
             held = tuple((lease.lease_id, lease.fence) for lease in request.held_leases)
             within_ms = self._beat_within_ms(worker_id, request.seq)
@@ -269,19 +273,16 @@ class FleetService(
                 scope.workspace_root, scope.allowed_paths, scope.read_only
             ),
             artifact_transport=transport_of(request.artifact_transport),
+            offer_id=request.offer_id,
         )
         secret = EgressSecret.mint()
 
         async def act(now: int) -> wire.LeaseAnswer:
             self._refuse_on_ledger_problem()
-            if request.offer_id is not None:
-                text = f"offer '{request.offer_id}' is not open"
-                raise FleetRefusal(FleetReason.OFFER_ENDED, text)
             lease_id = str(ULID.from_timestamp(now))
             if self._manager.state.usable_grant(order.run_id, now, worker_id) is None:
                 await self._approve_by_rule(worker_id, request, now)
-            grant = self._manager.state.usable_grant(order.run_id, now, worker_id)
-            grant_id = None if grant is None else grant.grant_id
+            grant_id = self._grant_for(order.run_id, worker_id, now)
             outcome = self._manager.grant_lease(
                 worker_id, request.session_epoch, grant_id, order, lease_id, secret.sha256, now
             )
@@ -297,6 +298,15 @@ class FleetService(
             )
 
         return await self._locked(act)
+
+    def _grant_for(self, run_id: str, worker_id: str, now: int) -> str | None:
+        """The approval that the worker may spend on the run: of what it is offered, the offer's."""
+        state = self._manager.state
+        offer = state.placing.offer_of(run_id)
+        if offer is not None and offer.worker_id == worker_id:
+            return offer.grant_id
+        grant = state.usable_grant(run_id, now, worker_id)
+        return None if grant is None else grant.grant_id
 
     async def start_lease(
         self, worker_id: str, lease_id: str, request: wire.LeaseCommand

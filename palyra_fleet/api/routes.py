@@ -24,6 +24,7 @@ from palyra_fleet.api import (
     metric_calls,
     node_calls,
     operator_calls,
+    placement_calls,
     principal_calls,
     proxy_calls,
     release_calls,
@@ -36,6 +37,7 @@ from palyra_fleet.wire import device_models as device_wire
 from palyra_fleet.wire import enrolment_models as enrolment_wire
 from palyra_fleet.wire import models as wire
 from palyra_fleet.wire import node_models as node_wire
+from palyra_fleet.wire import placement_models as placement_wire
 from palyra_fleet.wire.dsse import DsseEnvelope
 from palyra_fleet.wire.freeze_models import FreezeRequest, UnfreezeRequest
 from palyra_fleet.wire.ids import NAME_PATTERN, ULID_PATTERN
@@ -89,6 +91,8 @@ _LEASE: Final = f"/v1/leases/{{lease_id:{ULID_PATTERN}}}"
 _OWN_LEASE: Final = f"/v1/worker/leases/{{lease_id:{ULID_PATTERN}}}"
 _WORKER: Final = f"/v1/workers/{{worker_id:{ULID_PATTERN}}}"
 _RELEASE: Final = f"/v1/release-requests/{{release_id:{ULID_PATTERN}}}"
+_OFFER: Final = f"/v1/offers/{{offer_id:{ULID_PATTERN}}}"
+_OWN_OFFER: Final = f"/v1/worker/offers/{{offer_id:{ULID_PATTERN}}}"
 _GRANT: Final = f"/v1/grants/{{grant_id:{ULID_PATTERN}}}"
 _NODE: Final = f"/v1/nodes/{{device_id:{ULID_PATTERN}}}"
 _DEVICE: Final = f"/v1/devices/{{device_id:{ULID_PATTERN}}}"
@@ -104,6 +108,7 @@ _OF_WORKER: Final = ("worker_id", "limit", "cursor")
 
 _W, _P, _O, _N = worker_calls, proxy_calls, operator_calls, node_calls
 _D, _E, _PR, _R = device_calls, enrolment_calls, principal_calls, release_calls
+_PL: Final = placement_calls
 _KEY, _WORK, _PROXY, _DEV = Who.KEY_IN_BODY, Who.WORKER, Who.PROXY, Who.DEVICE
 _LOOK, _STOP, _LET_IN, _TRUST = Role.VIEWER, Role.OPERATOR, Role.APPROVER, Role.ADMIN
 _REASON: Final = wire.ReasonRequest
@@ -125,6 +130,7 @@ ROUTES: Final = (
     Row("POST", f"{_OWN_LEASE}:start", _WORK, _W.start_lease, wire.LeaseCommand),
     Row("POST", f"{_OWN_LEASE}:renew", _WORK, _W.renew_lease, wire.LeaseCommand),
     Row("POST", f"{_OWN_LEASE}:complete", _WORK, _W.complete_lease, wire.CompleteRequest),
+    Row("POST", f"{_OWN_OFFER}:decline", _WORK, _PL.decline, placement_wire.DeclineRequest),
     Row("GET", "/v1/worker/orders", _WORK, _W.orders, query=("after_seq", "wait_ms"), streams=True),
     # proxies
     Row("GET", "/v1/proxy/view", _PROXY, _P.view, query=("epoch", "after_seq"), streams=True),
@@ -154,6 +160,9 @@ ROUTES: Final = (
     Row("GET", "/v1/release-requests", _LOOK, _R.list_requests),
     Row("POST", f"{_RELEASE}:approve", _LET_IN, _R.approve, _REASON),
     Row("POST", f"{_RELEASE}:withdraw", _STOP, _R.withdraw, _REASON),
+    Row("POST", "/v1/offers", _STOP, _PL.place, placement_wire.PlaceRequest),
+    Row("GET", "/v1/offers", _LOOK, _PL.list_offers),
+    Row("GET", _OFFER, _LOOK, _PL.show_offer),
     Row("GET", "/v1/leases", _LOOK, _O.list_leases, query=_LEASES),
     Row("POST", f"{_LEASE}:revoke", _STOP, _O.revoke_lease, _REASON),
     Row("GET", "/v1/fleet/freeze", _LOOK, _O.show_freeze),

@@ -13,7 +13,7 @@ from palyra_fleet.wire.models import (
     WorkerView,
 )
 from palyra_fleet.wire.page_models import PageModel
-from palyra_fleet.wire.placement_models import WorkerOrder
+from palyra_fleet.wire.placement_models import OfferView, WorkerOrder
 from palyra_fleet.wire.release_models import ReleaseRequestView
 
 
@@ -23,6 +23,10 @@ class OrderList(WireModel):
 
 class ReleaseRequestList(WireModel):
     items: tuple[ReleaseRequestView, ...]
+
+
+class OfferList(WireModel):
+    items: tuple[OfferView, ...]
 
 
 class GrantList(PageModel[GrantView]):

@@ -19,6 +19,7 @@ from palyra_fleet.client.lists import (
     WorkerList,
 )
 from palyra_fleet.client.nodes import NodeCalls
+from palyra_fleet.client.placements import PlacementCalls
 from palyra_fleet.client.principals import PrincipalCalls
 from palyra_fleet.client.releases import ReleaseCalls
 from palyra_fleet.client.transport import DEFAULT_TIMEOUT_MS, query_target
@@ -50,7 +51,9 @@ class WorkerAction(StrEnum):
     EVICT = "evict"
 
 
-class OperatorClient(EnrolmentCalls, NodeCalls, PrincipalCalls, JoinTokenCalls, ReleaseCalls):
+class OperatorClient(
+    EnrolmentCalls, NodeCalls, PrincipalCalls, JoinTokenCalls, ReleaseCalls, PlacementCalls
+):
     """The operator's calls. `base_url` is the admin listener's, such as `http://127.0.0.1:7741`."""
 
     def __init__(self, base_url: str, token: str, *, timeout_ms: int = DEFAULT_TIMEOUT_MS) -> None:

@@ -90,3 +90,4 @@ class LeaseOrder:
     required_capabilities: tuple[str, ...]
     workspace_scope: WorkerWorkspaceScope
     artifact_transport: ArtifactTransport = NOTHING_TO_CARRY
+    offer_id: str | None = None

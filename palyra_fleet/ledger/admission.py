@@ -75,8 +75,13 @@ def register(
     else:
         _renew_evidence(draft, worker, proof, continues)
         reason = EventReason.REATTESTED if continues else EventReason.REGISTERED
+    if not continues:
+        draft.end_offer_to(result.worker_id, "a new session began")
     known = len(state.workers) + (worker is None)
-    draft.beat(Beat(result.worker_id, 0, now_unix_ms + policy.heartbeat_timeout_of(known)))
+    last = state.beats.get(result.worker_id)
+    waits = continues and last is not None and last.waits
+    deadline_unix_ms = now_unix_ms + policy.heartbeat_timeout_of(known)
+    draft.beat(Beat(result.worker_id, 0, deadline_unix_ms, waits))
     draft.hear(
         PolicyWord(result.binding_proxy_id, result.binding_policy_digest, result.bound_at_unix_ms)
     )

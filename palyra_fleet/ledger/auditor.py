@@ -20,6 +20,7 @@ from palyra_fleet.ledger.facts import (
     Work,
     WorkerRecord,
     ends_of,
+    idle,
     why_void,
 )
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
@@ -48,6 +49,7 @@ def audit_worker(state: LedgerState, policy: WorkerFleetPolicy, worker_id: str) 
         return (f"worker {worker_id} is forgotten and holds a lease",) if held else ()
     found = [*_identity(state, worker), *_standing(state, worker), *_liveness(state, worker)]
     found += _request(state, worker)
+    found += _placing(state, worker)
     lease = state.live_lease_of(worker_id)
     if lease is None:
         if worker.work in {Work.ASSIGNED, Work.BUSY}:
@@ -72,6 +74,11 @@ def _counts(state: LedgerState, policy: WorkerFleetPolicy) -> Iterator[str]:
     keys = sum(1 + (worker.candidate is not None) for worker in state.workers.values())
     if len(state.worker_by_identity) != len(state.workers) or len(state.worker_by_key) > keys:
         yield "an index knows workers that are not there"
+    placing = state.placing
+    if not len(placing.offers) == len(placing.offer_by_worker) == len(placing.offer_by_run):
+        yield "1: a worker or a run has two offers, or an index is wrong"
+    if not placing.offer_by_worker.keys() <= state.workers.keys():
+        yield "an offer is nobody's"
     if live > policy.max_leases or max(state.leases_per_principal.values(), default=0) > (
         policy.leases_per_principal
     ):
@@ -160,6 +167,34 @@ def _liveness(state: LedgerState, worker: WorkerRecord) -> Iterator[str]:
     due = state.deadlines.at(DeadlineKind.HEARTBEAT, worker.worker_id)
     if beat is None or due is None or due > beat.deadline_unix_ms + 1:
         yield f"8: worker {worker.worker_id} is live and nothing would end that"
+
+
+def _placing(state: LedgerState, worker: WorkerRecord) -> Iterator[str]:
+    name, placing = f"worker {worker.worker_id}", state.placing
+    beat = state.beats.get(worker.worker_id)
+    until = worker.proof.attested_until_unix_ms
+    offer = placing.offer_to(worker.worker_id)
+    may_wait = beat is not None and beat.waits and idle(worker) and offer is None
+    if placing.waits(worker.worker_id):
+        due = state.deadlines.at(DeadlineKind.WAITING, worker.worker_id)
+        if not may_wait or due is None or due > until:
+            yield f"{name} could be offered a run that it may not take"
+    elif may_wait and until > state.high_water_unix_ms:
+        yield f"{name} waits and would never be offered a run"
+    if offer is None:
+        return
+    grant = state.grants.get(offer.grant_id)
+    if not idle(worker) or grant is None or not grant.is_for(worker.worker_id):
+        yield f"{name} is offered a run that it may not take"
+    elif offer.expires_at_unix_ms > min(until, grant.expires_at_unix_ms):
+        yield f"{name} is offered a run for longer than its evidence or the approval"
+    if state.placing.offer_of(offer.order.run_id) != offer:
+        yield f"1: the run that {name} is offered is offered otherwise"
+    if offer.order.run_id in state.lease_by_run:
+        yield f"1: the run that {name} is offered has a lease"
+    due = state.deadlines.at(DeadlineKind.OFFER, offer.offer_id)
+    if due is None or due > offer.expires_at_unix_ms:
+        yield f"11: nothing would end what {name} is offered"
 
 
 def _lease(

@@ -18,6 +18,8 @@ class DeadlineKind(StrEnum):
     DRAIN = "drain"
     GRANT = "grant"
     RELEASE = "release"
+    OFFER = "offer"
+    WAITING = "waiting"
 
 
 type Subject = tuple[DeadlineKind, str]

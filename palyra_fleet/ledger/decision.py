@@ -1,8 +1,8 @@
 """What a command decides: records to write, events to log, orders to give. Nothing is done yet.
 
 A `Decision` is written by the store in one transaction and only then applied to the in-memory
-ledger and told to anyone. `beats` and `words` live in memory only. Every decision that writes a
-record carries at least one event. Times: Unix ms.
+ledger and told to anyone. `beats`, `words` and `offers` live in memory only. Every decision that
+writes a record carries at least one event. Times: Unix ms.
 """
 
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
+from palyra_fleet.leases.offers import Offer
 from palyra_fleet.leases.records import WorkerApprovalGrant, WorkerLease
 from palyra_fleet.ledger.facts import WorkerRecord
 from palyra_fleet.wire.placement_models import OrderKind
@@ -49,6 +50,10 @@ class EventReason(StrEnum):
     DRAINED = "worker.drained_by_operator"
     BANNED = "worker.banned_by_operator"
     EVICTED = "worker.evicted_by_operator"
+    OFFERED = "worker.offered"
+    OFFER_DECLINED = "worker.offer_declined"
+    OFFER_LAPSED = "worker.offer_lapsed"
+    OFFER_ENDED = "worker.offer_ended"
     VIOLATION_STRUCK = "worker.struck_by_egress"
     VIOLATION_RECORDED = "worker.violation_recorded"
     GRANT_CREATED = "grant.created"
@@ -185,11 +190,13 @@ type Record = (
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """A worker's last heartbeat number and when it is missed. Memory only."""
+    """A worker's last heartbeat number, when it is missed, and whether the worker waits to be
+    offered a run. Memory only."""
 
     worker_id: str
     seq: int
     deadline_unix_ms: int
+    waits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +216,7 @@ class Notice:
     kind: OrderKind
     lease_id: str | None
     reason: str
+    offer: Offer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +228,7 @@ class Decision:
     events: tuple[LedgerEvent, ...] = ()
     beats: tuple[Beat, ...] = ()
     words: tuple[PolicyWord, ...] = ()
+    offers: tuple[Offer, ...] = ()
     notices: tuple[Notice, ...] = ()
     highest_fence: int = 0
     quarantines: int = 0

@@ -3,17 +3,19 @@
 Commands that do several things (a heartbeat that comes too late, an expiry and a quarantine) are
 built from the same small steps over one draft, so that every step is written once. Only the steps
 here end a lease or confine a worker, and no command can forget to void a request for a release that
-it made untrue. Times: Unix ms.
+it made untrue, nor to end an offer whose worker or approval is no longer good. Times: Unix ms.
 """
 
 from dataclasses import dataclass, field, replace
 
-from palyra_fleet.leases.records import LeaseStatus, WorkerLease
+from palyra_fleet.leases.offers import Offer
+from palyra_fleet.leases.records import LeaseStatus, WorkerApprovalGrant, WorkerLease
 from palyra_fleet.ledger.decision import (
     Beat,
     Decision,
     Detail,
     EventReason,
+    EvictedWorker,
     LedgerEvent,
     Notice,
     PolicyWord,
@@ -27,10 +29,12 @@ from palyra_fleet.ledger.facts import (
     Quarantine,
     Work,
     WorkerRecord,
+    idle,
     why_void,
+    with_outcome,
 )
 from palyra_fleet.ledger.state import LedgerState
-from palyra_fleet.wire.placement_models import OrderKind
+from palyra_fleet.wire.placement_models import OfferState, OrderKind
 
 FLEET_ACTOR = "fleet"
 
@@ -49,6 +53,7 @@ class Draft:
     _beats: dict[str, Beat] = field(default_factory=dict)
     _words: list[PolicyWord] = field(default_factory=list)
     _notices: list[Notice] = field(default_factory=list)
+    _offers: dict[str, Offer] = field(default_factory=dict)
     _quarantines: int = 0
 
     def worker(self, worker_id: str) -> WorkerRecord:
@@ -96,6 +101,8 @@ class Draft:
             lease, status=status, ended_at_unix_ms=self.now_unix_ms
         )
         worker = self.worker(lease.worker_id)
+        if status in {LeaseStatus.EXPIRED, LeaseStatus.ORPHANED}:
+            worker = with_outcome(worker, failed=True)
         self.put_worker(replace(worker, work=Work.ORPHANED, cleanup_verified=False))
         detail: Detail = {
             "fence": lease.fence,
@@ -106,7 +113,8 @@ class Draft:
         self.notice(lease.worker_id, OrderKind.STOP_LEASE, lease.lease_id, reason.value)
 
     def go_stale(self, worker_id: str) -> None:
-        """The heartbeat deadline passed: offline, and a lease it held is orphaned."""
+        """The heartbeat deadline passed: offline; a lease it held is orphaned, an offer ends."""
+        self.end_offer_to(worker_id, "heartbeat missed")
         self.put_worker(replace(self.worker(worker_id), liveness=Liveness.STALE))
         lease = self.live_lease_of(worker_id)
         if lease is None:
@@ -178,14 +186,74 @@ class Draft:
             if why is not None:
                 self.end_release_request(worker, EventReason.RELEASE_VOIDED, why)
 
+    def offer(self, offer: Offer, detail: Detail) -> None:
+        """Keep a run for a worker, and tell it."""
+        self._offers[offer.offer_id] = offer
+        self.event(EventReason.OFFERED, offer.worker_id, None, detail)
+        reason = EventReason.OFFERED.value
+        self._notices.append(Notice(offer.worker_id, OrderKind.OFFERED, None, reason, offer))
+
+    def open_offer_to(self, worker_id: str) -> Offer | None:
+        """The offer that this worker has, unless it ends in this draft."""
+        offer = self.state.placing.offer_to(worker_id)
+        if offer is None:
+            return None
+        offer = self._offers.get(offer.offer_id, offer)
+        return offer if offer.state is OfferState.OPEN else None
+
+    def take_offer(self, offer: Offer, lease_id: str) -> None:
+        """The worker has the lease of what it was offered."""
+        self._offers[offer.offer_id] = replace(offer, state=OfferState.TAKEN, lease_id=lease_id)
+
+    def end_offer(self, offer: Offer, state: OfferState, reason: EventReason, why: str) -> None:
+        """The run is free again. A worker that did not take it waits no more until it says so."""
+        self._offers[offer.offer_id] = replace(offer, state=state)
+        if state is not OfferState.ENDED:
+            self.wait_no_more(offer.worker_id)
+        detail: Detail = {"offer_id": offer.offer_id, "run_id": offer.order.run_id, "why": why}
+        self.event(reason, offer.worker_id, None, detail)
+
+    def end_offer_to(self, worker_id: str, why: str) -> None:
+        """End the open offer of this worker, if it has one, as nobody's failure."""
+        offer = self.open_offer_to(worker_id)
+        if offer is not None:
+            self.end_offer(offer, OfferState.ENDED, EventReason.OFFER_ENDED, why)
+
+    def wait_no_more(self, worker_id: str) -> None:
+        """Its word that it waits is used up; the next beat may say it again."""
+        beat = self._beats.get(worker_id) or self.state.beats.get(worker_id)
+        if beat is not None and beat.waits:
+            self.beat(replace(beat, waits=False))
+
+    def _end_offers(self) -> None:
+        """An offer whose worker may take it no more, or whose approval is gone, is over, whatever
+        changed them; none outlives its worker's evidence."""
+        for worker in tuple(self._workers.values()):
+            offer, until = self.open_offer_to(worker.worker_id), worker.proof.attested_until_unix_ms
+            if offer is None:
+                continue
+            if not idle(worker) or until <= self.now_unix_ms:
+                self.end_offer_to(worker.worker_id, "the worker can take it no more")
+            elif until < offer.expires_at_unix_ms:
+                self._offers[offer.offer_id] = replace(offer, expires_at_unix_ms=until)
+        for record in tuple(self._others):
+            if isinstance(record, EvictedWorker):
+                self.end_offer_to(record.worker_id, "the worker is forgotten")
+            elif isinstance(record, WorkerApprovalGrant) and not record.usable(self.now_unix_ms):
+                offer = self.state.placing.offer_of(record.run_id)
+                if offer is not None and offer.grant_id == record.grant_id:
+                    self.end_offer_to(offer.worker_id, "its approval can be used no more")
+
     def finish(self) -> Decision:
         self._void_requests()
+        self._end_offers()
         return Decision(
             at_unix_ms=self.now_unix_ms,
             records=(*self._workers.values(), *self._leases.values(), *self._others),
             events=tuple(self._events),
             beats=tuple(self._beats.values()),
             words=tuple(self._words),
+            offers=tuple(self._offers.values()),
             notices=tuple(self._notices),
             highest_fence=max((lease.fence for lease in self._leases.values()), default=0),
             quarantines=self._quarantines,

@@ -5,7 +5,7 @@ is about and no others, so a drain cannot lift a quarantine nor a heartbeat undo
 `WorkerLifecycleState` is computed, first match wins, and never stored. Times: Unix ms.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from palyra_fleet.attestation.result import BindingLevel
@@ -156,11 +156,40 @@ class WorkerRecord:
     quarantine: Quarantine | None = None
     candidate: Proof | None = None
     release_request: ReleaseRequest | None = None
+    last_used_at_unix_ms: int = 0
+    """When it last took a lease. For placing alone, as is what follows."""
+    recent_outcomes: int = 0
+    """How its last runs and offers ended: one bit each, the newest lowest, 1 where it failed."""
 
     @property
     def confined(self) -> bool:
         """Quarantined or banned."""
         return self.admission in {Admission.QUARANTINED, Admission.BANNED}
+
+
+OUTCOMES = 8
+"""So many runs and offers of a worker are remembered."""
+
+type Score = tuple[int, int, int]
+"""Less is better: how often it failed lately, by twos; when it was last used; how old the receipt
+of its proxy is."""
+
+
+def with_outcome(worker: WorkerRecord, failed: bool) -> WorkerRecord:
+    """A run or an offer of the worker has ended so."""
+    outcomes = (worker.recent_outcomes << 1 | failed) & ((1 << OUTCOMES) - 1)
+    return replace(worker, recent_outcomes=outcomes)
+
+
+def failures_of(worker: WorkerRecord) -> int:
+    """How many of its last runs and offers failed."""
+    return worker.recent_outcomes.bit_count()
+
+
+def score(worker: WorkerRecord) -> Score:
+    """In which order those are placed on who may be. It opens nothing to anybody."""
+    failed_by_twos = (failures_of(worker) + 1) // 2
+    return failed_by_twos, worker.last_used_at_unix_ms, -worker.proof.bound_at_unix_ms
 
 
 def why_void(worker: WorkerRecord, request: ReleaseRequest) -> str | None:
@@ -201,6 +230,17 @@ def lifecycle_state(worker: WorkerRecord, now_unix_ms: int) -> WorkerLifecycleSt
     return WorkerLifecycleState.REGISTERED
 
 
+def idle(worker: WorkerRecord) -> bool:
+    """Whether the facts that no time ends let it take a lease."""
+    return (
+        worker.admission is Admission.ACTIVE
+        and worker.eligibility is Eligibility.ELIGIBLE
+        and worker.liveness is Liveness.LIVE
+        and worker.work is Work.IDLE
+        and worker.cleanup_verified
+    )
+
+
 def assignable(
     worker: WorkerRecord,
     heartbeat_deadline_unix_ms: int,
@@ -213,12 +253,8 @@ def assignable(
     """May this worker take a lease that ends then? The only predicate that says yes."""
     proof = worker.proof
     return (
-        worker.admission is Admission.ACTIVE
-        and worker.eligibility is Eligibility.ELIGIBLE
-        and worker.liveness is Liveness.LIVE
+        idle(worker)
         and now_unix_ms <= heartbeat_deadline_unix_ms
-        and worker.work is Work.IDLE
-        and worker.cleanup_verified
         and now_unix_ms < lease_end_unix_ms <= proof.attested_until_unix_ms
         and now_unix_ms < proof.bound_at_unix_ms + binding_max_age_ms
         and proof.binding_level >= least_binding_level

@@ -19,12 +19,13 @@ from palyra_fleet.leases.records import (
     WorkerApprovalGrant,
     WorkerLease,
 )
-from palyra_fleet.ledger import storm
 from palyra_fleet.ledger.binding import binding_refusal
 from palyra_fleet.ledger.decision import Decision, Detail, EventReason
 from palyra_fleet.ledger.draft import Draft
-from palyra_fleet.ledger.facts import Eligibility, Work, WorkerRecord, assignable
+from palyra_fleet.ledger.facts import Eligibility, Work, WorkerRecord, assignable, with_outcome
 from palyra_fleet.ledger.guards import find_working
+from palyra_fleet.ledger.lease_guards import capacity_refusal, find_grant, lease_end
+from palyra_fleet.ledger.placing import taking_refusal
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.ledger.state import LedgerState
 from palyra_fleet.refusals import (
@@ -53,19 +54,23 @@ def grant_lease(
         return worker
     if worker.eligibility is not Eligibility.ELIGIBLE:
         return Refusal(FleetReason.DRAINING, f"worker '{worker_id}' takes no new leases: draining")
-    grant = _find_grant(state, policy, worker, grant_id, order, now_unix_ms)
+    refusal = _order_refusal(policy, worker, order)
+    if refusal is not None:
+        return refusal
+    grant = find_grant(state, grant_id, order.run_id, now_unix_ms)
     if isinstance(grant, Refusal):
         return grant
     if not grant.is_for(worker_id):
         text = f"run '{order.run_id}' is approved for another worker"
         return Refusal(FleetReason.NO_GRANT, text)
-    refusal = _capacity_refusal(state, policy, grant, order.run_id)
+    refusal = capacity_refusal(state, policy, grant, order.run_id)
+    refusal = refusal or taking_refusal(state, worker_id, grant, order)
     if refusal is not None:
         return refusal
     refusal = binding_refusal(state, policy, worker.proof, now_unix_ms)
     if refusal is not None:
         return refusal
-    end = _end(policy, worker, order.ttl_ms, grant.expires_at_unix_ms, now_unix_ms)
+    end = lease_end(policy, worker, order.ttl_ms, grant.expires_at_unix_ms, now_unix_ms)
     beat = state.beats.get(worker_id)
     deadline = -1 if beat is None else beat.deadline_unix_ms
     if not assignable(
@@ -98,21 +103,6 @@ def grant_lease(
     return _granted(Draft(state, now_unix_ms, worker_id), worker, grant, lease)
 
 
-def _end(
-    policy: WorkerFleetPolicy,
-    worker: WorkerRecord,
-    ttl_ms: int,
-    grant_expires_at_unix_ms: int,
-    now_unix_ms: int,
-) -> int:
-    """When a lease that is given or renewed now ends: the only place that says so."""
-    return min(
-        now_unix_ms + min(ttl_ms, policy.lease_max_ms),
-        grant_expires_at_unix_ms,
-        worker.proof.attested_until_unix_ms,
-    )
-
-
 def _granted(
     draft: Draft, worker: WorkerRecord, grant: WorkerApprovalGrant, lease: WorkerLease
 ) -> Decision:
@@ -125,8 +115,10 @@ def _granted(
             cleanup_verified=False,
             last_lease_id=lease.lease_id,
             last_fence=lease.fence,
+            last_used_at_unix_ms=draft.now_unix_ms,
         )
     )
+    draft.wait_no_more(worker.worker_id)
     detail: Detail = {
         "fence": lease.fence,
         "run_id": lease.run_id,
@@ -136,18 +128,17 @@ def _granted(
     }
     if lease.artifact_transport.inputs:
         detail = {**detail, "inputs_sha256sum": checksums(lease.artifact_transport.inputs)}
+    offer = draft.state.placing.offer_of(lease.run_id)
+    if offer is not None:
+        draft.take_offer(offer, lease.lease_id)
+        detail = {**detail, "offer_id": offer.offer_id}
     draft.event(EventReason.ASSIGNED, worker.worker_id, lease.lease_id, detail)
     return draft.finish()
 
 
-def _find_grant(
-    state: LedgerState,
-    policy: WorkerFleetPolicy,
-    worker: WorkerRecord,
-    grant_id: str | None,
-    order: LeaseOrder,
-    now_unix_ms: int,
-) -> WorkerApprovalGrant | Refusal:
+def _order_refusal(
+    policy: WorkerFleetPolicy, worker: WorkerRecord, order: LeaseOrder
+) -> Refusal | None:
     if order.ttl_ms < 1:
         return lease_request_invalid("ttl_ms must be at least 1")
     problem = (
@@ -157,28 +148,6 @@ def _find_grant(
         return lease_request_invalid(problem)
     if order.workspace_scope.read_only and worker.proof.binding_level < BindingLevel.ENFORCED:
         return lease_request_invalid("only an isolated worker can hold a read-only workspace")
-    if grant_id is None:
-        return Refusal(FleetReason.NO_GRANT, f"no usable grant approves run '{order.run_id}'")
-    grant = state.grants.get(grant_id)
-    if grant is None or not grant.usable(now_unix_ms):
-        return Refusal(FleetReason.GRANT_SPENT, "the grant is spent, withdrawn or expired")
-    if grant.run_id != order.run_id:
-        return lease_request_invalid("grant run_id must match lease run_id")
-    return grant
-
-
-def _capacity_refusal(
-    state: LedgerState, policy: WorkerFleetPolicy, grant: WorkerApprovalGrant, run_id: str
-) -> Refusal | None:
-    if run_id in state.lease_by_run:
-        return Refusal(FleetReason.RUN_LEASED, f"run '{run_id}' has a live lease")
-    if (frozen := storm.refusal(state, policy)) is not None:
-        return frozen
-    if len(state.leases) >= policy.max_leases:
-        return Refusal(FleetReason.LEASES_FULL, f"{policy.max_leases} leases are live")
-    if state.leases_per_principal[grant.principal] >= policy.leases_per_principal:
-        text = f"principal '{grant.principal}' has {policy.leases_per_principal} live leases"
-        return Refusal(FleetReason.LEASES_FULL, text)
     return None
 
 
@@ -254,7 +223,7 @@ def renew_lease(
         return held
     worker, lease = held
     wanted_ms = policy.lease_max_ms if ttl_ms is None else ttl_ms
-    end = _end(policy, worker, wanted_ms, lease.grant_expires_at_unix_ms, now_unix_ms)
+    end = lease_end(policy, worker, wanted_ms, lease.grant_expires_at_unix_ms, now_unix_ms)
     draft = Draft(state, now_unix_ms, worker_id)
     if end > lease.expires_at_unix_ms:
         draft.put_lease(replace(lease, expires_at_unix_ms=end))
@@ -294,13 +263,14 @@ def complete_lease(
     difference = lease.artifact_transport.difference(carried)
     if cleanup_verified and difference is None:
         draft.put_lease(replace(lease, status=LeaseStatus.COMPLETED, ended_at_unix_ms=now_unix_ms))
+        worker = with_outcome(worker, failed=False)
         draft.put_worker(replace(worker, work=Work.IDLE, cleanup_verified=True))
         draft.event(EventReason.COMPLETED, worker_id, lease_id, detail)
         return draft.finish()
     draft.put_lease(replace(lease, status=LeaseStatus.CLEANUP_FAILED, ended_at_unix_ms=now_unix_ms))
     draft.put_worker(
         replace(
-            worker,
+            with_outcome(worker, failed=True),
             work=Work.FAILED,
             cleanup_verified=False,
             failed_at_attestation_epoch=worker.attestation_epoch,

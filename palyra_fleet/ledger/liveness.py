@@ -15,11 +15,12 @@ from palyra_fleet.leases.records import LeaseStatus
 from palyra_fleet.ledger.deadlines import DeadlineKind
 from palyra_fleet.ledger.decision import Beat, Decision, EventReason
 from palyra_fleet.ledger.draft import Draft
-from palyra_fleet.ledger.facts import Eligibility, Liveness
+from palyra_fleet.ledger.facts import Eligibility, Liveness, with_outcome
 from palyra_fleet.ledger.guards import find_worker, session_refusal
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.ledger.state import LedgerState
 from palyra_fleet.refusals import FleetReason, Refusal
+from palyra_fleet.wire.placement_models import OfferState
 
 
 def heartbeat(
@@ -29,8 +30,10 @@ def heartbeat(
     session_epoch: int,
     seq: int,
     now_unix_ms: int,
+    waits: bool = False,
 ) -> Decision | Refusal:
-    """A new deadline. Accepted from a quarantined worker too; it changes liveness only."""
+    """A new deadline, and whether the worker waits for a run. Accepted from a quarantined worker
+    too; of what is durable it changes liveness only."""
     worker = find_worker(state, worker_id)
     if isinstance(worker, Refusal):
         return worker
@@ -50,7 +53,7 @@ def heartbeat(
         draft.put_worker(replace(worker, liveness=Liveness.LIVE))
         draft.event(EventReason.HEARTBEAT, worker_id)
     timeout_ms = policy.heartbeat_timeout_of(len(state.workers))
-    draft.beat(Beat(worker_id, seq, now_unix_ms + timeout_ms))
+    draft.beat(Beat(worker_id, seq, now_unix_ms + timeout_ms, waits))
     return draft.finish()
 
 
@@ -88,6 +91,10 @@ def reap(state: LedgerState, now_unix_ms: int) -> Decision:
                 _end_drain(draft, subject_id)
             case DeadlineKind.RELEASE:
                 _end_request(draft, subject_id)
+            case DeadlineKind.OFFER:
+                _lapse(draft, subject_id)
+            case DeadlineKind.WAITING:
+                pass  # its evidence is over: it leaves the index when the decision is applied
             case DeadlineKind.GRANT:
                 grants_ran_out = True  # it is only forgotten, when the decision is applied
     return replace(draft.finish(), reaped=True, grants_ran_out=grants_ran_out)
@@ -97,6 +104,16 @@ def _expire(draft: Draft, lease_id: str) -> None:
     lease = draft.live_lease_of(draft.state.leases[lease_id].worker_id)
     if lease is not None and lease.lease_id == lease_id:
         draft.end_lease(lease, LeaseStatus.EXPIRED, EventReason.TTL_EXPIRED, "its time is over")
+
+
+def _lapse(draft: Draft, offer_id: str) -> None:
+    worker_id = draft.state.placing.offers[offer_id].worker_id
+    offer = draft.open_offer_to(worker_id)
+    if offer is not None:
+        draft.put_worker(with_outcome(draft.worker(worker_id), failed=True))
+        draft.end_offer(
+            offer, OfferState.LAPSED, EventReason.OFFER_LAPSED, "it was not taken in time"
+        )
 
 
 def _end_request(draft: Draft, worker_id: str) -> None:

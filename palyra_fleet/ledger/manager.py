@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from palyra_fleet.attestation.result import AttestationResult
 from palyra_fleet.leases.approval_rules import ApprovalRules, RunAsked
 from palyra_fleet.leases.artifacts import NOTHING_CARRIED, CarriedArtifacts
+from palyra_fleet.leases.offers import PlacementOrder
 from palyra_fleet.leases.records import LeaseOrder, WorkerApprovalGrant
 from palyra_fleet.ledger import (
     admission,
@@ -22,6 +23,7 @@ from palyra_fleet.ledger import (
     leasing,
     liveness,
     lost_time,
+    placing,
     releasing,
 )
 from palyra_fleet.ledger.decision import Decision, EventReason, Record
@@ -80,9 +82,18 @@ class WorkerFleetManager:
         now = self.effective_now(now_unix_ms)
         return admission.register(self.state, self.policy, result, continues, now)
 
-    def heartbeat(self, worker_id: str, session_epoch: int, seq: int, now_unix_ms: int) -> Outcome:
+    def heartbeat(
+        self,
+        worker_id: str,
+        session_epoch: int,
+        seq: int,
+        now_unix_ms: int,
+        waits: bool = False,
+    ) -> Outcome:
         now = self.effective_now(now_unix_ms)
-        return liveness.heartbeat(self.state, self.policy, worker_id, session_epoch, seq, now)
+        return liveness.heartbeat(
+            self.state, self.policy, worker_id, session_epoch, seq, now, waits
+        )
 
     def reap(self, now_unix_ms: int) -> Decision:
         return liveness.reap(self.state, self.effective_now(now_unix_ms))
@@ -138,6 +149,23 @@ class WorkerFleetManager:
             egress_secret_sha256,
             self.effective_now(now_unix_ms),
         )
+
+    def place(
+        self,
+        order: PlacementOrder,
+        grant_id: str | None,
+        offer_id: str,
+        actor: str,
+        now_unix_ms: int,
+    ) -> Outcome:
+        now = self.effective_now(now_unix_ms)
+        return placing.place(self.state, self.policy, order, grant_id, offer_id, actor, now)
+
+    def decline(
+        self, worker_id: str, session_epoch: int, offer_id: str, why: str, now_unix_ms: int
+    ) -> Outcome:
+        now = self.effective_now(now_unix_ms)
+        return placing.decline(self.state, worker_id, session_epoch, offer_id, why, now)
 
     def start_lease(
         self, worker_id: str, session_epoch: int, lease_id: str, fence: int, now_unix_ms: int

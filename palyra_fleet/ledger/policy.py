@@ -26,7 +26,8 @@ class WorkerFleetPolicy:
     where they are many, and missed later: up to `heartbeat_timeout_max_ms`, where that is more than
     `heartbeat_timeout_ms`. With `two_person_release` no worker leaves quarantine unless one
     principal asks and another approves; a request is good for `release_request_ms` at most, and
-    never longer than the evidence that it speaks of.
+    never longer than the evidence that it speaks of. `offer_ms` is how long a run is kept for the
+    worker that it is offered to.
     """
 
     max_workers: int = 10_000
@@ -51,6 +52,7 @@ class WorkerFleetPolicy:
     proxy_silence_ms: int = 15_000
     two_person_release: bool = False
     release_request_ms: int = 60 * MINUTE_MS
+    offer_ms: int = 10_000
 
     def __post_init__(self) -> None:
         if self.leases_per_worker != 1:
@@ -71,6 +73,7 @@ class WorkerFleetPolicy:
             self.storm_quarantines_per_minute,
             self.proxy_silence_ms,
             self.release_request_ms,
+            self.offer_ms,
         )
         if min(amounts) < 1:
             raise ValueError("every limit of the fleet policy must be at least 1")

@@ -1,4 +1,5 @@
-"""The in-memory ledger: indexes over durable records, plus heartbeats, deadlines, proxies' words.
+"""The in-memory ledger: indexes over durable records, plus heartbeats, deadlines, proxies'
+words, offers.
 
 `apply` is the only way anything here changes, and it takes a decision that was made durable. It
 keeps a monotone high-water mark of `now`: a clock that moves back never lengthens or revives
@@ -10,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, assert_never
 
+from palyra_fleet.leases.offers import Offer
 from palyra_fleet.leases.records import WorkerApprovalGrant, WorkerLease
 from palyra_fleet.ledger.deadlines import DeadlineHeap, DeadlineKind
 from palyra_fleet.ledger.decision import (
@@ -25,7 +27,8 @@ from palyra_fleet.ledger.decision import (
     Tombstone,
     WithdrawnReference,
 )
-from palyra_fleet.ledger.facts import Liveness, WorkerRecord
+from palyra_fleet.ledger.facts import Liveness, WorkerRecord, idle, score
+from palyra_fleet.ledger.placing_index import PlacingIndex
 from palyra_fleet.ledger.rule_counts import RuleCounts
 
 STORM_WINDOW_MS = 60_000
@@ -53,6 +56,7 @@ class LedgerState:
     references: set[ReferenceValue] = field(default_factory=set)
     beats: dict[str, Beat] = field(default_factory=dict)
     policy_words: dict[str, PolicyWord] = field(default_factory=dict)
+    placing: PlacingIndex = field(default_factory=PlacingIndex)
     deadlines: DeadlineHeap = field(default_factory=DeadlineHeap)
     recent_quarantines: deque[int] = field(default_factory=deque)
     freeze: FleetFreeze = field(default_factory=lambda: FleetFreeze(False, 0))
@@ -100,6 +104,8 @@ class LedgerState:
             self._beat(beat)
         for word in decision.words:
             self._hear(word)
+        for offer in decision.offers:
+            self._put_offer(offer)
         self.recent_quarantines.extend([self.high_water_unix_ms] * decision.quarantines)
         if decision.reaped:
             self._drop_deadlines(decision.at_unix_ms)
@@ -113,6 +119,8 @@ class LedgerState:
         for kind, subject_id in self.deadlines.due(now_unix_ms):
             if kind is DeadlineKind.GRANT:
                 self._forget_grant(subject_id)
+            elif kind is DeadlineKind.WAITING:
+                self.placing.leave(subject_id)
         self.deadlines.drop_until(now_unix_ms)
 
     def live_lease_of(self, worker_id: str) -> WorkerLease | None:
@@ -174,6 +182,7 @@ class LedgerState:
             self.worker_by_release[request.release_id] = worker.worker_id
             due_unix_ms = request.expires_at_unix_ms
             self.deadlines.set(DeadlineKind.RELEASE, worker.worker_id, due_unix_ms)
+        self._look_at(worker.worker_id)
 
     def _unindex(self, worker_id: str) -> None:
         old = self.workers.get(worker_id)
@@ -193,6 +202,7 @@ class LedgerState:
         self.beats.pop(worker_id, None)
         self.deadlines.cancel(DeadlineKind.HEARTBEAT, worker_id)
         self.deadlines.cancel(DeadlineKind.DRAIN, worker_id)
+        self._look_at(worker_id)
 
     def _put_lease(self, lease: WorkerLease) -> None:
         known = lease.lease_id in self.leases
@@ -243,3 +253,31 @@ class LedgerState:
     def _beat(self, beat: Beat) -> None:
         self.beats[beat.worker_id] = beat
         self.deadlines.set(DeadlineKind.HEARTBEAT, beat.worker_id, beat.deadline_unix_ms + 1)
+        self._look_at(beat.worker_id)
+
+    def _put_offer(self, offer: Offer) -> None:
+        self.placing.put(offer)
+        if offer.offer_id in self.placing.offers:
+            self.deadlines.set(DeadlineKind.OFFER, offer.offer_id, offer.expires_at_unix_ms)
+        else:
+            self.deadlines.cancel(DeadlineKind.OFFER, offer.offer_id)
+        self._look_at(offer.worker_id)
+
+    def _look_at(self, worker_id: str) -> None:
+        """Keep right whether this worker waits, and where: until its evidence is over."""
+        worker, beat = self.workers.get(worker_id), self.beats.get(worker_id)
+        if (
+            worker is not None
+            and beat is not None
+            and beat.waits
+            and idle(worker)
+            and worker_id not in self.placing.offer_by_worker
+            and worker.proof.attested_until_unix_ms > self.high_water_unix_ms
+        ):
+            kind = (worker.proof.capabilities, worker.proof.binding_level)
+            self.placing.enter(worker_id, kind, score(worker))
+            due_unix_ms = worker.proof.attested_until_unix_ms
+            self.deadlines.set(DeadlineKind.WAITING, worker_id, due_unix_ms)
+        else:
+            self.placing.leave(worker_id)
+            self.deadlines.cancel(DeadlineKind.WAITING, worker_id)

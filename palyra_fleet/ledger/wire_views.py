@@ -5,6 +5,7 @@ secrets nor their digests pass here. Pure. Times: Unix ms.
 """
 
 from palyra_fleet.leases.artifacts import Artifact, ArtifactTransport, CarriedArtifacts
+from palyra_fleet.leases.offers import Offer, PlacementOrder
 from palyra_fleet.leases.records import WorkerApprovalGrant, WorkerLease
 from palyra_fleet.ledger.decision import EnrolledKey
 from palyra_fleet.ledger.facts import WorkerRecord, lifecycle_state
@@ -19,6 +20,7 @@ from palyra_fleet.wire.models import (
     LeaseState,
     WorkerView,
 )
+from palyra_fleet.wire.placement_models import OfferModel, OfferView, PlaceRequest
 from palyra_fleet.wire.release_models import ReleaseRequestView
 
 
@@ -122,9 +124,52 @@ def lease_state(lease: WorkerLease) -> LeaseState:
     )
 
 
+def placement_order(asked: PlaceRequest) -> PlacementOrder:
+    """What is asked to be placed, as the ledger keeps it."""
+    return PlacementOrder(
+        run_id=asked.run_id,
+        ttl_ms=asked.ttl_ms,
+        required_capabilities=asked.required_capabilities,
+        read_only=asked.read_only,
+        artifact_transport=transport_of(asked.artifact_transport),
+    )
+
+
+def offer_model(offer: Offer) -> OfferModel:
+    """An offer as its worker is told of it."""
+    order = offer.order
+    return OfferModel(
+        offer_id=offer.offer_id,
+        run_id=order.run_id,
+        grant_id=offer.grant_id,
+        worker_id=offer.worker_id,
+        required_capabilities=order.required_capabilities,
+        ttl_ms=order.ttl_ms,
+        read_only=order.read_only,
+        artifact_transport=_transport_model(order.artifact_transport),
+        offered_at_unix_ms=offer.offered_at_unix_ms,
+        expires_at_unix_ms=offer.expires_at_unix_ms,
+    )
+
+
+def offer_view(offer: Offer) -> OfferView:
+    return OfferView(offer=offer_model(offer), state=offer.state, lease_id=offer.lease_id)
+
+
 def transport_of(asked: ArtifactTransportModel) -> ArtifactTransport:
     """What a worker asks to have carried, as the ledger keeps it."""
     return ArtifactTransport(_artifacts(asked.inputs), asked.outputs, asked.max_output_bytes)
+
+
+def _transport_model(transport: ArtifactTransport) -> ArtifactTransportModel:
+    return ArtifactTransportModel(
+        inputs=tuple(
+            ArtifactModel(path=one.path, digest_sha256=one.digest_sha256, size_bytes=one.size_bytes)
+            for one in transport.inputs
+        ),
+        outputs=transport.outputs,
+        max_output_bytes=transport.max_output_bytes,
+    )
 
 
 def carried_of(report: CleanupReport) -> CarriedArtifacts:

@@ -6,19 +6,22 @@ worker knows them.
 """
 
 from enum import StrEnum
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from palyra_fleet.wire.models import (
     ArtifactTransportModel,
     DurationMs,
     Name,
     Principal,
-    ShortText,
     Ulid,
     UnixMs,
     WireModel,
 )
+
+_Word = Annotated[str, StringConstraints(pattern=r"^[ -~]{1,200}$")]
+"""What a worker says, for the event log: printable ASCII."""
 
 
 class PlaceRequest(WireModel):
@@ -71,7 +74,7 @@ class DeclineRequest(WireModel):
     """The worker cannot take what was offered to it, and why."""
 
     session_epoch: int
-    reason: ShortText
+    reason: _Word
 
 
 class OrderKind(StrEnum):

@@ -16,6 +16,7 @@ from palyra_fleet.wire import device_models as device_wire
 from palyra_fleet.wire import enrolment_models as enrolment_wire
 from palyra_fleet.wire import models as wire
 from palyra_fleet.wire import node_models as node_wire
+from palyra_fleet.wire import placement_models as placement_wire
 from palyra_fleet.wire.dsse import ATTESTATION_TYPE, DsseEnvelope, seal
 from palyra_fleet.wire.freeze_models import FreezeRequest, UnfreezeRequest
 from palyra_fleet.wire.join_models import MintJoinToken
@@ -94,6 +95,10 @@ def body_of(row: Row, key: SigningKey) -> bytes:
         ),
         wire.GrantRequest: wire.GrantRequest(
             run_id="run-1", tool_name="t", principal="p", egress_profile="e", ttl_ms=1000
+        ),
+        placement_wire.PlaceRequest: placement_wire.PlaceRequest(run_id="run-1", ttl_ms=1000),
+        placement_wire.DeclineRequest: placement_wire.DeclineRequest(
+            session_epoch=1, reason="because"
         ),
         wire.ReasonRequest: wire.ReasonRequest(reason="because"),
         wire.DrainRequest: wire.DrainRequest(reason="because", deadline_ms=1000),

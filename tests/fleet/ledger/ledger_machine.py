@@ -19,13 +19,13 @@ from tests.fakes.approval_rules import NO_RULES, OTHER_RULES, RULES
 from tests.fakes.ledger_world import SCOPE, key_of
 from tests.fleet.ledger.machine_base import (
     POLICY,
-    MachineBase,
     persons,
     rarely,
     runs,
     some,
     workers,
 )
+from tests.fleet.ledger.machine_placing import PlacingMachine
 from tests.fleet.ledger.transitions import broken_by
 
 answers = st.sampled_from(
@@ -33,7 +33,7 @@ answers = st.sampled_from(
 )
 
 
-class LedgerMachine(MachineBase):
+class LedgerMachine(PlacingMachine):
     """The ledger on a memory store."""
 
     @initialize()

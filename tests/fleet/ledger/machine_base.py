@@ -24,7 +24,7 @@ from palyra_fleet.store.protocol import FleetStore
 from tests.fakes.approval_rules import RULES
 from tests.fakes.ledger_world import attested, ulid
 from tests.fakes.memory_fleet_store import Disk, MemoryFleetStore
-from tests.fleet.ledger.transitions import COMMANDS
+from tests.fleet.ledger.transitions import COMMANDS, leased_wrongly
 
 POLICY = WorkerFleetPolicy(
     heartbeat_timeout_ms=200,
@@ -35,6 +35,7 @@ POLICY = WorkerFleetPolicy(
     max_leases=2,
     storm_quarantines_per_minute=1_000,
     release_request_ms=120,
+    offer_ms=40,
 )
 WORKERS = tuple(ulid(n) for n in (1, 2, 3))
 RUNS = ("run-1", "run-2", "run-3")
@@ -99,7 +100,9 @@ class MachineBase(RuleBasedStateMachine):
             return False
         assert outcome.at_unix_ms >= self.manager.state.high_water_unix_ms
         alone = {event.worker_id for event in outcome.events} == {None}  # of the fleet itself
-        assert bool(outcome.events) == bool(outcome.records) or alone  # 9
+        of_an_offer = bool(outcome.offers)
+        assert bool(outcome.events) == bool(outcome.records) or alone or of_an_offer  # 9
+        assert leased_wrongly(command, outcome, self.manager.state) == []
         if outcome.durable:
             self.run(self.store.commit(outcome))
             self.durable_at = outcome.at_unix_ms

@@ -72,6 +72,22 @@ def broken_by(
     return found
 
 
+def leased_wrongly(command: str, decision: Decision, before: LedgerState) -> list[str]:
+    """An offer leases nothing by itself, and keeps its run for its worker."""
+    found = []
+    for record in decision.records:
+        if isinstance(record, WorkerLease) and record.lease_id not in before.leases:
+            if command != "grant_lease":
+                found.append(f"{command} gave a lease")
+            offer = before.placing.offer_of(record.run_id)
+            if offer is not None and offer.worker_id != record.worker_id:
+                found.append(f"{command} gave a run that is offered to another worker")
+    made = {offer.offer_id for offer in decision.offers} - before.placing.offers.keys()
+    if made and command != "place":
+        found.append(f"{command} made an offer")
+    return found
+
+
 def _changed(command: str, was: WorkerRecord, now: WorkerRecord) -> list[str]:
     found = []
     if was.admission is Admission.BANNED and now.admission is not Admission.BANNED:
@@ -108,7 +124,8 @@ def _freed(command: str, was: WorkerRecord, now: WorkerRecord) -> list[str]:
 def decision_problems(decision: Decision, state: LedgerState) -> list[str]:
     """What no decision may be, whatever it was about."""
     problems = []
-    alone = decision.records or {event.worker_id for event in decision.events} == {None}
+    of_the_fleet = {event.worker_id for event in decision.events} == {None}
+    alone = decision.records or decision.offers or of_the_fleet
     if bool(decision.records) > bool(decision.events) or (decision.events and not alone):
         problems.append("9: a change without an event, or an event without a change")
     if decision.at_unix_ms < state.high_water_unix_ms:
