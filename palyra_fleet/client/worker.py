@@ -67,10 +67,6 @@ class WorkerClient(FleetClient):
         target = f"/v1/worker/leases/{lease_id}:complete"
         return await self.call("POST", target, LeaseState, request, once=True)
 
-    async def decline_offer(self, offer_id: str, request: DeclineRequest) -> None:
-        """It is not taken: the run goes to another worker at once."""
-        await self.send("POST", f"/v1/worker/offers/{offer_id}:decline", request)
-
     async def orders(self, after_seq: int, wait_ms: int) -> tuple[WorkerOrder, ...]:
         """Orders after `after_seq`; the fleet holds the answer back up to `wait_ms` for one."""
         target = query_target("/v1/worker/orders", after_seq=after_seq, wait_ms=wait_ms)
