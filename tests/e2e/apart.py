@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.e2e.place import EGRESS, FLEET, FREE, PUPPET, Place, Puppet, ask_proxy, labelled
-from tests.e2e.programs import Program, until
+from tests.e2e.programs import Program
 from tests.fakes.proxy_harness import LEASE, SECRET
+from tests.fakes.until import until
 
 PROXY_NAME = "proxy-apart"
 

@@ -2,14 +2,13 @@
 
 `programs()` is the registry: what is started through it is asked to end when the block ends
 (TERM), and killed if it does not. Output is read as it comes, so that a test reacts at once and no
-pipe fills up. Every wait has a deadline; `until` is the one place that polls.
+pipe fills up. Every wait has a deadline.
 """
 
 import asyncio
 import contextlib
-import inspect
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,23 +16,7 @@ from pathlib import Path
 from palyra_fleet.tasks import spawn
 
 WITHIN_S = 60.0
-_POLL_S = 0.02
 _GRACE_S = 8.0
-
-
-async def until[T](
-    what: str, look: Callable[[], T | Awaitable[T | None] | None], within_s: float = 60.0
-) -> T:
-    """The first true value that `look` gives. Fails the test when there is none in time."""
-    loop = asyncio.get_running_loop()
-    end_s = loop.time() + within_s
-    while True:
-        seen = look()
-        found: T | None = await seen if inspect.isawaitable(seen) else seen
-        if found:
-            return found
-        assert loop.time() < end_s, f"not within {within_s:g} s: {what}; last seen: {found!r}"
-        await asyncio.sleep(_POLL_S)
 
 
 class Output:

@@ -24,8 +24,9 @@ from tests.e2e.place import (
     labelled,
     proxy_authorization,
 )
-from tests.e2e.programs import Program, until
+from tests.e2e.programs import Program
 from tests.fakes.proxy_harness import LEASE, SECRET
+from tests.fakes.until import until
 
 STRANGER = f"http://{LEASE}:{SECRET}@proxy.example"
 

@@ -10,7 +10,7 @@ from playwright.async_api import Locator
 from palyra_fleet.wire.principal_models import Role
 from tests.e2e.console_browser import PHONE, Console, chromium, signed_in
 from tests.e2e.place import FLEET, METADATA_URL, Place
-from tests.e2e.programs import until
+from tests.fakes.until import until
 
 PAGES = (
     "",

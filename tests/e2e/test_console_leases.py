@@ -7,7 +7,7 @@ from playwright.async_api import Locator
 
 from tests.e2e.console_browser import PHONE, chromium, signed_in
 from tests.e2e.place import Place
-from tests.e2e.programs import until
+from tests.fakes.until import until
 
 TALK = "import time, urllib.request; urllib.request.urlopen({url!r}).read(); time.sleep(600)"
 

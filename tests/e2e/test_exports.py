@@ -1,8 +1,9 @@
 """Events of a real fleet at a real receiver: all of them, in order, also over a kill -9."""
 
 from tests.e2e.place import FLEET, FREE, Place
-from tests.e2e.programs import Program, until
+from tests.e2e.programs import Program
 from tests.fakes.siem import SECRET_LINE, siem, status, write_secret
+from tests.fakes.until import until
 
 
 async def serving(place: Place, url: str) -> Program:

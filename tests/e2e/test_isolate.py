@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.place import Place, is_alive
-from tests.e2e.programs import Finished, until
+from tests.e2e.programs import Finished
 from tests.e2e.upstreams import API
+from tests.fakes.until import until
 
 
 def can_isolate() -> str | None:

@@ -5,8 +5,8 @@ import signal
 import pytest
 
 from tests.e2e.place import POLICY, Place
-from tests.e2e.programs import until
 from tests.e2e.upstreams import API
+from tests.fakes.until import until
 
 DECOY = "AKIADECOY0000000QQ"
 CANARIES = f"canaries: [{{id: decoy, value: {DECOY}, owner: o, reason: planted}}]\n"

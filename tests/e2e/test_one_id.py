@@ -11,9 +11,10 @@ import pytest
 
 from tests.e2e.apart import PROXY_NAME
 from tests.e2e.place import EGRESS, FLEET, FREE, METADATA_URL, Place, ask_proxy
-from tests.e2e.programs import Program, until
+from tests.e2e.programs import Program
 from tests.fakes.otlp_receiver import Collector, otlp_receiver
 from tests.fakes.raw_http import ask
+from tests.fakes.until import until
 
 JSON_LOG = ("--log-format", "json", "--log-level", "info")
 

@@ -5,9 +5,9 @@ import signal
 import pytest
 
 from tests.e2e.place import METADATA_URL, Place, ask_proxy
-from tests.e2e.programs import until
 from tests.e2e.remote import STRANGER, RemotePlace, set_up_remote
 from tests.e2e.upstreams import API
+from tests.fakes.until import until
 
 
 @pytest.fixture

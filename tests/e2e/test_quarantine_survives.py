@@ -13,9 +13,9 @@ import pytest
 
 from tests.e2e.apart import Apart
 from tests.e2e.place import METADATA_URL, Place, Puppet, Running, ask_proxy
-from tests.e2e.programs import until
 from tests.e2e.upstreams import API
 from tests.fakes.proxy_harness import Reply
+from tests.fakes.until import until
 
 DEAD: Final = {"egress.no_lease", "egress.quarantined"}
 pytestmark = pytest.mark.crash

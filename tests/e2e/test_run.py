@@ -8,8 +8,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.e2e.place import METADATA_URL, Place, Puppet, ask_proxy, is_alive
-from tests.e2e.programs import Program, until
+from tests.e2e.programs import Program
 from tests.e2e.upstreams import API
+from tests.fakes.until import until
 
 INTERRUPTS = [signal.SIGINT, signal.SIGTERM]
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from tests.e2e.apart import PROXY_NAME, Apart, start_fleet, start_proxy
 from tests.e2e.place import FLEET, METADATA_URL, Place, Puppet, ask_proxy, labelled
-from tests.e2e.programs import until
 from tests.e2e.upstreams import API, GIT
 from tests.fakes.proxy_harness import LEASE, SECRET
+from tests.fakes.until import until
 
 VIEW_AGE_S = 5.0
 

@@ -14,8 +14,8 @@ from typing import Final
 import pytest
 
 from palyra_fleet.wire.keys import SigningKey
-from tests.e2e.programs import until
 from tests.fakes.receipt_proxy import receipt_proxy
+from tests.fakes.until import until
 from tests.fleet.cli.conftest import PROGRAM, Shell, running, shell
 from tests.golden.test_roles import NODES
 from tests.golden.transcript import Transcript, compare

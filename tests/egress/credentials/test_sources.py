@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import traceback
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from palyra_egress.policy.live import EveryGate, PolicyFile
 from palyra_egress.policy.load import load_policy
 from tests.egress.credentials.moving_time import MovingTime
 from tests.fakes.kv_server import TOKEN, KvServer, kv_server, silent, status
+from tests.fakes.until import until
 
 VAULT = SecretRef(SecretSource.VAULT, "global/token")
 FILE = SecretRef(SecretSource.FILE, "token")
@@ -213,16 +214,10 @@ async def test_kept_sources_follow_their_files_and_their_server(world: World) ->
     world.sources.want(policy(*ALL))
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         keeping = group.create_task(world.sources.keep())
-        await until(lambda: world.value(KV) == "kv-SECRET")
+        await until("the server's secret is there", lambda: world.value(KV) == "kv-SECRET")
         world.set_file("rotated-SECRET")
-        await until(lambda: world.value(FILE) == "rotated-SECRET")
+        await until("the new file is read", lambda: world.value(FILE) == "rotated-SECRET")
         keeping.cancel()
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    """Let the loop work until this holds; the caller's time-out ends what never comes."""
-    while not holds():  # noqa: ASYNC110 (nothing tells of it)
-        await asyncio.sleep(0.01)
 
 
 def _gate(world: World, settings: SecretSettings) -> SecretGate:

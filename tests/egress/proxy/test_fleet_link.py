@@ -24,6 +24,7 @@ from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.models import EnrolKeyRequest
 from tests.egress.proxy.test_spool_and_log import VIOLATION
 from tests.fakes.proxy_harness import WORKER, Harness, basic, proxy_harness, read_reply
+from tests.fakes.until import until
 
 POLICY = "version: 1\nname: test\nprofiles: {test: []}\n"
 
@@ -127,9 +128,8 @@ async def take_back(harness: Harness, link: FleetLink) -> None:
         await operator.take_back("proxy", name, "stolen")
 
 
-async def until_stale(harness: Harness) -> None:
-    while harness.core.view.refusal(now_monotonic_ms()) is not Reason.VIEW_STALE:  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
+def refusal(harness: Harness) -> Reason | None:
+    return harness.core.view.refusal(now_monotonic_ms())
 
 
 async def test_a_proxy_that_was_taken_back_believes_nothing_any_more_at_once(
@@ -144,7 +144,7 @@ async def test_a_proxy_that_was_taken_back_believes_nothing_any_more_at_once(
             async with asyncio.timeout(60):
                 await link.heard.wait()
                 await take_back(harness, link)
-                await until_stale(harness)
+                await until("the view is stale", lambda: refusal(harness) is Reason.VIEW_STALE)
         finally:
             for task in (following, reporting):
                 task.cancel()

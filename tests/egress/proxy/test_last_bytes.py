@@ -15,8 +15,8 @@ from mitmproxy.connection import Connection
 from palyra_egress.proxy import handler
 from palyra_egress.proxy.handler import EnforcingHandler
 from palyra_egress.reasons import Reason
-from tests.e2e.programs import until
 from tests.egress.proxy.lanes import Chaos, chaos, plain_head
+from tests.fakes.until import until
 
 PIECE = 48 * 1024  # less than what makes the proxy stop reading
 CHUNK = f"{PIECE:x}\r\n".encode() + b"x" * PIECE + b"\r\n"

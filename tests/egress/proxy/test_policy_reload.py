@@ -1,8 +1,6 @@
 """A running proxy and its policy file: what a saved change does to requests, log and audit."""
 
-import asyncio
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +9,13 @@ import pytest
 from palyra_egress.proxy.egress_proxy import PolicyRefused
 from tests.egress.approvals.people import Team, text
 from tests.fakes.proxy_harness import Harness, basic, proxy_harness
+from tests.fakes.until import until
 
 PROFILE = "profiles: {p: "
 
 
 def policy(*hosts: int) -> str:
     return text(*hosts).replace(PROFILE, "profiles: {test: ")
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not is_so():  # noqa: ASYNC110 the proxy polls its file; nothing tells when
-            await asyncio.sleep(0.01)
 
 
 async def reason(harness: Harness, host: str) -> str:
@@ -47,10 +40,12 @@ async def test_a_change_that_widens_is_flagged_in_log_and_audit_and_counts_at_on
         before = harness.core.service.policy_digest
         with caplog.at_level(logging.INFO, "palyra_egress.proxy.egress_proxy"):
             (harness.directory / "policy.yaml").write_text(policy(1, 2))
-            await until(lambda: harness.core.service.policy_digest != before)
+            await until(
+                "the policy is another", lambda: harness.core.service.policy_digest != before
+            )
             assert await reason(harness, "h2.example") != "egress.host_not_allowed"
             (harness.directory / "policy.yaml").write_text(policy(2))
-            await until(lambda: len(changes(harness)) == 2)
+            await until("the change is in the log", lambda: len(changes(harness)) == 2)
         widened, narrowed = changes(harness)
         assert widened["replaces_digest"] == before and widened["widens"] == 1
         assert "https://h2.example:443/**" in widened["widening"][0]
@@ -79,15 +74,18 @@ async def test_included_files_are_swapped_together_as_a_mounted_folder_does_it(
         digest = harness.core.service.policy_digest
         (directory / "..fresh").symlink_to("..v2")
         (directory / "..fresh").replace(directory / "..data")
-        await until(lambda: harness.core.service.policy_digest != digest)
+        await until("the policy is another", lambda: harness.core.service.policy_digest != digest)
         assert len(changes(harness)) == 1
         assert await reason(harness, "h2.example") != "egress.host_not_allowed"
         assert await reason(harness, "h1.example") == "egress.host_not_allowed"
         (directory / "..v2" / "team.yaml").write_text(team.replace("hosts", "host"))
-        await until(lambda: "unknown_key" in harness.proxy.enforcement.problems()["policy"])
+        await until(
+            "the mistake is told",
+            lambda: "unknown_key" in harness.proxy.enforcement.problems()["policy"],
+        )
         assert await reason(harness, "h1.example") == "egress.host_not_allowed"
         (directory / "..v2" / "team.yaml").write_text(team)
-        await until(lambda: len(changes(harness)) == 2)
+        await until("the change is in the log", lambda: len(changes(harness)) == 2)
         assert harness.proxy.enforcement.problems()["policy"] == "ok"
 
 
@@ -104,16 +102,18 @@ async def test_a_change_that_too_few_approved_keeps_the_last_good_policy_in_forc
     async with proxy_harness(directory, policy(1), approvers_file=team.approvers) as harness:
         good = harness.core.service.policy_digest
         (directory / "policy.yaml").write_text(policy(1, 2))
-        await until(lambda: harness.proxy.enforcement.problems()["policy"] != "ok")
+        await until(
+            "the problem is told", lambda: harness.proxy.enforcement.problems()["policy"] != "ok"
+        )
         told = harness.proxy.enforcement.problems()["policy"]
         assert "0 of 2 approvals" in told and "https://h2.example:443/**" in told
         assert harness.core.service.policy_digest == good
         assert await reason(harness, "h2.example") == "egress.host_not_allowed"
-        await until(lambda: "the policy in force stays" in caplog.text)
+        await until("the log tells", lambda: "the policy in force stays" in caplog.text)
         team.policy.write_text(policy(1, 2))
         team.approve(2, "ada", "cem")
         (directory / "policy.yaml.approvals").write_bytes(team.approvals.read_bytes())
-        await until(lambda: harness.core.service.policy_digest != good)
+        await until("the policy is another", lambda: harness.core.service.policy_digest != good)
         assert harness.proxy.enforcement.problems()["policy"] == "ok"
 
 

@@ -16,9 +16,9 @@ import pytest
 
 from tests.egress.proxy.http.h2_world import NAMES, http2_world
 from tests.egress.proxy.lanes import Chaos, chaos, plain_head
-from tests.egress.proxy.test_policy_reload import until
 from tests.fakes.h2_worker import NoTunnel, h2_worker
 from tests.fakes.socks_client import SUCCEEDED, asked
+from tests.fakes.until import until
 from tests.fakes.upstream import OK, RecordingUpstream, recording_upstream
 
 HERE: Final = ("127.0.0.1",)
@@ -65,7 +65,7 @@ class Rebound:
     async def no_server_is_connected(self) -> None:
         """The proxy has noticed that its servers have hung up."""
         (handler,) = self.world.core.connections._all
-        await until(lambda: not handler.open_upstreams())
+        await until("the server's connection is gone", lambda: not handler.open_upstreams())
 
 
 def _heads(*upstreams: RecordingUpstream) -> list[bytes]:

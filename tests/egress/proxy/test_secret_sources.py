@@ -1,9 +1,8 @@
 """A running proxy with real sources of secrets: what is set, rotated and taken away is what the
 upstream gets, and a policy that names what is not there does not come into force."""
 
-import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from palyra_egress.credentials.vault_file import VaultFile
 from palyra_egress.demo.upstream_ca import UpstreamCa
 from palyra_egress.proxy.egress_proxy import PolicyRefused
 from tests.fakes.proxy_harness import Harness, proxy_harness, read_reply
+from tests.fakes.until import until
 from tests.fakes.upstream import RecordingUpstream, recording_upstream
 
 TOKEN: Final = "vault-token-SECRET-1"
@@ -69,12 +69,6 @@ def put(vault: VaultFile, value: str) -> None:
     vault.change(lambda it: it.vault.with_record("global/token", value, it.key, 1))
 
 
-async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not is_so():  # noqa: ASYNC110 the proxy looks at its files; nothing tells when
-            await asyncio.sleep(0.01)
-
-
 @asynccontextmanager
 async def started(
     directory: Path, *refs: str, settings: SecretSettings = VAULT_ONLY, vault: bool = True
@@ -103,7 +97,10 @@ async def test_the_upstream_gets_what_the_vault_has_now(tmp_path: Path) -> None:
         assert await world.ask() == "200"
         put(world.vault, FRESH)
         secrets = world.harness.core.secrets
-        await until(lambda: FRESH in {value.reveal() for value in secrets.values()})
+        await until(
+            "the new secret is there",
+            lambda: FRESH in {value.reveal() for value in secrets.values()},
+        )
         assert await world.ask() == "200"
         assert world.sent("x-key-0") == [TOKEN, FRESH]
         world.vault.rotate_key()
@@ -114,7 +111,7 @@ async def test_the_upstream_gets_what_the_vault_has_now(tmp_path: Path) -> None:
 async def test_a_secret_that_is_taken_away_refuses_and_nothing_is_sent(tmp_path: Path) -> None:
     async with started(tmp_path, "vault:global/token") as world:
         world.vault.change(lambda it: it.vault.without_record("global/token"))
-        await until(lambda: world.problems["secrets"] != "ok")
+        await until("the problem is told", lambda: world.problems["secrets"] != "ok")
         assert await world.ask() == "egress.credential_unavailable"
         assert "has no record global/token" in world.problems["secrets"]
         assert not world.upstream.received
@@ -151,9 +148,9 @@ async def test_a_changed_policy_that_names_what_is_not_set_up_leaves_the_old_one
     async with started(tmp_path, "vault:global/token") as world:
         digest = world.harness.core.service.policy_digest
         world.write_policy("vault:global/token", "env:HOME")
-        await until(lambda: world.problems["policy"] != "ok")
+        await until("the problem is told", lambda: world.problems["policy"] != "ok")
         assert "the source `env` is not configured" in world.problems["policy"]
-        await until(lambda: "the policy in force stays: " in caplog.text)
+        await until("the log tells", lambda: "the policy in force stays: " in caplog.text)
         assert world.harness.core.service.policy_digest == digest
         assert await world.ask() == "200" and world.sent("x-key-0") == [TOKEN]
 
@@ -163,7 +160,9 @@ async def test_a_changed_policy_has_its_secrets_from_its_first_request(tmp_path:
         world.vault.change(lambda it: it.vault.with_record("a/b", FRESH, it.key, 1))
         digest = world.harness.core.service.policy_digest
         world.write_policy("vault:a/b")
-        await until(lambda: world.harness.core.service.policy_digest != digest)
+        await until(
+            "the policy is another", lambda: world.harness.core.service.policy_digest != digest
+        )
         assert await world.ask() == "200" and world.sent("x-key-0") == [FRESH]
 
 
@@ -173,10 +172,10 @@ async def test_a_vault_that_is_spoilt_while_it_runs_refuses_until_it_is_mended(
     async with started(tmp_path, "vault:global/token") as world:
         good = world.vault.path.read_bytes()
         world.vault.path.write_bytes(good[:-30])
-        await until(lambda: world.problems["secrets"] != "ok")
+        await until("the problem is told", lambda: world.problems["secrets"] != "ok")
         assert await world.ask() == "egress.credential_unavailable"
         world.vault.path.write_bytes(good)
-        await until(lambda: world.problems["secrets"] == "ok")
+        await until("the problem is over", lambda: world.problems["secrets"] == "ok")
         assert await world.ask() == "200"
 
 
@@ -187,7 +186,7 @@ async def test_nothing_the_proxy_writes_holds_a_secret(
     async with started(tmp_path, "vault:global/token") as world:
         assert await world.ask() == "200"
         world.vault.path.write_bytes(b"spoilt")
-        await until(lambda: world.problems["secrets"] != "ok")
+        await until("the problem is told", lambda: world.problems["secrets"] != "ok")
         await world.ask()
         shown = [repr(world.problems), repr(world.harness.proxy.enforcement), caplog.text]
     files = [path for path in (tmp_path / "proxy").rglob("*") if path.is_file()]

@@ -21,10 +21,10 @@ from palyra_fleet.refusals import FleetReason, FleetRefusal
 from palyra_fleet.signals.export_counts import ALARM_AFTER_MS, ExportCounts, ExportProblem
 from palyra_fleet.store.event_chain import ChainHead
 from palyra_fleet.wire.models import EventView
-from tests.e2e.programs import until
 from tests.fakes.raw_http import ask
 from tests.fakes.real_fleet import real_fleet
 from tests.fakes.siem import entries, siem, status, write_secret
+from tests.fakes.until import until
 from tests.fleet.api.test_with_real_fleet import registered
 from tests.fleet.signals.test_metrics import scraped
 

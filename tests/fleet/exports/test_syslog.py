@@ -12,8 +12,8 @@ from palyra_fleet.exports.receiver import Undelivered
 from palyra_fleet.exports.syslog import DatagramSyslog, TlsSyslog, message_of
 from palyra_fleet.exports.trust import client_context
 from palyra_fleet.signals.export_counts import ExportProblem
-from tests.e2e.programs import until
 from tests.fakes.siem import Collector, collector, entries
+from tests.fakes.until import until
 
 RFC_5424 = re.compile(
     r"<(?P<pri>\d{1,3})>1 (?P<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) (?P<host>[!-~]{1,255})"

@@ -225,6 +225,29 @@ def test_a_run_that_has_a_live_lease_gets_no_other_by_another_approval() -> None
     assert refused(world.ask(W2, "run-1", NOW)) is FleetReason.RUN_LEASED
 
 
+@pytest.mark.parametrize("way", ["quarantine", "cordon", "drain", "unknown", "other session"])
+def test_nobody_gets_a_lease_who_may_not_take_one(way: str) -> None:
+    """Invariants 3 and 7. The refusal says why, whatever else would refuse it, too."""
+    world = world_of(W1)
+    manager, grant_id = world.manager, held_by(world).grant_id
+    worker_id, session, expected = W1, 1, FleetReason.DRAINING
+    match way:
+        case "quarantine":
+            world.do(manager.quarantine(W1, "alice", "why", NOW))
+            expected = FleetReason.WORKER_QUARANTINED
+        case "cordon":
+            world.do(manager.cordon(W1, "alice", "why", NOW))
+        case "drain":
+            world.do(manager.drain(W1, "alice", "why", 1_000, NOW))
+        case "unknown":
+            worker_id, expected = W2, FleetReason.WORKER_UNKNOWN
+        case _:
+            session, expected = 2, FleetReason.SESSION_STALE
+    order = LeaseOrder("run-1", 1_000, (), SCOPE)
+    outcome = manager.grant_lease(worker_id, session, grant_id, order, ulid(77), "5" * 64, NOW)
+    assert refused(outcome) is expected
+
+
 def test_nothing_is_done_with_a_lease_for_who_may_not_work() -> None:
     world = world_of(W1)
     lease = world.lease(W1, "run-1", NOW)

@@ -33,6 +33,7 @@ from palyra_fleet.wire.grpc_runtime import grpc
 from tests.fakes.identity_world import QUIET
 from tests.fakes.node_world import NodeWorld, node_world
 from tests.fakes.pairing_device import PairingDevice
+from tests.fakes.until import until
 
 AT_ONCE = IdentitySettings(reap_every_ms=QUIET, overlap_ms=0)
 
@@ -92,12 +93,6 @@ async def running(home: AgentHome, **settings: object) -> AsyncIterator[NodeAgen
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-
-
-async def until(look: object, within_s: float = 60.0) -> None:
-    async with asyncio.timeout(within_s):
-        while not look():  # type: ignore[operator]  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
 
 
 # --- pairing ------------------------------------------------------------------------------------
@@ -207,10 +202,10 @@ async def test_a_certificate_that_is_not_ours_is_not_taken(
 async def test_it_registers_and_beats(world: NodeWorld, home: AgentHome) -> None:
     material = await paired(world, home)
     async with running(home, heartbeat_every_s=0.05):
-        await until(lambda: _last_event(world, material) == "node.heartbeat")
+        await until("the node has beaten", lambda: _last_event(world, material) == "node.heartbeat")
         record = world.state.nodes[material.device_id]
         assert [c.name for c in record.capabilities] == ["echo", "system.health", "system.identity"]
-    await until(lambda: _last_event(world, material) == "node.stopping")
+    await until("the node stops", lambda: _last_event(world, material) == "node.stopping")
 
 
 def _last_event(world: NodeWorld, material: NodeMaterial) -> str | None:
@@ -247,9 +242,10 @@ async def test_it_renews_at_half_life_and_the_old_certificate_ends_with_the_firs
     shift = (before.expires_at_unix_ms - before.issued_at_unix_ms) // 2 + 1_000
     late = lambda: world.clock() + shift  # noqa: E731
     async with running(home, heartbeat_every_s=0.05, now_unix_ms=late) as agent:
-        await until(lambda: agent.rotations >= 1)
+        await until("the certificate was rotated", lambda: agent.rotations >= 1)
         await until(
-            lambda: home.load().next_certificate is None and home.load().certificate != before
+            "the new certificate is in use",
+            lambda: home.load().next_certificate is None and home.load().certificate != before,
         )
     after = home.load().certificate
     assert after.private_key_pem != before.private_key_pem
@@ -264,8 +260,8 @@ async def test_it_follows_a_change_of_the_authority_without_being_paired_again(
     old_root = material.trusted_roots_pem
     async with running(home, heartbeat_every_s=0.05) as agent:
         fresh = await world.identity.rotate_authority("it is time", "anna")
-        await until(lambda: agent.rotations == 1)
-        await until(lambda: home.load().next_certificate is None)
+        await until("the certificate was rotated", lambda: agent.rotations == 1)
+        await until("the new certificate is in use", lambda: home.load().next_certificate is None)
         await world.identity.settle()
         await world.identity.tidy()
     assert home.load().trusted_roots_pem.count("BEGIN CERTIFICATE") == 2
@@ -288,12 +284,14 @@ async def test_it_comes_back_when_the_fleet_does(tmp_path: Path, home: AgentHome
     agent = NodeAgent(home, settings)
     task = spawn(agent.run(), "agent under test")
     try:
-        await until(home.status_file.exists)
+        await until("its status is written", home.status_file.exists)
         assert not agent.connected.is_set()
         async with node_world(tmp_path / "fleet", identity=AT_ONCE, ports=ports) as again:
             async with asyncio.timeout(60):
                 await agent.connected.wait()
-            await until(lambda: _last_event(again, material) == "node.heartbeat")
+            await until(
+                "the node has beaten", lambda: _last_event(again, material) == "node.heartbeat"
+            )
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -347,7 +345,7 @@ async def test_a_next_certificate_that_the_fleet_refuses_gives_way_to_the_one_be
     )
     home.save(replace(material, next_certificate=unusable))
     async with running(home, heartbeat_every_s=0.05):
-        await until(lambda: _last_event(world, material) == "node.heartbeat")
+        await until("the node has beaten", lambda: _last_event(world, material) == "node.heartbeat")
 
 
 def test_the_waits_between_attempts_grow_and_end_somewhere() -> None:

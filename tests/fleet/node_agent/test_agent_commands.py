@@ -15,7 +15,8 @@ from palyra_fleet.identity.records import CodeMethod
 from palyra_fleet.node_agent.material import AgentHome
 from palyra_fleet.tasks import spawn
 from tests.fakes.node_world import NodeWorld, node_world
-from tests.fleet.node_agent.test_agent import AT_ONCE, decide, until
+from tests.fakes.until import until
+from tests.fleet.node_agent.test_agent import AT_ONCE, decide
 
 FLEET = Path(sys.executable).parent / "palyra-fleet"
 
@@ -82,7 +83,10 @@ async def test_a_node_from_its_first_minute_to_its_last(commands: Commands) -> N
     assert f"paired as {device}" in out
     process = await commands.start("run")
     nodes = commands.world.state.nodes
-    await until(lambda: device in nodes and nodes[device].last_event_name == "node.heartbeat")
+    await until(
+        "the node has beaten",
+        lambda: device in nodes and nodes[device].last_event_name == "node.heartbeat",
+    )
     code, status, _ = await commands.ended("status", "-o", "json")
     told = json.loads(status)
     assert (code, told["device_id"], told["running"]) == (0, device, True)
@@ -144,7 +148,7 @@ async def test_a_paired_node_is_not_paired_again_by_accident(commands: Commands)
 async def test_two_agents_do_not_share_a_directory(commands: Commands) -> None:
     await commands.paired()
     process = await commands.start("run")
-    await until(commands.home.status_file.exists)
+    await until("its status is written", commands.home.status_file.exists)
     code, _, err = await commands.ended("run")
     assert (code, "another agent works in this directory" in err) == (2, True)
     process.send_signal(signal.SIGINT)
@@ -160,10 +164,11 @@ async def test_a_killed_agent_goes_on_where_it_was(commands: Commands) -> None:
         before = commands.world.state.nodes.get(device)
         seen = 0 if before is None else before.last_seen_at_unix_ms
         await until(
+            "the node is seen again",
             lambda seen=seen: (
                 device in commands.world.state.nodes
                 and commands.world.state.nodes[device].last_seen_at_unix_ms > seen
-            )
+            ),
         )
         process.kill()
         await process.communicate()
@@ -178,7 +183,10 @@ async def test_a_revoked_agent_ends_with_three_lines_and_its_status_says_so(
     device = commands.home.load().device_id
     process = await commands.start("run")
     nodes = commands.world.state.nodes
-    await until(lambda: device in nodes and nodes[device].last_event_name == "node.heartbeat")
+    await until(
+        "the node has beaten",
+        lambda: device in nodes and nodes[device].last_event_name == "node.heartbeat",
+    )
     await commands.world.identity.revoke_device(device, "sold", "anna")
     _, said = await process.communicate()
     connected, *told = said.decode().splitlines()

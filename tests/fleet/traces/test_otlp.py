@@ -13,9 +13,9 @@ from palyra_fleet.traces.context import TraceContext
 from palyra_fleet.traces.running import tracing
 from palyra_fleet.traces.settings import TraceSettings
 from palyra_fleet.traces.spans import Attribute, Kind, Spans
-from tests.e2e.programs import until
 from tests.fakes.log_lines import json_lines
 from tests.fakes.otlp_receiver import otlp_receiver
+from tests.fakes.until import until
 
 LOGGER = "palyra_fleet.traces.otlp"
 PARENT = TraceContext("a" * 32, "b" * 16)

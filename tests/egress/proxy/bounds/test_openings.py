@@ -1,7 +1,6 @@
 """What costs most to open has places: handshakes, leaves, and further connections to a server."""
 
 import asyncio
-from collections.abc import Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from tests.fakes.proxy_harness import (
     proxy_harness,
     read_reply,
 )
+from tests.fakes.until import until
 from tests.fakes.upstream import recording_upstream
 
 POLICY = """\
@@ -49,12 +49,6 @@ def shown(reply: Reply | None) -> tuple[int, str | None]:
     return reply.status, None if reply.status == 200 else reply.reason
 
 
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not holds():  # noqa: ASYNC110 (the proxy's own count, which tells nobody)
-            await asyncio.sleep(0)
-
-
 async def test_one_worker_has_so_many_places_for_handshakes(tmp_path: Path):
     caps = replace(CAPS, openings_per_worker=2)
     async with proxy_harness(tmp_path, POLICY.format(port=443), HOSTS, caps=caps) as harness:
@@ -70,11 +64,11 @@ async def test_one_worker_has_so_many_places_for_handshakes(tmp_path: Path):
         assert shown(theirs) == (200, None)
 
         await harness.shake_hands(writer, "a.api.example")  # its place is free
-        await until(lambda: openings.taken == (2, 0))
+        await until("both openings are taken", lambda: openings.taken == (2, 0))
         again, _, _ = await harness.connect_to("a.api.example:443")
         assert shown(again) == (200, None)
         hangs_up.close()
-        await until(lambda: openings.taken == (2, 0))
+        await until("both openings are taken", lambda: openings.taken == (2, 0))
         again, _, _ = await harness.connect_to("a.api.example:443")
         assert shown(again) == (200, None)
     assert openings.taken == (0, 0)
@@ -103,7 +97,7 @@ async def test_a_connection_whose_last_hook_fails_gives_its_place_back(tmp_path:
         assert shown(reply) == (200, None)
         assert harness.core.openings.taken == (1, 0)
         writer.close()
-        await until(lambda: harness.core.openings.taken == (0, 0))
+        await until("no opening is taken", lambda: harness.core.openings.taken == (0, 0))
 
 
 async def test_one_worker_has_so_many_new_leaves_a_minute(tmp_path: Path):
@@ -135,13 +129,16 @@ async def test_servers_connections_behind_streams_are_bounded_in_all_and_every_s
             streams = [
                 (worker, worker.ask(worker.fields())) for worker in (one, other) for _ in range(4)
             ]
-            await until(lambda: world.harness.core.openings.taken == (0, 2))
-            await until(lambda: world.first.connections >= 4)
+            await until(
+                "two connections are being opened",
+                lambda: world.harness.core.openings.taken == (0, 2),
+            )
+            await until("the server has met four", lambda: world.first.connections >= 4)
             go_on.set()
             for worker, stream in streams:
                 assert (await worker.answer(stream)).status == 200
             assert world.first.connections == 4  # one for each worker's connection, and two more
-        await until(lambda: world.harness.core.openings.taken == (0, 0))
+        await until("no opening is taken", lambda: world.harness.core.openings.taken == (0, 0))
 
 
 async def test_a_stream_that_waits_for_a_servers_connection_has_it_as_soon_as_a_place_is_free(
@@ -160,14 +157,14 @@ async def test_a_stream_that_waits_for_a_servers_connection_has_it_as_soon_as_a_
             async with world.worker(speaks=1) as has:
                 for _ in range(2):
                     has.ask(has.fields())
-                await until(lambda: world.first.connections == 2)
+                await until("the server has met two", lambda: world.first.connections == 2)
                 for _ in range(2):
                     waits.ask(waits.fields())
-                await until(lambda: len(openings._waiting) == 1)
+                await until("one waits", lambda: len(openings._waiting) == 1)
                 assert world.first.connections == 3
-            await until(lambda: world.first.connections == 4)
+            await until("the server has met four", lambda: world.first.connections == 4)
             assert openings.taken[1] == 1
-        await until(lambda: openings.taken == (0, 0))
+        await until("no opening is taken", lambda: openings.taken == (0, 0))
         assert not openings._waiting
 
 
@@ -180,7 +177,7 @@ async def test_idle_servers_connections_of_an_http1_worker_are_bounded_the_oldes
         await ask(0)  # from now on 1 is the least recently used
         assert server.connections == MAX_IDLE_UPSTREAMS
         await ask(MAX_IDLE_UPSTREAMS)
-        await until(lambda: server.open_now == MAX_IDLE_UPSTREAMS)
+        await until("as many are idle as may be", lambda: server.open_now == MAX_IDLE_UPSTREAMS)
         await ask(0)
         assert server.connections == MAX_IDLE_UPSTREAMS + 1
         await ask(1)
@@ -193,7 +190,7 @@ async def test_where_no_further_connection_has_a_place_an_http1_worker_keeps_non
     async with many_hosts(tmp_path, caps=replace(CAPS, further_upstreams=1)) as (ask, server, core):
         for number in range(5):
             await ask(number)
-            await until(lambda: server.open_now <= 2)
+            await until("the others are closed", lambda: server.open_now <= 2)
         assert server.connections == 5
         assert core.openings.taken[1] <= 1
 

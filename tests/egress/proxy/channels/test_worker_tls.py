@@ -21,7 +21,6 @@ from tests.egress.proxy.channels.channel_world import (
     worker_tls,
     write_roots,
 )
-from tests.egress.proxy.test_policy_reload import until
 from tests.fakes.hostile_certificates import FLAWS, Authority, flawed
 from tests.fakes.proxy_harness import (
     LEASE,
@@ -33,6 +32,7 @@ from tests.fakes.proxy_harness import (
     read_reply,
     read_to_end,
 )
+from tests.fakes.until import until
 
 
 @pytest.fixture
@@ -271,7 +271,9 @@ async def test_who_only_looks_whether_somebody_listens_is_in_no_log(world: Chann
         writer.write(sent)
         writer.close()
         await writer.wait_closed()
-    await until(lambda: not world.harness.proxy.channels.worker_tls.handshakes)
+    await until(
+        "no handshake is open", lambda: not world.harness.proxy.channels.worker_tls.handshakes
+    )
     assert world.harness.verdicts() == []
 
 

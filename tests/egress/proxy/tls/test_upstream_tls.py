@@ -4,7 +4,6 @@ whom they saw."""
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 
@@ -20,6 +19,7 @@ from tests.egress.proxy.tls.upstream_tls_world import (
 from tests.fakes.client_certificates import issue_client, replace_file
 from tests.fakes.h2_worker import h2_worker
 from tests.fakes.proxy_harness import OTHER_LEASE, OTHER_SECRET, basic
+from tests.fakes.until import until
 
 AGENT = UpstreamTls("corp", "agent")
 BOTH = pytest.mark.parametrize("speaks", [1, 2], ids=["http1", "http2"])
@@ -29,12 +29,6 @@ BOTH = pytest.mark.parametrize("speaks", [1, 2], ids=["http1", "http2"])
 async def world(tmp_path) -> AsyncIterator[UpstreamTlsWorld]:
     async with upstream_tls_world(tmp_path) as made:
         yield made
-
-
-async def until(is_so: Any) -> None:
-    async with asyncio.timeout(60):
-        while not is_so():  # noqa: ASYNC110 the proxy polls its files; nothing tells when
-            await asyncio.sleep(0.01)
 
 
 # --- what is shown --------------------------------------------------------------------------------
@@ -160,7 +154,9 @@ async def _rotates(world, tmp_path, get):
     assert (await get()).status == 200
     before = world.store.find(AGENT)
     issue_client(world.agents, "agent of tomorrow", tmp_path / "keys", called="agent")
-    await until(lambda: world.store.find(AGENT) not in (None, before))
+    await until(
+        "the new certificate is read", lambda: world.store.find(AGENT) not in (None, before)
+    )
     assert (await get()).status == 200
     (_, old, first), (_, new, second) = world.seen
     assert (old, new) == ("agent", "agent of tomorrow")
@@ -236,7 +232,7 @@ async def test_a_request_under_way_is_cut_when_its_rule_shows_something_else(wor
     world.first.respond = begins
     talk = await world.talk(world.authority())
     asked = spawn(talk("/agent"), "a request that stays open")
-    await until(lambda: world.first.heads)
+    await until("the server is asked", lambda: world.first.heads)
     file = world.harness.directory / "policy.yaml"
     file.write_text(
         file.read_text().replace("client_certificate: agent", "client_certificate: auditor", 1)
@@ -267,7 +263,7 @@ async def test_a_running_proxy_keeps_its_policy_when_a_new_one_names_what_is_not
     file, before = world.harness.directory / "policy.yaml", world.harness.core.service.policy_digest
     with caplog.at_level(logging.ERROR):
         file.write_text(file.read_text().replace("roots: corp", "roots: crop", 1))
-        await until(lambda: "did you mean 'corp'?" in caplog.text)
+        await until("the mistake is told", lambda: "did you mean 'corp'?" in caplog.text)
     assert world.harness.core.service.policy_digest == before
     assert (await world.ask("/agent")).startswith("200")
 
