@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from palyra_fleet.client import OperatorClient, ProxyClient, WorkerClient
+from palyra_fleet.nodes.operations import NodeOperations
 from palyra_fleet.principals.book import Principal, PrincipalBook, token_sha256
 from palyra_fleet.serve import FleetServer
 from palyra_fleet.traces.spans import Spans
@@ -53,6 +54,7 @@ async def served_fleet(
     body_within_ms: int = 10_000,
     view_write_within_ms: int = 5_000,
     spans: Spans | None = None,
+    nodes: NodeOperations | None = None,
 ) -> AsyncIterator[ServedFleet]:
     """Serve a fake fleet on a socket in a short-lived directory and a free loopback port."""
     service = FakeFleetService()
@@ -72,6 +74,7 @@ async def served_fleet(
             body_within_ms=body_within_ms,
             view_write_within_ms=view_write_within_ms,
             spans=spans,
+            nodes=nodes,
         ) as server:
             yield ServedFleet(service, server, worker_key, proxy_key, worker.worker_id)
         await service.close()
