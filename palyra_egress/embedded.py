@@ -102,7 +102,8 @@ async def embedded(
     home = installation.home
     principals = open_principals(home.directory, find_operator_token(home.token_file))
     window = PolicyWindow()
-    fleet = await FleetService.start(_fleet_settings(installation, settings))
+    fleet_settings = _fleet_settings(installation, settings)
+    fleet = await FleetService.start(fleet_settings)
     try:
         async with (
             exporting(fleet, settings.exports, home.fleet_state),
@@ -113,6 +114,7 @@ async def embedded(
                 settings.admin_host,
                 settings.admin_port,
                 principals,
+                issuers=fleet_settings.file.issuers,
                 policies=window,
                 spans=spans,
             ) as server,

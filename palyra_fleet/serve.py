@@ -4,7 +4,8 @@
 workers and proxies, the loopback listener for operators and, where asked for, the listener for
 workers and proxies on other machines (mutual TLS; see `api.remote_listener`), and closes them in
 order. The operator token is a 0600 file made at the first start; other principals stand in a file
-beside it, and only digests of tokens go into the server.
+beside it, and only digests of tokens go into the server. The keys of `issuers` are read while it
+runs.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ import resource
 import secrets
 import socket
 import stat
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ from palyra_fleet.api.remote_listener import RemoteSettings, served_remotely
 from palyra_fleet.api.routes import Listener
 from palyra_fleet.clock import now_unix_ms
 from palyra_fleet.console.policy_port import PolicyPort
+from palyra_fleet.issuers.keeper import kept_keys
+from palyra_fleet.issuers.trusted import TrustedIssuer
 from palyra_fleet.nodes.operations import NodeOperations
 from palyra_fleet.principals.book import PrincipalBook, PrincipalFileError, token_sha256
 from palyra_fleet.private_files import OPERATOR_TOKEN, credential, read_private
@@ -80,6 +83,7 @@ class FleetServer:
         admin_port: int,
         principals: PrincipalBook,
         *,
+        issuers: Sequence[TrustedIssuer] = (),
         nodes: NodeOperations | None = None,
         policies: PolicyPort | None = None,
         remote: RemoteSettings | None = None,
@@ -94,14 +98,6 @@ class FleetServer:
         TlsUnsound.
         """
         service.counts.spans = None if spans is None else spans.counts
-        settings = ApiSettings(
-            principals=principals,
-            policies=policies,
-            spans=spans,
-            admin_hosts=_LOOPBACK_NAMES | {admin_host.lower()},
-            body_within_ms=body_within_ms,
-            view_write_within_ms=view_write_within_ms,
-        )
         admin = _listen_on_loopback(admin_host, admin_port)
         try:
             worker_side = _listen_on_socket_file(socket_path)
@@ -113,6 +109,17 @@ class FleetServer:
         proofs = ProofGate(service.caller_by_key)
         try:
             async with AsyncExitStack() as serving:
+                problems = service.counts.issuer_problems
+                keys = kept_keys(issuers, clock, problems=problems)
+                settings = ApiSettings(
+                    principals=principals,
+                    issuers=await serving.enter_async_context(keys),
+                    policies=policies,
+                    spans=spans,
+                    admin_hosts=_LOOPBACK_NAMES | {admin_host.lower()},
+                    body_within_ms=body_within_ms,
+                    view_write_within_ms=view_write_within_ms,
+                )
                 remote_port = None
                 for listener, listening in sockets.items():
                     application = make_application(

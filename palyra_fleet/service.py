@@ -143,6 +143,7 @@ class FleetService(
                 f"export_{name}": counts.alarm(self._now())
                 for name, counts in self.counts.exports.items()
             },
+            **{f"issuer_{name}": text for name, text in self.counts.issuer_problems.items()},
         }
         found = {name: text for name, text in raised.items() if text is not None}
         behind_s = self._keeper.behind_ms() // 1000

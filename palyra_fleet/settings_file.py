@@ -1,8 +1,10 @@
 """The fleet's settings file: TOML, read strictly; each mistake is told with file, line and key.
 
-Tables: `[attestors.NAME]` for each attestor beside `launcher` (see docs/attestation.md). What the
-file does not name is not there: an empty file configures no attestor. Unknown keys, wrong types,
-unreadable files and lists that would admit nobody are refused. Paths are relative to the file.
+Tables: `[attestors.NAME]` for each attestor beside `launcher` (see docs/attestation.md), and
+`[issuers.NAME]` for each issuer whose tokens principals may bring (see docs/operators.md). What the
+file does not name is not there: an empty file configures no attestor and believes no issuer.
+Unknown keys, wrong types, unreadable files and lists that would admit nobody are refused. Paths are
+relative to the file.
 """
 
 import json
@@ -21,21 +23,27 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from palyra_fleet.attestation.attestor import Attestor
 from palyra_fleet.attestation.attestors.join_token import JoinTokenAttestor
-from palyra_fleet.attestation.attestors.k8s_psat import (
-    ClusterTrust,
-    KeySetError,
-    ServiceAccountAttestor,
-    VerifyingKey,
-    read_key_set,
-)
+from palyra_fleet.attestation.attestors.k8s_psat import ClusterTrust, ServiceAccountAttestor
 from palyra_fleet.attestation.attestors.launcher import LauncherAttestor
 from palyra_fleet.attestation.attestors.oci_dsse import ProvenanceAttestor
 from palyra_fleet.attestation.attestors.x509pop import CertificateSelector, X509PopAttestor
 from palyra_fleet.attestation.join_tokens import JoinTokenBook
+from palyra_fleet.issuers.key_sources import KeysUnreadable, read_key_file
+from palyra_fleet.issuers.trusted import (
+    LEEWAY_S,
+    LONGEST_LIFE_S,
+    MOST_LEEWAY_S,
+    MOST_LIFE_S,
+    TrustedIssuer,
+    checked_https,
+)
+from palyra_fleet.wire.key_sets import KeySetError, VerifyingKey, read_key_set
 from palyra_fleet.wire.models import Name
+from palyra_fleet.wire.principal_models import IssuerUrl
 from palyra_fleet.wire.signatures import KeyNotSupported, supported
 
 MAX_FILE_BYTES: Final = 1024 * 1024
+MOST_ISSUERS: Final = 8
 _Text = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
 _Texts = Annotated[tuple[_Text, ...], Field(min_length=1, strict=False)]
 _Account = Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]{1,63}:[a-z0-9.-]{1,253}$")]
@@ -85,17 +93,29 @@ class _Attestors(_Table):
     oci_dsse: _OciDsse | None = None
 
 
+class _Issuer(_Table):
+    issuer: IssuerUrl
+    audience: _Text
+    jwks_file: _Text | None = None
+    discovery: bool = False
+    ca_file: _Text | None = None
+    leeway_s: int = Field(default=LEEWAY_S, ge=0, le=MOST_LEEWAY_S)
+    longest_life_s: int = Field(default=LONGEST_LIFE_S, ge=60, le=MOST_LIFE_S)
+
+
 class _File(_Table):
     attestors: _Attestors = _Attestors()
+    issuers: dict[Name, _Issuer] = Field(default_factory=dict, max_length=MOST_ISSUERS)
 
 
 @dataclass(frozen=True, slots=True)
 class SettingsFile:
     """What a file says, its keys and certificates read. `join_tokens`: whether that attestor is
-    on; its book lies with the fleet's state."""
+    on; its book lies with the fleet's state. `issuers`: whose tokens principals may bring."""
 
     attestors: Mapping[str, Attestor] = field(default_factory=dict)
     join_tokens: bool = False
+    issuers: tuple[TrustedIssuer, ...] = ()
 
     def with_launcher(self, book: JoinTokenBook) -> dict[str, Attestor]:
         """Every attestor of the fleet by kind. `launcher` is always there: it admits whom an
@@ -123,7 +143,11 @@ def read_settings(path: Path) -> SettingsFile:
         said = _File.model_validate(content)
     except ValidationError as error:
         raise reader.mistake_of(error) from None
-    return SettingsFile(_attestors(said.attestors, reader), said.attestors.join_token is not None)
+    return SettingsFile(
+        _attestors(said.attestors, reader),
+        said.attestors.join_token is not None,
+        _issuers(said.issuers, reader),
+    )
 
 
 def _text(path: Path) -> str:
@@ -176,6 +200,30 @@ def _cluster(said: _Psat, reader: "_Reader") -> ClusterTrust:
     )
 
 
+def _issuers(said: Mapping[str, _Issuer], reader: "_Reader") -> tuple[TrustedIssuer, ...]:
+    made: list[TrustedIssuer] = []
+    for name, one in said.items():
+        key = ("issuers", name)
+        if (one.jwks_file is None) is not one.discovery:
+            raise reader.mistake(key, "expected jwks_file, or discovery = true")
+        if one.ca_file is not None and not one.discovery:
+            raise reader.mistake((*key, "ca_file"), "nothing is asked without discovery = true")
+        if one.issuer in {other.url for other in made}:
+            raise reader.mistake((*key, "issuer"), "another table has this issuer")
+        made.append(
+            TrustedIssuer(
+                name,
+                reader.address(one.issuer, (*key, "issuer")),
+                one.audience,
+                reader.signing_key_file(one.jwks_file, (*key, "jwks_file")),
+                reader.ca_file(one.ca_file, (*key, "ca_file")),
+                one.leeway_s,
+                one.longest_life_s,
+            )
+        )
+    return tuple(made)
+
+
 @dataclass(frozen=True, slots=True)
 class _Reader:
     """Reads the files that the settings name; knows where each key stands."""
@@ -211,6 +259,29 @@ class _Reader:
             return read_key_set(content if isinstance(content, dict) else {})
         except KeySetError as error:
             raise self.mistake(key, f"{name}: {error}") from None
+
+    def address(self, text: str, key: _Key) -> str:
+        try:
+            return checked_https(text)
+        except ValueError as error:
+            raise self.mistake(key, str(error)) from None
+
+    def signing_key_file(self, name: str | None, key: _Key) -> Path | None:
+        """The file, once it was read: it is read again while the fleet runs."""
+        if name is None:
+            return None
+        try:
+            read_key_file(self.path.parent / name)
+        except KeysUnreadable as error:
+            raise self.mistake(key, str(error)) from None
+        return self.path.parent / name
+
+    def ca_file(self, name: str | None, key: _Key) -> Path | None:
+        if name is None:
+            return None
+        if not self.certificates(name, key):
+            raise self.mistake(key, f"{name}: expected PEM certificates")
+        return self.path.parent / name
 
     def _bytes(self, name: str, key: _Key) -> bytes:
         try:

@@ -39,6 +39,7 @@ from palyra_fleet.console.application import PREFIX as CONSOLE_PREFIX
 from palyra_fleet.console.application import make_console
 from palyra_fleet.console.policy_port import PolicyPort
 from palyra_fleet.identity.refusals import NodeReason, NodeRefused, refuse
+from palyra_fleet.issuers.keeper import IssuerKeys
 from palyra_fleet.logs.fields import Field, told, within
 from palyra_fleet.logs.lines import places_of
 from palyra_fleet.nodes.capability_refusals import CapabilityRefused
@@ -64,6 +65,8 @@ class ApiSettings:
     """Bounds of the HTTP layer. `admin_hosts` are the names the admin listener answers to."""
 
     principals: PrincipalBook
+    issuers: IssuerKeys | None = None
+    """Believes the tokens of other services, where the settings name issuers."""
     policies: PolicyPort | None = None
     """Answers the console about policies, where a proxy runs in this process."""
     admin_hosts: frozenset[str] = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -94,7 +97,7 @@ def make_application(
         body_within_ms=settings.body_within_ms,
         view_write_within_ms=settings.view_write_within_ms,
         clock=clock,
-        tokens=TokenGate(settings.principals),
+        tokens=TokenGate(settings.principals, settings.issuers),
         proofs=proofs or ProofGate(service.caller_by_key),
         nodes=nodes,
         principals=PrincipalDesk(

@@ -17,6 +17,8 @@ from enum import StrEnum
 from typing import Final
 
 from palyra_fleet.api.problems import ApiReason, ApiRefusal, Headers
+from palyra_fleet.issuers.keeper import IssuerKeys
+from palyra_fleet.issuers.tokens import NotBelieved, TokenFault, has_form
 from palyra_fleet.principals.book import Principal, PrincipalBook
 from palyra_fleet.principals.roles import Roles
 from palyra_fleet.service import Caller
@@ -99,29 +101,54 @@ class FailedAttempts:
         return count < ATTEMPTS_PER_WINDOW
 
 
+@dataclass(frozen=True, slots=True)
+class Believed:
+    """A principal, and when what was shown ends by itself (None: with the principal)."""
+
+    principal: Principal
+    until_unix_ms: int | None = None
+
+
 @dataclass(slots=True)
 class TokenGate:
-    """Believes the tokens of the principals that the book knows."""
+    """Believes the tokens that the book knows, and what `issuers` sign about subjects it knows."""
 
     book: PrincipalBook
+    issuers: IssuerKeys | None = None
     _failed: FailedAttempts = field(default_factory=FailedAttempts)
 
     def operator(self, authorization: str | None, address: str, now_unix_ms: int) -> Identity:
         """The caller that a token stands for."""
-        principal = self.principal(authorization, address, now_unix_ms)
+        principal = self.believed(authorization, address, now_unix_ms).principal
         return Identity(Who.OPERATOR, principal.name, principal.roles)
 
-    def principal(self, authorization: str | None, address: str, now_unix_ms: int) -> Principal:
+    def believed(self, authorization: str | None, address: str, now_unix_ms: int) -> Believed:
         """Whose token this is. Raises ApiRefusal, the same for every way to be wrong."""
         scheme, _, token = (authorization or "").partition(" ")
-        principal = self.book.by_token(token.strip(), now_unix_ms)
-        if principal is not None and scheme.lower() == "bearer":
-            return principal
+        if scheme.lower() == "bearer":
+            believed = self._of_token(token.strip(), now_unix_ms)
+            if believed is not None:
+                return believed
         if self._failed.note(address, now_unix_ms):
             challenge = Headers({"WWW-Authenticate": 'Bearer realm="palyra-fleet"'})
             raise ApiRefusal(ApiReason.TOKEN_REFUSED, headers=challenge)
         wait = Headers({"Retry-After": str(ATTEMPT_WINDOW_MS // 1000)})
         raise ApiRefusal(ApiReason.TOO_MANY_ATTEMPTS, headers=wait)
+
+    def _of_token(self, token: str, now_unix_ms: int) -> Believed | None:
+        principal = self.book.by_token(token, now_unix_ms)
+        if principal is not None:
+            return Believed(principal)
+        if self.issuers is None or not has_form(token):
+            return None
+        about = self.issuers.subject_of(token, now_unix_ms)
+        if about is None:
+            return None
+        principal = self.book.by_subject(about.subject, now_unix_ms)
+        if principal is None:
+            self.issuers.refused(NotBelieved(TokenFault.SUBJECT_UNKNOWN, about.issuer_name))
+            return None
+        return Believed(principal, about.until_unix_ms)
 
 
 @dataclass(slots=True)

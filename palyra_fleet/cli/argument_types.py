@@ -7,6 +7,7 @@ from typing import Final
 from pydantic import TypeAdapter, ValidationError
 
 from palyra_fleet.wire.models import Base64Key, DigestSha256, Name, Principal, ShortText, Ulid
+from palyra_fleet.wire.principal_models import IssuerUrl, SubjectText
 
 _MAX_SECONDS: Final = 7 * 24 * 3600
 
@@ -55,6 +56,8 @@ name = matching(TypeAdapter(Name), "a lower-case name")
 principal = matching(TypeAdapter(Principal), "letters, digits and ._@:-")
 digest = matching(TypeAdapter(DigestSha256), "64 lower-case hex digits")
 public_key = matching(TypeAdapter(Base64Key), "base64 of 32 bytes")
+issuer = matching(TypeAdapter(IssuerUrl), "https://HOST[/PATH]")
+subject = matching(TypeAdapter(SubjectText), "1 to 255 printable ASCII characters")
 reason = matching(TypeAdapter(ShortText), "1 to 500 characters")
 seconds = between(1, _MAX_SECONDS)
 rows = between(1, 1000)

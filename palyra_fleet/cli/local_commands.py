@@ -61,6 +61,7 @@ async def _serve(arguments: Namespace) -> None:
             "add --nodes; docs/remote-fleet.md has the whole command",
         )
     principals = open_principals(home.directory, find_operator_token(home.token_file))
+    file = settings_file(arguments.settings)
     host, port = arguments.admin
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -70,7 +71,7 @@ async def _serve(arguments: Namespace) -> None:
         FleetSettings(
             state_dir=arguments.state_dir,
             policy=fleet_policy_of(arguments),
-            file=settings_file(arguments.settings),
+            file=file,
             approvals=followed(arguments.approval_rules),
         )
     )
@@ -93,6 +94,7 @@ async def _serve(arguments: Namespace) -> None:
                     host,
                     port,
                     principals,
+                    issuers=file.issuers,
                     nodes=None if machines is None else machines.operations,
                     remote=None if machines is None else machines.remote,
                     spans=spans,

@@ -28,7 +28,19 @@ def add_principals(verbs: _Verbs, make: _MakeVerb) -> None:
         help="viewers look, operators stop, approvers let in, admins do all (may be repeated)",
     )
     create.add_argument(
-        "--ttl-s", type=types.seconds, help="how long the token holds; default: until revoked"
+        "--ttl-s", type=types.seconds, help="how long this holds; default: until revoked"
+    )
+    create.add_argument(
+        "--issuer",
+        type=types.issuer,
+        metavar="URL",
+        help="whose tokens stand for this principal, in place of one of ours (OpenID Connect)",
+    )
+    create.add_argument(
+        "--subject",
+        type=types.subject,
+        metavar="SUB",
+        help="the account there, as the issuer's tokens say in `sub`",
     )
     revoke = make(verbs, "revoke", "end a token and forget whose it was", principal_commands.revoke)
     rotate = make(

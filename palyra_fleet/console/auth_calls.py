@@ -10,6 +10,7 @@ from palyra_fleet.console.envelope_models import gives
 from palyra_fleet.console.envelopes import envelope
 from palyra_fleet.console.gate import COOKIE, ConsoleCall
 from palyra_fleet.console.sessions import LONGEST_MS, ConsoleSession
+from palyra_fleet.issuers.tokens import MAX_TOKEN_BYTES
 from palyra_fleet.wire.models import WireModel
 from palyra_fleet.wire.principal_models import Role
 
@@ -24,7 +25,7 @@ _SESSION: Final = {
 class SignIn(WireModel):
     """A principal's token."""
 
-    token: str = Field(repr=False, min_length=1, max_length=512)
+    token: str = Field(repr=False, min_length=1, max_length=MAX_TOKEN_BYTES)
 
 
 @gives("Session", **_SESSION)
@@ -33,9 +34,9 @@ async def sign_in(call: ConsoleCall) -> web.StreamResponse:
     desk, now = call.desk, call.desk.clock()
     token = call.read(SignIn).token
     address = call.request.remote or ""
-    principal = desk.tokens.principal(f"Bearer {token}", address, now)
+    believed = desk.tokens.believed(f"Bearer {token}", address, now)
     desk.sessions.end(call.request.cookies.get(COOKIE))
-    secret, session = desk.sessions.begin(principal, now)
+    secret, session = desk.sessions.begin(believed.principal, now, believed.until_unix_ms)
     response = _about(session)
     response.set_cookie(
         COOKIE,

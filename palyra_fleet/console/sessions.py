@@ -2,7 +2,8 @@
 
 A session begins with a principal's token and has a secret of its own in an HttpOnly cookie, so that
 no page and no script ever holds the token. It ends 30 minutes after its last use, after 12 hours in
-any case, at sign-out, when the token behind it is replaced, revoked or over, and with the process.
+any case, at sign-out, when the token behind it is replaced, revoked or over (a token of an issuer
+at its own end), and with the process.
 Each sign-in makes a new secret (no fixation). Sessions are found by the SHA-256 of their secret. A
 change needs the session's second secret in a header, which a foreign page can neither read nor
 send. Numbers are bounded; the oldest makes room. Times: Unix ms.
@@ -32,10 +33,12 @@ class ConsoleSession:
     csrf_token: str = field(repr=False)
     began_unix_ms: int
     used_unix_ms: int
+    until_unix_ms: int | None = None
 
     def ends_at_unix_ms(self) -> int:
         """When it ends if it is not used again."""
-        return min(self.used_unix_ms + IDLE_MS, self.began_unix_ms + LONGEST_MS)
+        ends = min(self.used_unix_ms + IDLE_MS, self.began_unix_ms + LONGEST_MS)
+        return ends if self.until_unix_ms is None else min(ends, self.until_unix_ms)
 
     def allows(self, csrf_token: str | None) -> bool:
         """Whether this is the header of this session's pages."""
@@ -51,8 +54,10 @@ class ConsoleSessions:
     known: Callable[[Principal, int], bool]
     _by_digest: dict[str, ConsoleSession] = field(default_factory=dict, repr=False)
 
-    def begin(self, principal: Principal, now_unix_ms: int) -> tuple[str, ConsoleSession]:
-        """Sign in; the secret for the cookie, told once."""
+    def begin(
+        self, principal: Principal, now_unix_ms: int, until_unix_ms: int | None = None
+    ) -> tuple[str, ConsoleSession]:
+        """Sign in, at most until then; the secret for the cookie, told once."""
         own = [d for d, s in self._by_digest.items() if s.principal.name == principal.name]
         if len(own) >= MAX_OF_ONE:
             del self._by_digest[own[0]]
@@ -60,7 +65,11 @@ class ConsoleSessions:
             del self._by_digest[next(iter(self._by_digest))]
         secret = secrets.token_urlsafe(_SECRET_BYTES)
         session = ConsoleSession(
-            principal, secrets.token_urlsafe(_SECRET_BYTES), now_unix_ms, now_unix_ms
+            principal,
+            secrets.token_urlsafe(_SECRET_BYTES),
+            now_unix_ms,
+            now_unix_ms,
+            until_unix_ms,
         )
         self._by_digest[_digest(secret)] = session
         return secret, session

@@ -1,11 +1,12 @@
 """PrincipalBook: the operators' names, roles and token digests, in one private file.
 
 A token is 32 random bytes and is shown once, when it is made; kept is its SHA-256, which is enough
-for a secret that cannot be guessed. The principal `operator` is not in the file: it is whoever can
-read the token file that the fleet made at its first start, is always an admin, and cannot be locked
-out. Every change replaces the file in one durable step before it counts. A file that cannot be
-read, or that does not say exactly what this module writes, stops the start: a principal that was
-revoked must not come back because of a damaged file.
+for a secret that cannot be guessed. In place of a token somebody may be bound to one subject of one
+issuer, whose tokens `issuers` verifies; no subject is bound twice. The principal `operator` is not
+in the file: it is whoever can read the token file that the fleet made at its first start, is always
+an admin, and cannot be locked out. Every change replaces the file in one durable step before it
+counts. A file that cannot be read, or that does not say exactly what this module writes, stops the
+start: a principal that was revoked must not come back because of a damaged file.
 
 Times are Unix milliseconds. Look-ups go by the digest of the whole token; the digest found is then
 compared in constant time.
@@ -15,17 +16,17 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from palyra_fleet import private_files
 from palyra_fleet.principals.roles import Roles
 from palyra_fleet.wire.keys import KeyFileError
 from palyra_fleet.wire.models import DigestSha256, Name, UnixMs, WireModel
-from palyra_fleet.wire.principal_models import Role
+from palyra_fleet.wire.principal_models import Role, Subject
 
 FIRST_PRINCIPAL: Final = "operator"
 MAX_PRINCIPALS: Final = 1000
@@ -51,9 +52,14 @@ class Principal:
 
     name: str
     roles: Roles
-    token_sha256: str = field(repr=False)
+    token_sha256: str | None = field(repr=False)
     created_at_unix_ms: int = 0
     expires_at_unix_ms: int | None = None
+    subject: Subject | None = None
+
+    def __post_init__(self) -> None:
+        if (self.token_sha256 is None) == (self.subject is None):
+            raise ValueError("a principal has a token or a subject")
 
     def holds_at(self, now_unix_ms: int) -> bool:
         return self.expires_at_unix_ms is None or now_unix_ms < self.expires_at_unix_ms
@@ -62,9 +68,16 @@ class Principal:
 class _Line(WireModel):
     name: Name
     roles: tuple[Role, ...] = Field(min_length=1)
-    token_sha256: DigestSha256
+    token_sha256: DigestSha256 | None = None
     created_at_unix_ms: UnixMs
     expires_at_unix_ms: UnixMs | None = None
+    subject: Subject | None = None
+
+    @model_validator(mode="after")
+    def _is_known_by_one_thing(self) -> Self:
+        if (self.token_sha256 is None) == (self.subject is None):
+            raise ValueError("expected token_sha256 or subject")
+        return self
 
 
 class _File(WireModel):
@@ -87,11 +100,12 @@ class PrincipalBook:
 
     def __init__(self, file: Path, first: Principal, others: Iterable[Principal]) -> None:
         self._file = file
-        self._by_name = {first.name: first}
-        self._by_token = {first.token_sha256: first}
-        for principal in others:
-            if principal.name in self._by_name or principal.token_sha256 in self._by_token:
-                raise PrincipalFileError(f"{file}: a name or a token stands twice")
+        self._by_name: dict[str, Principal] = {}
+        self._by_token: dict[str, Principal] = {}
+        self._by_subject: dict[Subject, Principal] = {}
+        for principal in (first, *others):
+            if principal.name in self._by_name or self._is_taken(principal):
+                raise PrincipalFileError(f"{file}: a name, a token or a subject stands twice")
             self._take(principal)
 
     @classmethod
@@ -107,9 +121,14 @@ class PrincipalBook:
         """Whose token this is, if it still holds."""
         given = token_sha256(token)
         found = self._by_token.get(given)
-        if found is None or not hmac.compare_digest(found.token_sha256, given):
+        if found is None or not hmac.compare_digest(found.token_sha256 or "", given):
             return None
         return found if found.holds_at(now_unix_ms) else None
+
+    def by_subject(self, subject: Subject, now_unix_ms: int) -> Principal | None:
+        """Who is bound to a subject that was verified, if that still holds."""
+        found = self._by_subject.get(subject)
+        return found if found is not None and found.holds_at(now_unix_ms) else None
 
     def still_holds(self, principal: Principal, now_unix_ms: int) -> bool:
         """Whether somebody is known exactly as before: same roles, same token, not over."""
@@ -119,40 +138,36 @@ class PrincipalBook:
         """Everybody, by name."""
         return tuple(self._by_name[name] for name in sorted(self._by_name))
 
-    def check_new(self, name: str) -> None:
-        """Raise PrincipalRefused unless somebody of that name can be made known."""
-        if name in self._by_name:
-            raise PrincipalRefused(f"there is a principal '{name}' already")
+    def check_new(self, principal: Principal) -> None:
+        """Raise PrincipalRefused unless this one can be made known."""
+        if principal.name in self._by_name:
+            raise PrincipalRefused(f"there is a principal '{principal.name}' already")
+        if self._is_taken(principal):
+            raise PrincipalRefused("that token or subject is somebody's already")
         if len(self._by_name) > MAX_PRINCIPALS:
             raise PrincipalRefused(f"there are {MAX_PRINCIPALS} principals; revoke one first")
 
     def create(self, principal: Principal) -> None:
         """Make somebody known. Raises PrincipalRefused, or OSError with nothing changed."""
-        self.check_new(principal.name)
-        if principal.token_sha256 in self._by_token:
-            raise PrincipalRefused("that token is somebody's already")
+        self.check_new(principal)
         self._write([*self._others(), principal])
         self._take(principal)
 
     def revoke(self, name: str) -> Principal:
-        """Forget somebody; the token is worth nothing from now on."""
+        """Forget somebody; token or subject are worth nothing from now on."""
         found = self._changeable(name)
         self._write([one for one in self._others() if one.name != name])
-        del self._by_name[name], self._by_token[found.token_sha256]
+        self._drop(found)
         return found
 
     def replace_token(self, name: str, fresh_token_sha256: str) -> Principal:
         """Give somebody another token; the one before is worth nothing from now on."""
         found = self._changeable(name)
-        changed = Principal(
-            name,
-            found.roles,
-            fresh_token_sha256,
-            found.created_at_unix_ms,
-            found.expires_at_unix_ms,
-        )
+        if found.subject is not None:
+            raise PrincipalRefused(f"the tokens of '{name}' come from {found.subject.issuer}")
+        changed = replace(found, token_sha256=fresh_token_sha256)
         self._write([changed if one.name == name else one for one in self._others()])
-        del self._by_token[found.token_sha256]
+        self._drop(found)
         self._take(changed)
         return changed
 
@@ -167,9 +182,22 @@ class PrincipalBook:
             raise PrincipalUnknown(f"there is no principal '{name}'")
         return found
 
+    def _is_taken(self, principal: Principal) -> bool:
+        return principal.token_sha256 in self._by_token or principal.subject in self._by_subject
+
     def _take(self, principal: Principal) -> None:
         self._by_name[principal.name] = principal
-        self._by_token[principal.token_sha256] = principal
+        if principal.token_sha256 is not None:
+            self._by_token[principal.token_sha256] = principal
+        if principal.subject is not None:
+            self._by_subject[principal.subject] = principal
+
+    def _drop(self, principal: Principal) -> None:
+        del self._by_name[principal.name]
+        if principal.token_sha256 is not None:
+            del self._by_token[principal.token_sha256]
+        if principal.subject is not None:
+            del self._by_subject[principal.subject]
 
     def _others(self) -> list[Principal]:
         return [one for one in self.all() if one.name != FIRST_PRINCIPAL]
@@ -182,10 +210,11 @@ class PrincipalBook:
                 token_sha256=one.token_sha256,
                 created_at_unix_ms=one.created_at_unix_ms,
                 expires_at_unix_ms=one.expires_at_unix_ms,
+                subject=one.subject,
             )
             for one in others
         )
-        content = _File(version=1, principals=lines).model_dump_json(indent=1)
+        content = _File(version=1, principals=lines).model_dump_json(indent=1, exclude_none=True)
         self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         private_files.replace(self._file, content.encode() + b"\n")
 
@@ -209,6 +238,7 @@ def _read(file: Path) -> list[Principal]:
             line.token_sha256,
             line.created_at_unix_ms,
             line.expires_at_unix_ms,
+            line.subject,
         )
         for line in found.principals
     ]

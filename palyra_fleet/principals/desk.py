@@ -43,15 +43,16 @@ class PrincipalDesk:
 
     async def create(self, actor: str, asked: CreatePrincipal) -> PrincipalToken:
         """The one answer with the token."""
-        now, token = self.clock(), new_token()
+        now, token = self.clock(), None if asked.subject else new_token()
         principal = Principal(
             asked.name,
             frozenset(asked.roles),
-            token_sha256(token),
+            None if token is None else token_sha256(token),
             now,
             None if asked.ttl_ms is None else now + asked.ttl_ms,
+            asked.subject,
         )
-        _change(lambda: self.book.check_new(asked.name))
+        _change(lambda: self.book.check_new(principal))
         detail = {**_about(principal), "why": asked.reason}
         await self.record(EventReason.PRINCIPAL_CREATED, actor, detail)
         _change(lambda: self.book.create(principal))
@@ -84,11 +85,15 @@ def view_of(principal: Principal) -> PrincipalView:
         roles=tuple(sorted(principal.roles)),
         created_at_unix_ms=principal.created_at_unix_ms,
         expires_at_unix_ms=principal.expires_at_unix_ms,
+        subject=principal.subject,
     )
 
 
 def _about(principal: Principal) -> Detail:
-    return {"principal": principal.name, "roles": " ".join(sorted(principal.roles))}
+    about = {"principal": principal.name, "roles": " ".join(sorted(principal.roles))}
+    if principal.subject is None:
+        return about
+    return {**about, **principal.subject.model_dump()}
 
 
 def _change[T](act: Callable[[], T]) -> T:

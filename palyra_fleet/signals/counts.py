@@ -32,6 +32,8 @@ class FleetCounts:
     exports: dict[str, ExportCounts] = field(default_factory=dict)
     """By receiver; empty where nothing is exported."""
     spans: SpanCounts | None = None
+    issuer_problems: dict[str, str] = field(default_factory=dict)
+    """What is wrong with the keys of issuers, by the issuer's name in the settings."""
     """Where traces are asked for."""
 
     def before(self, decision: Decision, state_of: StateOf) -> Mapping[str, str]:

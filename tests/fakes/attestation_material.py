@@ -21,11 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from palyra_fleet.attestation.attestor import Attestor
-from palyra_fleet.attestation.attestors.k8s_psat import (
-    ClusterTrust,
-    ServiceAccountAttestor,
-    read_key_set,
-)
+from palyra_fleet.attestation.attestors.k8s_psat import ClusterTrust, ServiceAccountAttestor
 from palyra_fleet.attestation.attestors.oci_dsse import IN_TOTO_TYPE, ProvenanceAttestor
 from palyra_fleet.attestation.attestors.x509pop import CertificateSelector, X509PopAttestor
 from palyra_fleet.settings_file import SettingsFile
@@ -41,6 +37,7 @@ from palyra_fleet.wire.backing import (
 from palyra_fleet.wire.certificate_names import identity_of
 from palyra_fleet.wire.dsse import DsseEnvelope, pre_authentication_encoding, seal, seal_with
 from palyra_fleet.wire.join_models import MintJoinToken
+from palyra_fleet.wire.key_sets import read_key_set
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.signatures import sign_with
 from tests.fakes.fleet_world import IMAGE, START_UNIX_MS, FleetWorld, WorkerPen

@@ -2,7 +2,7 @@
 
 import base64
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 from ulid import ULID
 
 from palyra_fleet.client import OperatorClient, ProxyClient
+from palyra_fleet.issuers.trusted import TrustedIssuer
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.principals.book import PrincipalBook
 from palyra_fleet.serve import FleetServer, load_or_create_operator_token, open_principals
@@ -68,7 +69,9 @@ def enrolment(name: str, key: SigningKey) -> EnrolKeyRequest:
 
 @asynccontextmanager
 async def real_fleet(
-    policy: WorkerFleetPolicy | None = None, time: Timekeeper | None = None
+    policy: WorkerFleetPolicy | None = None,
+    time: Timekeeper | None = None,
+    issuers: Sequence[TrustedIssuer] = (),
 ) -> AsyncIterator[RealFleet]:
     """Served as in production. `time` is that of fleet, proxy and workers alike."""
     kept = time or LoopTime()
@@ -82,7 +85,12 @@ async def real_fleet(
         try:
             async with (
                 FleetServer.start(
-                    service, home / "run" / "fleet.sock", "127.0.0.1", 0, principals
+                    service,
+                    home / "run" / "fleet.sock",
+                    "127.0.0.1",
+                    0,
+                    principals,
+                    issuers=issuers,
                 ) as server,
                 OperatorClient(server.admin_url, token) as operator,
                 receipt_proxy(proxy_key, kept.wall_unix_ms) as proxy,

@@ -1,6 +1,7 @@
 """A TCP server that says what a test tells it, and records every byte and end that it gets."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -53,12 +54,12 @@ class ScriptedServer:
 
 @asynccontextmanager
 async def scripted_server(
-    answer: bytes = b"", *, reads: bool = True
+    answer: bytes = b"", *, reads: bool = True, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[ScriptedServer]:
     scripted = ScriptedServer(answer=answer)
     if reads:
         scripted.is_reading.set()
-    server = await asyncio.start_server(scripted.serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(scripted.serve, "127.0.0.1", 0, ssl=tls)
     scripted.port = server.sockets[0].getsockname()[1]
     try:
         yield scripted

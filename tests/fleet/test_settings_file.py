@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from palyra_fleet.attestation.join_tokens import JoinTokenBook
+from palyra_fleet.issuers.trusted import TrustedIssuer
 from palyra_fleet.settings_file import SettingsFileError, read_settings
 from tests.fakes.attestation_material import ServiceAccountProver, new_authority
 
@@ -96,6 +97,69 @@ def test_a_mistake_is_told_with_file_line_and_key(
     with pytest.raises(SettingsFileError) as caught:
         kinds_of(place, GOOD.replace(good, bad, 1))
     assert str(caught.value).startswith(f"{place / 'fleet.toml'}:{line}: attestors.")
+    assert said in str(caught.value)
+
+
+ISSUERS = """
+[issuers.corp]
+issuer = "https://issuer.example/team"
+audience = "palyra-fleet"
+jwks_file = "jwks.json"
+
+[issuers.cloud]
+issuer = "https://cloud.example"
+audience = "palyra"
+discovery = true
+ca_file = "ca.pem"
+leeway_s = 5
+longest_life_s = 900
+"""
+
+
+def test_issuers_are_read_with_their_bounds(place: Path) -> None:
+    file = place / "fleet.toml"
+    file.write_text(ISSUERS)
+    corp, cloud = read_settings(file).issuers
+    assert corp == TrustedIssuer(
+        "corp", "https://issuer.example/team", "palyra-fleet", place / "jwks.json"
+    )
+    assert cloud == TrustedIssuer(
+        "cloud", "https://cloud.example", "palyra", None, place / "ca.pem", 5, 900
+    )
+    file.write_text("")
+    assert read_settings(file).issuers == ()
+
+
+ISSUER_MISTAKES = [
+    ('jwks_file = "jwks.json"', "", 2, "corp: expected jwks_file, or discovery = true"),
+    ("discovery = true", 'discovery = true\njwks_file = "jwks.json"', 7, "cloud: expected jwks"),
+    ('"jwks.json"', '"gone.json"', 5, "jwks_file: "),
+    ('"jwks.json"', '"ca.pem"', 5, "is not JSON"),
+    ('"jwks.json"', '"symmetric.json"', 5, "a secret or private key was published"),
+    ("discovery = true", 'jwks_file = "jwks.json"', 11, "nothing is asked without discovery"),
+    ('"ca.pem"', '"jwks.json"', 11, "ca_file: jwks.json: expected PEM certificates"),
+    ("https://cloud.example", "https://issuer.example/team", 8, "another table has this issuer"),
+    ("https://cloud.example", "http://cloud.example", 8, "issuer: String should match pattern"),
+    ("https://cloud.example", "https://cloud.example?x", 8, "issuer: expected https://HOST"),
+    ("leeway_s = 5", "leeway_s = 301", 12, "leeway_s: Input should be less than or equal to 300"),
+    ("= 900", "= 86401", 13, "longest_life_s: Input should be less than or equal to 86400"),
+    ('audience = "palyra"', "", 7, "cloud.audience: Field required"),
+    ('audience = "palyra"', 'audience = ""', 9, "audience: String should have at least 1"),
+    ("[issuers.cloud]", "[issuers.Cloud]", 7, "Cloud"),
+    ("leeway_s = 5", 'algorithms = ["none"]', 12, "algorithms: there is no such key"),
+]
+
+
+@pytest.mark.parametrize(("good", "bad", "line", "said"), ISSUER_MISTAKES)
+def test_a_mistake_about_an_issuer_is_told_with_file_line_and_key(
+    good: str, bad: str, line: int, said: str, place: Path
+) -> None:
+    assert good in ISSUERS
+    file = place / "fleet.toml"
+    file.write_text(ISSUERS.replace(good, bad, 1))
+    with pytest.raises(SettingsFileError) as caught:
+        read_settings(file)
+    assert str(caught.value).startswith(f"{file}:{line}: issuers.")
     assert said in str(caught.value)
 
 

@@ -12,11 +12,9 @@ Source: RFC 7515, 7519; KEP-1205 (claims `kubernetes.io`, `sub`); Kubernetes 1.3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final
 
 import jwt
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from palyra_fleet.attestation.attestor import (
@@ -30,18 +28,14 @@ from palyra_fleet.attestation.attestor import (
 )
 from palyra_fleet.refusals import Refusal
 from palyra_fleet.wire.backing import ServiceAccountBacking
+from palyra_fleet.wire.key_sets import VerifyingKey
 from palyra_fleet.wire.keys import signature_is_valid
 from palyra_fleet.wire.models import RegisterRequest
-from palyra_fleet.wire.signatures import LEAST_RSA_BITS
 
 LONGEST_LIFE_S: Final = 24 * 3600
 _Text = Annotated[str, StringConstraints(min_length=1, max_length=253)]
 _Uid = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 _Seconds = Annotated[int, Field(ge=0, le=2**43)]
-
-
-class KeySetError(ValueError):
-    """The key set cannot be used; the text says why."""
 
 
 class _Model(BaseModel):
@@ -67,48 +61,6 @@ class _Claims(_Model):
     iat: _Seconds
     sub: str
     kubernetes: _Kubernetes = Field(alias="kubernetes.io")
-
-
-@dataclass(frozen=True, slots=True)
-class VerifyingKey:
-    """One key of the set, and the only algorithm it is used with."""
-
-    key: RSAPublicKey | EllipticCurvePublicKey
-    algorithm: Literal["RS256", "ES256"]
-
-
-def read_key_set(content: Mapping[str, Any]) -> dict[str, VerifyingKey]:
-    """A JSON Web Key Set (RFC 7517) by `kid`. Raises KeySetError."""
-    entries = content.get("keys")
-    if not isinstance(entries, list) or not entries:
-        raise KeySetError("expected a JSON Web Key Set with at least one key")
-    keys: dict[str, VerifyingKey] = {}
-    for number, entry in enumerate(entries, 1):
-        if not isinstance(entry, dict) or not isinstance(entry.get("kid"), str):
-            raise KeySetError(f"key {number}: expected an object with a kid")
-        if entry["kid"] in keys:
-            raise KeySetError(f"key {number}: its kid stands twice")
-        if entry.get("kty") not in {"RSA", "EC"} or "d" in entry:
-            raise KeySetError(f"key {number}: expected a public RSA or EC key")
-        keys[entry["kid"]] = _verifying_key(number, entry)
-    return keys
-
-
-def _verifying_key(number: int, entry: dict[str, Any]) -> VerifyingKey:
-    pinned = "RS256" if entry["kty"] == "RSA" else "ES256"
-    if entry.get("alg", pinned) != pinned:
-        raise KeySetError(f"key {number}: expected alg {pinned}")
-    try:
-        key = jwt.PyJWK(entry, pinned).key
-    except (jwt.PyJWTError, ValueError, TypeError) as error:
-        raise KeySetError(f"key {number}: not a key of kind {entry['kty']}") from error
-    match key:
-        case RSAPublicKey() if key.key_size >= LEAST_RSA_BITS:
-            return VerifyingKey(key, "RS256")
-        case EllipticCurvePublicKey() if isinstance(key.curve, SECP256R1):
-            return VerifyingKey(key, "ES256")
-        case _:
-            raise KeySetError(f"key {number}: expected RSA of {LEAST_RSA_BITS} bits, or P-256")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from palyra_fleet.attestation.attestors.k8s_psat import KeySetError, read_key_set
 from palyra_fleet.attestation.attestors.x509pop import CertificateSelector
 from palyra_fleet.refusals import FleetReason, FleetRefusal
 from palyra_fleet.wire.backing import ServiceAccountBacking, X509Backing
+from palyra_fleet.wire.key_sets import KeySetError, read_key_set
 from tests.fakes.attestation_material import (
     SPIFFE,
     MachinePlan,
