@@ -1,6 +1,7 @@
 """Writes deploy/grafana/palyra-dashboard.json. `make reference` runs it; a test compares.
 
-One row a panel: title, PromQL, unit. Everything else about a panel follows from these.
+One row a panel: title, PromQL, unit; a row with `more` draws several expressions, since `rate` and
+`increase` forget a metric's name. Everything else about a panel follows from these.
 """
 
 import json
@@ -20,6 +21,12 @@ class Panel(NamedTuple):
     legend: str
     unit: str = "short"
     kind: str = "timeseries"
+    more: tuple[tuple[str, str], ...] = ()
+    """Further expressions with their legends."""
+
+    @property
+    def targets(self) -> tuple[tuple[str, str], ...]:
+        return ((self.expression, self.legend), *self.more)
 
 
 PANELS: Final = (
@@ -73,9 +80,9 @@ PANELS: Final = (
     Panel("Ended leases are dealt with after", names.REAPER_LAG, "lag", "s"),
     Panel(
         "Log lines dropped",
-        f"sum by (__name__) (increase({{__name__=~"
-        f'"{names.EGRESS_LOG_DROPPED}|{names.FLEET_LOG_DROPPED}"}}[$__rate_interval]))',
-        "{{__name__}}",
+        f"sum(increase({names.EGRESS_LOG_DROPPED}[$__rate_interval]))",
+        "proxy",
+        more=((f"sum(increase({names.FLEET_LOG_DROPPED}[$__rate_interval]))", "fleet"),),
     ),
     Panel(
         "Events exported a minute",
@@ -90,9 +97,14 @@ PANELS: Final = (
     Panel("Oldest event not exported", names.EXPORT_LAG, "{{receiver}}", "s"),
     Panel(
         "Spans of traces a minute",
-        f"sum by (__name__, outcome) (60 * rate({{__name__=~"
-        f'"{names.EGRESS_SPANS}|{names.FLEET_SPANS}"}}[$__rate_interval]))',
-        "{{__name__}}: {{outcome}}",
+        f"sum by (outcome) (60 * rate({names.EGRESS_SPANS}[$__rate_interval]))",
+        "proxy: {{outcome}}",
+        more=(
+            (
+                f"sum by (outcome) (60 * rate({names.FLEET_SPANS}[$__rate_interval]))",
+                "fleet: {{outcome}}",
+            ),
+        ),
     ),
     Panel(
         "Certificates end in",
@@ -121,7 +133,10 @@ def dashboard() -> bytes:
                 "w": width,
                 "h": _HEIGHT,
             },
-            "targets": [{"refId": "A", "expr": panel.expression, "legendFormat": panel.legend}],
+            "targets": [
+                {"refId": chr(ord("A") + place), "expr": expression, "legendFormat": legend}
+                for place, (expression, legend) in enumerate(panel.targets)
+            ],
             "fieldConfig": {"defaults": {"unit": panel.unit, "min": 0}, "overrides": []},
         }
         for number, panel in enumerate(PANELS)

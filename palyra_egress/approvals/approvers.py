@@ -160,11 +160,18 @@ class ApproversFileRefused(OperatorMustAct):
     """The approvers file cannot be trusted or read; nothing new is put in force."""
 
 
+def _holders(path: Path) -> list[Path]:
+    """The real folders of everything that this path goes through, and of what it leads to: who may
+    write in one of them says which file is read."""
+    whole = path.absolute()
+    steps = [step for step in (whole, *whole.parents) if step.name not in {"..", ""}]
+    return [*(step.parent.resolve() for step in steps), path.resolve().parent]
+
+
 def read_approvers_file(path: Path, policy_file: Path) -> Approvers:
     """The approvers of a proxy, whose policy is `policy_file`. Raises ApproversFileRefused."""
-    folders = (policy_file.absolute().parent, policy_file.resolve().parent)
-    places = (path.absolute(), path.resolve())
-    if any(place.is_relative_to(folder) for place in places for folder in folders):
+    folders = (policy_file.parent.resolve(), policy_file.resolve().parent)
+    if any(holder.is_relative_to(folder) for holder in _holders(path) for folder in folders):
         raise ApproversFileRefused(
             f"{path}: lies in {folders[0]}, with the policies, and whoever may write policies must "
             "not say who approves them; expected a file elsewhere"

@@ -52,7 +52,18 @@ def is_plain_text(text: str) -> bool:
     """True if every reader of YAML takes a plain scalar of this text as text."""
     if text == "" or text.lower() in {"true", "false"} or _INTEGER.fullmatch(text):
         return False
-    return len(text) > _MAX_AMBIGUOUS or _AMBIGUOUS.fullmatch(text) is None
+    return not _is_ambiguous(text)
+
+
+def _is_ambiguous(text: str) -> bool:
+    """Whether readers differ about this text. Some take underscores out wherever they stand, and
+    then see whether a number is left, if the text begins like one (`-_1`, `1_e0`)."""
+    if len(text) > _MAX_AMBIGUOUS:
+        return False
+    if _AMBIGUOUS.fullmatch(text):
+        return True
+    bare = text.replace("_", "") if text[0] in "+-.0123456789" else text
+    return bare != text and bool(_AMBIGUOUS.fullmatch(bare) or _INTEGER.fullmatch(bare))
 
 
 _UNSEEN: Final = re.compile(
@@ -217,8 +228,8 @@ class _Builder:
             and isinstance(event, ScalarEvent)
             and not event.style
             and not isinstance(node.value, bool | int)
-            and len(node.text) <= _MAX_AMBIGUOUS
-            and (_AMBIGUOUS.fullmatch(node.text) or node.text.lower() in {"true", "false"})
+            and node.text
+            and (_is_ambiguous(node.text) or node.text.lower() in {"true", "false"})
         ):
             wrong = f"YAML versions disagree on what {node.text[:40]} means"
             expected = "true, false, a plain decimal number, or text in quotes"

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from palyra_egress.approvals.approvers import read_approvers
 from palyra_egress.cli.main import main as egress
@@ -27,6 +28,7 @@ from palyra_fleet.cli.main import main as fleet
 from palyra_fleet.leases.approval_file import read_approvals
 from palyra_fleet.settings_file import SettingsFileError, read_settings
 from palyra_fleet.wire.keys import SigningKey
+from tests.fakes.attestation_material import new_authority
 from tests.golden.command_tree import PARSERS
 from tests.project.documents import Block, blocks, inline
 
@@ -220,6 +222,9 @@ def test_every_toml_block_is_one_that_a_program_takes(
         elif tables == {"attestors"}:  # all is read, and the first of the files is not here
             with pytest.raises(SettingsFileError, match="No such file"):
                 read_settings(file)
+        elif tables == {"issuers"}:
+            (tmp_path / "issuer-ca.pem").write_bytes(new_authority()[1].public_bytes(Encoding.PEM))
+            assert read_settings(file).issuers, block.place
         else:
             assert "sources" in tables, block.place  # another program's
         read += 1

@@ -50,6 +50,8 @@ REFUSED = [
     (f"{RULE}    until: 2027-03-31T18:00:00\n", "6:12: bad_value", "expected a time"),
     (f"{RULE}    until: 2027-02-30T18:00:00Z\n", "6:12: bad_value", "expected a time"),
     (f"{RULE}    observe: yes\n", "6:14: ambiguous_value", "yes"),
+    (f"{RULE}    ports: [-_443]\n", "6:13: ambiguous_value", "-_443"),
+    (f"{RULE}    owner: 1_e0\n", "6:12: ambiguous_value", "1_e0"),
     (f"{RULE}    observe: 1\n", "6:14: wrong_type", "true or false"),
     (f"{RULE}    owner: 7\n", "6:12: wrong_type", "a text"),
     (f"{RULE}    tls: tunel\n", "6:10: bad_value", "did you mean 'tunnel'?"),
