@@ -1,11 +1,17 @@
 """Mirror of approvals/approvers.py: every mistake in an approvers file is told at its place."""
 
+from pathlib import Path
+
 import pytest
 
-from palyra_egress.approvals.approvers import read_approvers
+from palyra_egress.approvals.approvers import (
+    ApproversFileRefused,
+    read_approvers,
+    read_approvers_file,
+)
 from palyra_egress.policy.errors import PolicyFileError
 from palyra_fleet.wire.keys import SigningKey
-from tests.egress.approvals.people import key_base64
+from tests.egress.approvals.people import Team, key_base64
 
 ONE, TWO = (key_base64(SigningKey.generate().public_key) for _ in range(2))
 HEAD = "version: 1\n"
@@ -47,3 +53,32 @@ def test_a_mistake_is_told_with_its_place(source: str, told: str) -> None:
     with pytest.raises(PolicyFileError) as refused:
         read_approvers(source.encode(), "a.yaml")
     assert told in str(refused.value)
+
+
+def test_who_may_write_policies_says_by_no_path_who_approves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    team = Team(tmp_path)
+    team.policy.touch()
+    policies, keys = team.policy.parent, team.approvers.parent
+    (policies / "link.yaml").symlink_to(team.approvers)
+    (policies / "folder").symlink_to(keys)
+    (keys / "back.yaml").symlink_to(policies / "own.yaml")
+    (policies / "own.yaml").write_bytes(team.approvers.read_bytes())
+    (policies / "own.yaml").chmod(0o600)
+    monkeypatch.chdir(policies)
+    beside = Path("egress.yaml")
+    for good in (team.approvers, Path("../keys/approvers.yaml"), keys / "../keys/approvers.yaml"):
+        for policy in (team.policy, beside):
+            assert len(read_approvers_file(good, policy).people) == 3
+    for bad in (
+        Path("own.yaml"),
+        Path("link.yaml"),
+        Path("folder/approvers.yaml"),
+        Path("folder/../keys/approvers.yaml"),
+        keys / "back.yaml",
+        keys / "../policies/own.yaml",
+    ):
+        for policy in (team.policy, beside):
+            with pytest.raises(ApproversFileRefused, match="with the policies"):
+                read_approvers_file(bad, policy)
