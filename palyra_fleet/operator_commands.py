@@ -17,6 +17,7 @@ from palyra_fleet.ledger.decision import Decision, Detail, EventReason, LedgerEv
 from palyra_fleet.ledger.facts import lifecycle_state
 from palyra_fleet.ledger.manager import Outcome
 from palyra_fleet.ledger.wire_views import grant_view, lease_state, lease_view, worker_view
+from palyra_fleet.ledger.worker_filter import WorkerFilter
 from palyra_fleet.refusals import FleetReason, FleetRefusal, worker_unknown
 from palyra_fleet.signals.metrics import FleetState
 from palyra_fleet.store.protocol import ChainBroken, StateUnusable, StoreFailed
@@ -115,6 +116,19 @@ class OperatorCommands(FleetCore):
     async def workers(self) -> tuple[wire.WorkerView, ...]:
         await self._caught_up()
         return tuple(self._worker_view(worker_id) for worker_id in self._manager.state.workers)
+
+    async def workers_page(
+        self, wanted: WorkerFilter, limit: int, before: str | None = None
+    ) -> tuple[wire.WorkerView, ...]:
+        """The workers that fit, the newest id first; with `before` only those with a lower id."""
+        await self._caught_up()
+        now, state = self._now(), self._manager.state
+        found = (
+            worker_id
+            for worker_id, worker in state.workers.items()
+            if (before is None or worker_id < before) and wanted.fits(worker, now)
+        )
+        return tuple(map(self._worker_view, heapq.nlargest(_bounded(limit), found)))
 
     async def worker(self, worker_id: str) -> wire.WorkerView:
         await self._caught_up()

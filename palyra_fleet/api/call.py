@@ -22,6 +22,7 @@ from palyra_fleet.identity.messages import PairedDevice
 from palyra_fleet.nodes.operations import NodeOperations
 from palyra_fleet.principals.desk import PrincipalDesk
 from palyra_fleet.service import FleetService
+from palyra_fleet.wire.ids import NAME_PATTERN
 from palyra_fleet.wire.models import Ulid
 
 MAX_BODY_BYTES: Final = 64 * 1024
@@ -75,6 +76,21 @@ class Call:
     def one_of[Choice: StrEnum](self, name: str, choices: type[Choice], default: Choice) -> Choice:
         """One word of those that are known."""
         return read_choice(self.query, name, choices, default)
+
+    def choice(self, name: str, words: tuple[str, ...]) -> str | None:
+        """One of these words in the query, if it is there."""
+        text = self.query.get(name)
+        if text is not None and text not in words:
+            expected = f"{name}: expected one of {', '.join(words)}"
+            raise ApiRefusal(ApiReason.QUERY_INVALID, expected)
+        return text
+
+    def name(self, name: str) -> str | None:
+        """A name in the query, if it is there."""
+        text = self.query.get(name)
+        if text is not None and re.fullmatch(NAME_PATTERN, text) is None:
+            raise ApiRefusal(ApiReason.QUERY_INVALID, f"{name}: expected a name")
+        return text
 
     def optional_id(self, name: str) -> str | None:
         """An id (ULID) of the query, if it is there."""

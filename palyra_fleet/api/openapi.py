@@ -21,8 +21,9 @@ from palyra_fleet.api.answers import Gives, what_gives
 from palyra_fleet.api.callers import Who
 from palyra_fleet.api.problems import PROBLEM_TYPE, ApiReason
 from palyra_fleet.api.routes import ROUTES, Listener, Row, rows_of
+from palyra_fleet.ledger.worker_filter import ATTESTORS, ELIGIBILITIES, STATES
 from palyra_fleet.refusals import FleetReason
-from palyra_fleet.wire.ids import ULID_PATTERN
+from palyra_fleet.wire.ids import NAME_PATTERN, ULID_PATTERN
 from palyra_fleet.wire.lease_models import LeasesThat
 from palyra_fleet.wire.models import Problem
 from palyra_fleet.wire.principal_models import Role
@@ -31,7 +32,10 @@ type Json = dict[str, Any]
 
 QUERY: Final[Mapping[str, Json]] = {
     "after_seq": {"type": "integer", "minimum": 0, "default": 0},
+    "attestor": {"type": "string", "enum": list(ATTESTORS)},
+    "capability": {"type": "string", "pattern": f"^{NAME_PATTERN}$"},
     "cursor": {"type": "string", "maxLength": 200, "pattern": "^[A-Za-z0-9_-]+$"},
+    "eligibility": {"type": "string", "enum": list(ELIGIBILITIES)},
     "epoch": {"type": "integer", "minimum": 0, "default": 0},
     "limit": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
     "state": {"type": "string", "enum": [one.value for one in LeasesThat], "default": "live"},
@@ -39,6 +43,11 @@ QUERY: Final[Mapping[str, Json]] = {
     "worker_id": {"type": "string", "pattern": f"^{ULID_PATTERN}$"},
 }
 """The schema of every query parameter that a row may name."""
+
+_OWN_QUERY: Final[Mapping[tuple[str, str], Json]] = {
+    ("/v1/workers", "state"): {"type": "string", "enum": list(STATES)},
+}
+"""Where a path has a schema of its own for a parameter that others name, too."""
 
 _REFERENCE: Final = "#/components/schemas/{model}"
 _VARIABLE: Final = re.compile(r"\{(\w+)(?::((?:[^{}]|\{[0-9,]+\})+))?\}")
@@ -178,7 +187,8 @@ def _path_parameters(row: Row) -> list[Json]:
 def _query_parameters(row: Row) -> list[Json]:
     if strangers := [name for name in row.query if name not in QUERY]:
         raise OpenApiIncomplete(f"{row.method} {row.path}: no schema for {strangers}")
-    return [{"name": name, "in": "query", "schema": QUERY[name]} for name in row.query]
+    schemas = {name: _OWN_QUERY.get((row.path, name), QUERY[name]) for name in row.query}
+    return [{"name": name, "in": "query", "schema": schema} for name, schema in schemas.items()]
 
 
 def _operation_id(row: Row) -> str:

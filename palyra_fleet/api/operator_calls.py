@@ -11,7 +11,7 @@ from aiohttp import web
 
 from palyra_fleet.api import answers
 from palyra_fleet.api.call import Call
-from palyra_fleet.api.paging import DEFAULT_ROWS, MAX_ROWS, ListOf, cut, page_of
+from palyra_fleet.api.paging import DEFAULT_ROWS, MAX_ROWS, ListOf, cut
 from palyra_fleet.client.lists import (
     ApprovalRuleList,
     EventList,
@@ -21,6 +21,7 @@ from palyra_fleet.client.lists import (
     ViolationList,
     WorkerList,
 )
+from palyra_fleet.ledger.worker_filter import ATTESTORS, ELIGIBILITIES, STATES, WorkerFilter
 from palyra_fleet.service import FleetService
 from palyra_fleet.wire.freeze_models import FreezeRequest, FreezeView, UnfreezeRequest
 from palyra_fleet.wire.lease_models import LeasesThat
@@ -70,11 +71,16 @@ async def withdraw_grant(call: Call) -> web.StreamResponse:
 
 @answers.gives(WorkerList)
 async def list_workers(call: Call) -> web.StreamResponse:
-    """A page of the workers, the newest id first."""
+    """A page of the workers that fit what was asked for, the newest id first."""
     limit = call.number("limit", default=MAX_ROWS, least=1, most=MAX_ROWS)
-    found = await call.service.workers()
-    after = call.cursor(ListOf.WORKERS)
-    page = page_of(ListOf.WORKERS, found, lambda one: one.worker_id, after, limit)
+    wanted = WorkerFilter(
+        state=call.choice("state", STATES),
+        eligibility=call.choice("eligibility", ELIGIBILITIES),
+        attestor=call.choice("attestor", ATTESTORS),
+        capability=call.name("capability"),
+    )
+    found = await call.service.workers_page(wanted, limit + 1, call.cursor(ListOf.WORKERS))
+    page = cut(ListOf.WORKERS, found, lambda one: one.worker_id, limit)
     return answers.model(WorkerList(items=page.items, next_cursor=page.next_cursor))
 
 

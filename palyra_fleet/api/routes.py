@@ -104,6 +104,7 @@ _JOIN_TOKEN: Final = f"/v1/join-tokens/{{token_id:{ULID_PATTERN}}}"
 _PAGE: Final = ("after_seq", "limit")
 _PART: Final = ("limit", "cursor")
 _LEASES: Final = ("state", "limit", "cursor")
+_WORKERS: Final = (*_PART, "state", "eligibility", "attestor", "capability")
 _OF_WORKER: Final = ("worker_id", "limit", "cursor")
 
 _W, _P, _O, _N = worker_calls, proxy_calls, operator_calls, node_calls
@@ -146,7 +147,7 @@ ROUTES: Final = (
     Row("GET", "/v1/approval-rules", _LOOK, _O.list_approval_rules),
     Row("POST", "/v1/grants", _LET_IN, _O.create_grant, wire.GrantRequest),
     Row("POST", f"{_GRANT}:withdraw", _LET_IN, _O.withdraw_grant, _REASON),
-    Row("GET", "/v1/workers", _LOOK, _O.list_workers, query=_PART),
+    Row("GET", "/v1/workers", _LOOK, _O.list_workers, query=_WORKERS),
     Row("GET", _WORKER, _LOOK, _O.show_worker),
     Row("POST", f"{_WORKER}:quarantine", _STOP, _change(lambda fleet: fleet.quarantine), _REASON),
     Row("POST", f"{_WORKER}:release", _LET_IN, _change(lambda fleet: fleet.release), _REASON),

@@ -39,7 +39,10 @@ def run(command: Command, arguments: Namespace) -> ExitCode:
 
 
 async def list_workers(arguments: Namespace, client: OperatorClient) -> ExitCode:
-    show_many(await client.workers(), arguments.output)
+    found = await client.workers(
+        arguments.state, arguments.eligibility, arguments.attestor, arguments.capability
+    )
+    show_many(found, arguments.output)
     return ExitCode.DONE
 
 

@@ -31,6 +31,7 @@ from palyra_fleet.cli.snapshot_parser import add_snapshots
 from palyra_fleet.cli.trace_arguments import add_trace_arguments
 from palyra_fleet.cli.worker_parser import add_worker_programs
 from palyra_fleet.client import WorkerAction
+from palyra_fleet.ledger.worker_filter import ATTESTORS, ELIGIBILITIES, STATES
 from palyra_fleet.wire.lease_models import LeasesThat
 
 DEFAULT_ADMIN: Final = "127.0.0.1:7741"
@@ -198,7 +199,11 @@ def _serve_nodes(verb: argparse.ArgumentParser) -> None:
 
 
 def _worker(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
-    _operator_verb(verbs, "list", "every worker", operator_commands.list_workers)
+    listed = _operator_verb(verbs, "list", "every worker", operator_commands.list_workers)
+    listed.add_argument("--state", choices=STATES, help="only those in this state")
+    listed.add_argument("--eligibility", choices=ELIGIBILITIES, help="only those that are so")
+    listed.add_argument("--attestor", choices=ATTESTORS, help="only those it vouched for")
+    listed.add_argument("--capability", type=types.name, help="only those that proved it")
     show = _operator_verb(verbs, "show", "one worker", operator_commands.show_worker)
     show.add_argument("worker_id", type=types.ulid)
     for action in WorkerAction:

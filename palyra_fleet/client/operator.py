@@ -69,9 +69,22 @@ class OperatorClient(
     async def withdraw_grant(self, grant_id: str, reason: str) -> None:
         await self.send("POST", f"/v1/grants/{grant_id}:withdraw", ReasonRequest(reason=reason))
 
-    async def workers(self) -> tuple[WorkerView, ...]:
-        """All of them, the newest id first."""
-        return await self.every("/v1/workers", WorkerList)
+    async def workers(
+        self,
+        state: str | None = None,
+        eligibility: str | None = None,
+        attestor: str | None = None,
+        capability: str | None = None,
+    ) -> tuple[WorkerView, ...]:
+        """All of them that are as asked for, the newest id first."""
+        return await self.every(
+            "/v1/workers",
+            WorkerList,
+            state=state,
+            eligibility=eligibility,
+            attestor=attestor,
+            capability=capability,
+        )
 
     async def worker(self, worker_id: str) -> WorkerView:
         return await self.call("GET", f"/v1/workers/{worker_id}", WorkerView)

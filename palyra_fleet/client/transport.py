@@ -131,7 +131,11 @@ class FleetClient:
             ) from _without_values(error)
 
     async def every[Item](
-        self, path: str, page_of: type[PageModel[Item]], most: int | None = None, **query: str
+        self,
+        path: str,
+        page_of: type[PageModel[Item]],
+        most: int | None = None,
+        **query: str | None,
     ) -> tuple[Item, ...]:
         """A whole list, page by page; with `most` no more than its first items. `query` chooses
         which list."""

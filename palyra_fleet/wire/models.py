@@ -329,7 +329,10 @@ class WorkerView(WireModel):
     attested_until_unix_ms: int
     key_sha256: str
     artifact_digest_sha256: str
+    attestor: str
+    capabilities: tuple[str, ...]
     binding_proxy_id: str | None
+    binding_level: str
     lease_id: str | None
     run_id: str | None
     fence: int | None

@@ -317,6 +317,13 @@ class FakeFleetService(
         self._enter("workers")
         return tuple(map(_view_of, self.known.values()))
 
+    async def workers_page(
+        self, wanted: object, limit: int, before: str | None = None
+    ) -> tuple[wire.WorkerView, ...]:
+        self._enter("workers")
+        every = sorted((id for id in self.known if before is None or id < before), reverse=True)
+        return tuple(_view_of(self.known[id]) for id in every[:limit])
+
     async def worker(self, worker_id: str) -> wire.WorkerView:
         self._enter("worker")
         return _view_of(self._worker(worker_id))
@@ -407,7 +414,10 @@ def _view_of(worker: FakeWorker) -> wire.WorkerView:
         attested_until_unix_ms=0,
         key_sha256=thumbprint_sha256(worker.public_key),
         artifact_digest_sha256=NO_DIGEST,
+        attestor="launcher",
+        capabilities=(),
         binding_proxy_id=None,
+        binding_level="none",
         lease_id=worker.lease.lease_id if worker.lease else None,
         run_id=worker.lease.run_id if worker.lease else None,
         fence=worker.lease.fence if worker.lease else None,

@@ -154,7 +154,12 @@ QUERIES = [
     ("/v1/events?wait=1", 400),
     ("/v1/violations?worker_id=not-an-id", 400),
     ("/v1/violations?worker_id=01ARZ3NDEKTSV4RRFFQ69G5FAV", 200),
-    ("/v1/workers?state=Busy", 400),  # not a filter of this version: refused, not ignored
+    ("/v1/workers?state=Busy", 400),
+    ("/v1/workers?state=busy&eligibility=eligible&attestor=launcher&capability=gpu", 200),
+    ("/v1/workers?eligibility=perhaps", 400),
+    ("/v1/workers?attestor=anybody", 400),
+    ("/v1/workers?capability=a%20b", 400),
+    ("/v1/workers?label=blue", 400),  # not a filter: refused, not ignored
 ]
 
 

@@ -1,0 +1,47 @@
+"""Lists of workers: by what they have in common, page by page, and what is no filter."""
+
+import pytest
+
+from palyra_fleet.ledger.worker_filter import EVERY_WORKER, WorkerFilter
+from tests.fakes.fleet_world import FleetWorld, WorkerPen, fleet_world
+from tests.fakes.ledger_world import ulid
+
+IDLE, BUSY, CORDONED, HELD = (ulid(number) for number in (101, 102, 103, 104))
+
+
+async def populated(world: FleetWorld) -> None:
+    for worker_id in (IDLE, BUSY, CORDONED, HELD):
+        pen = WorkerPen(worker_id)
+        await world.register(pen)
+        if worker_id == BUSY:
+            await world.lease(pen, "run-1")
+    await world.service.cordon("alice", CORDONED, "why")
+    await world.service.quarantine("alice", HELD, "why")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        (EVERY_WORKER, [HELD, CORDONED, BUSY, IDLE]),
+        (WorkerFilter(state="assigned"), [BUSY]),
+        (WorkerFilter(state="quarantined"), [HELD]),
+        (WorkerFilter(eligibility="cordoned"), [CORDONED]),
+        (WorkerFilter(eligibility="eligible", state="quarantined"), [HELD]),
+        (WorkerFilter(attestor="launcher"), [HELD, CORDONED, BUSY, IDLE]),
+        (WorkerFilter(attestor="k8s_psat"), []),
+        (WorkerFilter(capability="gpu"), []),
+    ],
+)
+async def test_a_list_shows_the_workers_that_fit(wanted: WorkerFilter, found: list[str]) -> None:
+    async with fleet_world() as world:
+        await populated(world)
+        shown = await world.service.workers_page(wanted, 100)
+        assert [one.worker_id for one in shown] == found
+
+
+async def test_pages_of_those_that_fit_miss_and_repeat_none() -> None:
+    async with fleet_world() as world:
+        await populated(world)
+        first = await world.service.workers_page(EVERY_WORKER, 3)
+        rest = await world.service.workers_page(EVERY_WORKER, 3, first[-1].worker_id)
+        assert [one.worker_id for one in (*first, *rest)] == [HELD, CORDONED, BUSY, IDLE]
