@@ -212,23 +212,28 @@ class Puppet:
     program: Program
     proxy_url: str
     pid: int
-    _lines: int = 1
+    lines: int
 
     @classmethod
-    async def of(cls, program: Program) -> "Puppet":
-        first = json.loads(await program.line(0))
-        return cls(program, first["proxy"], first["pid"])
+    async def of(cls, program: Program, after_lines: int = 0) -> "Puppet":
+        """The puppet that begins to speak after so many lines of the program's output."""
+        first = json.loads(await program.line(after_lines))
+        return cls(program, first["proxy"], first["pid"], after_lines + 1)
 
     async def get(self, url: str) -> dict[str, Any]:
         """Have it fetch a URL; its status, if any, and what its client says."""
         self.program.write(json.dumps({"get": url}) + "\n")
-        answer: dict[str, Any] = json.loads(await self.program.line(self._lines))
-        self._lines += 1
+        answer: dict[str, Any] = json.loads(await self.program.line(self.lines))
+        self.lines += 1
         return answer
 
     async def exit(self, code: int) -> int:
-        self.program.write(json.dumps({"exit": code}) + "\n")
+        self.leave(code)
         return await self.program.ended()
+
+    def leave(self, code: int) -> None:
+        """End it, where the program that started it goes on."""
+        self.program.write(json.dumps({"exit": code}) + "\n")
 
     def is_alive(self) -> bool:
         return is_alive(self.pid)
