@@ -11,6 +11,7 @@ import base64
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 from pydantic import BaseModel, ValidationError
@@ -24,7 +25,7 @@ from palyra_fleet.wire.dsse import (
     VerifiedPayload,
     open_envelope_with,
 )
-from palyra_fleet.wire.keys import thumbprint_sha256
+from palyra_fleet.wire.keys import signature_is_valid, thumbprint_sha256
 from palyra_fleet.wire.models import AttestationPayload, RegisterRequest
 
 
@@ -121,8 +122,18 @@ def until(opened: OpenedEvidence, end_unix_ms: int) -> OpenedEvidence:
     return replace(opened, attestation=attestation, known_until_unix_ms=end_unix_ms)
 
 
-def on_its_own_word(opened: OpenedEvidence) -> OpenedEvidence:
-    """Of a worker that measured itself: neither capabilities nor isolation are believed."""
+def open_own_word(
+    request: RegisterRequest, kind: EvidenceKind, identity: str, end_unix_ms: int
+) -> OpenedEvidence | Refusal:
+    """The statement that the asking key itself signed, good no longer than what backs it.
+
+    Such a worker measured itself: neither capabilities nor isolation are believed.
+    """
+    own = partial(signature_is_valid, request_key(request))
+    opened = open_statement(request, kind, own, identity)
+    if isinstance(opened, Refusal):
+        return opened
+    opened = until(opened, end_unix_ms)
     attestation = replace(
         opened.attestation, supported_capabilities=frozenset(), egress_enforced=False
     )

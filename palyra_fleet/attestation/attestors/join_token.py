@@ -5,22 +5,19 @@ only that whoever holds it was let in by an operator, once. One text answers eve
 so that probing teaches nothing.
 """
 
-from functools import partial
 from typing import Final
 
 from palyra_fleet.attestation.attestor import (
     OpenedEvidence,
     TrustedKeys,
-    on_its_own_word,
-    open_statement,
+    open_own_word,
     refused,
     request_key,
-    until,
 )
 from palyra_fleet.attestation.join_tokens import REGISTER, JoinTokenBook
 from palyra_fleet.refusals import Refusal
 from palyra_fleet.wire.backing import JoinTokenBacking
-from palyra_fleet.wire.keys import signature_is_valid, thumbprint_sha256
+from palyra_fleet.wire.keys import thumbprint_sha256
 from palyra_fleet.wire.models import RegisterRequest
 
 _NOT_GOOD: Final = "the join token is unknown, used by another key, over or taken back"
@@ -41,18 +38,13 @@ class JoinTokenAttestor:
         backing = request.backing
         if not isinstance(backing, JoinTokenBacking):
             return refused("the evidence comes without a join token")
-        public_key = request_key(request)
-        key_sha256 = thumbprint_sha256(public_key)
+        key_sha256 = thumbprint_sha256(request_key(request))
         token = self.book.find(backing.token, key_sha256, REGISTER, now_unix_ms)
         if token is None:
             return refused(_NOT_GOOD)
-        own = partial(signature_is_valid, public_key)
-        opened = open_statement(request, self.kind, own, token.evidence_identity)
-        if isinstance(opened, Refusal):
-            return opened
         unused = token.used_at_unix_ms is None
         end = now_unix_ms + token.session_ms if unused else token.ends_at_unix_ms
-        return on_its_own_word(until(opened, end))
+        return open_own_word(request, self.kind, token.evidence_identity, end)
 
     def claim(self, request: RegisterRequest, now_unix_ms: int) -> Refusal | None:
         backing = request.backing

@@ -11,7 +11,6 @@ Source: RFC 7515, 7519; KEP-1205 (claims `kubernetes.io`, `sub`); Kubernetes 1.3
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Annotated, Final
 
 import jwt
@@ -20,16 +19,12 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from palyra_fleet.attestation.attestor import (
     OpenedEvidence,
     TrustedKeys,
-    on_its_own_word,
-    open_statement,
+    open_own_word,
     refused,
-    request_key,
-    until,
 )
 from palyra_fleet.refusals import Refusal
 from palyra_fleet.wire.backing import ServiceAccountBacking
 from palyra_fleet.wire.key_sets import VerifyingKey
-from palyra_fleet.wire.keys import signature_is_valid
 from palyra_fleet.wire.models import RegisterRequest
 
 LONGEST_LIFE_S: Final = 24 * 3600
@@ -93,12 +88,10 @@ class ServiceAccountAttestor:
         if isinstance(claims, Refusal):
             return claims
         identity = f"k8s_psat:{self._trust.cluster}:{claims.kubernetes.pod.uid}"
-        own = partial(signature_is_valid, request_key(request))
-        opened = open_statement(request, self.kind, own, identity)
+        opened = open_own_word(request, self.kind, identity, claims.exp * 1000)
         if isinstance(opened, Refusal):
             return opened
-        opened = replace(opened, credential_issued_at_unix_ms=claims.iat * 1000)
-        return on_its_own_word(until(opened, claims.exp * 1000))
+        return replace(opened, credential_issued_at_unix_ms=claims.iat * 1000)
 
     def claim(self, request: RegisterRequest, now_unix_ms: int) -> Refusal | None:
         del request, now_unix_ms
