@@ -39,5 +39,11 @@ ACCEPTED: dict[str, str] = {
 }
 """`module.function: text -> text` of a mutant, and why it may live."""
 
-ENDLESS: dict[str, str] = {}
+ENDLESS: dict[str, str] = {
+    "deadlines.DeadlineHeap.drop_until: "
+    "self._heap and self._heap[0][0] <= now_unix_ms -> self._heap": (
+        "what is to come is put back at once and taken again; where nothing is to come, all that "
+        "is taken is due or cancelled, as in the real one"
+    ),
+}
 """Likewise, of a mutant that only a limit can notice, and why it never ends."""
