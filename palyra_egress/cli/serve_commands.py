@@ -80,6 +80,7 @@ async def _up(arguments: Namespace) -> int:
         if running.note.socks:
             announce(f"SOCKS5          socks5h://{running.note.socks}")
         announce(f"admin API       {running.admin_url}")
+        announce(f"console         {running.admin_url}/console")
         announce(f"operator token  {installation.home.token_file.absolute()}")
         announce(f"policy          {running.note.policy_file} (changes are picked up)")
         announce(f"profiles        {profiles}")

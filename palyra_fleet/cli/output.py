@@ -13,7 +13,6 @@ import re
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Final
 
 from pydantic import BaseModel
@@ -29,6 +28,7 @@ from palyra_fleet.wire.models import (
     ViolationView,
     WorkerView,
 )
+from palyra_fleet.wire.moments import date_of
 from palyra_fleet.wire.release_models import ReleaseRequestView
 
 _QUOTED_AT_MOST: Final = 60
@@ -36,6 +36,9 @@ _LETS_IN: Final = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://)?.*@", re.DOTALL)
 _ASKED: Final = re.compile(r"(?<=.)[?#].*", re.DOTALL)
 FORMS: Final = ("table", "json", "yaml", "name")
 """`name` is the first column alone, one a line."""
+
+
+_TIME: Final = "_unix_ms"
 
 
 class Done(BaseModel):
@@ -116,9 +119,9 @@ def show_one(found: BaseModel, form: str) -> None:
     if form != "table":
         _line(_written(values, form))
         return
-    width = max(len(name) for name in values)
+    width = max(len(_heading(name)) for name in values)
     for name, value in values.items():
-        _line(f"{name.ljust(width)}  {printable(value)}")
+        _line(f"{_heading(name).ljust(width)}  {_cell(name, value)}")
 
 
 def acknowledge(arguments: Namespace, subject: str, sentence: str) -> None:
@@ -184,10 +187,23 @@ def announce(text: str) -> None:
 
 
 def _table(found: Sequence[BaseModel], columns: tuple[str, ...]) -> None:
-    rows = [columns, *(tuple(printable(_dig(item, name)) for name in columns) for item in found)]
+    rows = [
+        tuple(map(_heading, columns)),
+        *(tuple(_cell(name, _dig(item, name)) for name in columns) for item in found),
+    ]
     widths = [max(len(row[index]) for row in rows) for index in range(len(columns))]
     for row in rows:
         _line("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)))
+
+
+def _heading(name: str) -> str:
+    """What a table calls a field. Programs read the other forms, which keep its name."""
+    return name.removesuffix(_TIME)
+
+
+def _cell(name: str, value: object) -> str:
+    """A value in a table, where a time is one for people."""
+    return moment(value) if name.endswith(_TIME) and isinstance(value, int) else printable(value)
 
 
 def _dig(item: object, path: str) -> object:
@@ -198,7 +214,7 @@ def _dig(item: object, path: str) -> object:
 
 def moment(unix_ms: int) -> str:
     """A time for a person to read."""
-    return datetime.fromtimestamp(unix_ms // 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return date_of(unix_ms).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def printable(value: object) -> str:

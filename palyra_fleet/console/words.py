@@ -4,8 +4,9 @@ A tone is one of `good`, `calm`, `warn`, `bad`: what a colour says is always sai
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Final
+
+from palyra_fleet.wire.moments import date_of
 
 TONES: Final[Mapping[str, str]] = {
     "available": "good",
@@ -67,12 +68,12 @@ def tone_of_event(reason: str) -> str:
 
 def iso(unix_ms: int) -> str:
     """RFC 3339 in UTC, to the second."""
-    return datetime.fromtimestamp(unix_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return date_of(unix_ms).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def clock_time(unix_ms: int) -> str:
     """For people: date and time in UTC."""
-    return datetime.fromtimestamp(unix_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return date_of(unix_ms).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def state_word(state: str) -> str:

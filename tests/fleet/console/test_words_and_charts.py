@@ -2,6 +2,7 @@
 
 import pytest
 
+from palyra_fleet.cli.output import moment
 from palyra_fleet.console import charts, words
 from palyra_fleet.ledger.decision import EventReason
 from palyra_fleet.ledger.facts import WorkerLifecycleState
@@ -28,6 +29,15 @@ def test_a_length_of_time_is_told_in_the_unit_that_fits(milliseconds: int, text:
 def test_a_time_is_told_in_utc() -> None:
     assert words.iso(1_795_874_400_123) == "2026-11-28T14:00:00Z"
     assert words.clock_time(1_795_874_400_123) == "2026-11-28 14:00:00"
+
+
+@pytest.mark.parametrize("unix_ms", [253_402_300_799_999, 253_402_300_800_000, 2**53])
+def test_a_time_that_no_calendar_has_is_shown_as_the_last_one(unix_ms: int) -> None:
+    """A proxy's evidence may name any time: the page that shows it must still come."""
+    assert words.iso(unix_ms) == "9999-12-31T23:59:59Z"
+    assert words.clock_time(unix_ms) == "9999-12-31 23:59:59"
+    assert moment(unix_ms) == "9999-12-31 23:59:59 UTC"
+    assert charts.over_time([unix_ms], 24 * HOUR, HOUR, 24).total == 0
 
 
 def test_an_id_keeps_its_two_ends_and_a_short_word_stays_whole() -> None:
