@@ -72,6 +72,7 @@ def _checks(arguments: Namespace, place: _Place) -> Sequence[Check]:
         Check("audit", lambda: files_of_proxy.audit_end(state_dir / "audit.jsonl")),
         Check("disk", lambda: machine.disk(state_dir, least_bytes)),
         Check("descriptors", lambda: machine.descriptors(place.admin_socket)),
+        Check("core_files", lambda: machine.core_files(place.admin_socket)),
     ]
     if place.problems:
         checks.insert(0, Check("note", lambda: place.problems))

@@ -23,17 +23,20 @@ from palyra_fleet.cli.export_arguments import exports_of
 from palyra_fleet.cli.output import announce, put, say
 from palyra_fleet.cli.trace_arguments import traces_of
 from palyra_fleet.cli.trouble import ExitCode
+from palyra_fleet.core_files import forbid_core_files
 from palyra_fleet.supervised import serving_notice
 from palyra_fleet.wire.keys import SigningKey
 
 
 def up(arguments: Namespace) -> int:
     """Fleet, proxy and admin API in one process, until Ctrl-C or SIGTERM."""
+    forbid_core_files()
     return asyncio.run(_up(arguments))
 
 
 def serve_proxy(arguments: Namespace) -> int:
     """The proxy as a process of its own, beside a fleet on this machine or on another one."""
+    forbid_core_files()
     return asyncio.run(_serve_proxy(arguments))
 
 

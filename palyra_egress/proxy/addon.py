@@ -23,6 +23,7 @@ from palyra_egress.proxy.handler import EnforcingHandler
 from palyra_egress.proxy.master import LOCKED_OPTIONS
 from palyra_egress.proxy.settings import ProxySettings
 from palyra_egress.proxy.tls.server_tls import server_tls_settings
+from palyra_fleet.core_files import forbid_core_files
 from palyra_fleet.tasks import spawn
 
 OPTIONS: Final = {
@@ -122,6 +123,7 @@ class PalyraEgressAddon:
         if _Installed.enforcement is not None:
             return  # the script was loaded again; the enforcement never went away
         try:
+            forbid_core_files()
             enforcement = Enforcement.open(_settings())
         except Exception as error:  # noqa: BLE001 whatever is wrong, nothing may be forwarded
             _log.error("the enforcement cannot be opened, so mitmproxy stops: %s", error)

@@ -7,11 +7,7 @@ the connection are reset. It owns `open_connection`: only what the guard has pin
 """
 
 import asyncio
-import contextlib
-import fcntl
 import logging
-import struct
-import termios
 from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import Any, Final, Literal
@@ -30,10 +26,11 @@ from palyra_egress.proxy.doors.redirected import Address
 from palyra_egress.proxy.guard.guard import ConnectionGuard
 from palyra_egress.proxy.guard.guard_parts import Pinned, Refused
 from palyra_egress.proxy.hooks import DECIDED, OURS_ALONE, TOLD
-from palyra_egress.proxy.last_words import Stream
 from palyra_egress.proxy.paced import PacedHandler
-from palyra_egress.proxy.pinned_dial import DialRefused, dial_pinned
-from palyra_egress.proxy.resets import reset
+from palyra_egress.proxy.sockets.last_words import Stream
+from palyra_egress.proxy.sockets.pinned_dial import DialRefused, dial_pinned
+from palyra_egress.proxy.sockets.resets import reset
+from palyra_egress.proxy.sockets.untaken import untaken_bytes
 from palyra_egress.proxy.tunnels.relay import Relay
 from palyra_egress.proxy.tunnels.relaying import COMPLETE, Side, TunnelCarrier
 from palyra_egress.reasons import Reason
@@ -41,7 +38,6 @@ from palyra_egress.request import Requester
 
 HOOK_DEADLINE_S: Final = 15.0
 LAST_BYTES_S: Final = 30.0
-_AN_INT: Final = struct.Struct("i")
 IDENTITY_DEADLINE_S: Final = 20.0
 
 _log = logging.getLogger(__name__)
@@ -98,16 +94,11 @@ class EnforcingHandler(PacedHandler):
         return io.writer.transport.get_write_buffer_size()
 
     def untaken_bytes(self, connection: Connection) -> int:
-        """What was written to one side and it has not taken: ours, and the kernel's (`tcp(7)`,
-        SIOCOUTQ)."""
+        """What was written to one side and it has not taken."""
         io = self.transports.get(connection)
         if io is None or not isinstance(io.writer, asyncio.StreamWriter):
             return 0
-        sock = io.writer.get_extra_info("socket")
-        if sock is None or sock.fileno() < 0:
-            return 0
-        (waits,) = _AN_INT.unpack(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(_AN_INT.size)))
-        return self.unsent_bytes(connection) + int(waits)
+        return untaken_bytes(io.writer)
 
     def wake_layer(self) -> None:
         self._word.set()
@@ -126,13 +117,22 @@ class EnforcingHandler(PacedHandler):
             self.guard.core.connections.forget(self)
 
     async def _let_go(self) -> None:
-        """What the worker does not take of its last bytes in time is thrown away; until then its
-        connection counts, and can be cut."""
-        self._worker.close()
-        with contextlib.suppress(OSError, TimeoutError):
+        """What the worker, and the server of a complete tunnel, do not take of their last bytes in
+        time is thrown away; until then the connection counts, and can be cut."""
+        sides = [side for side in (self._worker, self._passed_on) if side is not None]
+        for side in sides:
+            side.close()
+        was_taken = False
+        try:
             async with asyncio.timeout(LAST_BYTES_S):
-                await self._worker.wait_closed()
-        self._worker.transport.abort()
+                closed = (side.wait_closed() for side in sides)
+                await asyncio.gather(*closed, return_exceptions=True)
+                was_taken = True
+        except TimeoutError:
+            _log.debug("the last bytes of a connection were not taken in time")
+        finally:
+            for side in () if was_taken else sides:
+                reset(side)
 
     def after(self, delay_s: float, callback: Callable[[], None]) -> None:
         self._timers.append(asyncio.get_running_loop().call_later(delay_s, callback))
@@ -322,11 +322,8 @@ class EnforcingHandler(PacedHandler):
             _log.error("carrying a tunnel failed: %s", type(fault).__name__)
             self._refuse_fault()
         finally:
-            if self._passed_on is not None:
-                if outcome == COMPLETE:
-                    self._passed_on.close()
-                else:
-                    reset(self._passed_on)
+            if self._passed_on is not None and outcome != COMPLETE:
+                reset(self._passed_on)
             self.guard.tunnel_over(self.guard.outcome(outcome))
 
     async def _pass_on(self, relay: Relay) -> str:

@@ -15,7 +15,7 @@ from mitmproxy.proxy import mode_specs
 from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 
 from palyra_egress.proxy.bounds.sources import source_of
-from palyra_egress.proxy.resets import reset, reset_quietly
+from palyra_egress.proxy.sockets.resets import reset, reset_quietly
 from palyra_egress.reasons import Reason
 
 

@@ -64,6 +64,7 @@ def _checks(arguments: Namespace) -> Sequence[Check]:
         Check("store.identity", lambda: state.identity_store(state_dir, now)),
         Check("disk", lambda: machine.disk(state_dir, least_bytes)),
         Check("descriptors", lambda: machine.descriptors(arguments.socket)),
+        Check("core_files", lambda: machine.core_files(arguments.socket)),
         Check("isolation", lambda: machine.isolation(Path.cwd())),
     ]
     online = [

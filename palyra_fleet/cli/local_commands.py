@@ -19,6 +19,7 @@ from palyra_fleet.cli.output import put, say
 from palyra_fleet.cli.place import Home
 from palyra_fleet.cli.trace_arguments import traces_of
 from palyra_fleet.cli.trouble import ExitCode, Trouble
+from palyra_fleet.core_files import forbid_core_files
 from palyra_fleet.exports.running import exporting
 from palyra_fleet.private_files import OPERATOR_TOKEN, credential
 from palyra_fleet.serve import (
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 def serve(arguments: Namespace) -> int:
     """The fleet as a process of its own, until Ctrl-C or SIGTERM."""
+    forbid_core_files()
     asyncio.run(_serve(arguments))
     return ExitCode.DONE
 

@@ -7,6 +7,7 @@ to fix (usage, file, credentials), 69 the server cannot be reached, 70 our fault
 from enum import IntEnum
 
 from palyra_fleet.client import FleetProblem, FleetUnavailable
+from palyra_fleet.core_files import CoreFilesAllowed
 from palyra_fleet.leases.approval_file import ApprovalFileError
 from palyra_fleet.nodes.errors import ListenError, TlsUnsound
 from palyra_fleet.refusals import FleetReason, FleetRefusal
@@ -49,6 +50,7 @@ EXPECTED = (
     FleetRefusal,
     ServeError,
     KeyFileError,
+    CoreFilesAllowed,
     ArtifactNotFound,
     ArtifactRefused,
     EvidenceUnavailable,
@@ -111,7 +113,13 @@ def trouble_of(error: Exception) -> Trouble:
                 str(error),
                 "install the locked requirements; report it if they are",
             )
-        case ServeError() | KeyFileError() | ListenError() | EvidenceUnavailable():
+        case (
+            ServeError()
+            | KeyFileError()
+            | CoreFilesAllowed()
+            | ListenError()
+            | EvidenceUnavailable()
+        ):
             return Trouble(
                 ExitCode.YOURS, "the setup is not usable", str(error), "correct it and try again"
             )

@@ -1,10 +1,12 @@
-"""What the machine gives: room on the disk, descriptors, a believable clock, isolation.
+"""What the machine gives: room on the disk, descriptors, a believable clock, isolation; and that a
+crash of what serves leaves nothing of its memory.
 
 Units: bytes, Unix milliseconds. Sources: `getrlimit(2)`, `proc_pid_limits(5)`, `unix(7)`
 (SO_PEERCRED names the process that listens).
 """
 
 import asyncio
+import contextlib
 import os
 import resource
 import shutil
@@ -16,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from palyra_fleet.core_files import NO_CORE_BYTES
 from palyra_fleet.doctor.finding import Finding, fail, ok, warn
 from palyra_fleet.worker.isolation.sandbox import Isolation, Sandbox
 from palyra_fleet.worker.isolation.start import IsolationUnavailable
@@ -71,14 +74,30 @@ def descriptors(serving_socket: Path) -> Iterator[Finding]:
     pid = serving_pid(serving_socket)
     limit, used = _limit_of(pid)
     whose = "a process of this account" if pid is None else f"process {pid}"
-    said = f"{whose} may open {limit} files"
+    had = f"has {used}" if used is not None else "and how many it has is root's alone to see"
+    said = f"{whose} may open {limit} files, {had}"
     remedy = "raise LimitNOFILE of its unit (or `ulimit -n`), and start it again"
-    if limit < FEWEST_DESCRIPTORS or used >= limit:
-        yield fail("descriptors", f"{said}, has {used}", remedy)
-    elif limit < FEW_DESCRIPTORS or used > limit * NEARLY_USED:
-        yield warn("descriptors", f"{said}, has {used}", remedy)
+    if limit < FEWEST_DESCRIPTORS or (used or 0) >= limit:
+        yield fail("descriptors", said, remedy)
+    elif limit < FEW_DESCRIPTORS or (used or 0) > limit * NEARLY_USED:
+        yield warn("descriptors", said, remedy)
     else:
-        yield ok("descriptors", f"{said}, has {used}")
+        yield ok("descriptors", said)
+
+
+def core_files(serving_socket: Path) -> Iterator[Finding]:
+    """Whether a crash of the serving process would write its memory, and all that is secret in it,
+    to a file. Programs forbid it when they begin to serve."""
+    pid = serving_pid(serving_socket)
+    if pid is None:
+        yield ok("core_files", "nothing serves here; what does forbids core files when it begins")
+        return
+    limit, _ = resource.prlimit(pid, resource.RLIMIT_CORE)
+    if 0 <= limit <= NO_CORE_BYTES:
+        yield ok("core_files", f"a crash of process {pid} leaves no core file")
+        return
+    said = f"a crash of process {pid} may write its memory, and what is secret in it, to a file"
+    yield fail("core_files", said, "start it again, and leave RLIMIT_CORE as it sets it")
 
 
 def isolation(working_directory: Path) -> Iterator[Finding]:
@@ -106,11 +125,14 @@ def serving_pid(path: Path, within_s: float = 2.0) -> int | None:
     return int(_PEERCRED.unpack(peer)[0])
 
 
-def _limit_of(pid: int | None) -> tuple[int, int]:
-    """The soft limit and how many are open."""
+def _limit_of(pid: int | None) -> tuple[int, int | None]:
+    """The soft limit and how many are open; None where that is closed to us, as it is to every
+    account but root's once a process has forbidden core files."""
     whose = os.getpid() if pid is None else pid
     limit, _ = resource.prlimit(whose, resource.RLIMIT_NOFILE)
-    used = len(os.listdir(f"/proc/{whose}/fd"))  # noqa: PTH208 (names alone are counted)
+    used: int | None = None
+    with contextlib.suppress(PermissionError):
+        used = len(os.listdir(f"/proc/{whose}/fd"))  # noqa: PTH208 (names alone are counted)
     return (2**31 if limit < 0 else limit), used
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.free_port import free_port
+from tests.fakes.process_limits import NO_CORE_FILES, core_limit
 from tests.fakes.proxy_harness import Reply, basic, binding, read_reply
 from tests.fakes.upstream import RecordingUpstream, recording_upstream
 from tests.fakes.view_server import view_server
@@ -136,6 +137,12 @@ async def test_a_script_in_mitmdump_enforces_like_the_product(tmp_path: Path):
         allowed = await running.ask("/b", basic())
         assert allowed is not None and allowed.status == 200
         assert running.upstream.heads == [b"GET /b HTTP/1.1"]
+
+
+async def test_a_script_in_mitmdump_leaves_no_core_file(tmp_path: Path):
+    async with mitmdump(tmp_path) as running:
+        await running.until_ready()
+        assert core_limit(running.process.pid) in NO_CORE_FILES
 
 
 @pytest.mark.parametrize("deed", ["edited", "broken", "deleted"])

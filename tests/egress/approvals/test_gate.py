@@ -19,7 +19,7 @@ from palyra_egress.policy.load import PolicyFiles
 from palyra_fleet.wire.dsse import seal
 from palyra_fleet.wire.keys import SigningKey
 from tests.egress.approvals.people import Team
-from tests.fakes.descriptors import without_descriptors
+from tests.fakes.process_limits import without_descriptors
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 
 from palyra_egress.demo.upstream_ca import UpstreamCa
 from palyra_egress.proxy import handler
-from palyra_egress.proxy.pinned_dial import dial_pinned
+from palyra_egress.proxy.sockets.pinned_dial import dial_pinned
 from tests.conformance.cases import ALL, CORPORA
 from tests.conformance.not_ours import CASES, KINDS, SOCKETS
 from tests.fakes.proxy_harness import (

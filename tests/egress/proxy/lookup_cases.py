@@ -14,7 +14,7 @@ import pytest
 
 from palyra_egress.destination.resolver import LookupLimits, SystemResolver
 from palyra_egress.proxy import handler
-from palyra_egress.proxy.pinned_dial import DialRefused
+from palyra_egress.proxy.sockets.pinned_dial import DialRefused
 from palyra_egress.reasons import Reason
 from tests.egress.proxy.tunnels import tunnel_world
 from tests.fakes.client_hello import ECH, GREASE_ECH, extension, hello

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from palyra_egress.proxy.master import Door
-from palyra_egress.proxy.pinned_dial import DialRefused, dial_pinned
+from palyra_egress.proxy.sockets.pinned_dial import DialRefused, dial_pinned
 from palyra_egress.reasons import Reason
 from tests.egress.proxy.lanes import Chaos, chaos, plain
 from tests.fakes.proxy_harness import WORKER, Injection, basic, read_reply, read_to_end

@@ -29,8 +29,8 @@ from palyra_egress.proxy.http.request_head import MAX_HEAD_BYTES
 from palyra_egress.proxy.http.upstream_pool import MAX_IDLE_UPSTREAMS, MAX_UPSTREAMS
 from palyra_egress.proxy.master import IDLE_TIMEOUT_S
 from palyra_egress.proxy.paced import UPSTREAM_READY_DEADLINE_S
-from palyra_egress.proxy.pinned_dial import DIAL_DEADLINE_S
 from palyra_egress.proxy.signals.live_view import MAX_VERDICTS, MAX_WORKERS
+from palyra_egress.proxy.sockets.pinned_dial import DIAL_DEADLINE_S
 from palyra_egress.proxy.tls.hello_gate import MAX_HELD_BYTES
 from palyra_egress.proxy.tls.interception import MAX_LEAVES
 from palyra_egress.proxy.tls.tls_bounds import BYTES_FOR_A_BYTE, FREE_BYTES
@@ -77,7 +77,9 @@ NUMBERS: dict[str, list[float]] = {
     "the same, while the worker takes more of its answer": [MAX_LINGERS * DISCARD_FOR_S],
     "dialling a server": [DIAL_DEADLINE_S],
     "a server that is not ready for a granted request": [UPSTREAM_READY_DEADLINE_S],
-    "the last bytes of a connection that its worker does not read": [LAST_BYTES_S],
+    "the last bytes that a worker, or the server of a complete tunnel, does not read": [
+        LAST_BYTES_S
+    ],
     "a server's answer, from the whole request until the head of the response": [
         DEADLINES.answer_s
     ],

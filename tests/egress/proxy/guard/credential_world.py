@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from palyra_egress.demo.upstream_ca import UpstreamCa
 from palyra_egress.proxy import handler
-from palyra_egress.proxy.pinned_dial import dial_pinned
+from palyra_egress.proxy.sockets.pinned_dial import dial_pinned
 from tests.fakes.proxy_harness import Harness, Reply, basic, proxy_harness, read_reply
 from tests.fakes.secrets import SecretsInMemory
 from tests.fakes.upstream import RecordingUpstream, recording_upstream

@@ -18,7 +18,7 @@ from mitmproxy.proxy import events
 from palyra_egress.demo.upstream_ca import UpstreamCa
 from palyra_egress.proxy.guard.guard import ConnectionGuard
 from palyra_egress.proxy.http import layers
-from palyra_egress.proxy.pinned_dial import dial_pinned
+from palyra_egress.proxy.sockets.pinned_dial import dial_pinned
 from tests.egress.proxy.http.test_http2_clients import door, needed, ran, root
 from tests.fakes.proxy_harness import Harness, Injection, basic, proxy_harness, read_reply
 

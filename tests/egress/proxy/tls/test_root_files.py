@@ -10,7 +10,7 @@ from palyra_egress.clock import now_utc
 from palyra_egress.proxy.tls.interception import InterceptionAuthority
 from palyra_egress.proxy.tls.root_files import AuthorityError, RootFiles
 from tests.egress.proxy.lanes import Chaos, chaos, inner_head
-from tests.fakes.descriptors import without_descriptors
+from tests.fakes.process_limits import without_descriptors
 from tests.fakes.proxy_harness import read_reply
 
 

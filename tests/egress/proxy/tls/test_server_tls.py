@@ -42,7 +42,7 @@ from tests.fakes.client_certificates import (
     key_pem,
     replace_file,
 )
-from tests.fakes.descriptors import without_descriptors
+from tests.fakes.process_limits import without_descriptors
 
 
 def with_an_extension_twice() -> bytes:

@@ -9,7 +9,7 @@ import aiohappyeyeballs
 import pytest
 
 from palyra_egress.destination.resolver import ResolutionRefused
-from palyra_egress.proxy.pinned_dial import DialRefused, dial_pinned
+from palyra_egress.proxy.sockets.pinned_dial import DialRefused, dial_pinned
 from palyra_egress.reasons import Reason
 from tests.egress.proxy.lanes import Lane, chaos, inspected, plain
 from tests.fakes.upstream import recording_upstream

@@ -11,7 +11,7 @@ import socket
 
 import aiohappyeyeballs
 
-from palyra_egress.proxy.last_words import Stream, listening_stream
+from palyra_egress.proxy.sockets.last_words import Stream, listening_stream
 from palyra_egress.reasons import Reason
 
 DIAL_DEADLINE_S = 10.0

@@ -1,0 +1,31 @@
+"""Limits of processes: ours, for a while without descriptors, and what others have."""
+
+import contextlib
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def without_descriptors() -> Iterator[None]:
+    """Whatever opens a file here finds that this process has too many."""
+    lowest = os.open("/dev/null", os.O_RDONLY)
+    os.close(lowest)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def core_limit(pid: int) -> tuple[str, str]:
+    """The limits of a process's core files, soft and hard, as the kernel shows them."""
+    rows = Path(f"/proc/{pid}/limits").read_text(encoding="ascii").splitlines()
+    (row,) = (row.split() for row in rows if row.startswith("Max core file size"))
+    return row[4], row[5]
+
+
+NO_CORE_FILES = (("1", "1"), ("0", "0"))
+"""The limits of a process that leaves none; the second where its hard limit was 0 before."""
