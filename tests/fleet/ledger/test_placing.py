@@ -175,6 +175,8 @@ def test_an_order_that_no_lease_could_have_is_refused(
     grant_id = world.grant("run-1", NOW)
     outcome = world.manager.place(wrong, grant_id, world.next_id(), "alice", NOW)
     assert refused(outcome) is FleetReason.LEASE_INVALID
+    least = PlacementOrder("run-1", 1, (), False, ArtifactTransport((), ("out",), 5))
+    world.do(world.manager.place(least, grant_id, world.next_id(), "alice", NOW))
 
 
 def test_a_run_that_runs_or_is_offered_is_placed_no_second_time(world: PlacingWorld) -> None:
@@ -464,6 +466,10 @@ def test_no_offer_is_longer_than_evidence_or_approval(world: PlacingWorld) -> No
     world.grant("run-1", NOW, NOW + 70)
     (offer,) = world.do(world.place("run-1")).offers
     assert offer.expires_at_unix_ms == NOW + 70
+    world.join(W3, until_unix_ms=NOW + 50)
+    world.wait(W1, waits=False)
+    world.wait(W3)
+    assert world.offer("run-2").expires_at_unix_ms == NOW + 50
 
 
 def test_who_has_no_evidence_any_more_leaves_the_order_by_itself() -> None:

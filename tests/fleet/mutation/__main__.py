@@ -37,7 +37,10 @@ SLOW = (
     "tests/fleet/test_clock_set_back.py",
 )
 QUICK = ("tests/fleet/ledger", "tests/fleet/leases")
-QUICK_OF = {"restoring": ("tests/fleet/store/test_snapshots.py",)}
+QUICK_OF = {
+    "restoring": ("tests/fleet/store/test_snapshots.py",),
+    "worker_filter": ("tests/fleet/test_worker_lists.py",),
+}
 """What a module needs before the slow ones."""
 
 
