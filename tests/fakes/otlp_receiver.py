@@ -1,7 +1,8 @@
 """A receiver of traces on loopback: OTLP over HTTP, decoded with OpenTelemetry's own messages.
 
-`Collector.answer` decides how an export is answered; what was taken (2xx) is in `spans`. `gate`
-closed, it reads and does not answer.
+`status`, `body` and `headers` decide how an export is answered; what was taken (2xx) is in `spans`.
+`gate` closed, it reads and does not answer. `is_endless`, an answer goes on until whoever reads it
+hangs up, which `cut` counts.
 """
 
 import asyncio
@@ -63,6 +64,8 @@ class Collector:
     status: int = 200
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
+    is_endless: bool = False
+    cut: int = 0
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     asked: int = 0
     raw: list[bytes] = field(default_factory=list)
@@ -82,7 +85,21 @@ class Collector:
             self._take(body)
         async with self.came:
             self.came.notify_all()
+        if self.is_endless:
+            return await self._answer_without_end(request)
         return web.Response(status=self.status, body=self.body, headers=self.headers)
+
+    async def _answer_without_end(self, request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse(status=self.status, headers=self.headers)
+        await answer.prepare(request)
+        try:
+            while True:
+                await answer.write(b"x" * 16_384)
+        except ConnectionError:
+            async with self.came:
+                self.cut += 1
+                self.came.notify_all()
+        return answer
 
     def _take(self, body: bytes) -> None:
         for resource in ExportTraceServiceRequest.FromString(body).resource_spans:

@@ -142,9 +142,21 @@ async def test_a_receiver_is_trusted_by_its_certificate_and_name(tmp_path: Path)
     assert [str(line["message"]).rpartition(" ")[2] for line in found] == ["untrusted"] * 2
 
 
-async def test_an_answer_without_end_is_not_read_and_what_waits_at_the_end_is_sent() -> None:
+@pytest.mark.parametrize("status", [200, 400])
+async def test_an_answer_without_end_is_not_read_to_its_end(status: int) -> None:
+    """The receiver writes until the exporter hangs up; nothing else ends its answer."""
     async with otlp_receiver() as receiver:
-        receiver.body = b"x" * (4 * otlp.MAX_ANSWER_BYTES)
+        receiver.is_endless, receiver.status = True, status
+        async with spans_to(receiver.url) as spans:
+            for tries in (1, 2):
+                tell(spans)
+                await tried(lambda tries=tries: spans.counts.sent + spans.counts.failed == tries)  # type: ignore[misc]
+                await receiver.until(lambda tries=tries: receiver.cut == tries)  # type: ignore[misc]
+        assert (spans.counts.sent, receiver.asked) == (2 if status == 200 else 0, 2)
+
+
+async def test_what_waits_at_the_end_is_sent_and_cookies_are_not_kept() -> None:
+    async with otlp_receiver() as receiver:
         receiver.headers = {"Set-Cookie": "a=b"}
         async with spans_to(receiver.url) as spans:
             tell(spans)
