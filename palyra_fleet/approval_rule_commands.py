@@ -20,7 +20,10 @@ class ApprovalRuleCommands(FleetCore):
         if request.approval is None or not self._rules.rules:
             return
         asked = RunAsked(
-            request.run_id, request.approval.tool_name, request.approval.egress_profile
+            request.run_id,
+            request.approval.tool_name,
+            request.approval.egress_profile,
+            request.workspace_scope.read_only,
         )
         grant_id = str(ULID.from_timestamp(now))
         outcome = self._manager.approve_by_rule(

@@ -52,6 +52,7 @@ class OperatorCommands(FleetCore):
                 approved_by=actor,
                 max_uses=request.max_uses,
                 worker_id=request.worker_id,
+                read_only=request.read_only,
             )
             decision = await self._settle(self._manager.create_grant(grant, actor, now))
             made = next(r for r in decision.records if isinstance(r, WorkerApprovalGrant))

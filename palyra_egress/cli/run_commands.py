@@ -155,6 +155,7 @@ async def _approve(arguments: Namespace, run_id: str, profile: str) -> str:
                 principal=_principal(),
                 egress_profile=profile,
                 ttl_ms=arguments.hours * 3_600_000,
+                read_only=arguments.read_only,
             )
         )
         return granted.grant_id

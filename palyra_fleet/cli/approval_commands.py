@@ -57,7 +57,7 @@ def explain(arguments: Namespace) -> int:
     asker = Asker(
         arguments.identity, arguments.machine, arguments.launcher, arguments.artifact_digest
     )
-    asked = RunAsked(arguments.run_id, arguments.tool, arguments.profile)
+    asked = RunAsked(arguments.run_id, arguments.tool, arguments.profile, arguments.read_only)
     approved = False
     for rule in rules.rules:
         misfit = rule.misfit(asker, asked, at)

@@ -29,6 +29,7 @@ def add_approvals(
         "--machine", default=HERE, help="a paired device's id (default: the fleet's own machine)"
     )
     explain.add_argument("--artifact-digest", metavar="SHA256", help="what was measured")
+    explain.add_argument("--read-only", action="store_true", help="the run may only read")
     explain.add_argument("--at", metavar="TIME", help="RFC 3339 (default now)")
     explain.set_defaults(run=approval_commands.explain)
     schema = verbs.add_parser("schema", help="the JSON Schema of such files, for editors")

@@ -83,6 +83,7 @@ async def create_grant(arguments: Namespace, client: OperatorClient) -> ExitCode
         egress_profile=arguments.profile,
         ttl_ms=arguments.ttl_s * 1000,
         worker_id=arguments.worker,
+        read_only=arguments.read_only,
     )
     show_one(await client.create_grant(request), arguments.output)
     return ExitCode.DONE

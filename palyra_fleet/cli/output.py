@@ -58,6 +58,7 @@ COLUMNS: Final[dict[type[BaseModel], tuple[str, ...]]] = {
         "tool_name",
         "principal",
         "egress_profile",
+        "read_only",
         "uses",
         "rule_id",
     ),

@@ -238,6 +238,11 @@ def _grant(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
     create.add_argument("--profile", type=types.name, required=True, help="the egress profile")
     create.add_argument("--worker", type=types.ulid, help="only this worker may do it")
     create.add_argument(
+        "--read-only",
+        action="store_true",
+        help="only in a workspace that the run cannot write to (run --isolate --read-only)",
+    )
+    create.add_argument(
         "--ttl-s",
         type=types.seconds,
         default=900,

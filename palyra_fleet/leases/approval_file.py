@@ -113,6 +113,9 @@ class _Rule(_Table):
     artifact_digests: _Many[DigestSha256] | None = Field(
         None, description="only for programs that somebody else than the worker measured as these"
     )
+    read_only: bool = Field(
+        False, description="only runs in a workspace that they cannot write to (isolated workers)"
+    )
     limits: _Limits
 
 
@@ -126,6 +129,7 @@ class _Case(_Table):
     launcher: Name | None = None
     machine: _Machine = HERE
     artifact_digest: DigestSha256 | None = None
+    read_only: bool = False
     at: _Moment | None = Field(None, description="when; without it before any 'until'")
     expect: Name = Field(description="the id of the rule that approves, or none")
 
@@ -213,6 +217,7 @@ def _rule(said: _Rule) -> ApprovalRule:
         identities=said.who.identities or (),
         machines=said.who.machines or (),
         artifact_digests=said.artifact_digests or (),
+        read_only=said.read_only,
     )
 
 
@@ -234,7 +239,7 @@ def _doubts(said: _File, found: Positioned) -> Iterable[_Wrong]:
 def _failed(said: _File, rules: ApprovalRules, found: Positioned) -> Iterable[_Wrong]:
     for number, case in enumerate(said.tests):
         asker = Asker(case.identity, case.machine, case.launcher, case.artifact_digest)
-        asked = RunAsked(case.run, case.tool, case.profile)
+        asked = RunAsked(case.run, case.tool, case.profile, case.read_only)
         at = 0 if case.at is None else unix_ms_of(case.at) or 0
         approved = next((rule.rule_id for rule in rules.fitting(asker, asked, at)), NOBODY)
         if approved != case.expect:
@@ -278,6 +283,7 @@ _WORDS: Final = {
     "too_short": "expected at least one",
     "string_type": "expected a text",
     "int_type": "expected a whole number",
+    "bool_type": "expected true or false",
     "tuple_type": "expected a list",
     "model_type": "expected a mapping",
     "string_too_short": "expected a text that is not empty",

@@ -46,12 +46,14 @@ class RunAsked:
     run_id: str
     tool_name: str
     egress_profile: str
+    read_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ApprovalRule:
     """One rule. `lease_ms` is how long an approval holds: a run, however often renewed, ends with
-    it. `at_once` counts live leases and approvals that were not used yet."""
+    it. `at_once` counts live leases and approvals that were not used yet. With `read_only` it
+    approves only runs that ask for a workspace which they cannot write to."""
 
     rule_id: str
     owner: str
@@ -67,12 +69,17 @@ class ApprovalRule:
     identities: tuple[str, ...] = ()
     machines: tuple[str, ...] = ()
     artifact_digests: tuple[str, ...] = ()
+    read_only: bool = False
 
     @property
     def sha256(self) -> str:
-        """Of all that the rule says: a rule that says anything else is another rule."""
-        said = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(said.encode()).hexdigest()
+        """Of all that the rule says: a rule that says anything else is another rule. What it does
+        not say of `read_only` is left out, so that rules of an earlier release are the same."""
+        said = asdict(self)
+        if not self.read_only:
+            del said["read_only"]
+        text = json.dumps(said, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def misfit(self, asker: Asker, asked: RunAsked, now_unix_ms: int) -> str | None:
         """The first thing that does not fit, in the words of the file; None if all does."""
@@ -91,6 +98,7 @@ class ApprovalRule:
         yield "tools", asked.tool_name in self.tools
         yield "runs", _any(self.runs, asked.run_id)
         yield "profiles", asked.egress_profile in self.profiles
+        yield "read_only", asked.read_only or not self.read_only
 
 
 @dataclass(frozen=True, slots=True)

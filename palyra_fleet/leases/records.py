@@ -33,7 +33,8 @@ class LeaseStatus(StrEnum):
 @dataclass(frozen=True, slots=True)
 class WorkerApprovalGrant:
     """Someone approved that a worker does this run with this egress profile. With `worker_id` only
-    that worker may. `rule` says which approval rule did, if no person."""
+    that worker may, with `read_only` only in a workspace that it cannot write to. `rule` says which
+    approval rule did, if no person."""
 
     grant_id: str
     run_id: str
@@ -47,6 +48,7 @@ class WorkerApprovalGrant:
     withdrawn: bool = False
     worker_id: str | None = None
     rule: RuleMark | None = None
+    read_only: bool = False
 
     def is_for(self, worker_id: str) -> bool:
         """Whether this worker may spend it."""

@@ -144,5 +144,6 @@ def _approve(
         approved_by=actor,
         worker_id=worker_id,
         rule=rules.mark(rule, now_unix_ms),
+        read_only=rule.read_only,
     )
     return create_grant(state, grant, actor, now_unix_ms)

@@ -34,6 +34,8 @@ def create_grant(
         "egress_profile": grant.egress_profile,
         "expires_at_unix_ms": grant.expires_at_unix_ms,
     }
+    if grant.read_only:
+        detail = {**detail, "read_only": True}
     if grant.rule is not None:
         detail = {
             **detail,

@@ -1,6 +1,7 @@
 """What an approval and the room for leases say, of a lease that is asked for and of an offer.
 
-A grant must be there, usable and for the run; the run must be free, new leases not frozen, and room
+A grant must be there, usable and for the run, and one that lets a run only read asks for a lease
+that says so; the run must be free, new leases not frozen, and room
 left in all and for the principal. `lease_end` is the only place that says how long a lease may be.
 Pure. Times: Unix ms.
 """
@@ -14,7 +15,7 @@ from palyra_fleet.refusals import FleetReason, Refusal, lease_request_invalid
 
 
 def find_grant(
-    state: LedgerState, grant_id: str | None, run_id: str, now_unix_ms: int
+    state: LedgerState, grant_id: str | None, run_id: str, read_only: bool, now_unix_ms: int
 ) -> WorkerApprovalGrant | Refusal:
     """The approval of this run, if it can be used."""
     if grant_id is None:
@@ -24,6 +25,9 @@ def find_grant(
         return Refusal(FleetReason.GRANT_SPENT, "the grant is spent, withdrawn or expired")
     if grant.run_id != run_id:
         return lease_request_invalid("grant run_id must match lease run_id")
+    if grant.read_only and not read_only:
+        text = f"run '{run_id}' is approved to read only; ask for a read-only workspace"
+        return lease_request_invalid(text)
     return grant
 
 

@@ -57,7 +57,8 @@ def grant_lease(
     refusal = _order_refusal(policy, worker, order)
     if refusal is not None:
         return refusal
-    grant = find_grant(state, grant_id, order.run_id, now_unix_ms)
+    read_only = order.workspace_scope.read_only
+    grant = find_grant(state, grant_id, order.run_id, read_only, now_unix_ms)
     if isinstance(grant, Refusal):
         return grant
     if not grant.is_for(worker_id):

@@ -123,7 +123,7 @@ def _grant_for(
         problem = "ttl_ms must be at least 1"
     if problem is not None:
         return lease_request_invalid(problem)
-    grant = find_grant(state, grant_id, order.run_id, now_unix_ms)
+    grant = find_grant(state, grant_id, order.run_id, order.read_only, now_unix_ms)
     if isinstance(grant, Refusal):
         return grant
     if state.placing.offer_of(order.run_id) is not None:

@@ -99,6 +99,7 @@ def grant_view(grant: WorkerApprovalGrant) -> GrantView:
         withdrawn=grant.withdrawn,
         worker_id=grant.worker_id,
         rule_id=None if grant.rule is None else grant.rule.rule_id,
+        read_only=grant.read_only,
     )
 
 

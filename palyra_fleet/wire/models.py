@@ -263,7 +263,8 @@ class EvidenceChain(WireModel):
 
 
 class GrantRequest(WireModel):
-    """Asks to approve one run; with `worker_id`, for that worker only."""
+    """Asks to approve one run; with `worker_id`, for that worker only; with `read_only`, only in a
+    workspace that the run cannot write to."""
 
     run_id: Principal
     tool_name: Name
@@ -272,6 +273,7 @@ class GrantRequest(WireModel):
     ttl_ms: DurationMs
     max_uses: Annotated[int, Field(ge=1, le=1)] = 1
     worker_id: Ulid | None = None
+    read_only: bool = False
 
 
 class GrantView(WireModel):
@@ -287,6 +289,7 @@ class GrantView(WireModel):
     withdrawn: bool
     worker_id: Ulid | None = None
     rule_id: str | None = None
+    read_only: bool = False
 
 
 class ReferenceValues(WireModel):

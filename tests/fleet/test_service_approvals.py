@@ -136,6 +136,46 @@ async def test_what_no_rule_names_takes_an_operator(
     assert (await ask(world, worker, run, asked)).egress_profile == "profile"
 
 
+async def test_a_rule_that_lets_runs_only_read_gives_others_nothing(place: Place) -> None:
+    place.file.write_text(RULES.replace("    tools:", "    read_only: true\n    tools:", 1))
+    world = await place.start()
+    worker = await registered(world, 1)
+    assert await refused(ask(world, worker, "nightly-1")) is FleetReason.NO_GRANT
+    reading = wire.LeaseRequest(
+        session_epoch=worker.session_epoch,
+        run_id="nightly-1",
+        ttl_ms=60_000,
+        workspace_scope=SCOPE.model_copy(update={"read_only": True}),
+        approval=SH_IN_CI,
+    )
+    # approved by the rule, and not given: this worker is not isolated
+    outcome = await refused(world.service.request_lease(worker.worker_id, reading))
+    assert outcome is FleetReason.LEASE_INVALID
+    (grant,) = await world.service.grants()
+    assert (grant.read_only, grant.rule_id, grant.uses) == (True, "nightly", 0)
+
+
+async def test_an_approval_to_read_only_is_shown_kept_and_told(place: Place) -> None:
+    world = await place.start()
+    worker = await registered(world, 1)
+    request = wire.GrantRequest(
+        run_id="daily-1",
+        tool_name="sh",
+        principal="alice",
+        egress_profile="ci",
+        ttl_ms=3_600_000,
+        read_only=True,
+    )
+    assert (await world.service.create_grant("alice", request)).read_only
+    (made,) = [one for one in await world.service.events(0, 100) if one.reason == "grant.created"]
+    assert made.detail["read_only"] is True
+    again = await place.again()
+    (grant,) = await again.service.grants()
+    assert grant.read_only
+    await again.register(worker)
+    assert await refused(ask(again, worker, "daily-1", None)) is FleetReason.LEASE_INVALID
+
+
 async def follow(world: FleetWorld) -> None:
     await world.service._look_at_rules()
 

@@ -128,6 +128,7 @@ document.addEventListener("input", (event) => {
 async function grant(form) {
   const body = Object.fromEntries([...new FormData(form)].filter(([, value]) => value !== ""));
   body.ttl_ms = Number(find("#grant-minutes").value) * 60000;
+  body.read_only = find("#grant-read-only").checked;
   grantKey ??= crypto.randomUUID();
   const act = form.querySelector("button");
   act.disabled = true;

@@ -55,8 +55,19 @@ def test_a_good_file_is_read_as_it_says() -> None:
     )
     assert rule.until_unix_ms == 1_806_516_000_000
     assert (rule.launchers, rule.identities, rule.machines) == (("local",), ("worker:*",), ())
+    assert not rule.read_only
     assert found.cases == 2
     assert found.rules.file_sha256 != read(GOOD).rules.file_sha256
+
+
+def test_a_rule_may_let_runs_only_read_and_its_cases_say_so() -> None:
+    reading = GOOD + "    read_only: true\n"
+    case = '{run: nightly-1, tool: sh, profile: ci, identity: "worker:x", launcher: local, '
+    cases = f"tests:\n  - {case}read_only: true, expect: nightly}}\n  - {case}expect: none}}\n"
+    (rule,) = read(reading + cases).rules.rules
+    assert rule.read_only
+    (wrong,) = told(GOOD + "    read_only: maybe\n")
+    assert wrong.endswith("bad_value: rules.0.read_only: expected true or false")
 
 
 def test_no_rules_approve_nothing() -> None:

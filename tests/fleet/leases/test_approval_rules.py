@@ -57,6 +57,19 @@ def test_one_thing_that_does_not_fit_is_enough(
     assert RULE.misfit(asker, asked, now) == misfit
 
 
+def test_a_rule_that_lets_a_run_only_read_fits_no_other_run() -> None:
+    reading = replace(RULE, read_only=True)
+    assert reading.misfit(ASKER, ASKED, 0) == "read_only"
+    assert reading.misfit(ASKER, replace(ASKED, read_only=True), 0) is None
+    assert RULE.misfit(ASKER, replace(ASKED, read_only=True), 0) is None
+
+
+def test_a_rule_that_says_nothing_of_reading_is_the_rule_of_an_earlier_release() -> None:
+    """Its digest as it was before rules could say so: approvals that it gave are not taken back."""
+    assert RULE.sha256 == "287b112c910fc24c164f11c52ceee0cacd2035da040f56d5169b79c225b43ca7"
+    assert replace(RULE, read_only=True).sha256 != RULE.sha256
+
+
 def test_a_rule_that_says_nothing_of_who_may_ask_fits_nobody() -> None:
     anybody = replace(RULE, launchers=(), identities=(), machines=())
     assert anybody.misfit(ASKER, ASKED, 0) == "who"
@@ -104,6 +117,7 @@ OTHER: dict[str, object] = {
     "identities": (),
     "machines": (),
     "artifact_digests": (),
+    "read_only": True,
 }
 
 

@@ -8,7 +8,7 @@ from palyra_fleet.attestation.result import BindingLevel
 from palyra_fleet.leases.records import LeaseOrder, WorkerApprovalGrant
 from palyra_fleet.ledger.manager import Outcome, WorkerFleetManager
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
-from palyra_fleet.refusals import FleetReason
+from palyra_fleet.refusals import FleetReason, Refusal
 from tests.fakes.ledger_world import SCOPE, LedgerWorld, attested, reasons, refused, ulid
 
 W1, W2 = ulid(1001), ulid(1002)
@@ -61,6 +61,26 @@ def test_a_read_only_workspace_is_given_to_isolated_workers_only(
         assert world.manager.state.leases[ulid(77)].workspace_scope.read_only is read_only
     else:
         assert refused(outcome) is FleetReason.LEASE_INVALID
+
+
+@pytest.mark.parametrize("approved", [False, True])
+@pytest.mark.parametrize("asked", [False, True])
+def test_what_is_approved_to_read_only_is_asked_for_so(approved: bool, asked: bool) -> None:
+    """Who asks for less than was approved gets it; who asks for more gets nothing."""
+    world = world_of()
+    world.do(world.manager.register(attested(W1, binding_level=BindingLevel.ENFORCED), NOW))
+    grant = replace(held_by(world), grant_id=ulid(50), read_only=approved)
+    world.do(world.manager.create_grant(grant, "alice", NOW))
+    order = LeaseOrder("run-1", 1_000, (), replace(SCOPE, read_only=asked))
+    outcome = world.manager.grant_lease(W1, 1, ulid(50), order, ulid(77), "5" * 64, NOW)
+    if asked or not approved:
+        world.do(outcome)
+        assert world.manager.state.leases[ulid(77)].workspace_scope.read_only is asked
+    else:
+        assert isinstance(outcome, Refusal)
+        assert outcome.reason is FleetReason.LEASE_INVALID
+        said = "run 'run-1' is approved to read only; ask for a read-only workspace"
+        assert outcome.text.endswith(said)
 
 
 @pytest.mark.parametrize("grant_id", [None, ulid(99)], ids=["none named", "never made"])

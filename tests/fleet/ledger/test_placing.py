@@ -312,6 +312,19 @@ def test_a_read_only_offer_is_taken_read_only() -> None:
     world.do(world.take(offer, workspace_scope=replace(SCOPE, read_only=True)))
 
 
+def test_what_is_approved_to_read_only_is_placed_and_taken_so() -> None:
+    world = PlacingWorld()
+    world.join(W1, binding_level=BindingLevel.ENFORCED)
+    world.wait(W1)
+    grant = world.manager.state.grants[world.grant("run-2", NOW)]
+    reading = replace(grant, grant_id=ulid(60), run_id="run-1", read_only=True)
+    world.do(world.manager.create_grant(reading, "alice", NOW))
+    assert refused(world.place("run-1")) is FleetReason.LEASE_INVALID
+    (offer,) = world.do(world.place("run-1", read_only=True)).offers
+    assert refused(world.take(offer)) is FleetReason.LEASE_INVALID
+    world.do(world.take(offer, workspace_scope=replace(SCOPE, read_only=True)))
+
+
 def test_another_approval_of_the_run_does_not_take_the_offer(world: PlacingWorld) -> None:
     world.wait(W1)
     offer = world.offer()
