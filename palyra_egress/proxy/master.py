@@ -23,6 +23,7 @@ from mitmproxy.proxy import layers, mode_specs
 from mitmproxy.proxy.layer import Layer
 
 from palyra_egress.errors import OperatorMustAct
+from palyra_egress.proxy.bounds.accepting import ACCEPTED_AT_ONCE, is_gone, with_long_queue
 from palyra_egress.proxy.channels.channel import Channel
 from palyra_egress.proxy.doors.redirected import original_destination
 from palyra_egress.proxy.doors.socks_layer import SocksLayer
@@ -50,7 +51,6 @@ LOCKED_OPTIONS: Final[Mapping[str, object]] = MappingProxyType(
     }
 )
 KEY_LOG_VARIABLES: Final = ("SSLKEYLOGFILE", "MITMPROXY_SSLKEYLOGFILE")
-BACKLOG: Final = 1024
 IDLE_TIMEOUT_S: Final = 600
 MOST_FILES: Final = 65_536
 FILES_OF_OUR_OWN: Final = 128
@@ -139,7 +139,9 @@ class EgressListener:
 
     async def open(self, host: str, port: int) -> tuple[tuple[str, int], ...]:
         """Listen; every bound address (a name may stand for several). Raises OSError."""
-        self._server = await asyncio.start_server(self.carry, host, port, backlog=BACKLOG)
+        self._server = with_long_queue(
+            await asyncio.start_server(self.carry, host, port, backlog=ACCEPTED_AT_ONCE)
+        )
         names = [sock.getsockname() for sock in self._server.sockets]
         return tuple((str(name[0]), int(name[1])) for name in names)
 
@@ -157,6 +159,9 @@ class EgressListener:
         """Run one connection to its end; of a channel's listener, with what that knows."""
         sock = writer.get_extra_info("socket")
         if sock is not None and sock.family != socket.AF_UNIX:
+            if is_gone(sock):
+                writer.transport.abort()
+                return
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         is_redirected = self._door is Door.TRANSPARENT and sock is not None
         destination = original_destination(sock) if is_redirected else None

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Final
 
 from palyra_egress.errors import OperatorMustAct
+from palyra_egress.proxy.bounds.accepting import ACCEPTED_AT_ONCE, with_long_queue
 from palyra_egress.proxy.channels.carry import Carry, TurnedAway, UnixWriter
 from palyra_egress.proxy.channels.channel import Channel, ChannelKind
 from palyra_egress.proxy.channels.peer_process import peer_process
 from palyra_egress.reasons import Reason
 
-BACKLOG: Final = 1024
 _MOST_PATH_BYTES: Final = 107  # sun_path of unix(7), with its final zero
 
 type Accept = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -149,10 +149,10 @@ class LeaseListeners:
         servers: list[asyncio.Server] = []
         try:
             if (address := self._settings.addresses.get(worker_id)) is not None:
-                servers.append(await asyncio.start_server(accept, *address, backlog=BACKLOG))
+                servers.append(await _listen_on(accept, address))
             if (address := self._settings.redirected.get(worker_id)) is not None:
                 redirected = partial(self._accept_redirected, channel)
-                servers.append(await asyncio.start_server(redirected, *address, backlog=BACKLOG))
+                servers.append(await _listen_on(redirected, address))
             if self._settings.directory is not None:
                 path = _path_of(self._settings.directory, lease_id)
                 servers.append(await _listen_at(path, self._settings.mode, accept))
@@ -189,6 +189,11 @@ def _unix(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> UnixWri
     return UnixWriter(writer.transport, protocol, reader, asyncio.get_running_loop())
 
 
+async def _listen_on(accept: Accept, address: tuple[str, int]) -> asyncio.Server:
+    started = await asyncio.start_server(accept, *address, backlog=ACCEPTED_AT_ONCE)
+    return with_long_queue(started)
+
+
 async def _listen_at(path: Path, mode: int, accept: Accept) -> asyncio.Server:
     """A listening Unix socket that nobody reaches before it has its mode, in a directory where
     nobody else can put another in its place."""
@@ -205,8 +210,10 @@ async def _listen_at(path: Path, mode: int, accept: Accept) -> asyncio.Server:
         sock.bind(str(fresh))
         fresh.chmod(mode)
         fresh.rename(path)
-        return await asyncio.start_unix_server(
-            accept, sock=sock, backlog=BACKLOG, cleanup_socket=False
+        return with_long_queue(
+            await asyncio.start_unix_server(
+                accept, sock=sock, backlog=ACCEPTED_AT_ONCE, cleanup_socket=False
+            )
         )
     except BaseException:
         sock.close()

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from palyra_egress.destination.resolver import LOOKUP_LIMITS
+from palyra_egress.proxy.bounds.accepting import ACCEPTED_AT_ONCE
 from palyra_egress.proxy.bounds.caps import CAPS
 from palyra_egress.proxy.bounds.deadlines import DEADLINES
 from palyra_egress.proxy.bounds.shares import LEAST_BYTES, SHARE_BYTES, SHARE_S
@@ -41,6 +42,7 @@ KIB, HOUR_S = 1024, 3600
 NUMBERS: dict[str, list[float]] = {
     "workers' connections, in all": [CAPS.connections],
     "the same, that have not shown whose they are": [STRANGERS_PART],
+    "new connections that one pass of the loop takes, of each listener": [ACCEPTED_AT_ONCE],
     "workers' connections, of one worker": [CAPS.connections_per_worker],
     "tunnels of one worker whose TLS handshake is not over": [CAPS.openings_per_worker],
     "tunnels to hosts that have no leaf yet, of one worker in a minute": [
