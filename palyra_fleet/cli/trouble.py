@@ -225,6 +225,8 @@ def _where_to_look(reason: str) -> str:
         return "`palyra-fleet worker request-release`; then somebody else's `approve-release`"
     if reason in {FleetReason.RELEASE_REQUESTED, FleetReason.RELEASE_SAME_PERSON}:
         return "have somebody else look: `palyra-fleet worker requests`, `approve-release`"
+    if reason in {FleetReason.STORM, FleetReason.FROZEN}:
+        return "`palyra-fleet freeze show` says by whom and since when; `unfreeze all` ends it"
     if reason == "api.role_refused":
         return "name the token of somebody with that role; `palyra-fleet principal self` says yours"
     match reason.partition(".")[0]:

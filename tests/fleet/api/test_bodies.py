@@ -309,7 +309,7 @@ async def test_a_refusal_of_the_fleet_keeps_its_reason_status_and_text(
 ) -> None:
     fleet.service.refuse_with = FleetRefusal(FleetReason.STORM, "new leases are frozen")
     answer = await as_operator(fleet, "GET", "/v1/workers")
-    assert (answer.status, answer.reason) == (503, "fleet.storm_breaker")
+    assert (answer.status, answer.reason) == (409, "fleet.storm_breaker")
     assert answer.problem["detail"] == "new leases are frozen"
 
 
