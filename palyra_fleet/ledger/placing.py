@@ -141,9 +141,7 @@ def _best(
     """The first that may have the lease. Who waits and is not assignable is so by a policy that
     asks for more since the last start, until its next proof: there are few, and never for long."""
     required = frozenset(order.required_capabilities)
-    least = policy.least_binding_level
-    if order.read_only:
-        least = max(least, BindingLevel.ENFORCED)
+    least = BindingLevel.ENFORCED if order.read_only else policy.least_binding_level
     for worker_id in state.placing.in_order(required, least, grant.worker_id):
         worker = state.workers[worker_id]
         end = lease_end(policy, worker, order.ttl_ms, grant.expires_at_unix_ms, now_unix_ms)

@@ -32,6 +32,9 @@ EGRESS = FleetFreeze(True, 1, True, "alice")
         (LEASES, True, FleetFreeze(True, NOW, True, "bob")),
         (EGRESS, False, None),
         (EGRESS, True, None),
+        # no command makes these two: the guards do not rest on that
+        (FleetFreeze(False, 1, by="alice"), False, FleetFreeze(True, NOW, False, "bob")),
+        (FleetFreeze(True, 1, True), False, FleetFreeze(True, NOW, True, "bob")),
     ],
 )
 def test_a_freeze_is_only_ever_made_wider(
@@ -45,7 +48,9 @@ def test_a_freeze_is_only_ever_made_wider(
         return
     assert isinstance(outcome, Decision) and outcome.records == (after,)
     (event,) = outcome.events
-    assert event.reason is (EventReason.EGRESS_FROZEN if egress else EventReason.LEASES_FROZEN)
+    assert event.reason is (
+        EventReason.EGRESS_FROZEN if after.egress else EventReason.LEASES_FROZEN
+    )
     assert (event.actor, event.detail) == ("bob", {"why": "why"})
 
 
@@ -72,6 +77,11 @@ def test_what_is_frozen_goes_on_by_an_operator(
         assert isinstance(outcome, Refusal) and outcome.reason is FleetReason.NOT_FROZEN
     else:
         assert isinstance(outcome, Decision) and outcome.records == (after,)
+
+
+def test_a_refusal_says_how_much_is_frozen_and_by_whom() -> None:
+    assert freezing.said(LEASES) == "new leases are frozen by 'alice'"
+    assert freezing.said(EGRESS) == "all egress and new leases are frozen by 'alice'"
 
 
 def test_a_storm_narrows_no_freeze_of_an_operator() -> None:

@@ -499,7 +499,9 @@ def test_who_has_no_evidence_any_more_leaves_the_order_by_itself() -> None:
 def test_a_policy_that_asks_for_more_meets_who_waited_before(world: PlacingWorld) -> None:
     """Such workers are passed over until they prove themselves again."""
     world.join(W3, now=2_900)
+    world.do(world.complete(world.lease(W3, "run-0", 2_900), 2_900))
     world.wait(W1, W2, W3)
+    assert next(world.manager.state.placing.in_order(frozenset(), BindingLevel.OBSERVED)) == W1
     world.manager.policy = replace(world.manager.policy, binding_max_age_ms=500)
     assert world.offer().worker_id == W3
 
