@@ -19,8 +19,10 @@ from palyra_egress.demo.upstream_ca import UpstreamCa
 from palyra_egress.proxy.guard.guard import ConnectionGuard
 from palyra_egress.proxy.http import layers
 from palyra_egress.proxy.sockets.pinned_dial import dial_pinned
+from palyra_fleet.tasks import spawn
 from tests.egress.proxy.http.test_http2_clients import door, needed, ran, root
 from tests.fakes.proxy_harness import Harness, Injection, basic, proxy_harness, read_reply
+from tests.fakes.tls13_records import HandmadeTls
 
 POLICY = """\
 version: 1
@@ -263,6 +265,63 @@ async def test_curl_and_requests_show_the_servers_answer(
         return answer.status_code, answer.text
 
     assert await asyncio.to_thread(with_requests) == (413, "too much\n")
+
+
+async def test_a_worker_that_reads_slowly_keeps_its_answer_while_only_the_kernel_holds_it(
+    world, monkeypatch
+):
+    """Nothing of it waits with us, and the rest of the upload is not read: a close would be a
+    reset, and would take the answer from the worker that is reading it."""
+    monkeypatch.setattr(layers, "DISCARD_FOR_S", 1.0)
+    answer = b"HTTP/1.1 413 Too Much\r\nContent-Length: 98304\r\n\r\n" + b"a" * 98304
+    world.both(then="stands still", answer=answer)
+    looks, looked, is_read_from = [], asyncio.Event(), layers.StrictHttp1Server._is_read_from
+
+    def noted(self):
+        looks.append((is_read_from(self), self._guard.unsent_bytes(self.conn)))
+        looked.set()
+        return looks[-1][0]
+
+    monkeypatch.setattr(layers.StrictHttp1Server, "_is_read_from", noted)
+    _, ours, begin = await in_the_clear(world)
+    ours.close()
+    head = b"POST " + begin + f"Content-Length: {len(MUCH)}\r\n\r\n".encode()
+    loop, got = asyncio.get_running_loop(), b""
+    with socket.socket() as worker:
+        worker.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        worker.setblocking(False)
+        await loop.sock_connect(worker, world.harness.proxy.address)
+        sending = spawn(loop.sock_sendall(worker, head + MUCH), "the upload")
+        async with asyncio.timeout(60):
+            for _ in range(3):
+                await looked.wait()
+                looked.clear()
+                got += await loop.sock_recv(worker, 8192)
+            while data := await loop.sock_recv(worker, 8192):
+                got += data
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+    assert got == answer
+    assert looks[:3] == [(True, 0)] * 3
+
+
+async def test_tls_that_is_wrong_behind_our_end_is_no_second_entry(world, tmp_path, monkeypatch):
+    """OpenSSL would say what is wrong, and there is no side left to say it on."""
+    monkeypatch.setattr(layers, "DISCARD_FOR_S", 2.0)
+    world.both(then="stands still")
+    target = f"api.example:{world.secure.port}"
+    _, reader, writer = await world.harness.connect_to(target)
+    trusting = ssl.create_default_context(cafile=str(root(world.harness)))
+    tls = HandmadeTls(trusting, tmp_path / "keys", "api.example")
+    await tls.shake_hands(reader, writer)
+    head = f"POST /up HTTP/1.1\r\nHost: {target}\r\nContent-Length: {len(MUCH)}\r\n\r\n"
+    writer.write(tls.data(head.encode(), 1 << 14))
+    await everything(reader)
+    writer.write(b"\x17\x03\x03\x00\x20" + bytes(32))  # a record under no key of this connection
+    await world.harness.core.connections.wait_until_empty(60)
+    entries = [(entry["kind"], entry.get("reason")) for entry in world.harness.audit()]
+    told = [entry for entry in entries if entry[0] not in ("transfer", "receipt", "checkpoint")]
+    assert told == [("verdict", "egress.allowed")] * 2, entries
 
 
 # --- bounds ---------------------------------------------------------------------------------------
