@@ -50,6 +50,20 @@ class PlacementCommands(OperatorCommands):
             raise FleetRefusal(FleetReason.OFFER_UNKNOWN, text)
         return offer_view(found)
 
+    def waits(self, worker_id: str) -> bool:
+        """Whether the worker waits and could be offered a run now."""
+        return self._manager.state.placing.waits(worker_id)
+
+    def waiting(self) -> int:
+        """How many workers wait."""
+        return self._manager.state.placing.waiting
+
+    def offer_to(self, worker_id: str) -> OfferView | None:
+        """The run that is kept for this worker, if one is."""
+        placing = self._manager.state.placing
+        offer_id = placing.offer_by_worker.get(worker_id)
+        return None if offer_id is None else offer_view(placing.offers[offer_id])
+
     async def decline_offer(self, worker_id: str, offer_id: str, request: DeclineRequest) -> None:
         """The worker does not take it."""
 

@@ -25,6 +25,8 @@ _ON_OVERVIEW: Final = 12
 _ON_A_PAGE: Final = 100
 _WAITING_ON_A_PAGE: Final = 20
 _ASKED_ON_A_PAGE: Final = 20
+_WAITING: Final = "waiting"
+"""A filter of the list of workers that is no state: who waits for a run may be in several."""
 _NO_PROFILE: Final = ReplayAnswer(Again.UNKNOWN, "the fleet does not know its lease")
 _STATES: Final = tuple(state.value for state in WorkerLifecycleState)
 
@@ -64,14 +66,24 @@ async def overview(call: ConsoleCall) -> web.StreamResponse:
 
 async def workers(call: ConsoleCall) -> web.StreamResponse:
     """In one state or in all, the newest first: that order stays right from page to page."""
-    found = await call.desk.service.workers()
+    service = call.desk.service
+    found = await service.workers()
     state, after = call.query.get("state", ""), call.cursor(ListOf.WORKERS)
-    wanted = (one for one in found if state in {"", one.state})
+    wanted = (
+        one
+        for one in found
+        if state in {"", one.state} or (state == _WAITING and service.waits(one.worker_id))
+    )
+    page = page_of(ListOf.WORKERS, wanted, lambda one: one.worker_id, after, _ON_A_PAGE)
+    shown = [one.worker_id for one in page.items]
     return render(
         call,
         "workers.html",
         title="Workers",
-        page=page_of(ListOf.WORKERS, wanted, lambda one: one.worker_id, after, _ON_A_PAGE),
+        page=page,
+        waits={worker_id for worker_id in shown if service.waits(worker_id)},
+        offers={worker_id: service.offer_to(worker_id) for worker_id in shown},
+        waiting=service.waiting(),
         counts=_count_states(found),
         chosen=state,
         first=after is None,
@@ -92,6 +104,8 @@ async def worker(call: ConsoleCall) -> web.StreamResponse:
         today=await _judged_today(call, evidence),
         cause=_cause(found, evidence),
         passed=_passed(call, worker_id),
+        waits=service.waits(worker_id),
+        offer=service.offer_to(worker_id),
         asked=await service.release_request_of(worker_id),
         two_persons=service.two_person_release,
         events=await service.recent_events(worker_id, 100),

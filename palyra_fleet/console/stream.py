@@ -1,5 +1,6 @@
 """The console's live stream (server-sent events): each entry of the event log, as it comes, and a
-word when devices or nodes change, or a proxy counted anything, which have no entries there.
+word when devices, nodes or who waits for a run change, or a proxy counted anything, which have no
+entries there.
 
 A browser that was away names the last entry it saw (`Last-Event-ID`) and gets what followed, up to
 a bound. The stream ends with the session, without making it last longer; streams are few per
@@ -26,7 +27,7 @@ MAX_STREAMS: Final = 8
 MAX_IN_ALL: Final = 64
 _LOOK_EVERY_S: Final = 0.25
 _KEEP_ALIVE_EVERY: Final = 40
-_NODES_EVERY: Final = 2
+_MARK_EVERY: Final = 2
 _TRAFFIC_EVERY: Final = 20
 _MOST_AT_ONCE: Final = 200
 _WRITE_WITHIN_S: Final = 5.0
@@ -61,7 +62,7 @@ async def _follow(
 ) -> None:
     """Tell what comes after entry `seen`, until the browser or the session is gone."""
     await _write(response, f"retry: 1000\nid: {seen}\nevent: here\ndata: {{}}\n\n")
-    quiet, nodes, looks = 0, _nodes_mark(call), 0
+    quiet, mark, looks = 0, _mark(call), 0
     counted = call.desk.service.traffic_mark()
     secret = call.request.cookies.get(COOKIE)
     while _is_there(call) and _holds(call, secret, session):
@@ -72,7 +73,7 @@ async def _follow(
             await _write(response, "".join(map(_message, fresh)))
         elif quiet % _KEEP_ALIVE_EVERY == 0:
             await _write(response, ": still here\n\n")
-        elif quiet % _NODES_EVERY == 0 and nodes != (nodes := _nodes_mark(call)):
+        elif quiet % _MARK_EVERY == 0 and mark != (mark := _mark(call)):
             await _write(response, "event: entry\ndata: {}\n\n")
         looks += 1
         if not looks % _TRAFFIC_EVERY and counted != (counted := call.desk.service.traffic_mark()):
@@ -102,10 +103,11 @@ async def _start(call: ConsoleCall) -> int:
     return head
 
 
-def _nodes_mark(call: ConsoleCall) -> object:
-    """What changes with what the pages show of devices and nodes; None where none are served."""
+def _mark(call: ConsoleCall) -> object:
+    """What changes with what the pages show and the log does not tell: of devices and nodes, where
+    they are served, and of workers that wait."""
     operations = call.desk.operations
-    return None if operations is None else operations.mark()
+    return call.desk.service.waiting(), None if operations is None else operations.mark()
 
 
 def _message(event: EventView) -> str:

@@ -43,6 +43,8 @@ EVENT_TONES: Final[Mapping[str, str]] = {
     "worker.cleanup_failed": "bad",
     "worker.struck_by_egress": "warn",
     "worker.heartbeat_stale": "warn",
+    "worker.offer_declined": "warn",
+    "worker.offer_lapsed": "warn",
     "worker.ttl_expired": "warn",
     "worker.lease_revoked": "warn",
     "worker.released_by_operator": "good",

@@ -6,6 +6,7 @@ from functools import cached_property
 from palyra_fleet.signals.traffic import TrafficBook
 from palyra_fleet.wire.lease_models import LeasesThat, LeaseView
 from palyra_fleet.wire.models import EventView, LeaseAnswer, ViolationView
+from palyra_fleet.wire.placement_models import OfferView
 from palyra_fleet.wire.traffic_models import TrafficReport, TrafficView
 
 
@@ -15,6 +16,7 @@ class ReadByOperators:
     clock: Callable[[], int]
     log: list[EventView]
     proxies: dict[str, bytes]
+    workers_waiting = 0
 
     def _enter(self, call: str) -> None:
         raise NotImplementedError
@@ -44,6 +46,17 @@ class ReadByOperators:
         held = [] if those is LeasesThat.ENDED else self.held_leases()
         wanted = [one for one in held if before_fence is None or one.fence < before_fence]
         return tuple(map(_lease_view_of, wanted))[:limit]
+
+    def waits(self, worker_id: str) -> bool:
+        self._enter("waits")
+        return False
+
+    def waiting(self) -> int:
+        return self.workers_waiting
+
+    def offer_to(self, worker_id: str) -> OfferView | None:
+        self._enter("offer_to")
+        return None
 
     async def violations(
         self, worker_id: str | None, limit: int, before: str | None = None

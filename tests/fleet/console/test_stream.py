@@ -144,3 +144,10 @@ async def test_what_a_proxy_counted_is_told_once_it_changed(
         async with fleet.as_proxy() as proxy:
             await proxy.report_traffic(report)
         await ear.hears("event: traffic")
+
+
+async def test_who_waits_for_a_run_is_told_once_it_changed(fleet: ServedFleet) -> None:
+    async with listening(await sign_in(fleet, TOKENS[Role.VIEWER])) as ear:
+        await ear.hears("event: here")
+        fleet.service.workers_waiting = 1
+        await ear.hears("event: entry\ndata: {}")

@@ -1,0 +1,46 @@
+"""Who waits for a run, and which is offered to whom, on the pages of workers of a real fleet."""
+
+import re
+from collections.abc import Mapping
+
+from palyra_fleet.client import WorkerClient
+from palyra_fleet.wire.models import HeartbeatRequest
+from palyra_fleet.wire.placement_models import PlaceRequest
+from tests.fakes.raw_http import ask
+from tests.fakes.real_fleet import RealFleet, real_fleet
+from tests.fakes.worker_bench import GRANT
+from tests.fleet.api.test_with_real_fleet import registered
+from tests.fleet.cli.test_console_as_described import signed_in
+
+
+async def words_of(fleet: RealFleet, headers: Mapping[str, str], path: str) -> str:
+    """What a page says, without its markup."""
+    url, only = fleet.server.admin_url, {"Cookie": headers["Cookie"]}
+    answer = await ask(url, "GET", f"/console{path}", b"", only)
+    assert answer.status == 200, answer
+    main = answer.body.decode().partition("<main")[2].partition("</main>")[0]
+    return " ".join(re.sub(r"<[^>]*>", " ", main).split())
+
+
+async def test_who_waits_and_what_is_offered_is_told() -> None:
+    async with real_fleet() as fleet, registered(fleet) as key:
+        headers = await signed_in(fleet.server.admin_url, fleet.token)
+        (worker,) = await fleet.operator.workers()
+        own = f"/workers/{worker.worker_id}"
+        assert "for a run" not in await words_of(fleet, headers, "/workers")
+        nobody = await words_of(fleet, headers, "/workers?state=waiting")
+        assert "wait for a run 0" in nobody and "No workers" in nobody
+
+        async with WorkerClient(fleet.server.socket_path, key) as client:
+            beat = HeartbeatRequest(session_epoch=worker.session_epoch, seq=1, waits=True)
+            await client.heartbeat(beat)
+        for path in ("/workers", "/workers?state=waiting"):
+            found = await words_of(fleet, headers, path)
+            assert "wait for a run 1" in found and "available waits for a run" in found, path
+        assert "Placement waits for a run" in await words_of(fleet, headers, own)
+
+        await fleet.operator.create_grant(GRANT.model_copy(update={"run_id": "run-placed"}))
+        await fleet.operator.place(PlaceRequest(run_id="run-placed", ttl_ms=60_000))
+        assert "run-placed offered" in await words_of(fleet, headers, "/workers")
+        assert "Offered run run-placed" in await words_of(fleet, headers, own)
+        assert "Placement" not in await words_of(fleet, headers, own)
