@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from palyra_fleet.attestation.result import BindingLevel
-from palyra_fleet.ledger.placing_index import PlacingIndex
+from palyra_fleet.leases.offers import Offer, PlacementOrder
+from palyra_fleet.ledger.placing_index import MAX_ENDED, PlacingIndex
+from palyra_fleet.wire.placement_models import OfferState
 
 ANY: frozenset[str] = frozenset()
 GPU = frozenset({"gpu"})
@@ -90,6 +92,24 @@ def test_it_is_in_order_whatever_comes_and_goes() -> None:
             (score, who) for who, (kind, score) in waiting.items() if kind >= required
         )
         assert list(index.in_order(required, OBSERVED)) == [who for _, who in expected]
+
+
+def test_to_enter_again_with_the_same_score_changes_nothing() -> None:
+    index = PlacingIndex()
+    for name in ("first", "second", "second", "second"):
+        index.enter(name, (ANY, OBSERVED), (0, 0, 0))
+    (group,) = index._groups.values()
+    assert len(group.heap) == 2
+
+
+def test_of_offers_that_ended_the_newest_are_remembered() -> None:
+    index, order = PlacingIndex(), PlacementOrder("run", 1)
+    for number in range(MAX_ENDED):
+        index.put(Offer(f"{number}", "w", "grant", order, 0, 1, OfferState.LAPSED))
+    assert (len(index.ended), next(iter(index.ended))) == (MAX_ENDED, "0")
+    index.put(Offer("last", "w", "grant", order, 0, 1, OfferState.LAPSED))
+    assert (len(index.ended), next(iter(index.ended))) == (MAX_ENDED, "1")
+    assert "last" in index.ended
 
 
 def test_what_left_is_not_kept_for_ever() -> None:

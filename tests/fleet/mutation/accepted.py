@@ -33,6 +33,13 @@ ACCEPTED: dict[str, str] = {
     f"liveness._end_drain: lease is not None and {_DRAINS} -> lease is not None": (
         "only a draining worker has a deadline of drains (invariant 7), and no reap ends a drain"
     ),
+    "placing_index._Group._tidy: len(self.heap) > 2 * len(self.scores) + _SLACK -> "
+    "len(self.heap) >= 2 * len(self.scores) + _SLACK": (
+        "a heap is made anew one entry sooner: what it answers is the same, and so is its bound"
+    ),
+    "placing_index.PlacingIndex.open_offer: offer_id is None -> False": (
+        "no offer has the id None: only the type of the index asks for this one"
+    ),
     "state.LedgerState._drop_deadlines: kind is DeadlineKind.GRANT -> True": (
         "no grant is held under the id of a worker, a lease or a request: nothing is forgotten"
     ),
