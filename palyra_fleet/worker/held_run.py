@@ -42,6 +42,10 @@ class ProgramNotStarted(Exception):
     """The program could not be started, or is not the file that was measured."""
 
 
+class ProxyNotReady(ProgramNotStarted):
+    """The proxy did not get to know the lease in time, and would have refused the program."""
+
+
 class RunStopped(ProgramNotStarted):
     """The worker's session was over before the program was started."""
 
@@ -115,7 +119,7 @@ class HeldRun:
                 timeout_ms=self.settings.session.timeout_ms,
             )
         except LeaseNotKnown as unknown:
-            raise ProgramNotStarted(str(unknown)) from unknown
+            raise ProxyNotReady(str(unknown)) from unknown
 
     async def _start(self, command: Sequence[str], measured: Measurement) -> ProcessGroup:
         artifact = measured.artifact

@@ -25,7 +25,7 @@ from palyra_fleet.tasks import spawn
 from palyra_fleet.wire.placement_models import OfferModel
 from palyra_fleet.worker.artifacts import ArtifactRefused, Carriage
 from palyra_fleet.worker.heard_signals import heard_signals
-from palyra_fleet.worker.held_run import HeldRun, ProgramNotStarted
+from palyra_fleet.worker.held_run import HeldRun, ProgramNotStarted, ProxyNotReady
 from palyra_fleet.worker.isolation.start import IsolationUnavailable
 from palyra_fleet.worker.launcher import (
     EvidenceUnavailable,
@@ -177,8 +177,8 @@ class _Serving:
                     self.command, self.measured
                 )
             except (FleetError, ProgramNotStarted) as error:
-                if isinstance(error, ProgramNotStarted) and not session.stopped.done():
-                    raise  # by this worker's own fault: it would do the same to the next run
+                if _is_own_fault(error) and not session.stopped.done():
+                    raise
                 self.say(f"{lease.run_id} did not start: {error}")
                 return False
         self.say(f"{lease.run_id} ended with {end.exit_code}")
@@ -232,6 +232,11 @@ class _Serving:
         if place.carrier.inputs != offer.artifact_transport.inputs:
             raise _CannotTake("the inputs here are not those that it names")
         return place
+
+
+def _is_own_fault(error: Exception) -> bool:
+    """Whether the next run would meet the same: the program is not what it was, or no program."""
+    return isinstance(error, ProgramNotStarted) and not isinstance(error, ProxyNotReady)
 
 
 def _make_private(directory: Path) -> None:

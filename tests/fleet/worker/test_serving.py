@@ -224,6 +224,19 @@ async def test_after_a_lease_that_was_revoked_it_attests_anew_and_waits_on(pool:
     assert (seen["worker.completed"], seen["worker.lease_revoked"]) == (1, 1)
 
 
+async def test_a_proxy_that_is_late_costs_the_run_and_not_the_worker(pool: Pool) -> None:
+    worker = replace(pool.settings.worker, proxy_knows_within_ms=1)
+    pool.settings = replace(pool.settings, worker=worker, runs=2)
+    pool.fleet.proxy.lease_statuses = [403]
+    serving = pool.start(*says(pool, "$PALYRA_RUN_ID"))
+    await pool.until(await pool.place("late"), OfferState.TAKEN)
+    await pool.until_said("late did not start")
+    pool.fleet.proxy.lease_statuses = [204]
+    await pool.place("in-time")
+    assert await serving == 0
+    assert await pool.until_told(1) == ["in-time"]
+
+
 async def test_what_it_cannot_keep_it_declines_and_waits_on(pool: Pool) -> None:
     pool.settings = replace(pool.settings, runs=1)
     serving = pool.start(*says(pool, "up"))
