@@ -46,19 +46,14 @@ from palyra_egress.proxy.channels.channel import Channel
 from palyra_egress.proxy.clocks import Clocks
 from palyra_egress.proxy.connections import ConnectionTable, LiveConnection
 from palyra_egress.proxy.evidence import EvidenceSpool, SpoolUnavailable, violation_of
-from palyra_egress.proxy.signals.request_trace import RequestTrace
+from palyra_egress.proxy.judgement import Judgement
 from palyra_egress.proxy.signals.signals import Signals
-from palyra_egress.proxy.tls.server_tls import ServerTls, ServerTlsLookup
+from palyra_egress.proxy.tls.server_tls import ServerTlsLookup
 from palyra_egress.reasons import Reason
 from palyra_egress.request import EgressRequest, Requester
 from palyra_egress.service import EgressProxyPolicyService
 from palyra_egress.verdict import (
-    INSPECTED,
-    NO_LIMITS,
-    Account,
-    Carriage,
     Consequence,
-    Limits,
     NeedsResolution,
     Verdict,
 )
@@ -77,29 +72,6 @@ class Phase(StrEnum):
     STARTING = "starting"
     READY = "ready"
     STOPPING = "stopping"
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """A released decision. `addresses` is the whole answer that was judged, `pinned` what may be
-    dialled, `accounts` what its bytes are counted against for `worker_id`, `credentials` what the
-    rule binds and `injected` what of it leaves, `server_tls` how its server is met. `close` says
-    that the connection must end after the answer; `trace` is what is told of it."""
-
-    reason: Reason
-    decision_id: str
-    allowed: bool = False
-    pinned: tuple[str, ...] = ()
-    addresses: tuple[str, ...] = ()
-    limits: Limits = NO_LIMITS
-    worker_id: str = ""
-    accounts: tuple[Account, ...] = ()
-    close: bool = False
-    credentials: tuple[CredentialBinding, ...] = ()
-    injected: tuple[Injected, ...] = ()
-    carriage: Carriage = INSPECTED
-    server_tls: ServerTls | None = None
-    trace: RequestTrace | None = None
 
 
 @dataclass(slots=True)

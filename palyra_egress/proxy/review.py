@@ -14,7 +14,8 @@ from palyra_egress.audit.log import AuditUnavailable
 from palyra_egress.credentials.binding import CredentialBinding
 from palyra_egress.credentials.request_scan import redacted
 from palyra_egress.policy.compile import CompiledPolicy
-from palyra_egress.proxy.core import EnforcementCore, Judgement
+from palyra_egress.proxy.core import EnforcementCore
+from palyra_egress.proxy.judgement import Judgement
 from palyra_egress.reasons import Reason
 from palyra_egress.request import EgressRequest, RequestKind
 from palyra_egress.verdict import NeedsResolution

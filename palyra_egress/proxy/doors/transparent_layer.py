@@ -14,7 +14,6 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.tls import parse_client_hello as collect_client_hello
 
 from palyra_egress.destination.hostname import HostRefused, canonical_host, parse_authority
-from palyra_egress.proxy.core import Judgement
 from palyra_egress.proxy.doors.door_layer import DoorLayer, TunnelAskedHook
 from palyra_egress.proxy.doors.redirected import Address
 from palyra_egress.proxy.guard.guard_parts import AskedTunnel, DoorKeeper
@@ -27,6 +26,7 @@ from palyra_egress.proxy.http.request_head import (
     host_values,
     leading_empty_lines,
 )
+from palyra_egress.proxy.judgement import Judgement
 from palyra_egress.proxy.tls.client_hello import HelloMalformed, parse_client_hello
 from palyra_egress.reasons import Reason
 from palyra_egress.request import CanonicalHost

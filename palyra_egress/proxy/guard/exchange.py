@@ -14,10 +14,10 @@ from mitmproxy import http
 from palyra_egress.credentials.injection import Injected
 from palyra_egress.credentials.request_scan import ENDS_HERE
 from palyra_egress.proxy.bounds.budgets import Direction
-from palyra_egress.proxy.core import Judgement
 from palyra_egress.proxy.http.canonical import HOP_BY_HOP, Target, nominated
 from palyra_egress.proxy.http.credential_headers import is_verified, redact_echo, with_injected
 from palyra_egress.proxy.http.denial import PROXY_NAME, REFUSED
+from palyra_egress.proxy.judgement import Judgement
 from palyra_egress.proxy.websocket.websocket import WebSocket
 from palyra_egress.proxy.websocket.websocket_handshake import opened_head, opens
 from palyra_egress.reasons import Reason

@@ -20,7 +20,6 @@ from mitmproxy.proxy import layer, layers
 from mitmproxy.proxy.layers import modes
 from mitmproxy.proxy.layers.http import HTTPMode
 
-from palyra_egress.proxy.core import Judgement
 from palyra_egress.proxy.doors.door_layer import DoorLayer
 from palyra_egress.proxy.guard.exchange import (
     Exchange,
@@ -50,6 +49,7 @@ from palyra_egress.proxy.http.http_layer import JudgedHttpLayer
 from palyra_egress.proxy.http.layers import RefusedLayer
 from palyra_egress.proxy.http.request_head import RequestHead
 from palyra_egress.proxy.http.trace_headers import TraceHeaders, drop_trace_headers
+from palyra_egress.proxy.judgement import Judgement
 from palyra_egress.proxy.own_name import answer_own
 from palyra_egress.proxy.tls.tls_bounds import BoundedClientTls
 from palyra_egress.proxy.tunnels.tunnel_layer import PassedOnLayer

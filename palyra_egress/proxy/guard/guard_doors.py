@@ -10,9 +10,9 @@ judged for it before anything else.
 
 from dataclasses import replace
 
-from palyra_egress.proxy.core import Judgement
 from palyra_egress.proxy.guard.guard_parts import AskedTunnel, Refused, ShownCredentials
 from palyra_egress.proxy.guard.guard_tunnels import TunnelGuard
+from palyra_egress.proxy.judgement import Judgement
 from palyra_egress.reasons import Reason
 from palyra_egress.request import CanonicalHost, EgressRequest, RequestKind, Scheme
 from palyra_egress.verdict import NeedsResolution

@@ -8,10 +8,10 @@ channel is asked again at every request.
 from mitmproxy import http
 
 from palyra_egress.proxy.bindings import Authentication
-from palyra_egress.proxy.core import Judgement
 from palyra_egress.proxy.guard.guard_parts import Connection, GuardParts
 from palyra_egress.proxy.guard.leak_guard import LeakGuard
 from palyra_egress.proxy.identity import ProxyCredentials, parse_proxy_credentials
+from palyra_egress.proxy.judgement import Judgement
 from palyra_egress.reasons import Reason
 from palyra_egress.request import Requester
 

@@ -13,10 +13,11 @@ from mitmproxy.connection import Server
 
 from palyra_egress.proxy.bounds.deadlines import DEADLINES, Deadlines
 from palyra_egress.proxy.connections import LiveConnection
-from palyra_egress.proxy.core import EnforcementCore, Judgement
+from palyra_egress.proxy.core import EnforcementCore
 from palyra_egress.proxy.guard.receipt import ReceiptIssuer
 from palyra_egress.proxy.http.trace_headers import TraceHeaders
 from palyra_egress.proxy.identity import ProxyCredentials
+from palyra_egress.proxy.judgement import Judgement
 from palyra_egress.proxy.tls.interception import InterceptionAuthority
 from palyra_egress.proxy.tunnels.relay import Relay
 from palyra_egress.reasons import Reason

@@ -12,9 +12,9 @@ from mitmproxy import http, tls
 
 from palyra_egress.clock import now_utc
 from palyra_egress.proxy.bounds.deadlines import Deadlines
-from palyra_egress.proxy.core import Judgement
 from palyra_egress.proxy.guard.guard_identity import IdentityGuard
 from palyra_egress.proxy.guard.guard_parts import Connection, GuardParts, Pinned, Refused, Tunnel
+from palyra_egress.proxy.judgement import Judgement
 from palyra_egress.proxy.review import judge_again
 from palyra_egress.proxy.tls.client_hello import hello_problem
 from palyra_egress.proxy.tunnels.relay import Relay

@@ -24,7 +24,8 @@ from palyra_egress.credentials.request_scan import (
 )
 from palyra_egress.credentials.stream_scan import StreamScanner
 from palyra_egress.proxy.connections import LiveConnection
-from palyra_egress.proxy.core import EnforcementCore, Judgement
+from palyra_egress.proxy.core import EnforcementCore
+from palyra_egress.proxy.judgement import Judgement
 from palyra_egress.reasons import Reason
 from palyra_egress.request import EgressRequest
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 
 from mitmproxy import http
 
-from palyra_egress.proxy.core import Judgement
 from palyra_egress.proxy.guard.exchange import Exchange
 from palyra_egress.proxy.http.denial import Answer, refuse
 from palyra_egress.proxy.http.request_head import RequestHead
+from palyra_egress.proxy.judgement import Judgement
 from palyra_egress.reasons import Reason
 
 

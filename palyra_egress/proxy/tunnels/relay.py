@@ -12,7 +12,7 @@ from dataclasses import InitVar, dataclass, field
 from typing import Final
 
 from palyra_egress.proxy.bounds.budgets import Direction
-from palyra_egress.proxy.core import Judgement
+from palyra_egress.proxy.judgement import Judgement
 from palyra_egress.proxy.tls.client_hello import TLS_1_2
 from palyra_egress.proxy.tls.hello_gate import HELLO_RETRY_RANDOM, HelloGate
 from palyra_egress.reasons import Reason

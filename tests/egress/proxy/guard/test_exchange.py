@@ -5,7 +5,6 @@ from mitmproxy import http
 from mitmproxy.net.http.http1 import read_request_head
 
 from palyra_egress.proxy.bounds.budgets import Direction
-from palyra_egress.proxy.core import NO_LIMITS, Judgement
 from palyra_egress.proxy.guard.exchange import (
     VIA,
     Exchange,
@@ -17,8 +16,9 @@ from palyra_egress.proxy.guard.exchange import (
 )
 from palyra_egress.proxy.http.canonical import TargetRefused, plain_target
 from palyra_egress.proxy.http.request_head import RequestHead
+from palyra_egress.proxy.judgement import Judgement
 from palyra_egress.reasons import Reason
-from palyra_egress.verdict import Limits
+from palyra_egress.verdict import NO_LIMITS, Limits
 from tests.egress.proxy.lanes import chaos, plain, untrusted_upstream
 from tests.fakes.proxy_harness import basic
 

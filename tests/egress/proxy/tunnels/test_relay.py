@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palyra_egress.proxy.core import Judgement
+from palyra_egress.proxy.judgement import Judgement
 from palyra_egress.proxy.tunnels.relay import MAX_RECORD_BYTES, Relay, TlsRecords
 from palyra_egress.reasons import Reason
 from palyra_egress.verdict import Limits
