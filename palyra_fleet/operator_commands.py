@@ -84,7 +84,9 @@ class OperatorCommands(FleetCore):
         """How many workers are in which state, and how many leases live."""
         now, state = self._now(), self._manager.state
         workers = Counter(lifecycle_state(one, now).value for one in state.workers.values())
-        return FleetState(workers, len(state.leases), now_unix_ms=now)
+        return FleetState(
+            workers, len(state.leases), now_unix_ms=now, waiting=state.placing.waiting
+        )
 
     def traffic(self) -> TrafficView:
         """What the proxies reported of their traffic, by the minute and as last told."""

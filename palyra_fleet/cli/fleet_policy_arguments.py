@@ -27,6 +27,7 @@ AMOUNTS: Final = {
 
 
 def add_fleet_policy_arguments(parser: argparse.ArgumentParser) -> None:
+    plain = WorkerFleetPolicy()
     parser.add_argument(
         "--least-binding",
         type=str.upper,
@@ -47,8 +48,15 @@ def add_fleet_policy_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="a quarantined worker comes back only if one person asks and another approves",
     )
+    parser.add_argument(
+        "--offer-s",
+        type=types.between(1, 3_600),
+        default=plain.offer_ms // 1000,
+        metavar="SECONDS",
+        help="how long a run is kept for the worker that it is offered to "
+        f"(default {plain.offer_ms // 1000})",
+    )
     amounts = parser.add_argument_group("how much the fleet takes")
-    plain = WorkerFleetPolicy()
     for field, (most, counted) in AMOUNTS.items():
         default: int = getattr(plain, field)
         amounts.add_argument(
@@ -65,5 +73,6 @@ def fleet_policy_of(arguments: argparse.Namespace) -> WorkerFleetPolicy:
         least_binding_level=BindingLevel[arguments.least_binding],
         trusted_capabilities=frozenset(arguments.trust_capability),
         two_person_release=arguments.two_person_release,
+        offer_ms=arguments.offer_s * 1000,
         **{field: getattr(arguments, field) for field in AMOUNTS},
     )

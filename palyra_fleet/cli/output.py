@@ -29,6 +29,7 @@ from palyra_fleet.wire.models import (
     WorkerView,
 )
 from palyra_fleet.wire.moments import date_of
+from palyra_fleet.wire.placement_models import OfferView
 from palyra_fleet.wire.release_models import ReleaseRequestView
 
 _QUOTED_AT_MOST: Final = 60
@@ -81,6 +82,14 @@ COLUMNS: Final[dict[type[BaseModel], tuple[str, ...]]] = {
     ),
     ReferenceValueView: ("digest_field", "digest_sha256", "workers"),
     ReleaseRequestView: ("release_id", "worker_id", "asked_by", "why", "expires_at_unix_ms"),
+    OfferView: (
+        "offer_id",
+        "run_id",
+        "worker_id",
+        "state",
+        "lease_id",
+        "expires_at_unix_ms",
+    ),
     LeaseState: ("lease_id", "state", "expires_at_unix_ms"),
     EventView: ("seq", "at_unix_ms", "reason", "actor", "worker_id", "lease_id"),
     ViolationView: (

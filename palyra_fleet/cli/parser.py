@@ -25,6 +25,7 @@ from palyra_fleet.cli.node_agent_parser import add_node_agent
 from palyra_fleet.cli.node_parser import add_authorities, add_node_operations, add_node_state
 from palyra_fleet.cli.output import FORMS
 from palyra_fleet.cli.place import Home
+from palyra_fleet.cli.placement_commands import add_runs
 from palyra_fleet.cli.principal_parser import add_principals
 from palyra_fleet.cli.release_commands import add_releases
 from palyra_fleet.cli.snapshot_parser import add_snapshots
@@ -38,7 +39,7 @@ DEFAULT_ADMIN: Final = "127.0.0.1:7741"
 DEFAULT_ENROLMENT: Final = "127.0.0.1:7742"
 DEFAULT_NODE: Final = "127.0.0.1:7743"
 
-_LISTS: Final = frozenset({"list", "requests", "asked"})
+_LISTS: Final = frozenset({"list", "requests", "asked", "offers"})
 """Verbs that answer a list, and can be watched."""
 
 _Verbs = argparse._SubParsersAction  # what add_subparsers returns; it has no public name
@@ -57,6 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
     _grant(_noun(nouns, "grant", "approvals of runs"))
     add_approvals(_noun(nouns, "approval", "rules that approve runs by themselves"), _operator_verb)
     _lease(_noun(nouns, "lease", "live leases"))
+    add_runs(_noun(nouns, "run", "approved runs, for workers that wait"), _operator_verb)
     add_freeze(_noun(nouns, "freeze", "the kill switch"), _operator_verb)
     add_unfreeze(_noun(nouns, "unfreeze", "the end of a freeze"), _operator_verb)
     _violation(_noun(nouns, "violation", "what workers tried"))

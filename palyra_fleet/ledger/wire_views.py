@@ -141,8 +141,18 @@ def placement_order(asked: PlaceRequest) -> PlacementOrder:
 
 def offer_model(offer: Offer) -> OfferModel:
     """An offer as its worker is told of it."""
+    return OfferModel.model_validate(_offered(offer))
+
+
+def offer_view(offer: Offer) -> OfferView:
+    return OfferView.model_validate(
+        {**_offered(offer), "state": offer.state, "lease_id": offer.lease_id}
+    )
+
+
+def _offered(offer: Offer) -> dict[str, object]:
     order = offer.order
-    return OfferModel(
+    return dict(
         offer_id=offer.offer_id,
         run_id=order.run_id,
         grant_id=offer.grant_id,
@@ -154,10 +164,6 @@ def offer_model(offer: Offer) -> OfferModel:
         offered_at_unix_ms=offer.offered_at_unix_ms,
         expires_at_unix_ms=offer.expires_at_unix_ms,
     )
-
-
-def offer_view(offer: Offer) -> OfferView:
-    return OfferView(offer=offer_model(offer), state=offer.state, lease_id=offer.lease_id)
 
 
 def transport_of(asked: ArtifactTransportModel) -> ArtifactTransport:

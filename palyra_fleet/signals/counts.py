@@ -15,8 +15,10 @@ from palyra_fleet.ledger.decision import Decision, EventReason, EvidenceRecord
 from palyra_fleet.signals.export_counts import ExportCounts
 from palyra_fleet.traces.spans import SpanCounts
 from palyra_fleet.wire.durations import Durations
+from palyra_fleet.wire.placement_models import OfferState
 
 NOBODY: Final = "none"
+MADE: Final = "made"
 
 type StateOf = Callable[[str], str]
 """The public state of a worker by its id, NOBODY if it is not known."""
@@ -27,6 +29,8 @@ class FleetCounts:
     """Numbers only."""
 
     transitions: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    offers: Counter[str] = field(default_factory=Counter)
+    """By what became of them, and how many were made."""
     quarantine_latency: Durations = field(default_factory=Durations)
     reaper_lag_ms: int = 0
     exports: dict[str, ExportCounts] = field(default_factory=dict)
@@ -54,6 +58,9 @@ class FleetCounts:
             if after != before[worker_id]:
                 self.transitions[(before[worker_id], after, event.reason.value)] += 1
         self._note_reaping(decision)
+        self.offers[MADE] += sum(one.reason is EventReason.OFFERED for one in decision.events)
+        ended = (offer.state for offer in decision.offers if offer.state is not OfferState.OPEN)
+        self.offers.update(state.value for state in ended)
 
     def durable(self, decision: Decision, now_unix_ms: int) -> None:
         """The decision is on disk: a quarantine holds from here on."""

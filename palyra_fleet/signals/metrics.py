@@ -18,8 +18,9 @@ from prometheus_client.registry import Collector
 
 from palyra_fleet.ledger.facts import WorkerLifecycleState
 from palyra_fleet.logs.output import dropped_lines
-from palyra_fleet.signals.counts import FleetCounts
+from palyra_fleet.signals.counts import MADE, FleetCounts
 from palyra_fleet.wire import metric_names as names
+from palyra_fleet.wire.placement_models import OfferState
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -33,6 +34,7 @@ class FleetState:
     leases: int
     certificates: Mapping[str, int] = field(default_factory=dict)
     now_unix_ms: int = 0
+    waiting: int = 0
 
 
 def exposition(counts: FleetCounts, state: FleetState) -> bytes:
@@ -54,6 +56,9 @@ class _Shown(Collector):
         }
         yield _gauge(names.WORKERS, by_state)
         yield _gauge(names.LEASES_ACTIVE, {(): state.leases})
+        yield _gauge(names.WORKERS_WAITING, {(): state.waiting})
+        offered = (MADE, *(one.value for one in OfferState if one is not OfferState.OPEN))
+        yield _counter(names.OFFERS, {(one,): counts.offers[one] for one in offered})
         changes: dict[tuple[str, ...], float] = dict(sorted(counts.transitions.items()))
         yield _counter(names.TRANSITIONS, changes)
         row = names.FLEET_METRICS[names.QUARANTINE_LATENCY]

@@ -42,6 +42,8 @@ EGRESS_SPANS: Final = "palyra_egress_trace_spans_total"
 WORKERS: Final = "palyra_fleet_workers"
 LEASES_ACTIVE: Final = "palyra_fleet_leases_active"
 TRANSITIONS: Final = "palyra_fleet_transitions_total"
+WORKERS_WAITING: Final = "palyra_fleet_workers_waiting"
+OFFERS: Final = "palyra_fleet_offers_total"
 QUARANTINE_LATENCY: Final = "palyra_fleet_quarantine_latency_seconds"
 REAPER_LAG: Final = "palyra_fleet_reaper_lag_seconds"
 FLEET_CERTIFICATE_EXPIRY: Final = "palyra_fleet_certificate_expiry_timestamp_seconds"
@@ -73,6 +75,8 @@ FLEET_METRICS: Final = MappingProxyType(
     {
         WORKERS: MetricRow(_G, "Workers by public state.", ("state",)),
         LEASES_ACTIVE: MetricRow(_G, "Leases that live."),
+        WORKERS_WAITING: MetricRow(_G, "Workers that could be offered a run now."),
+        OFFERS: MetricRow(_C, "Offers of runs, made and ended.", ("became",)),
         TRANSITIONS: MetricRow(_C, "Changes of state.", ("from", "to", "reason")),
         QUARANTINE_LATENCY: MetricRow(_H, "From a violation to its durable quarantine."),
         REAPER_LAG: MetricRow(_G, "How late the last ended lease was reaped."),

@@ -62,10 +62,9 @@ class OfferState(StrEnum):
     ENDED = "ended"
 
 
-class OfferView(WireModel):
+class OfferView(OfferModel):
     """An offer as operators see it; `lease_id` where it was taken."""
 
-    offer: OfferModel
     state: OfferState
     lease_id: Ulid | None = None
 

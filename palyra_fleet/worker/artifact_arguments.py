@@ -5,18 +5,32 @@ named before an equals sign, `data/rows.csv=FILE`; without it the file's own nam
 """
 
 import argparse
+import hashlib
 import re
 from pathlib import Path
 from typing import Final
 
-from palyra_fleet.wire.artifacts import ARTIFACT_PATH_PATTERN
-from palyra_fleet.worker.artifacts import Carriage
+from palyra_fleet.wire.artifacts import ARTIFACT_PATH_PATTERN, MAX_TRANSPORT_BYTES
+from palyra_fleet.wire.models import ArtifactModel, ArtifactTransportModel
+from palyra_fleet.worker.artifacts import ArtifactRefused, Carriage
 
 _PATH: Final = re.compile(ARTIFACT_PATH_PATTERN)
 
 
 def add_artifact_arguments(verb: argparse.ArgumentParser) -> None:
     """Add the three options."""
+    add_carried(verb)
+    verb.add_argument(
+        "--carry-to",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="where outputs are put (default: here)",
+    )
+
+
+def add_carried(verb: argparse.ArgumentParser) -> None:
+    """Add the two that say what is carried."""
     verb.add_argument(
         "--carry-in",
         type=_input,
@@ -33,13 +47,6 @@ def add_artifact_arguments(verb: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="carry this file out of $PALYRA_OUTPUTS when the program ends (may be repeated)",
     )
-    verb.add_argument(
-        "--carry-to",
-        type=Path,
-        default=Path(),
-        metavar="DIR",
-        help="where outputs are put (default: here)",
-    )
 
 
 def carriage_of(arguments: argparse.Namespace) -> Carriage:
@@ -47,6 +54,29 @@ def carriage_of(arguments: argparse.Namespace) -> Carriage:
     return Carriage(
         tuple(arguments.carry_in), tuple(arguments.carry_out), arguments.carry_to.resolve()
     )
+
+
+def transport_of(arguments: argparse.Namespace) -> ArtifactTransportModel:
+    """The same as a lease names it, by the digests of the files as they are here. Raises
+    ArtifactRefused."""
+    outputs = tuple(arguments.carry_out)
+    return ArtifactTransportModel(
+        inputs=tuple(_measured(path, source) for path, source in arguments.carry_in),
+        outputs=outputs,
+        max_output_bytes=MAX_TRANSPORT_BYTES if outputs else 0,
+    )
+
+
+def _measured(path: str, source: Path) -> ArtifactModel:
+    try:
+        with source.open("rb") as file:
+            digest_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            size_bytes = file.tell()
+    except OSError as error:
+        raise ArtifactRefused(f"{source}: cannot be read: {error.strerror}") from error
+    if size_bytes > MAX_TRANSPORT_BYTES:
+        raise ArtifactRefused(f"{source}: is larger than {MAX_TRANSPORT_BYTES} bytes")
+    return ArtifactModel(path=path, digest_sha256=digest_sha256, size_bytes=size_bytes)
 
 
 def _input(text: str) -> tuple[str, Path]:

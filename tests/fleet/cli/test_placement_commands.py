@@ -1,0 +1,62 @@
+"""`palyra-fleet run` against a fleet and a worker that waits, each in a process of its own."""
+
+import json
+
+from palyra_fleet.wire.keys import SigningKey
+from tests.fakes.receipt_proxy import receipt_proxy
+from tests.fleet.cli.conftest import Shell
+from tests.fleet.cli.test_commands import GRANT, enrol_everything
+
+PLACE = ("run", "place", "run-1")
+
+
+def _serve_command(served: Shell, proxy: str, *program: str) -> tuple[str, ...]:
+    ca = str(served.home / "ca.pem")
+    return (
+        *("worker", "serve", "--proxy", proxy, "--runs", "1"),
+        *("--launcher-key", str(served.home / "launcher.pem")),
+        *("--ca-bundle", ca, "--ca", ca, "--", *program),
+    )
+
+
+async def test_a_run_is_placed_on_a_worker_that_waits_and_whoever_asked_is_told(
+    served: Shell,
+) -> None:
+    proxy_key = SigningKey.generate()
+    await enrol_everything(served, proxy_key, "sh")
+    placing = await served.start(*PLACE, "--wait", "60", "-o", "json")
+    async with receipt_proxy(proxy_key) as proxy:
+        worker = await served.start(
+            *_serve_command(served, proxy.address, "sh", "-c", 'printf "%s" "$PALYRA_RUN_ID"')
+        )
+        out, err = await placing.communicate()
+        ran, trouble = await worker.communicate()
+    assert (placing.returncode, ran) == (0, b"run-1"), (err, trouble)
+    taken = json.loads(out)
+    assert (taken["run_id"], taken["state"]) == ("run-1", "taken")
+    events = json.loads((await served("event", "tail", "--lines", "100", "-o", "json")).out)
+    of_the_worker = [event["reason"] for event in events if event["worker_id"]]
+    offered, assigned = (
+        of_the_worker.index("worker.offered"),
+        of_the_worker.index("worker.assigned"),
+    )
+    assert offered < assigned
+    assert (await served("run", "offers", "-o", "json")).out == "[]\n"
+
+
+async def test_where_nobody_waits_the_command_says_so_at_once_or_when_the_time_is_up(
+    served: Shell,
+) -> None:
+    assert (await served(*GRANT)).code == 0
+    for more in ((), ("--wait", "1")):
+        said = await served(*PLACE, *more)
+        assert said.code == 1
+        assert "no attested worker is available for the requested capabilities" in said.err
+
+
+async def test_what_is_not_approved_or_cannot_be_carried_is_not_placed(served: Shell) -> None:
+    said = await served(*PLACE, "--wait", "600")
+    assert (said.code, "no usable grant approves run 'run-1'" in said.err) == (1, True)
+    absent = str(served.home / "absent")
+    said = await served(*PLACE, "--carry-in", absent)
+    assert (said.code, f"{absent}: cannot be read" in said.err) == (2, True), said.err
