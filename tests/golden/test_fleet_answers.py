@@ -125,6 +125,8 @@ async def what_was_lent(story: Story) -> None:
     grant = json.loads(await story.tell("grant", "create", "run-2", *asked))
     await story.tell("grant", "withdraw", grant["grant_id"], *BECAUSE)
     await story.tell("lease", "revoke", WORKER, *BECAUSE, code=1)
+    await story.tell("run", "place", "run-9", code=1)
+    await story.tell("run", "offers")
     await story.tell("unfreeze", "all", *BECAUSE, code=1)
     await story.tell("freeze", "show")
     await story.tell("freeze", "leases", *BECAUSE)

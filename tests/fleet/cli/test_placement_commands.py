@@ -35,12 +35,8 @@ async def test_a_run_is_placed_on_a_worker_that_waits_and_whoever_asked_is_told(
     taken = json.loads(out)
     assert (taken["run_id"], taken["state"]) == ("run-1", "taken")
     events = json.loads((await served("event", "tail", "--lines", "100", "-o", "json")).out)
-    of_the_worker = [event["reason"] for event in events if event["worker_id"]]
-    offered, assigned = (
-        of_the_worker.index("worker.offered"),
-        of_the_worker.index("worker.assigned"),
-    )
-    assert offered < assigned
+    reasons = [event["reason"] for event in events]
+    assert reasons.index("worker.offered") < reasons.index("worker.assigned")
     assert (await served("run", "offers", "-o", "json")).out == "[]\n"
 
 
