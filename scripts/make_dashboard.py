@@ -65,6 +65,12 @@ PANELS: Final = (
     Panel("Audit not yet durable", f"max({names.AUDIT_LAG})", "since", "s"),
     Panel("Workers by state", names.WORKERS, "{{state}}"),
     Panel("Live leases", names.LEASES_ACTIVE, "leases"),
+    Panel("Workers that wait for a run", names.WORKERS_WAITING, "waiting"),
+    Panel(
+        "Offers a minute",
+        f"sum by (became) (60 * rate({names.OFFERS}[$__rate_interval]))",
+        "{{became}}",
+    ),
     Panel(
         "Changes of state a minute",
         f"sum by (to, reason) (60 * rate({names.TRANSITIONS}[$__rate_interval]))",
