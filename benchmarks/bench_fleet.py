@@ -21,6 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from palyra_fleet.attestation.result import AttestationResult
+from palyra_fleet.leases.offers import Offer, PlacementOrder
 from palyra_fleet.leases.records import LeaseOrder, WorkerApprovalGrant, WorkerLease
 from palyra_fleet.ledger.decision import Decision, Record
 from palyra_fleet.ledger.manager import Outcome, WorkerFleetManager
@@ -84,12 +85,37 @@ def commands(size: int) -> None:
     timed("register", size, (_register(manager, number) for number in new))
     timed("heartbeat", size, (_heartbeat(manager, worker) for worker in chosen))
     timed("grant", size, (_grant(manager, n) for n, _ in enumerate(chosen)))
+    places(manager, size)
     timed("lease", size, (_lease(manager, n, worker) for n, worker in enumerate(chosen)))
     timed("settle what is due", size, (lambda: do(manager, manager.reap(NOW)) for _ in chosen))
     half = len(chosen) // 2
     timed("complete", size, (_complete(manager, worker) for worker in chosen[:half]))
     timed("quarantine with lease", size, (_quarantine(manager, w) for w in chosen[half:]))
     gc.unfreeze()
+
+
+def places(manager: WorkerFleetManager, size: int) -> None:
+    """All wait; runs are placed, and declined."""
+    for number in range(size):
+        do(manager, manager.heartbeat(ulid(number), 1, 2, NOW, waits=True))
+    rounds = range(min(SAMPLES, size))
+    for number in rounds:
+        _grant(manager, 5 * 10**6 + number)()
+    timed("place", size, (_place(manager, number) for number in rounds))
+    offers = tuple(manager.state.placing.offers.values())
+    timed("decline", size, (_decline(manager, offer) for offer in offers))
+
+
+def _place(manager: WorkerFleetManager, number: int) -> Callable[[], object]:
+    run = f"run-{5 * 10**6 + number}"
+    grant = manager.state.usable_grant(run, NOW)
+    assert grant is not None
+    order, offer_id = PlacementOrder(run, 60_000), ulid(6 * 10**6 + number)
+    return lambda: do(manager, manager.place(order, grant.grant_id, offer_id, "alice", NOW))
+
+
+def _decline(manager: WorkerFleetManager, offer: Offer) -> Callable[[], object]:
+    return lambda: do(manager, manager.decline(offer.worker_id, 1, offer.offer_id, "why", NOW))
 
 
 def _register(manager: WorkerFleetManager, number: int) -> Callable[[], object]:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from palyra_fleet.leases.offers import Offer
 from palyra_fleet.leases.records import LeaseStatus, WorkerLease
 from palyra_fleet.ledger.auditor import audit, audit_worker
 from palyra_fleet.ledger.deadlines import DeadlineKind
@@ -14,7 +15,10 @@ from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.ledger.state import LedgerState
 from palyra_fleet.refusals import FleetReason, FleetRefusal
 from tests.fakes.fleet_world import WorkerPen, fleet_world
-from tests.fakes.ledger_world import LedgerWorld, ulid
+from tests.fakes.ledger_world import FAR_UNIX_MS, LedgerWorld, ulid
+from tests.fakes.placing_world import W1 as P1
+from tests.fakes.placing_world import W2 as P2
+from tests.fakes.placing_world import PlacingWorld
 
 W1, W2, W3 = (ulid(n) for n in (1, 2, 3))
 POLICY = WorkerFleetPolicy()
@@ -115,6 +119,60 @@ SPOILED = [
     (lambda state: state.grants_by_run.clear(), "filed wrong"),
     (_worker(W3, attestation_epoch=0), "from the future"),
 ]
+
+
+def _offered() -> tuple[PlacingWorld, Offer]:
+    world = PlacingWorld()
+    for worker_id in (P1, P2):
+        world.join(worker_id)
+    world.wait(P1, P2)
+    return world, world.offer()
+
+
+def _put_offer(**changes: object) -> Callable[[LedgerState, Offer], None]:
+    return lambda state, offer: state.placing.offers.update(
+        {offer.offer_id: replace(offer, **changes)}  # type: ignore[arg-type]
+    )
+
+
+SPOILED_OFFERS: list[tuple[Callable[[LedgerState, Offer], None], str]] = [
+    (lambda state, offer: state.placing.offer_by_run.clear(), "1: a worker or a run has two"),
+    (lambda state, offer: state.placing.offer_by_run.clear(), "1: the run that worker"),
+    (lambda state, offer: state.workers.pop(P1) and None, "an offer is nobody's"),
+    (lambda state, offer: state.placing.leave(P2), "would never be offered"),
+    (
+        lambda state, offer: state.placing.enter(P1, (frozenset(), 2), (0, 0, 0)),  # type: ignore[arg-type]
+        "could be offered a run that it may not take",
+    ),
+    (
+        lambda state, offer: state.deadlines.cancel(DeadlineKind.WAITING, P2),
+        "could be offered a run that it may not take",
+    ),
+    (lambda state, offer: state.grants.clear(), "is offered a run that it may not take"),
+    (
+        lambda state, offer: state.workers.update(
+            {P1: replace(state.workers[P1], work=Work.ORPHANED)}
+        ),
+        "is offered a run that it may not take",
+    ),
+    (_put_offer(expires_at_unix_ms=FAR_UNIX_MS + 1), "for longer than its evidence"),
+    (lambda state, offer: state.lease_by_run.update({"run-1": "lease"}), "has a lease"),
+    (
+        lambda state, offer: state.deadlines.cancel(DeadlineKind.OFFER, offer.offer_id),
+        "11: nothing would end what",
+    ),
+]
+
+
+@pytest.mark.parametrize(("spoil", "told"), SPOILED_OFFERS)
+def test_each_broken_invariant_of_offers_is_told(
+    spoil: Callable[[LedgerState, Offer], None], told: str
+) -> None:
+    world, offer = _offered()
+    state = world.manager.state
+    world.checked()
+    spoil(state, offer)
+    assert any(told in one for one in audit(state, world.manager.policy))
 
 
 def test_a_healthy_ledger_has_nothing_to_tell(world: LedgerWorld) -> None:
