@@ -71,6 +71,7 @@ COLUMNS: Final[dict[type[BaseModel], tuple[str, ...]]] = {
         "state",
         "egress_profile",
         "expires_at_unix_ms",
+        "ended_at_unix_ms",
     ),
     EnrolmentView: (
         "name",
