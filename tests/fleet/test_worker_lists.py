@@ -2,9 +2,11 @@
 
 import pytest
 
+from palyra_fleet.ledger.manager import WorkerFleetManager
+from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.ledger.worker_filter import EVERY_WORKER, WorkerFilter
 from tests.fakes.fleet_world import FleetWorld, WorkerPen, fleet_world
-from tests.fakes.ledger_world import ulid
+from tests.fakes.ledger_world import LedgerWorld, attested, ulid
 
 IDLE, BUSY, CORDONED, HELD = (ulid(number) for number in (101, 102, 103, 104))
 
@@ -37,6 +39,14 @@ async def test_a_list_shows_the_workers_that_fit(wanted: WorkerFilter, found: li
         await populated(world)
         shown = await world.service.workers_page(wanted, 100)
         assert [one.worker_id for one in shown] == found
+
+
+@pytest.mark.parametrize(("capability", "fits"), [("gpu", True), ("tpu", False), (None, True)])
+def test_only_what_a_worker_proved_is_its_capability(capability: str | None, fits: bool) -> None:
+    policy = WorkerFleetPolicy(trusted_capabilities=frozenset({"gpu"}))
+    world = LedgerWorld(WorkerFleetManager(policy))
+    world.do(world.manager.register(attested(IDLE, capabilities=("gpu", "tpu")), 2_000))
+    assert WorkerFilter(capability=capability).fits(world.worker(IDLE), 2_000) is fits
 
 
 async def test_pages_of_those_that_fit_miss_and_repeat_none() -> None:
