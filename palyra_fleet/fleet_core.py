@@ -235,12 +235,12 @@ class FleetCore:
 
     def _audit(self, decision: Decision) -> None:
         """Look at the workers it touched. What is wrong stops new leases, not quarantines."""
-        for record in decision.records:
-            if isinstance(record, WorkerRecord | WorkerLease):
-                state, policy = self._manager.state, self._settings.policy
-                for problem in audit_worker(state, policy, record.worker_id):
-                    _log.error("the ledger breaks an invariant: %s", problem)
-                    self._ledger_problem = problem
+        state, policy = self._manager.state, self._settings.policy
+        kept = (one for one in decision.records if isinstance(one, WorkerRecord | WorkerLease))
+        for worker_id in {one.worker_id for one in (*kept, *decision.offers)}:
+            for problem in audit_worker(state, policy, worker_id):
+                _log.error("the ledger breaks an invariant: %s", problem)
+                self._ledger_problem = problem
 
     def _refuse_on_ledger_problem(self) -> None:
         if self._ledger_problem is not None:
