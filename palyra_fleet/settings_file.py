@@ -8,7 +8,6 @@ relative to the file.
 """
 
 import json
-import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +36,7 @@ from palyra_fleet.issuers.trusted import (
     TrustedIssuer,
     checked_https,
 )
+from palyra_fleet.settings_errors import SettingsFileError, line_of
 from palyra_fleet.wire.key_sets import KeySetError, VerifyingKey, read_key_set
 from palyra_fleet.wire.models import Name
 from palyra_fleet.wire.principal_models import IssuerUrl
@@ -48,10 +48,7 @@ _Text = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
 _Texts = Annotated[tuple[_Text, ...], Field(min_length=1, strict=False)]
 _Account = Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]{1,63}:[a-z0-9.-]{1,253}$")]
 type _Key = tuple[str | int, ...]
-
-
-class SettingsFileError(Exception):
-    """The settings cannot be used; the text says file, line and key, and what was expected."""
+__all__ = ["SettingsFile", "SettingsFileError", "line_of", "read_settings", "settings_file"]
 
 
 class _Table(BaseModel):
@@ -298,31 +295,3 @@ class _Reader:
     def mistake(self, key: _Key, said: str) -> SettingsFileError:
         named = ".".join(str(part) for part in key)
         return SettingsFileError(f"{self.path}:{line_of(self.text, key)}: {named}: {said}")
-
-
-_HEADER: Final = re.compile(r"\s*\[(\[)?\s*([A-Za-z0-9_.\- ]+?)\s*\]")
-_ASSIGNMENT: Final = re.compile(r"\s*([A-Za-z0-9_-]+)\s*=")
-
-
-def line_of(text: str, key: Sequence[str | int]) -> int:
-    """The line of a key, or of the closest table around it. For messages only."""
-    arrays: dict[tuple[str, ...], int] = {}
-    table: tuple[str | int, ...] = ()
-    best, depth = 1, 0
-    for number, line in enumerate(text.splitlines(), 1):
-        header, assignment = _HEADER.match(line), _ASSIGNMENT.match(line)
-        if header:
-            names = tuple(part.strip() for part in header[2].split("."))
-            if header[1]:
-                arrays[names] = arrays.get(names, -1) + 1
-                table = (*names, arrays[names])
-            else:
-                table = names
-            here: tuple[str | int, ...] = table
-        elif assignment:
-            here = (*table, assignment[1])
-        else:
-            continue
-        if len(here) > depth and tuple(key[: len(here)]) == here:
-            best, depth = number, len(here)
-    return best

@@ -5,6 +5,7 @@ codes: 0 done, 1 the answer is no, 2 yours to fix, 69 server unreachable, 70 our
 the program's own code through.
 """
 
+import importlib
 import logging
 import os
 import signal
@@ -17,7 +18,7 @@ from palyra_egress.policy.errors import PolicyFileError
 from palyra_fleet.cli.configuration import EGRESS, with_settings
 from palyra_fleet.cli.log_arguments import begin_log
 from palyra_fleet.cli.output import say
-from palyra_fleet.cli.trouble import EXPECTED, ExitCode, Trouble, trouble_of
+from palyra_fleet.cli.trouble import ExitCode, Trouble
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,9 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _trouble(error: Exception) -> Trouble:
+    if isinstance(error, Trouble):
+        return error
+    words = importlib.import_module("palyra_fleet.cli.trouble_words")
     match error:
-        case Trouble():
-            return error
         case PolicyFileError():
             return Trouble(
                 ExitCode.YOURS,
@@ -52,14 +54,13 @@ def _trouble(error: Exception) -> Trouble:
                 str(error),
                 "correct the lines named above; `palyra-egress policy check FILE` shows them",
             )
-        case _ if isinstance(error, EXPECTED):
-            return trouble_of(error)
-        case OperatorMustAct() | OSError():
+        case OperatorMustAct() | OSError() if not isinstance(error, words.EXPECTED):
             return Trouble(
                 ExitCode.YOURS, "the setup is not usable", str(error), "correct it and try again"
             )
         case _:
-            return trouble_of(error)
+            told: Trouble = words.trouble_of(error)
+            return told
 
 
 if __name__ == "__main__":

@@ -3,8 +3,6 @@ and are imported when they are called.
 """
 
 import argparse
-import importlib
-from collections.abc import Callable
 from pathlib import Path
 
 from palyra_egress.audit.segments import DEFAULT_SEGMENT_BYTES
@@ -22,6 +20,7 @@ from palyra_fleet.cli.completion import add_completion
 from palyra_fleet.cli.config_commands import add_config
 from palyra_fleet.cli.configuration import EGRESS, add_config_argument
 from palyra_fleet.cli.export_arguments import add_export_arguments
+from palyra_fleet.cli.later import Later
 from palyra_fleet.cli.log_arguments import add_log_arguments
 from palyra_fleet.cli.trace_arguments import add_trace_arguments
 
@@ -340,11 +339,6 @@ def _add_entry_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--worker", help="one worker only")
 
 
-def _later(module: str, handler: str) -> Callable[[argparse.Namespace], int]:
+def _later(module: str, handler: str) -> Later:
     """A handler that is imported when it is called: `run` must not wait for what serves."""
-
-    def call(arguments: argparse.Namespace) -> int:
-        found = getattr(importlib.import_module(f"palyra_egress.cli.{module}"), handler)
-        return int(found(arguments))
-
-    return call
+    return Later(f"palyra_egress.cli.{module}", handler)

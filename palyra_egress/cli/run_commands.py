@@ -22,9 +22,10 @@ from palyra_fleet.cli.output import say
 from palyra_fleet.cli.place import find_token, find_url
 from palyra_fleet.cli.trouble import ExitCode, Trouble
 from palyra_fleet.client.errors import FleetError
-from palyra_fleet.client.operator import OperatorClient, WorkerAction
+from palyra_fleet.client.operator import OperatorClient
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.models import GrantRequest, ReferenceValues
+from palyra_fleet.wire.worker_actions import WorkerAction
 from palyra_fleet.worker.artifact_arguments import carriage_of
 from palyra_fleet.worker.isolation.sandbox import Isolation
 from palyra_fleet.worker.launcher import Launcher, WorkerIdentity, measure

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from palyra_egress.cli.channel_arguments import address
 from palyra_egress.cli.env_command import FORMS
-from palyra_fleet.cli.doctor_commands import DESCRIPTION, add_doctor_arguments
+from palyra_fleet.cli.doctor_parser import DESCRIPTION, add_doctor_arguments
 from palyra_fleet.cli.log_arguments import add_log_arguments
 from palyra_fleet.worker.artifact_arguments import add_artifact_arguments
 

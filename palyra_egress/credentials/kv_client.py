@@ -23,6 +23,7 @@ import aiohttp
 import certifi
 
 from palyra_egress.credentials.held import SecretUnusable
+from palyra_egress.credentials.kv_settings import KvSettings
 from palyra_egress.credentials.secret_files import read_secret_file
 from palyra_egress.errors import OperatorMustAct
 from palyra_fleet.trusted_files import UntrustedFile, read_trusted
@@ -41,24 +42,6 @@ class KvFailure(Exception):
 
 class KvMissing(Exception):
     """The server says that there is no such secret (any more)."""
-
-
-@dataclass(frozen=True, slots=True)
-class KvSettings:
-    """Where the KV server is, and how long its answers hold.
-
-    `url` is scheme, host and port. A value is asked for again every `refresh_ms`, and gone when
-    nothing confirmed it for `max_age_ms`. Mounts in `version_1_mounts` are KV version 1.
-    """
-
-    url: str
-    token_file: Path
-    ca_file: Path | None = None
-    namespace: str | None = None
-    version_1_mounts: frozenset[str] = frozenset()
-    deadline_s: float = 5.0
-    refresh_ms: int = 60_000
-    max_age_ms: int = 300_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ from palyra_egress.credentials.kv_client import (
     KvFailure,
     KvMissing,
     KvSecret,
-    KvSettings,
 )
+from palyra_egress.credentials.kv_settings import KvSettings
 
 FIRST_PAUSE_MS: Final = 500
 AT_ONCE: Final = 4

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from palyra_egress.credentials.binding import SECRET_NAMES, SecretSource
-from palyra_egress.credentials.kv_client import KvSettings
+from palyra_egress.credentials.kv_settings import KvSettings
 from palyra_egress.errors import OperatorMustAct
 from palyra_fleet.wire.sealing import ENVIRONMENT_NAME
 

@@ -3,10 +3,16 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from palyra_fleet.cli import approval_commands
 from palyra_fleet.cli import argument_types as types
+from palyra_fleet.cli.later import LaterModule
 from palyra_fleet.leases.approval_rules import HERE
+
+if TYPE_CHECKING:
+    from palyra_fleet.cli import approval_commands
+else:
+    approval_commands = LaterModule("palyra_fleet.cli.approval_commands")
 
 
 def add_approvals(

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
@@ -42,6 +43,12 @@ def between(least: int, most: int) -> Callable[[str], int]:
         return int(text)
 
     return check
+
+
+def add_ca_file(group: argparse._ArgumentGroup, flag: str) -> None:
+    """A file of CAs that a receiver's certificate is verified with."""
+    trusted = "the CAs to trust (default: the public ones)"
+    group.add_argument(flag, type=Path, metavar="PEM", help=trusted)
 
 
 def host_and_port(text: str) -> tuple[str, int]:

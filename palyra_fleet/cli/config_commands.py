@@ -6,6 +6,7 @@ import os
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from palyra_fleet.cli.configuration import (
     Program,
@@ -16,12 +17,14 @@ from palyra_fleet.cli.configuration import (
     parser_of,
     settings,
 )
-from palyra_fleet.cli.export_arguments import KEYS, check_exports
+from palyra_fleet.cli.later import LaterModule
 from palyra_fleet.cli.output import printable, put, say
-from palyra_fleet.cli.trace_arguments import KEYS as TRACE_KEYS
-from palyra_fleet.cli.trace_arguments import check_trace_settings
 from palyra_fleet.cli.trouble import ExitCode
-from palyra_fleet.settings_file import read_settings
+
+if TYPE_CHECKING:
+    from palyra_fleet.cli import config_checks
+else:
+    config_checks = LaterModule("palyra_fleet.cli.config_checks")
 
 type _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 type _MakeParser = Callable[[], argparse.ArgumentParser]
@@ -64,11 +67,7 @@ def _found(
 def _validate(arguments: Namespace, program: Program, top: argparse.ArgumentParser) -> int:
     found = _found(arguments, program, top)
     for by_key in found.values():
-        attestors = by_key.get("settings")
-        if attestors is not None:
-            read_settings(Path(str(attestors.value)))
-        check_exports({key: str(by_key[key].value) for key in KEYS if key in by_key})
-        check_trace_settings({key: str(by_key[key].value) for key in TRACE_KEYS if key in by_key})
+        config_checks.check_files(by_key)
     say(f"{sum(map(len, found.values()))} settings, each good")
     return ExitCode.DONE
 

@@ -17,7 +17,7 @@ from typing import Final
 
 from palyra_fleet.cli.output import quoted
 from palyra_fleet.cli.trouble import ExitCode, Trouble
-from palyra_fleet.settings_file import line_of
+from palyra_fleet.settings_errors import line_of
 
 MAX_FILE_BYTES: Final = 1024 * 1024
 _NOT_SETTINGS: Final = frozenset({"help", "config"})

@@ -3,12 +3,10 @@
 The fleet's checks, and how findings of either program are told.
 """
 
-import argparse
 import json
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 from palyra_fleet.cli.output import printable, put, say
 from palyra_fleet.cli.place import Home
@@ -16,32 +14,6 @@ from palyra_fleet.cli.trouble import ExitCode, Trouble
 from palyra_fleet.clock import now_unix_ms
 from palyra_fleet.doctor import files, listeners, machine, state
 from palyra_fleet.doctor.finding import Check, Finding, Standing, examine, is_healthy
-
-DESCRIPTION: Final = (
-    "Look at an installation, and say per check what is wrong and what to do. Nothing is changed,"
-    " and a program that runs is not disturbed. Ends with 0 if no check failed, else with 1."
-)
-
-
-def add_doctor_arguments(verb: argparse.ArgumentParser) -> None:
-    """What both doctors take."""
-    verb.add_argument("-o", "--output", choices=("table", "json"), default="table")
-    verb.add_argument("--offline", action="store_true", help="nothing is expected to run")
-    verb.add_argument(
-        "--skip",
-        action="append",
-        default=[],
-        metavar="CHECK",
-        help="leave this check out, by its name (may be repeated)",
-    )
-    verb.add_argument("--strict", action="store_true", help="a warning ends with 1 as well")
-    verb.add_argument(
-        "--least-free-mib",
-        type=int,
-        default=machine.FULL_BELOW_BYTES // machine.MIB,
-        metavar="N",
-        help="less room than this for state is a fault (default 64)",
-    )
 
 
 def doctor(arguments: Namespace) -> int:

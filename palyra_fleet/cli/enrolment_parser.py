@@ -3,9 +3,16 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from palyra_fleet.cli import argument_types as types
-from palyra_fleet.cli import enrolment_commands, local_commands
+from palyra_fleet.cli.later import LaterModule
+
+if TYPE_CHECKING:
+    from palyra_fleet.cli import enrolment_commands, local_commands
+else:
+    enrolment_commands = LaterModule("palyra_fleet.cli.enrolment_commands")
+    local_commands = LaterModule("palyra_fleet.cli.local_commands")
 
 type _Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
 type _OperatorVerb = Callable[..., argparse.ArgumentParser]

@@ -1,16 +1,14 @@
 """The settings of exported events: for `palyra-fleet serve` and `palyra-egress up`."""
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from palyra_fleet.cli.argument_types import checked
+from palyra_fleet.cli.argument_types import add_ca_file, checked
 from palyra_fleet.exports.settings import (
     ExportSettings,
     checked_syslog,
     checked_url,
-    receivers,
 )
 
 KEYS: Final = ("webhook_url", "webhook_secret_file", "webhook_ca", "syslog", "syslog_ca")
@@ -32,18 +30,14 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="what signs them: whsec_ and base64, one a line, mode 600; read again each time",
     )
-    group.add_argument(
-        "--webhook-ca", type=Path, metavar="PEM", help="the CAs to trust (default: the public ones)"
-    )
+    add_ca_file(group, "--webhook-ca")
     group.add_argument(
         "--syslog",
         type=checked(checked_syslog),
         metavar="URL",
         help="where events go as RFC 5424: tls://HOST:PORT, unix:///PATH, udp://LOOPBACK:PORT",
     )
-    group.add_argument(
-        "--syslog-ca", type=Path, metavar="PEM", help="the CAs to trust (default: the public ones)"
-    )
+    add_ca_file(group, "--syslog-ca")
 
 
 def exports_of(arguments: argparse.Namespace) -> ExportSettings:
@@ -53,19 +47,4 @@ def exports_of(arguments: argparse.Namespace) -> ExportSettings:
         arguments.webhook_ca,
         arguments.syslog or "",
         arguments.syslog_ca,
-    )
-
-
-def check_exports(given: Mapping[str, str]) -> None:
-    """For `config validate`: look at what file and environment say. Raises
-    ExportSettingsRefused."""
-    files = {key: Path(given[key]) for key in given}
-    receivers(
-        ExportSettings(
-            given.get("webhook_url", ""),
-            files.get("webhook_secret_file"),
-            files.get("webhook_ca"),
-            given.get("syslog", ""),
-            files.get("syslog_ca"),
-        )
     )

@@ -3,12 +3,15 @@
 import argparse
 from argparse import Namespace
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from palyra_fleet.cli import argument_types as types
-from palyra_fleet.cli.operator_commands import Command
+from palyra_fleet.cli.later import Command
 from palyra_fleet.cli.output import show_one
 from palyra_fleet.cli.trouble import ExitCode
-from palyra_fleet.client import OperatorClient
+
+if TYPE_CHECKING:
+    from palyra_fleet.client import OperatorClient
 
 type _Verbs = "argparse._SubParsersAction[argparse.ArgumentParser]"
 type _AddVerb = Callable[[_Verbs, str, str, Command], argparse.ArgumentParser]
@@ -32,26 +35,26 @@ def _take_reason(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--reason", type=types.reason, required=True)
 
 
-async def _show(arguments: Namespace, client: OperatorClient) -> ExitCode:
+async def _show(arguments: Namespace, client: "OperatorClient") -> ExitCode:
     show_one(await client.frozen(), arguments.output)
     return ExitCode.DONE
 
 
-async def _freeze_leases(arguments: Namespace, client: OperatorClient) -> ExitCode:
+async def _freeze_leases(arguments: Namespace, client: "OperatorClient") -> ExitCode:
     show_one(await client.freeze(arguments.reason), arguments.output)
     return ExitCode.DONE
 
 
-async def _freeze_egress(arguments: Namespace, client: OperatorClient) -> ExitCode:
+async def _freeze_egress(arguments: Namespace, client: "OperatorClient") -> ExitCode:
     show_one(await client.freeze(arguments.reason, egress=True), arguments.output)
     return ExitCode.DONE
 
 
-async def _unfreeze_egress(arguments: Namespace, client: OperatorClient) -> ExitCode:
+async def _unfreeze_egress(arguments: Namespace, client: "OperatorClient") -> ExitCode:
     show_one(await client.unfreeze(arguments.reason, egress_only=True), arguments.output)
     return ExitCode.DONE
 
 
-async def _unfreeze_all(arguments: Namespace, client: OperatorClient) -> ExitCode:
+async def _unfreeze_all(arguments: Namespace, client: "OperatorClient") -> ExitCode:
     show_one(await client.unfreeze(arguments.reason), arguments.output)
     return ExitCode.DONE

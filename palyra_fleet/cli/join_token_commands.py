@@ -3,14 +3,16 @@ into the file that a worker reads it from; what it is for goes to stderr."""
 
 from argparse import ArgumentParser, Namespace, _SubParsersAction
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from palyra_fleet.cli import argument_types as types
-from palyra_fleet.cli.operator_commands import Command
+from palyra_fleet.cli.later import Command
 from palyra_fleet.cli.output import acknowledge, put, say, show_many, show_one
 from palyra_fleet.cli.trouble import ExitCode
-from palyra_fleet.client import OperatorClient
 from palyra_fleet.wire.join_models import MintJoinToken
+
+if TYPE_CHECKING:
+    from palyra_fleet.client import OperatorClient
 
 COLUMNS: Final = ("token_id", "identity", "minted_by", "expires_at_unix_ms", "revoked")
 
@@ -34,7 +36,7 @@ def add_join_tokens(
         verb.add_argument("--reason", type=types.reason, required=True)
 
 
-async def mint(arguments: Namespace, client: OperatorClient) -> ExitCode:
+async def mint(arguments: Namespace, client: "OperatorClient") -> ExitCode:
     made = await client.mint_join_token(
         MintJoinToken(
             identity=arguments.identity,
@@ -51,12 +53,12 @@ async def mint(arguments: Namespace, client: OperatorClient) -> ExitCode:
     return ExitCode.DONE
 
 
-async def list_tokens(arguments: Namespace, client: OperatorClient) -> ExitCode:
+async def list_tokens(arguments: Namespace, client: "OperatorClient") -> ExitCode:
     show_many(await client.join_tokens(), arguments.output, COLUMNS)
     return ExitCode.DONE
 
 
-async def revoke(arguments: Namespace, client: OperatorClient) -> ExitCode:
+async def revoke(arguments: Namespace, client: "OperatorClient") -> ExitCode:
     await client.revoke_join_token(arguments.token_id, arguments.reason)
     acknowledge(arguments, arguments.token_id, "the token lets nobody join any more")
     return ExitCode.DONE

@@ -4,6 +4,7 @@ Data goes to stdout, everything else to stderr. Errors are three lines (what, wh
 exit codes are those of `trouble.ExitCode`, and `worker run` passes the program's own through.
 """
 
+import importlib
 import logging
 import os
 import signal
@@ -14,7 +15,7 @@ from palyra_fleet.cli.configuration import FLEET, with_settings
 from palyra_fleet.cli.log_arguments import begin_log
 from palyra_fleet.cli.output import say
 from palyra_fleet.cli.parser import make_parser
-from palyra_fleet.cli.trouble import EXPECTED, ExitCode, Trouble, trouble_of
+from palyra_fleet.cli.trouble import ExitCode, Trouble
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,17 +28,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(parsed.run(parsed))
     except Trouble as trouble:
         return _tell(trouble)
-    except EXPECTED as error:
-        return _tell(trouble_of(error))
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.DONE
     except Exception as error:
-        if os.environ.get("PALYRA_DEBUG"):
+        words = importlib.import_module("palyra_fleet.cli.trouble_words")
+        if os.environ.get("PALYRA_DEBUG") and not isinstance(error, words.EXPECTED):
             raise
-        return _tell(trouble_of(error))
+        return _tell(words.trouble_of(error))
 
 
 def _tell(trouble: Trouble) -> int:

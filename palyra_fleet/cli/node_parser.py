@@ -3,15 +3,20 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pydantic import TypeAdapter
 
 from palyra_fleet.cli import argument_types as types
-from palyra_fleet.cli import node_commands, node_state_commands
-from palyra_fleet.cli.operator_commands import Command
+from palyra_fleet.cli.later import Command, LaterModule
 from palyra_fleet.cli.place import Home
 from palyra_fleet.wire.node_models import CapabilityName
+
+if TYPE_CHECKING:
+    from palyra_fleet.cli import node_commands, node_state_commands
+else:
+    node_commands = LaterModule("palyra_fleet.cli.node_commands")
+    node_state_commands = LaterModule("palyra_fleet.cli.node_state_commands")
 
 type _Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
 type _MakeVerb = Callable[[_Verbs, str, str, Command], argparse.ArgumentParser]

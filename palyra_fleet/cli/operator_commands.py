@@ -7,9 +7,9 @@ as FleetProblem and is put into words by `main`.
 import asyncio
 from argparse import Namespace
 from collections import deque
-from collections.abc import Awaitable, Callable
 from typing import Final
 
+from palyra_fleet.cli.later import Command
 from palyra_fleet.cli.output import acknowledge, clear, put, say, show_many, show_one
 from palyra_fleet.cli.place import find_token, find_url
 from palyra_fleet.cli.trouble import ExitCode
@@ -17,7 +17,6 @@ from palyra_fleet.client import OperatorClient, WorkerAction
 from palyra_fleet.wire.lease_models import LeasesThat
 from palyra_fleet.wire.models import EventView, GrantRequest
 
-Command = Callable[[Namespace, OperatorClient], Awaitable[ExitCode]]
 _PAGE: Final = 1000
 _FOLLOW_EVERY_S: Final = 1.0
 

@@ -6,34 +6,42 @@ A parsed command carries `run`: a function of the arguments that returns the exi
 import argparse
 import functools
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from palyra_fleet.cli import argument_types as types
-from palyra_fleet.cli import doctor_commands, local_commands, operator_commands
 from palyra_fleet.cli.approval_parser import add_approvals
 from palyra_fleet.cli.command_parser import CommandParser
 from palyra_fleet.cli.completion import add_completion
 from palyra_fleet.cli.config_commands import add_config
 from palyra_fleet.cli.configuration import FLEET, add_config_argument
+from palyra_fleet.cli.doctor_parser import DESCRIPTION, add_doctor_arguments
 from palyra_fleet.cli.enrolment_parser import add_enrolment, add_launcher_key, add_references
 from palyra_fleet.cli.export_arguments import add_export_arguments
 from palyra_fleet.cli.fleet_policy_arguments import add_fleet_policy_arguments
 from palyra_fleet.cli.freeze_commands import add_freeze, add_unfreeze
 from palyra_fleet.cli.join_token_commands import add_join_tokens
+from palyra_fleet.cli.later import Command, LaterModule
 from palyra_fleet.cli.log_arguments import add_log_arguments
 from palyra_fleet.cli.node_agent_parser import add_node_agent
 from palyra_fleet.cli.node_parser import add_authorities, add_node_operations, add_node_state
 from palyra_fleet.cli.output import FORMS
 from palyra_fleet.cli.place import Home
-from palyra_fleet.cli.placement_commands import add_runs
+from palyra_fleet.cli.placement_parser import add_runs
 from palyra_fleet.cli.principal_parser import add_principals
 from palyra_fleet.cli.release_commands import add_releases
 from palyra_fleet.cli.snapshot_parser import add_snapshots
 from palyra_fleet.cli.trace_arguments import add_trace_arguments
 from palyra_fleet.cli.worker_parser import add_worker_programs
-from palyra_fleet.client import WorkerAction
 from palyra_fleet.ledger.worker_filter import ATTESTORS, ELIGIBILITIES, STATES
 from palyra_fleet.wire.lease_models import LeasesThat
+from palyra_fleet.wire.worker_actions import WorkerAction
+
+if TYPE_CHECKING:
+    from palyra_fleet.cli import doctor_commands, local_commands, operator_commands
+else:
+    doctor_commands = LaterModule("palyra_fleet.cli.doctor_commands")
+    local_commands = LaterModule("palyra_fleet.cli.local_commands")
+    operator_commands = LaterModule("palyra_fleet.cli.operator_commands")
 
 DEFAULT_ADMIN: Final = "127.0.0.1:7741"
 DEFAULT_ENROLMENT: Final = "127.0.0.1:7742"
@@ -95,7 +103,7 @@ def _operator_verb(
     verbs: "_Verbs[argparse.ArgumentParser]",
     name: str,
     text: str,
-    command: operator_commands.Command,
+    command: Command,
 ) -> argparse.ArgumentParser:
     verb = verbs.add_parser(name, help=text, description=text)
     verb.add_argument("-o", "--output", choices=FORMS, default="table")
@@ -159,11 +167,11 @@ def _doctor(nouns: "_Verbs[argparse.ArgumentParser]") -> None:
     verb = nouns.add_parser(
         "doctor",
         help="find what is wrong with this installation",
-        description=doctor_commands.DESCRIPTION,
+        description=DESCRIPTION,
     )
     verb.add_argument("--state-dir", type=Path, default=home.fleet_state)
     verb.add_argument("--socket", type=Path, default=home.socket_path)
-    doctor_commands.add_doctor_arguments(verb)
+    add_doctor_arguments(verb)
     verb.set_defaults(run=doctor_commands.doctor)
 
 

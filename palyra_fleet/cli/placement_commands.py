@@ -4,69 +4,29 @@ An offer is no lease yet. With `--wait` the command offers again, whenever nobod
 offer was not taken, until a worker has the run or the time is up.
 """
 
-import argparse
 import asyncio
 import time
 from argparse import Namespace
-from collections.abc import Callable
 from typing import Final
 
-from palyra_fleet.cli import argument_types as types
-from palyra_fleet.cli.operator_commands import Command
 from palyra_fleet.cli.output import say, show_many, show_one
 from palyra_fleet.cli.trouble import ExitCode
 from palyra_fleet.client import FleetProblem, OperatorClient
 from palyra_fleet.refusals import FleetReason
 from palyra_fleet.wire.placement_models import OfferState, OfferView, PlaceRequest
-from palyra_fleet.worker.artifact_arguments import add_carried, transport_of
+from palyra_fleet.worker.artifact_arguments import transport_of
 
 _LOOK_EVERY_S: Final = 0.25
 _NOT_NOW: Final = frozenset({FleetReason.NO_WORKER, FleetReason.RUN_OFFERED})
 """Refusals that are over when a worker waits, or did not take what another asked for."""
 
-type _Verbs = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
-
-def add_runs(
-    verbs: _Verbs, add_verb: Callable[[_Verbs, str, str, Command], argparse.ArgumentParser]
-) -> None:
-    place = add_verb(verbs, "place", "offer an approved run to a worker that waits", _place)
-    place.add_argument("run_id", type=types.principal)
-    place.add_argument(
-        "--grant", type=types.ulid, metavar="ID", help="by this approval (default: the first)"
-    )
-    place.add_argument(
-        "--capability",
-        type=types.name,
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="only to a worker that has it (may be repeated)",
-    )
-    place.add_argument(
-        "--read-only",
-        action="store_true",
-        help="only to a worker that runs it isolated, with a workspace it cannot change",
-    )
-    add_carried(place)
-    place.add_argument(
-        "--ttl-s", type=types.seconds, default=300, help="the lease's length; it is renewed in time"
-    )
-    place.add_argument(
-        "--wait",
-        type=types.seconds,
-        metavar="SECONDS",
-        help="offer it again until a worker took it, for so long",
-    )
-    add_verb(verbs, "offers", "runs that are kept for a worker now", _list_offers)
-
-
-async def _list_offers(arguments: Namespace, client: OperatorClient) -> ExitCode:
+async def list_offers(arguments: Namespace, client: OperatorClient) -> ExitCode:
     show_many(await client.offers(), arguments.output)
     return ExitCode.DONE
 
 
-async def _place(arguments: Namespace, client: OperatorClient) -> ExitCode:
+async def place(arguments: Namespace, client: OperatorClient) -> ExitCode:
     request = PlaceRequest(
         run_id=arguments.run_id,
         ttl_ms=arguments.ttl_s * 1000,

@@ -2,11 +2,16 @@
 
 import argparse
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from palyra_fleet.cli import argument_types as types
-from palyra_fleet.cli import principal_commands
-from palyra_fleet.cli.operator_commands import Command
+from palyra_fleet.cli.later import Command, LaterModule
 from palyra_fleet.wire.principal_models import Role
+
+if TYPE_CHECKING:
+    from palyra_fleet.cli import principal_commands
+else:
+    principal_commands = LaterModule("palyra_fleet.cli.principal_commands")
 
 type _Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
 type _MakeVerb = Callable[[_Verbs, str, str, Command], argparse.ArgumentParser]

@@ -6,11 +6,14 @@ Who asked is told what is still needed, and how the other person says yes.
 import argparse
 from argparse import Namespace
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from palyra_fleet.cli import argument_types as types
 from palyra_fleet.cli.output import acknowledge, moment, say, show_many, show_one
 from palyra_fleet.cli.trouble import ExitCode
-from palyra_fleet.client import OperatorClient
+
+if TYPE_CHECKING:
+    from palyra_fleet.client import OperatorClient
 
 
 def add_releases(
@@ -34,7 +37,7 @@ def add_releases(
         verb.add_argument("--reason", type=types.reason, required=True)
 
 
-async def request_release(arguments: Namespace, client: OperatorClient) -> ExitCode:
+async def request_release(arguments: Namespace, client: "OperatorClient") -> ExitCode:
     asked = await client.request_release(arguments.worker_id, arguments.reason)
     show_one(asked, arguments.output)
     say(
@@ -44,18 +47,18 @@ async def request_release(arguments: Namespace, client: OperatorClient) -> ExitC
     return ExitCode.DONE
 
 
-async def list_requests(arguments: Namespace, client: OperatorClient) -> ExitCode:
+async def list_requests(arguments: Namespace, client: "OperatorClient") -> ExitCode:
     show_many(await client.release_requests(), arguments.output)
     return ExitCode.DONE
 
 
-async def approve_release(arguments: Namespace, client: OperatorClient) -> ExitCode:
+async def approve_release(arguments: Namespace, client: "OperatorClient") -> ExitCode:
     released = await client.approve_release(arguments.release_id, arguments.reason)
     show_one(released, arguments.output)
     return ExitCode.DONE
 
 
-async def withdraw_release(arguments: Namespace, client: OperatorClient) -> ExitCode:
+async def withdraw_release(arguments: Namespace, client: "OperatorClient") -> ExitCode:
     await client.withdraw_release(arguments.release_id, arguments.reason)
     acknowledge(arguments, arguments.release_id, "withdrawn")
     return ExitCode.DONE

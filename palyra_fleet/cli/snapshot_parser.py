@@ -2,9 +2,15 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from palyra_fleet.cli import snapshot_commands
+from palyra_fleet.cli.later import LaterModule
 from palyra_fleet.cli.place import Home
+
+if TYPE_CHECKING:
+    from palyra_fleet.cli import snapshot_commands
+else:
+    snapshot_commands = LaterModule("palyra_fleet.cli.snapshot_commands")
 
 _Verbs = argparse._SubParsersAction  # what add_subparsers returns; it has no public name
 

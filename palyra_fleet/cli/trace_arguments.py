@@ -1,12 +1,10 @@
 """The settings of traces: for the programs that serve, the fleet's and the proxy's."""
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from palyra_fleet.cli.argument_types import checked
-from palyra_fleet.traces.running import check_traces
+from palyra_fleet.cli.argument_types import add_ca_file, checked
 from palyra_fleet.traces.settings import (
     ALL,
     TraceSettings,
@@ -27,9 +25,7 @@ def add_trace_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="URL",
         help="where spans go, as OTLP over HTTP: the whole address, https, or http to loopback",
     )
-    group.add_argument(
-        "--otlp-ca", type=Path, metavar="PEM", help="the CAs to trust (default: the public ones)"
-    )
+    add_ca_file(group, "--otlp-ca")
     group.add_argument(
         "--otlp-headers-file",
         type=Path,
@@ -51,15 +47,4 @@ def traces_of(arguments: argparse.Namespace) -> TraceSettings:
         arguments.otlp_ca,
         arguments.otlp_headers_file,
         arguments.trace_ratio,
-    )
-
-
-def check_trace_settings(given: Mapping[str, str]) -> None:
-    """For `config validate`: look at what file and environment say. Raises
-    TraceSettingsRefused."""
-    files = {key: Path(given[key]) for key in given}
-    check_traces(
-        TraceSettings(
-            given.get("otlp_endpoint", ""), files.get("otlp_ca"), files.get("otlp_headers_file")
-        )
     )

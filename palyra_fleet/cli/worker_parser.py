@@ -2,13 +2,19 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from palyra_fleet.cli import argument_types as types
-from palyra_fleet.cli import worker_commands
 from palyra_fleet.cli.evidence_arguments import add_evidence_arguments, add_keep_env
+from palyra_fleet.cli.later import LaterModule
 from palyra_fleet.cli.log_arguments import add_log_arguments
 from palyra_fleet.cli.place import Home
 from palyra_fleet.worker.artifact_arguments import add_artifact_arguments
+
+if TYPE_CHECKING:
+    from palyra_fleet.cli import worker_commands
+else:
+    worker_commands = LaterModule("palyra_fleet.cli.worker_commands")
 
 _Verbs = argparse._SubParsersAction  # what add_subparsers returns; it has no public name
 

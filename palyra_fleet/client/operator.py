@@ -4,8 +4,6 @@ The command line calls these through `asyncio.run`. Every change takes the reaso
 ends up in the fleet's event log.
 """
 
-from enum import StrEnum
-
 from palyra_fleet.client.credentials import TokenCredentials
 from palyra_fleet.client.enrolments import EnrolmentCalls
 from palyra_fleet.client.join_tokens import JoinTokenCalls
@@ -37,18 +35,7 @@ from palyra_fleet.wire.models import (
     WorkerView,
 )
 from palyra_fleet.wire.traffic_models import TrafficView
-
-
-class WorkerAction(StrEnum):
-    """What an operator can do to a worker with nothing but a reason."""
-
-    QUARANTINE = "quarantine"
-    RELEASE = "release"
-    REVERIFY = "reverify"
-    CORDON = "cordon"
-    UNCORDON = "uncordon"
-    BAN = "ban"
-    EVICT = "evict"
+from palyra_fleet.wire.worker_actions import WorkerAction
 
 
 class OperatorClient(

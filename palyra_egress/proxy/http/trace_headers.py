@@ -5,10 +5,12 @@ made anew: a server elsewhere learns nothing of our own traces.
 """
 
 from enum import StrEnum
-
-from mitmproxy import http
+from typing import TYPE_CHECKING
 
 from palyra_fleet.traces.context import WORKERS_HEADERS
+
+if TYPE_CHECKING:  # the parser reads the choices, and loads no proxy for them
+    from mitmproxy import http
 
 
 class TraceHeaders(StrEnum):
@@ -18,7 +20,7 @@ class TraceHeaders(StrEnum):
     DROP = "drop"
 
 
-def drop_trace_headers(headers: http.Headers) -> None:
+def drop_trace_headers(headers: "http.Headers") -> None:
     """Take the worker's trace context out of a request."""
     for name in WORKERS_HEADERS & {name.lower() for name in headers}:
         del headers[name]

@@ -10,9 +10,9 @@ from palyra_egress.credentials.kv_client import (
     KvFailure,
     KvMissing,
     KvSecret,
-    KvSettings,
     KvSettingsRefused,
 )
+from palyra_egress.credentials.kv_settings import KvSettings
 from palyra_egress.demo.upstream_ca import UpstreamCa
 from tests.egress.credentials.moving_time import START_UNIX_MS
 from tests.fakes.kv_server import (

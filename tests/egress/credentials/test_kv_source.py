@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from palyra_egress.credentials.kv_client import KvSettings
+from palyra_egress.credentials.kv_settings import KvSettings
 from palyra_egress.credentials.kv_source import KvSource
 from tests.egress.credentials.moving_time import MovingTime
 from tests.fakes.kv_server import TOKEN, KvServer, kv_server, status, text

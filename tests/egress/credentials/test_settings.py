@@ -7,7 +7,7 @@ import pytest
 
 from palyra_egress.cli.secret_arguments import add_secret_arguments, secrets_of
 from palyra_egress.credentials.binding import SecretSource
-from palyra_egress.credentials.kv_client import KvSettings
+from palyra_egress.credentials.kv_settings import KvSettings
 from palyra_egress.credentials.settings import SecretSettings, SecretSettingsRefused
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from palyra_egress.credentials.binding import SecretLookup, SecretRef, SecretSource
-from palyra_egress.credentials.kv_client import KvSettings
+from palyra_egress.credentials.kv_settings import KvSettings
 from palyra_egress.credentials.policy_gate import SecretGate
 from palyra_egress.credentials.settings import SecretSettings
 from palyra_egress.credentials.sources import LOCAL_MAX_AGE_MS, SecretSources

@@ -8,7 +8,7 @@ import pytest
 from palyra_fleet.cli.approval_commands import RULE_COLUMNS
 from palyra_fleet.cli.main import main
 from palyra_fleet.cli.output import FORMS, show_many
-from palyra_fleet.cli.trouble import trouble_of
+from palyra_fleet.cli.trouble_words import trouble_of
 from palyra_fleet.client import FleetProblem
 from palyra_fleet.leases.approval_file import TITLE
 from palyra_fleet.wire.approval_models import ApprovalRuleView

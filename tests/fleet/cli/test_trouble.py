@@ -2,7 +2,8 @@
 
 import pytest
 
-from palyra_fleet.cli.trouble import ExitCode, trouble_of
+from palyra_fleet.cli.trouble import ExitCode
+from palyra_fleet.cli.trouble_words import trouble_of
 from palyra_fleet.client import FleetProblem
 
 
