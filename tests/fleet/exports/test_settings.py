@@ -7,12 +7,12 @@ import pytest
 
 from palyra_egress.cli.main import main as egress
 from palyra_fleet.cli.main import main as fleet
+from palyra_fleet.exports.receivers import receivers
 from palyra_fleet.exports.settings import (
     ExportSettings,
     ExportSettingsRefused,
     checked_syslog,
     checked_url,
-    receivers,
 )
 from palyra_fleet.exports.trust import client_context
 from tests.fakes.siem import write_secret
