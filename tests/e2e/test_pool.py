@@ -16,6 +16,7 @@ from tests.e2e.upstreams import API
 from tests.fakes.until import until
 
 WITHIN_S = 60
+WAITS = "waits for a run"
 
 
 @dataclass(slots=True)
@@ -33,12 +34,14 @@ class Waiting:
         return puppet
 
     async def works(self, code: int = 0) -> None:
-        """Its program fetches something that it may fetch, and ends."""
+        """Its program fetches something that it may fetch, and ends; then it waits again."""
+        waited = self.program.err.text.count(WAITS)
         puppet = await self.puppet()
         url = self.apart.place.upstreams.url(API, "/open/thing")
         assert (await puppet.get(url))["status"] == 200
         puppet.leave(code)
         self.lines = puppet.lines
+        await until("it waits again", lambda: self.program.err.text.count(WAITS) > waited)
 
     async def says(self, text: str) -> None:
         await until(f"{self.worker_id} says {text}", lambda: text in self.program.err.text)
@@ -58,15 +61,19 @@ async def a_waiting_worker(apart: Apart, *options: str) -> Waiting:
         with_input=True,
     )
     waiting = Waiting(apart, program, worker_id)
-    await waiting.says("waits for a run")
+    await waiting.says(WAITS)
     return waiting
 
 
-async def placed(apart: Apart, run_id: str, *options: str) -> Any:
-    """Approve a run and place it, as soon as somebody waits; the offer that was taken."""
+async def placing(apart: Apart, run_id: str) -> Any:
+    """Place an approved run, as soon as somebody waits; the offer that was taken."""
+    return await apart.place.fleet_json("run", "place", run_id, "--wait", str(WITHIN_S))
+
+
+async def placed(apart: Apart, run_id: str) -> Any:
+    """Approve a run, and place it."""
     await apart.granted(run_id)
-    command = ("run", "place", run_id, "--wait", str(WITHIN_S), *options)
-    return await apart.place.fleet_json(*command)
+    return await placing(apart, run_id)
 
 
 @pytest.fixture
@@ -124,30 +131,3 @@ async def test_a_signal_during_a_run_lets_it_end_by_itself(apart: Apart) -> None
     assert await puppet.exit(3) == 0
     assert "last ended with 3" in worker.program.err.text
     assert len(await apart.place.events("worker.completed")) == 1
-
-
-async def test_the_offer_to_a_killed_worker_lapses_and_the_run_is_placed_again(
-    apart: Apart,
-) -> None:
-    killed = await a_waiting_worker(apart)
-    await placed(apart, "warm-up")
-    await killed.works()
-    await until("it waits again", lambda: killed.program.err.text.count("waits for a run") == 2)
-    await apart.granted("again")
-
-    async def offered() -> bool:
-        async with apart.place.operator() as operator:
-            return any(worker.work == "idle" for worker in await operator.workers())
-
-    await until("the worker is idle", offered)
-    killed.program.process.kill()
-    await killed.program.ended()
-    placing = await apart.place.programs.start(
-        *(FLEET, "run", "place", "again", "--wait", str(2 * WITHIN_S), "-o", "json"),
-        environment=apart.place.environment,
-    )
-    await until("the offer lapses", lambda: apart.place.events("worker.offer_lapsed"))
-    other = await a_waiting_worker(apart)
-    await other.works()
-    assert await placing.ended() == 0, placing.err.text
-    assert other.worker_id in placing.out.text

@@ -30,6 +30,7 @@ NOT_RUN = {
     "docs/fleet-state.md": "stops and restores a fleet; tests/fleet/store does so",
     "docs/how-to/change-a-policy.md": "needs an audit log of one's own",
     "docs/how-to/join-a-node.md": "tests/e2e/test_console.py and tests/fleet/cli do all of it",
+    "docs/how-to/run-a-pool-of-waiting-workers.md": "tests/e2e/test_pool.py runs these commands",
     "docs/how-to/rotate-the-ca.md": "tests/golden/test_fleet_answers.py runs these commands",
     "docs/how-to/investigate-a-quarantine.md": "needs a quarantined worker; the tutorial has one",
     "docs/operators.md": "tests/golden/test_fleet_answers.py runs these commands",

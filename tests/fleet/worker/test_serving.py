@@ -72,7 +72,7 @@ class Pool:
 
     async def until(self, offered: OfferView, state: OfferState) -> OfferView:
         async def look() -> OfferView | None:
-            seen = await self.fleet.operator.offer(offered.offer.offer_id)
+            seen = await self.fleet.operator.offer(offered.offer_id)
             assert seen.state in {OfferState.OPEN, state}, f"it is {seen.state}"
             return seen if seen.state is state else None
 
@@ -137,7 +137,7 @@ async def test_one_session_takes_the_runs_that_are_placed_on_it_one_after_the_ot
     serving = pool.start(*says(pool, "$PALYRA_RUN_ID $PALYRA_WORKSPACE $PALYRA_LEASE_ID"))
     for number in range(3):
         taken = await pool.until(await pool.place(f"run-{number}"), OfferState.TAKEN)
-        assert taken.offer.worker_id == pool.worker_id
+        assert taken.worker_id == pool.worker_id
     assert await serving == 0
     lines = [line.split() for line in await pool.until_told(3)]
     assert [line[0] for line in lines] == ["run-0", "run-1", "run-2"]
@@ -310,10 +310,11 @@ async def test_an_offer_that_has_ended_gives_no_lease_and_a_new_one_does(pool: P
         workspace = Workspace.create(worker.workspace_parent)
         first = spawn(session.next_offer(), "the first offer")
         withdrawn = await pool.place("run-1")
-        assert await first == withdrawn.offer
-        await pool.fleet.operator.withdraw_grant(withdrawn.offer.grant_id, "no longer wanted")
+        offer = await first
+        assert offer.offer_id == withdrawn.offer_id
+        await pool.fleet.operator.withdraw_grant(withdrawn.grant_id, "no longer wanted")
         with pytest.raises(FleetProblem):
-            await session.take_offer(withdrawn.offer, workspace.scope())
+            await session.take_offer(offer, workspace.scope())
         second = spawn(session.next_offer(), "the second offer")
         placed = await pool.place("run-2")
         lease = await session.take_offer(await second, workspace.scope())
