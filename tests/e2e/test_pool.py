@@ -6,9 +6,12 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+import aiohttp
 import pytest
 from ulid import ULID
 
+from palyra_fleet.wire.metric_names import WORKERS_WAITING
+from palyra_fleet.wire.placement_models import OfferState, PlaceRequest
 from tests.e2e.apart import Apart
 from tests.e2e.place import FLEET, METADATA_URL, PUPPET, Puppet, ask_proxy, labelled
 from tests.e2e.programs import Program
@@ -17,6 +20,8 @@ from tests.fakes.until import until
 
 WITHIN_S = 60
 WAITS = "waits for a run"
+OVER = {OfferState.LAPSED, OfferState.ENDED}
+"""Which comes first: the end of the offer, or the heartbeat that is missed."""
 
 
 @dataclass(slots=True)
@@ -131,3 +136,34 @@ async def test_a_signal_during_a_run_lets_it_end_by_itself(apart: Apart) -> None
     assert await puppet.exit(3) == 0
     assert "last ended with 3" in worker.program.err.text
     assert len(await apart.place.events("worker.completed")) == 1
+
+
+async def one_waits(apart: Apart) -> bool:
+    """Whether the fleet counts one worker that waits."""
+    home = apart.place.home
+    token = (home / "operator.token").read_text().strip()
+    async with (
+        aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"}) as session,
+        session.get((home / "admin.url").read_text().strip() + "/metrics") as answer,
+    ):
+        return f"\n{WORKERS_WAITING} 1" in await answer.text()
+
+
+async def test_a_killed_workers_offer_ends_and_the_run_is_placed_again(apart: Apart) -> None:
+    killed = await a_waiting_worker(apart)
+    await apart.granted("again")
+    async with apart.place.operator() as operator:
+        await until("the fleet knows that it waits", lambda: one_waits(apart))
+        killed.program.signal(signal.SIGSTOP)  # so that it takes nothing
+        offer = await operator.place(PlaceRequest(run_id="again", ttl_ms=60_000))
+        assert (offer.worker_id, offer.state) == (killed.worker_id, OfferState.OPEN)
+        await killed.program.kill()
+
+        async def is_over() -> bool:
+            return (await operator.offer(offer.offer_id)).state in OVER
+
+        await until("the offer ends", is_over)
+    other = await a_waiting_worker(apart)
+    taken = await placing(apart, "again")
+    assert taken["worker_id"] == other.worker_id
+    await other.works()
