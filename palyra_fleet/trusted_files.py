@@ -3,10 +3,11 @@
 Whoever can write to a file of roots decides whom we trust; so can whoever may put another file in
 its place, or lead a link on the way to it elsewhere. `read_trusted` refuses a file that belongs to
 somebody else or that group or others may write to, and the same of the folder in which it really
-lies, of the folder in which it is named, and of the link that has its name there. A folder with the
-sticky bit may be open (`/tmp`, a secret's volume in Kubernetes): what is in it is only its owner's
-to replace. `look_at` changes whenever the content, an owner or a mode of these does.
-Sources: open(2), inode(7) on the sticky bit. Blocking.
+lies, of every link that is followed on the way there, and of the folder in which such a link lies.
+A folder with the sticky bit may be open (`/tmp`, a secret's volume in Kubernetes): what is in it is
+only its owner's to replace. Folders further up are not looked at. `look_at` changes whenever the
+content, an owner or a mode of these does.
+Sources: open(2), inode(7) on the sticky bit, path_resolution(7). Blocking.
 """
 
 import os
@@ -17,6 +18,7 @@ from typing import Final, NamedTuple
 from palyra_fleet.private_files import FileStamp, stamp_of
 
 _OTHERS_MAY_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
+_MOST_LINKS: Final = 40
 
 
 class UntrustedFile(Exception):
@@ -24,36 +26,42 @@ class UntrustedFile(Exception):
 
 
 class TrustedLook(NamedTuple):
-    """A file's stamp, and owner and mode of the folders where it lies and is named."""
+    """A file's stamp, and owner and mode of the links to it and of the folders of all of them."""
 
     stamp: FileStamp | None
-    folders: tuple[tuple[int, int] | None, ...]
+    way: tuple[tuple[int, int] | None, ...]
+
+
+class _Way(NamedTuple):
+    """Where a file really lies, by which links, and the folders of both."""
+
+    real: Path
+    links: tuple[Path, ...]
+    folders: tuple[Path, ...]
 
 
 def look_at(path: Path) -> TrustedLook:
     """What identifies a file's present content and who may change it, without reading it."""
     try:
-        real = path.resolve()
-        found = stamp_of(real.stat())
-    except (OSError, RuntimeError):  # a RuntimeError: its links go round
+        way = _way_to(path)
+        found = stamp_of(way.real.lstat())
+    except (OSError, UntrustedFile):
         return TrustedLook(None, (_owner_and_mode(path.parent),))
-    return TrustedLook(found, tuple(_owner_and_mode(one) for one in (path.parent, real.parent)))
+    return TrustedLook(found, tuple(_owner_and_mode(one) for one in (*way.links, *way.folders)))
 
 
 def read_trusted(path: Path, max_bytes: int) -> tuple[bytes, os.stat_result]:
     """The bytes of a file that only we and root can change, and what else is known of it; links are
     followed. Raises UntrustedFile, or OSError for what cannot be read."""
-    try:
-        real = path.resolve(strict=True)
-    except RuntimeError:
-        raise UntrustedFile(f"{path}: its links go round; expected a file") from None
-    _check_owner(path, path.lstat())
-    for folder in dict.fromkeys((path.parent, real.parent)):
+    way = _way_to(path)
+    for link in way.links:
+        _check_owner(link, link.lstat())
+    for folder in way.folders:
         _check_folder(path, folder)
-    descriptor = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = os.open(way.real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         found = os.fstat(descriptor)
-        _check_file(real, found)
+        _check_file(way.real, found)
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             content = file.read(max_bytes + 1)
     finally:
@@ -61,6 +69,31 @@ def read_trusted(path: Path, max_bytes: int) -> tuple[bytes, os.stat_result]:
     if len(content) > max_bytes:
         raise UntrustedFile(f"{path}: is larger than {max_bytes} bytes")
     return content, found
+
+
+def _way_to(path: Path) -> _Way:
+    """Follow a name as the kernel does, link by link. Raises UntrustedFile, or OSError where it
+    leads to nothing."""
+    named = path.absolute()
+    at, links, rest = Path(named.anchor), list[Path](), list(reversed(named.parts[1:]))
+    while rest:
+        name = rest.pop()
+        if name == "..":
+            at = at.parent
+            continue
+        step = at / name
+        if not stat.S_ISLNK(step.lstat().st_mode):
+            at = step
+            continue
+        links.append(step)
+        if len(links) > _MOST_LINKS:
+            raise UntrustedFile(f"{path}: its links go round; expected a file")
+        leads_to = step.readlink()
+        if leads_to.is_absolute():
+            at = Path(leads_to.anchor)
+        rest += reversed(leads_to.parts[1:] if leads_to.is_absolute() else leads_to.parts)
+    folders = dict.fromkeys((*(link.parent for link in links), at.parent))
+    return _Way(at, tuple(links), tuple(folders))
 
 
 def _check_file(path: Path, found: os.stat_result) -> None:
@@ -95,9 +128,9 @@ def _check_owner(path: Path, found: os.stat_result) -> None:
         raise UntrustedFile(f"{path}: belongs to another user; expected us or root")
 
 
-def _owner_and_mode(folder: Path) -> tuple[int, int] | None:
+def _owner_and_mode(entry: Path) -> tuple[int, int] | None:
     try:
-        found = folder.stat()
+        found = entry.lstat()
     except OSError:
         return None
     return found.st_uid, found.st_mode

@@ -74,7 +74,8 @@ class InterceptionAuthority:
     def read_again(self) -> Roots | None:
         """The roots, if their files have changed; for a thread. What cannot be read changes
         nothing, is tried again at the next look, and `problem` says so."""
-        if self._files.stamps() == self._stamps:
+        found = self._files.stamps()
+        if found == self._stamps:
             return None
         try:
             roots = self._files.load()
@@ -82,7 +83,7 @@ class InterceptionAuthority:
             self._problem = str(error)
             return None
         self._problem = None
-        self._stamps = self._files.stamps()
+        self._stamps = found
         return roots
 
     def use(self, roots: Roots) -> None:

@@ -1,6 +1,7 @@
 """The change of a root: in a running proxy, and when somebody is killed half-way."""
 
 import asyncio
+import os
 import ssl
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from palyra_egress.clock import now_utc
 from palyra_egress.proxy.tls.interception import InterceptionAuthority
-from palyra_egress.proxy.tls.root_files import AuthorityError, RootFiles
+from palyra_egress.proxy.tls.root_files import AuthorityError, RootFiles, Roots
 from tests.egress.proxy.lanes import Chaos, chaos, inner_head
 from tests.fakes.process_limits import without_descriptors
 from tests.fakes.proxy_harness import read_reply
@@ -143,6 +144,28 @@ def test_roots_that_nobody_had_a_descriptor_for_are_read_at_the_next_look(tmp_pa
     roots = authority.read_again()
     assert roots is not None and roots.coming is not None
     assert authority.problem(now_utc()) is None and authority.read_again() is None
+
+
+class _Overtaken(RootFiles):
+    """Somebody changes the roots right after they were read."""
+
+    def load(self) -> Roots:
+        roots = super().load()
+        RootFiles.make(self.directory).prepare(now_utc())
+        return roots
+
+
+def test_a_change_right_after_a_look_is_seen_by_the_next_one(tmp_path: Path):
+    files = files_in(tmp_path)
+    authority = InterceptionAuthority(_Overtaken.make(files.directory), files.load())
+    os.utime(files.directory / "root.pem", (1, 1))
+    roots = authority.read_again()
+    assert roots is not None and roots.coming is None
+    assert files.load().coming is not None
+    authority._files = files
+    roots = authority.read_again()
+    assert roots is not None and roots.coming is not None
+    assert authority.read_again() is None
 
 
 def test_a_root_that_others_may_write_is_not_trusted(tmp_path: Path):
