@@ -27,7 +27,7 @@ from palyra_fleet.attestation.attestors.launcher import LauncherAttestor
 from palyra_fleet.attestation.attestors.oci_dsse import ProvenanceAttestor
 from palyra_fleet.attestation.attestors.x509pop import CertificateSelector, X509PopAttestor
 from palyra_fleet.attestation.join_tokens import JoinTokenBook
-from palyra_fleet.issuers.key_sources import KeysUnreadable, read_key_file
+from palyra_fleet.issuers.key_sources import KeysUnreadable, read_key_file, trusting
 from palyra_fleet.issuers.trusted import (
     LEEWAY_S,
     LONGEST_LIFE_S,
@@ -276,8 +276,10 @@ class _Reader:
     def ca_file(self, name: str | None, key: _Key) -> Path | None:
         if name is None:
             return None
-        if not self.certificates(name, key):
-            raise self.mistake(key, f"{name}: expected PEM certificates")
+        try:
+            trusting(self.path.parent / name)
+        except KeysUnreadable as error:
+            raise self.mistake(key, str(error)) from None
         return self.path.parent / name
 
     def _bytes(self, name: str, key: _Key) -> bytes:

@@ -4,11 +4,26 @@ import ssl
 from pathlib import Path
 
 import certifi
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 
 def client_context(ca_file: Path | None) -> ssl.SSLContext:
     """Trusts the CAs of `ca_file`, or the public ones. Raises OSError or ssl.SSLError."""
+    context = _context()
+    context.load_verify_locations(cafile=str(ca_file or certifi.where()))
+    return context
+
+
+def context_of(pem: bytes) -> ssl.SSLContext:
+    """Trusts the CAs in the content of a file. Raises ValueError or ssl.SSLError."""
+    context = _context()
+    roots = x509.load_pem_x509_certificates(pem)
+    context.load_verify_locations(cadata=b"".join(one.public_bytes(Encoding.DER) for one in roots))
+    return context
+
+
+def _context() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_verify_locations(cafile=str(ca_file or certifi.where()))
     return context

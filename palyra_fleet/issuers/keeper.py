@@ -3,8 +3,9 @@
 Every issuer has its own reader. It reads at the start, every `REREAD_S`, and soon after somebody
 came with a key that is not known, but never twice within `GAP_S`: so a changed key is known quickly
 and strangers cause no flood. Each good reading replaces the one before, so that a key which the
-issuer took back is worth nothing any more. While readings fail, the last good one holds for
-`HOLD_MS` and then counts no longer: unknown keys let nobody in. Each new problem is logged once,
+issuer took back is worth nothing any more; so does one in which it has none that can be used. While
+readings fail, the last good one holds for `HOLD_MS` and then counts no longer: unknown keys let
+nobody in. Each new problem is logged once,
 and its end; meanwhile it stands in `problems`, for an alarm. Times: Unix ms; `clock` gives them.
 """
 
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from palyra_fleet.clock import now_unix_ms
-from palyra_fleet.issuers.key_sources import KeysUnreadable, read_keys
+from palyra_fleet.issuers.key_sources import KeysUnreadable, KeysWithdrawn, read_keys
 from palyra_fleet.issuers.tokens import FAULTS, NotBelieved, TokenFault, VerifiedSubject, judge
 from palyra_fleet.issuers.trusted import TrustedIssuer
 from palyra_fleet.logs.fields import Field, told
@@ -24,7 +25,7 @@ from palyra_fleet.tasks import spawn
 from palyra_fleet.wire.key_sets import VerifyingKey
 
 REREAD_S: Final = 300.0
-UNREADABLE: Final = "its keys cannot be read, and hold an hour at most; the log says why"
+UNREADABLE: Final = "its keys cannot be read or used, and hold an hour at most; the log says why"
 GAP_S: Final = 10.0
 HOLD_MS: Final = 3_600_000
 _log = logging.getLogger(__name__)
@@ -86,6 +87,8 @@ class IssuerKeys:
             if held.problem != str(error):
                 _log.warning("the keys of issuer %s cannot be read: %s", issuer.name, error)
             held.problem = str(error)
+            if isinstance(error, KeysWithdrawn):
+                held.keys = None
             self._problems[issuer.name] = UNREADABLE
             return
         if held.problem or held.keys is None:

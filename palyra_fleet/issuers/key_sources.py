@@ -3,7 +3,9 @@
 Discovery asks `URL/.well-known/openid-configuration`, whose `issuer` must be the URL itself, and
 then the `jwks_uri` it names, which must be `https`. Certificates and names are verified, redirects
 and proxies are not followed, answers are bounded in bytes and in time, and only a whole 200 counts.
-A failure is a KeysUnreadable whose text has the operator's own words and no byte of an answer.
+Files are read only while nobody but us and root can change what they say: whoever writes to one
+decides who is let in. A failure is a KeysUnreadable whose text has the operator's own words and no
+byte of an answer; it is a KeysWithdrawn where a whole answer leaves no key that could be used.
 Source: OpenID Connect Discovery 1.0, sections 3 and 4.
 """
 
@@ -15,11 +17,13 @@ from typing import Any, Final
 
 import aiohttp
 
-from palyra_fleet.exports.trust import client_context
+from palyra_fleet.exports.trust import client_context, context_of
 from palyra_fleet.issuers.trusted import TrustedIssuer, checked_https
+from palyra_fleet.trusted_files import UntrustedFile, read_trusted
 from palyra_fleet.wire.key_sets import KeySetError, VerifyingKey, signing_keys
 
 MAX_BYTES: Final = 256 * 1024
+MAX_CA_BYTES: Final = 1024 * 1024
 WITHIN_S: Final = 10.0
 _WELL_KNOWN: Final = "/.well-known/openid-configuration"
 _OK: Final = 200
@@ -29,6 +33,11 @@ type Keys = dict[str, VerifyingKey]
 
 class KeysUnreadable(Exception):
     """The issuer's keys cannot be had now; the text says why."""
+
+
+class KeysWithdrawn(KeysUnreadable):
+    """What the issuer says now is known, and none of it can be used: it has no key, or published a
+    secret one."""
 
 
 async def read_keys(issuer: TrustedIssuer, within_s: float = WITHIN_S) -> Keys:
@@ -45,18 +54,29 @@ async def read_keys(issuer: TrustedIssuer, within_s: float = WITHIN_S) -> Keys:
 def read_key_file(path: Path) -> Keys:
     """The keys of a file. Raises KeysUnreadable."""
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+        content, _ = read_trusted(path, MAX_BYTES)
+    except UntrustedFile as error:
+        raise KeysUnreadable(str(error)) from None
     except OSError as error:
         raise KeysUnreadable(f"{path}: cannot be read: {error.strerror}") from None
     return _keys(_object(content, str(path)), str(path))
 
 
-async def _discovered(issuer: TrustedIssuer) -> Keys:
+def trusting(ca_file: Path | None) -> ssl.SSLContext:
+    """Trusts the CAs of the file, or the public ones. Raises KeysUnreadable. Blocking."""
+    if ca_file is None:
+        return client_context(None)
     try:
-        tls = await asyncio.to_thread(client_context, issuer.ca_file)
-    except (OSError, ssl.SSLError):
-        raise KeysUnreadable(f"{issuer.ca_file}: holds no usable CA certificates") from None
+        content, _ = read_trusted(ca_file, MAX_CA_BYTES)
+        return context_of(content)
+    except UntrustedFile as error:
+        raise KeysUnreadable(str(error)) from None
+    except (OSError, ValueError):  # an ssl.SSLError is an OSError
+        raise KeysUnreadable(f"{ca_file}: holds no usable CA certificates") from None
+
+
+async def _discovered(issuer: TrustedIssuer) -> Keys:
+    tls = await asyncio.to_thread(trusting, issuer.ca_file)
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(ssl=tls, limit=1, force_close=True),
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -114,4 +134,4 @@ def _keys(content: dict[str, Any], where: str) -> Keys:
     try:
         return signing_keys(content)
     except KeySetError as error:
-        raise KeysUnreadable(f"{where}: {error}") from None
+        raise KeysWithdrawn(f"{where}: {error}") from None

@@ -54,7 +54,7 @@ FAULTS: Final[Mapping[TokenFault, str]] = MappingProxyType(
         TokenFault.NOT_A_TOKEN: "it is not a signed token",
         TokenFault.TYPE: "its header asks for something that is not done here",
         TokenFault.ISSUER_UNKNOWN: "no [issuers.NAME] of the settings has its issuer",
-        TokenFault.KEYS_UNKNOWN: "the issuer's keys could not be read for an hour or more",
+        TokenFault.KEYS_UNKNOWN: "the issuer's keys are not known; a line before says why",
         TokenFault.KEY_UNKNOWN: "the issuer has no such key; its keys are being read again",
         TokenFault.SIGNATURE: "its signature is not that of the key it names",
         TokenFault.AUDIENCE: "it is for another audience; compare `audience` with the issuer's",
@@ -136,7 +136,7 @@ def _verified(
 ) -> _Claims | TokenFault:
     """What the token says, if it is signed by this issuer for us."""
     kind = header.get("typ", "JWT")
-    if not isinstance(kind, str) or kind.lower() not in _TYPES:
+    if not isinstance(kind, str) or kind.lower() not in _TYPES or "crit" in header:
         return TokenFault.TYPE
     if keys is None:
         return TokenFault.KEYS_UNKNOWN

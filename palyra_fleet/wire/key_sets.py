@@ -43,7 +43,7 @@ def read_key_set(content: Mapping[str, Any]) -> dict[str, VerifyingKey]:
             raise KeySetError(f"key {number}: expected an object with a kid")
         if kid in keys:
             raise KeySetError(f"key {number}: its kid stands twice")
-        if entry.get("kty") not in _PINNED or not _SECRET.isdisjoint(entry):
+        if str(entry.get("kty")) not in _PINNED or not _SECRET.isdisjoint(entry):
             raise KeySetError(f"key {number}: expected a public RSA or EC key")
         keys[kid] = _verifying_key(number, entry)
     return keys

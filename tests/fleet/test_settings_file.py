@@ -137,7 +137,7 @@ ISSUER_MISTAKES = [
     ('"jwks.json"', '"ca.pem"', 5, "is not JSON"),
     ('"jwks.json"', '"symmetric.json"', 5, "a secret or private key was published"),
     ("discovery = true", 'jwks_file = "jwks.json"', 11, "nothing is asked without discovery"),
-    ('"ca.pem"', '"jwks.json"', 11, "ca_file: jwks.json: expected PEM certificates"),
+    ('"ca.pem"', '"jwks.json"', 11, "jwks.json: holds no usable CA certificates"),
     ("https://cloud.example", "https://issuer.example/team", 8, "another table has this issuer"),
     ("https://cloud.example", "http://cloud.example", 8, "issuer: String should match pattern"),
     ("https://cloud.example", "https://cloud.example?x", 8, "issuer: expected https://HOST"),

@@ -5,6 +5,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from palyra_egress.demo.upstream_ca import UpstreamCa
 from palyra_fleet.issuers.keeper import HOLD_MS, UNREADABLE, IssuerKeys, kept_keys
 from palyra_fleet.issuers.trusted import TrustedIssuer
@@ -80,6 +82,24 @@ async def test_while_an_issuer_is_away_its_keys_hold_an_hour_and_no_longer(tmp_p
         assert "1 keys are known" in str(lines[-1]["message"])
         assert problems == {}
     assert keys.subject_of(fresh, now) is not None
+
+
+@pytest.mark.parametrize(
+    "said", [[], [{"kty": "oct", "kid": "a", "k": "AAAA"}], [{"kty": "EC", "kid": "key-1"}]]
+)
+async def test_an_issuer_that_has_no_usable_key_any_more_is_believed_no_more_at_once(
+    said: list[object], tmp_path: Path
+) -> None:
+    issuer, file, problems = TokenIssuer(), tmp_path / "jwks.json", dict[str, str]()
+    file.write_text(json.dumps(issuer.key_set()))
+    trusted = TrustedIssuer("corp", issuer.url, AUDIENCE, file)
+    keys = IssuerKeys([trusted], clock_at(NOW_S), problems=problems)
+    await keys.read_once(trusted)
+    assert keys.subject_of(issuer.token(NOW_S), NOW_S * 1000) is not None
+    file.write_text(json.dumps({"keys": said}))
+    await keys.read_once(trusted)
+    assert keys.subject_of(issuer.token(NOW_S), NOW_S * 1000) is None
+    assert problems == {"corp": UNREADABLE}
 
 
 async def test_an_issuer_that_does_not_answer_at_the_start_is_asked_again(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Keys from a real issuer over real TLS, and everything an issuer may answer instead."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,23 @@ async def test_keys_of_a_file(tmp_path: Path) -> None:
     assert set(await read_keys(trusted)) == {"key-1"}
     file.write_bytes(b" " * (MAX_BYTES + 1))
     assert "is larger than" in await problem_of(trusted)
+    file.unlink()
+    os.mkfifo(file)
+    assert "not a regular file" in await problem_of(trusted)  # and nobody waits for a writer
+
+
+async def test_files_that_others_may_write_are_not_gone_by(tmp_path: Path) -> None:
+    ca, file = UpstreamCa.create(tmp_path / "ca"), tmp_path / "jwks.json"
+    async with served_issuer(ca.server_context("localhost")) as issuer:
+        file.write_text(json.dumps(issuer.key_set()))
+        kept = TrustedIssuer("corp", issuer.url, AUDIENCE, file)
+        for trusted, path in ((kept, file), (trusting(issuer, ca.ca_file), ca.ca_file)):
+            assert set(await read_keys(trusted)) == {"key-1"}
+            path.chmod(0o666)
+            assert "lets others write to it" in await problem_of(trusted)
+            path.chmod(0o600)
+        file.parent.chmod(0o777)
+        assert "can put another file in its place" in await problem_of(kept)
 
 
 @pytest.mark.parametrize(

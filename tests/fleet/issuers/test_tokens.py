@@ -120,6 +120,14 @@ def test_a_header_that_asks_for_something_else_is_not_believed(
     assert judged(ISSUER.token(NOW_S, headers)) is fault
 
 
+def test_a_critical_header_is_refused_even_one_that_the_library_knows() -> None:
+    head = _b64(json.dumps({"alg": "RS256", "kid": "key-1", "crit": ["b64"], "b64": True}).encode())
+    signed = f"{head}.{_b64(json.dumps(ISSUER.claims(NOW_S)).encode())}"
+    sign = jwt.get_algorithm_by_name("RS256").sign
+    token = f"{signed}.{_b64(sign(signed.encode(), ISSUER.keys['key-1']))}"
+    assert judged(token) is TokenFault.TYPE
+
+
 def test_no_key_but_the_issuers_own_counts_whatever_the_header_brings() -> None:
     claims, mine = ISSUER.claims(NOW_S), rsa.generate_private_key(65537, 2048)
     jwk = json.loads(jwt.get_algorithm_by_name("RS256").to_jwk(mine.public_key()))

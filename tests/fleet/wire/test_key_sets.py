@@ -30,6 +30,8 @@ def test_keys_of_other_uses_and_kinds_are_left_out() -> None:
         signing_keys({"keys": others})
     with pytest.raises(KeySetError, match="key 1"):
         read_key_set({"keys": [others[0], RSA]})
+    with pytest.raises(KeySetError, match="key 1: expected a public RSA or EC key"):
+        read_key_set({"keys": [{**RSA, "kty": ["RSA"]}]})
 
 
 @pytest.mark.parametrize(
