@@ -3,15 +3,18 @@
 A descriptor belongs to the place where it was opened, whoever holds it. A network socket could be
 connected anew, to anybody, from the launcher's own network; a directory leads to every file around
 it; a file opened for reading can be opened for writing through `/proc/self/fd`, whatever the mounts
-inside say. So a stream is passed on only if it leads nowhere else: a terminal, a pipe, a connected
-Unix stream socket, one of the plain devices, and as output a file that was opened for writing. A
-file as input is copied through a pipe. Anything else is refused. Sources: connect(2) (AF_UNSPEC),
-proc_pid_fd(5), unix(7), ioctl_tty(2).
+inside say. A pipe for reading can be opened so as well, and what is written there is read by
+whoever reads on after the program: a shell that takes its script from that pipe runs it, outside.
+So a stream is passed on only if it leads nowhere else: a terminal, a connected Unix stream socket,
+one of the plain devices, and as output a pipe or a file that was opened for writing. A file or a
+pipe as input is copied through a pipe of our own. Anything else is refused. Sources: connect(2)
+(AF_UNSPEC), proc_pid_fd(5), pipe(7), unix(7), ioctl_tty(2), poll(2).
 """
 
 import contextlib
 import fcntl
 import os
+import select
 import socket
 import stat
 import threading
@@ -33,10 +36,10 @@ def streams_that_lead_elsewhere() -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def program_input(number: int = 0) -> Iterator[int | None]:
-    """What to give as standard input: None to pass it on, or a pipe that has what is in the file.
-    The file is read on from where it stands, while the program reads."""
+    """What to give as standard input: None to pass it on, or a pipe of our own that has what is in
+    the file or pipe. That is read on from where it stands, while the program reads."""
     mode = os.fstat(number).st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+    if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode) or stat.S_ISFIFO(mode)):
         yield None
         return
     reading, writing = os.pipe2(os.O_CLOEXEC)
@@ -51,12 +54,27 @@ def program_input(number: int = 0) -> Iterator[int | None]:
 
 
 def _copy(source: int, pipe: int) -> None:
-    """To the end of the file, or until nobody reads any more."""
+    """To the end of the input, or until nobody reads any more: what comes after a program that has
+    ended is not for it, and stays for others."""
     with os.fdopen(pipe, "wb", buffering=0) as written, contextlib.suppress(OSError):
-        while chunk := os.read(source, _CHUNK_BYTES):
+        while _has_more(source, pipe):
+            try:
+                chunk = os.read(source, _CHUNK_BYTES)
+            except BlockingIOError:  # another reader was first
+                continue
+            if not chunk:
+                return
             view = memoryview(chunk)
             while view:
                 view = view[written.write(view) :]
+
+
+def _has_more(source: int, pipe: int) -> bool:
+    """Wait until there is something to read, the end included; False once nobody reads the pipe."""
+    both = select.poll()
+    both.register(source, select.POLLIN)
+    both.register(pipe, 0)  # an error is told in any case
+    return pipe not in dict(both.poll())
 
 
 def kind_refused(number: int) -> str:
@@ -68,6 +86,8 @@ def kind_refused(number: int) -> str:
     match stat.S_IFMT(status.st_mode):
         case stat.S_IFREG if number != 0 and _is_read_only(number):
             return "a file that was opened for reading"
+        case stat.S_IFIFO if number != 0 and _is_read_only(number):
+            return "a pipe that was opened for reading"
         case stat.S_IFREG | stat.S_IFIFO:
             return ""
         case stat.S_IFBLK:

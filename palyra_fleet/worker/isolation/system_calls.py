@@ -9,11 +9,12 @@ a program *outside* when one is asked for (`request-key`, which can look up a na
 and `perf_event_open`, which reach what is pinned or runs on the whole machine; `openat2`, whose
 arguments a filter cannot read. Words typed into a terminal for another reader (TIOCSTI, TIOCLINUX)
 and files with set-user-ID or set-group-ID answer EPERM: such a file, left where the program works,
-would make anybody on this machine the launcher's account; so does a lease on a file (F_SETLEASE),
-which keeps everybody else who opens it waiting. A change of the limit of core dumps is answered
-with success and not made: at any other limit than 1 a crash may start a handler outside
-(`core_dumps`), and a program may always lower its limits. Another architecture's calls (x32, 32
-bit) end the process; before Linux 5.4 those of x32 could be called by their numbers, 512 to 547.
+would make anybody on this machine the launcher's account; so does a lease on a file or directory
+(F_SETLEASE, F_SETDELEG), which keeps everybody else who opens or changes it waiting. A change of
+the limit of core dumps is answered with success and not made: at any other limit than 1 a crash may
+start a handler outside (`core_dumps`), and a program may always lower its limits. Another
+architecture's calls (x32, 32 bit) end the process; before Linux 5.4 those of x32 could be called by
+their numbers, 512 to 547.
 
 Output: a classic BPF program as bytes, for `bwrap --seccomp`. Sources: seccomp(2), linux/filter.h,
 linux/audit.h, the kernel's system call tables, keyrings(7), ioctl_tty(2), inode(7).
@@ -35,7 +36,7 @@ _X32: Final = 0x40000000
 _IO_URING_AND_OPENAT2: Final = (425, 426, 427, 437)  # the same on every architecture
 _TYPES_FOR_ANOTHER: Final = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX
 _OF_X32: Final = (512, 547)
-_SET_LEASE: Final = 1024  # F_SETLEASE
+_SET_LEASE: Final = (1024, 1040)  # F_SETLEASE, F_SETDELEG
 _LIMIT_OF_CORES: Final = 4  # RLIMIT_CORE
 _TMPFILE: Final = 0o20000000  # O_TMPFILE without O_DIRECTORY
 _RUNS_AS_ITS_OWNER: Final = stat.S_ISUID | stat.S_ISGID
@@ -125,7 +126,7 @@ def _steps(architecture: _Architecture) -> list[_Step]:
         *(step for call in absent for step in _for(call, [_refuse(errno.ENOSYS)])),
         *(step for call in architecture.makes_socket for step in _for(call, _confined())),
         *_for(architecture.ioctl, _refused_where(1, _TYPES_FOR_ANOTHER)),
-        *_for(architecture.fcntl, _refused_where(1, (_SET_LEASE,))),
+        *_for(architecture.fcntl, _refused_where(1, _SET_LEASE)),
         *_for(architecture.setrlimit, _limit_of_cores_stays()),
         *_for(architecture.prlimit, _limit_of_cores_is_only_read()),
         *(step for call, at in architecture.mode for step in _for(call, _plain_mode(at))),

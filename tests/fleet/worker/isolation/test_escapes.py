@@ -201,6 +201,18 @@ def test_a_file_as_input_is_read_from_where_it_stands_and_never_written(here: Ce
     assert file.read_text() == "first\n" + "x" * 300_000
 
 
+def test_what_is_written_to_an_input_pipe_reaches_nobody_who_reads_on(here: Cell) -> None:
+    """A shell that takes its script from the pipe would run it, outside."""
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb", buffering=0) as read, os.fdopen(writing, "wb") as write:
+        os.set_blocking(reading, False)
+        write.write(b"for the program\n")
+        write.flush()
+        script = 'read -r line; echo "$line"; echo typed > /proc/self/fd/0; echo done'
+        assert here.run("/bin/sh", "-c", script, stdin=read)[1] == "for the program\ndone\n"
+        assert read.read() is None
+
+
 def test_a_program_that_does_not_read_its_input_ends_all_the_same(here: Cell) -> None:
     file = here.account.directory / "commands"
     file.write_text("x" * 300_000)

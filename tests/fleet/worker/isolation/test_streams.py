@@ -2,7 +2,10 @@
 
 import os
 import socket
+import subprocess
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -46,13 +49,25 @@ def event() -> Iterator[int]:
 
 
 @contextmanager
-def pipe() -> Iterator[int]:
+def pipe_ends() -> Iterator[tuple[int, int]]:
     ends = os.pipe()
     try:
-        yield ends[0]
+        yield ends
     finally:
         for end in ends:
             os.close(end)
+
+
+@contextmanager
+def pipe() -> Iterator[int]:
+    with pipe_ends() as (reading, _):
+        yield reading
+
+
+@contextmanager
+def writing_end() -> Iterator[int]:
+    with pipe_ends() as (_, writing):
+        yield writing
 
 
 @contextmanager
@@ -84,7 +99,8 @@ SOCKET = "a socket that leads elsewhere"
         (lambda: opened("/dev/zero"), ""),
         (lambda: opened(__file__), "a file that was opened for reading"),
         (lambda: opened(__file__, os.O_WRONLY), ""),
-        (pipe, ""),
+        (pipe, "a pipe that was opened for reading"),
+        (writing_end, ""),
         (terminal, ""),
     ],
 )
@@ -108,14 +124,52 @@ def test_a_device_that_does_more_is_refused() -> None:
         assert kind_refused(number) == "a device"
 
 
-def test_a_file_goes_through_a_pipe_and_a_pipe_as_it_is(tmp_path: Path) -> None:
+def copied(number: int) -> int:
+    with program_input(number) as given:
+        assert given is not None
+        return os.dup(given)
+
+
+def test_a_file_goes_through_a_pipe_and_a_terminal_as_it_is(tmp_path: Path) -> None:
     file = tmp_path / "input"
     file.write_text("line\n")
-    with opened(str(file)) as number:
-        with program_input(number) as given:
-            assert given is not None
-            kept = os.dup(given)
-        with os.fdopen(kept) as read:
-            assert read.read() == "line\n"
-    with pipe() as number, program_input(number) as given:
+    with opened(str(file)) as number, os.fdopen(copied(number)) as read:
+        assert read.read() == "line\n"
+    with terminal() as number, program_input(number) as given:
         assert given is None
+
+
+def test_a_pipe_goes_through_another_one_to_its_end() -> None:
+    much = b"x" * 300_000  # more than pipes hold
+    with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as cat:
+        assert cat.stdin is not None and cat.stdout is not None
+        given = copied(cat.stdout.fileno())
+        assert os.fstat(given).st_ino != os.fstat(cat.stdout.fileno()).st_ino
+        with os.fdopen(given, "rb") as read, ThreadPoolExecutor(1) as pool:
+            came = pool.submit(read.read)
+            cat.stdin.write(much)
+            cat.stdin.close()
+            assert came.result(60) == much
+
+
+def test_what_comes_after_the_last_reader_stays_in_the_pipe() -> None:
+    with pipe_ends() as (number, writing):
+        before = set(threading.enumerate())
+        given = copied(number)
+        os.write(writing, b"first")
+        assert os.read(given, 16) == b"first"
+        (copying,) = set(threading.enumerate()) - before
+        os.close(given)
+        copying.join(60)
+        assert not copying.is_alive()
+        os.write(writing, b"second")
+        assert os.read(number, 16) == b"second"
+
+
+def test_an_input_that_does_not_block_is_waited_for() -> None:
+    with pipe_ends() as (number, writing):
+        os.set_blocking(number, False)
+        with os.fdopen(copied(number), "rb", buffering=0) as read:
+            for word in (b"one", b"two"):
+                os.write(writing, word)
+                assert read.read(16) == word

@@ -124,6 +124,7 @@ def test_nothing_is_typed_for_others_and_no_file_runs_as_its_owner(number, argum
         (302, (0, 4, 0x1000, 0x7FFF_0000_0000), DENIED),
         (302, (0, 7, 0x1000, 0x2000), ALLOW),
         (72, (3, 1024, 0), DENIED),  # fcntl with F_SETLEASE
+        (72, (3, 1040, 0), DENIED),  # with F_SETDELEG
         (72, (3, 1025, 0), ALLOW),
         (72, (1024, 3, 0), ALLOW),
     ],
