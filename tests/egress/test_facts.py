@@ -14,7 +14,7 @@ from palyra_egress.facts import (
     write_facts,
 )
 from palyra_fleet.attestation import result
-from palyra_fleet.wire import models as wire
+from palyra_fleet.wire import view_models
 
 DIGESTS = st.none() | st.sampled_from(["a" * 64, "b" * 64, "0123456789abcdef" * 4])
 FACTS = st.builds(
@@ -68,7 +68,7 @@ def test_proxy_fleet_and_wire_have_the_same_levels_in_the_same_order() -> None:
     words = [level.word for level in BindingLevel]
     assert [level.name.lower() for level in result.BindingLevel] == words == list(BINDING_LEVELS)
     assert [int(level) for level in result.BindingLevel] == [int(level) for level in BindingLevel]
-    schema = wire.AttestedFacts.model_json_schema()
+    schema = view_models.AttestedFacts.model_json_schema()
     assert schema["properties"]["binding_level"]["enum"] == words
 
 

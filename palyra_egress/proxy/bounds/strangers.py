@@ -1,11 +1,16 @@
 """The connections that have not shown whose they are yet: who of them makes room for others. Pure.
 
-They are kept by source, in the order in which they came. When room is needed the source that has
-the most gives it: its connection that has waited longest. Honest clients speak at once, so they are
-not here for long. Times are monotonic milliseconds.
+They are kept by source, in the order in which they came. When room is needed a source that floods
+gives it, the one that has the most: its connection that has waited longest. Where none floods, many
+sources may be one attacker, and of all of them the longest waiting goes. Honest clients speak at
+once, so they are not here for long. Times are monotonic milliseconds.
 """
 
 from dataclasses import dataclass, field
+from typing import Final
+
+FLOOD_PART: Final = 8
+"""A source with more than this part of all strangers floods."""
 
 
 @dataclass(slots=True)
@@ -38,5 +43,7 @@ class Strangers[T]:
         if not self._by_source:
             return None
         most = max(self._by_source.values(), key=len)
-        longest, since_ms = next(iter(most.items()))
+        floods = len(most) * FLOOD_PART > len(self)
+        longest = next(iter(most if floods else self._source_of))
+        since_ms = self._by_source[self._source_of[longest]][longest]
         return longest if since_ms <= came_before_ms else None

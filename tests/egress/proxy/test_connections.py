@@ -197,3 +197,11 @@ async def test_waiting_ends_at_its_deadline_too():
     line(table, "a")
     await table.wait_until_empty(0.01)
     assert len(table) == 1
+
+
+def test_who_comes_in_numbers_is_no_flood_beside_an_attacker_of_many_addresses():
+    table = ConnectionTable(max_connections=64)
+    silent = strangers(table, *(f"127.0.{number}.1" for number in range(64)))
+    honest = strangers(table, *["192.0.2.1"] * 7, at_ms=PATIENCE_MS)
+    assert not any(one.steps for one in honest)
+    assert [bool(one.steps) for one in silent] == [True] * 7 + [False] * 57
