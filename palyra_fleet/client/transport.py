@@ -2,8 +2,9 @@
 
 `FleetClient` sends one JSON request and reads one JSON answer; `stream` yields the lines of an
 endless answer. A `Credentials` adds the headers that say who calls, from exactly the bytes that
-are sent. Every failure of the network or of the answer's form becomes a FleetUnavailable, every
-refusal a FleetProblem. Nothing here follows redirects or reads proxy settings.
+are sent, and anew each time that they are sent. Every failure of the network or of the answer's
+form becomes a FleetUnavailable, every refusal a FleetProblem. Nothing here follows redirects or
+reads proxy settings.
 """
 
 import asyncio
@@ -200,13 +201,21 @@ class FleetClient:
         once_key: str | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send the request; translate what the network does on the way in, inside and out."""
-        headers = dict(self._credentials.headers(method, target, content))
+        headers: dict[str, str] = {}
         if content:
             headers["Content-Type"] = "application/json"
         if once_key is not None:
             headers["Idempotency-Key"] = once_key
         headers.update(travels())
         url = URL(self._base_url + target, encoded=True)
+
+        async def with_credentials(
+            request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
+        ) -> aiohttp.ClientResponse:
+            # aiohttp sends a GET again whose connection broke; a proof is good only once
+            request.headers.update(self._credentials.headers(method, target, content))
+            return await send(request)
+
         try:
             async with self._connected().request(
                 method,
@@ -215,6 +224,7 @@ class FleetClient:
                 headers=headers,
                 timeout=waits,
                 allow_redirects=False,
+                middlewares=(with_credentials,),
                 ssl=True if self._tls is None else self._tls(),
                 server_hostname=None if self._tls is None else SERVER_NAME,
             ) as response:

@@ -35,11 +35,12 @@ from palyra_fleet.worker.launcher import (
 )
 from palyra_fleet.worker.receipt import ReceiptRefused
 from palyra_fleet.worker.run_settings import RunSettings, WorkerSettings
-from palyra_fleet.worker.session import WorkerSession
+from palyra_fleet.worker.session import RETRY_AFTER_S, SessionSettings, WorkerSession
 from palyra_fleet.worker.stop import Stop, StopKind
 from palyra_fleet.worker.workplace import Workplace, workplace
 from palyra_fleet.worker.workspace import WorkspaceRefused
 
+_FLEETS_OWN_FAULT: Final = 500
 _NEW_SESSION: Final = frozenset({StopKind.LEASE_STOPPED, StopKind.FENCED})
 """What ends a session and not its worker: it may attest anew."""
 
@@ -81,8 +82,10 @@ async def serve_as_worker(
     opened = replace(worker.session, egress_enforced=enforced)
     with heard_signals(serving.hear, wanted=worker.forward_signals):
         while not serving.leaves:
-            async with await WorkerSession.open(opened, measured) as session:
-                await serving.through(session)
+            session = await serving.next_session(opened)
+            if session is not None:
+                async with session:
+                    await serving.through(session)
     return serving.exit_code
 
 
@@ -113,6 +116,24 @@ class _Serving:
         elif self._session is not None:
             self.exit_code = 128 + number
             self._session.stop(Stop(StopKind.INTERRUPTED, number.name))
+
+    async def next_session(self, settings: SessionSettings) -> WorkerSession | None:
+        """Attest with a new key. A fleet or proxy that is gone is asked again for as long as the
+        last attestation would have held; None if the worker leaves meanwhile. Raises what
+        `WorkerSession.open` does."""
+        time, last, said = settings.time, self._session, False
+        while not self.leaves:
+            try:
+                return await WorkerSession.open(settings, self.measured)
+            except (FleetError, ReceiptRefused) as error:
+                refused = isinstance(error, FleetProblem) and error.status < _FLEETS_OWN_FAULT
+                if refused or last is None or time.now_s() >= last.good_until_s:
+                    raise
+                if not said:
+                    self.say(f"the fleet or the proxy is gone, it is asked again: {error}")
+                said = True
+            await time.sleep(RETRY_AFTER_S)
+        return None
 
     async def through(self, session: WorkerSession) -> None:
         """Take runs until the worker leaves or the session is used up. Raises WorkerEnded."""

@@ -141,6 +141,11 @@ class WorkerSession:
     def worker_id(self) -> str:
         return self._standing.answer.worker_id
 
+    @property
+    def good_until_s(self) -> float:
+        """When it is fenced unless it proves itself anew, on the forward clock."""
+        return self._standing.life.fence_at_s
+
     async def __aenter__(self) -> Self:
         return self
 

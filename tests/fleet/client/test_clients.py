@@ -27,6 +27,7 @@ from palyra_fleet.wire.models import (
     ReferenceValues,
 )
 from palyra_fleet.wire.placement_models import OrderKind, WorkerOrder
+from tests.fakes.lossy_relay import lossy_relay
 from tests.fakes.served_fleet import TOKEN, ServedFleet
 
 KEY = SigningKey.generate()
@@ -43,6 +44,20 @@ async def test_a_worker_reads_orders_by_long_poll_as_soon_as_they_are_given(
         (orders,) = await polling
         assert orders == (WorkerOrder(seq=1, kind=OrderKind.QUARANTINED, reason="why"),)
         assert await worker.orders(1, 0) == ()
+
+
+async def test_a_question_that_is_asked_again_since_its_answer_was_lost_is_signed_again(
+    fleet: ServedFleet, tmp_path: Path
+) -> None:
+    async with (
+        lossy_relay(fleet.socket_path, tmp_path) as relay,
+        WorkerClient(relay.path, fleet.worker_key) as worker,
+    ):
+        await fleet.service.quarantine("operator", fleet.worker_id, "why")
+        relay.lose = b"GET /v1/worker/orders"
+        (order,) = await worker.orders(0, 0)
+        assert relay.lost.is_set()
+        assert order.kind is OrderKind.QUARANTINED
 
 
 async def test_a_refusal_keeps_status_reason_and_text(fleet: ServedFleet) -> None:

@@ -26,6 +26,7 @@ from palyra_fleet.worker.serving import ServeSettings, WorkerEnded, serve_as_wor
 from palyra_fleet.worker.session import WorkerSession
 from palyra_fleet.worker.stop import StopKind
 from palyra_fleet.worker.workspace import Workspace
+from tests.fakes.lossy_relay import LossyRelay, lossy_relay
 from tests.fakes.manual_time import ManualTime
 from tests.fakes.real_fleet import RealFleet, real_fleet
 from tests.fakes.until import until
@@ -224,6 +225,58 @@ async def test_after_a_lease_that_was_revoked_it_attests_anew_and_waits_on(pool:
     assert (seen["worker.completed"], seen["worker.lease_revoked"]) == (1, 1)
 
 
+@asynccontextmanager
+async def relayed(pool: Pool) -> AsyncIterator[LossyRelay]:
+    """The worker reaches the fleet through this alone."""
+    async with lossy_relay(pool.fleet.server.socket_path, pool.fleet.home) as relay:
+        worker = pool.settings.worker
+        session = replace(worker.session, fleet=relay.path)
+        pool.settings = replace(pool.settings, worker=replace(worker, session=session))
+        yield relay
+
+
+async def test_a_fleet_that_is_gone_when_a_run_ends_costs_its_lease_and_not_the_worker(
+    pool: Pool,
+) -> None:
+    pool.settings = replace(pool.settings, runs=2)
+    async with relayed(pool) as relay:
+        serving = pool.start(*waits(pool))
+        await pool.place("run-1")
+        await pool.until_told(1)
+        await relay.down()
+        await let_go(pool)
+        await pool.until_said("run-1 ended with 0")
+        await pool.until_said("the fleet or the proxy is gone")
+        await relay.up()
+        await pool.place("run-2")
+        await pool.until_told(2)
+        await let_go(pool)
+        assert await serving == 0
+    assert (await pool.events())["worker.completed"] == 1
+
+
+async def test_a_worker_leaves_while_the_fleet_is_gone(pool: Pool) -> None:
+    async with relayed(pool) as relay:
+        serving = pool.start(*waits(pool))
+        await pool.place("run-1")
+        await pool.until_told(1)
+        await relay.down()
+        await let_go(pool)
+        await pool.until_said("the fleet or the proxy is gone")
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert await serving == 0
+
+
+async def test_an_order_that_was_lost_on_the_way_is_read_again(pool: Pool) -> None:
+    pool.settings = replace(pool.settings, runs=1)
+    async with relayed(pool) as relay:
+        relay.lose = b"wait_ms=20000"
+        serving = pool.start(*says(pool, "up"))
+        await pool.until(await pool.place("run-1"), OfferState.TAKEN)
+        assert await serving == 0
+        assert relay.lost.is_set()
+
+
 async def test_a_proxy_that_is_late_costs_the_run_and_not_the_worker(pool: Pool) -> None:
     worker = replace(pool.settings.worker, proxy_knows_within_ms=1)
     pool.settings = replace(pool.settings, worker=worker, runs=2)
@@ -345,7 +398,8 @@ async def test_a_fleet_that_is_lost_for_too_long_ends_it_by_fencing() -> None:
     async with real_fleet(time=time) as fleet, a_pool(fleet) as pool:
         serving = pool.start(*says(pool, "up"))
         await pool.place("run-1")
-        await pool.until_told(1)
+        again = f"worker {pool.worker_id} waits for a run"
+        await until("it waits again", lambda: pool.said.count(again) == 2)
         await fleet.service.close()
         await time.play(2 * 3600.0, 2, serving)
         with pytest.raises(FleetError):
