@@ -120,7 +120,15 @@ def _approval(arguments: Namespace) -> ApprovalAsked | None:
 
 
 def _isolation(arguments: Namespace) -> Isolation:
-    """The installation's own directories are hidden whatever else is."""
+    """The installation's own directories are hidden whatever else is. A path that somebody typed
+    and that is not there is a slip, and would hide nothing."""
+    if (gone := [path for path in arguments.hide if not path.exists()]) != []:
+        raise Trouble(
+            ExitCode.YOURS,
+            f"{gone[0]}: there is nothing to hide",
+            "--hide takes a directory or file that is there when the program starts",
+            "name one, or leave the option out",
+        )
     own = [Home.of().directory, arguments.socket.parent, *secret_places(arguments)]
     if arguments.fleet is not None:
         own.append(arguments.device)

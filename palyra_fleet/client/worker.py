@@ -58,7 +58,8 @@ class WorkerClient(FleetClient):
         await self.send("POST", f"/v1/worker/offers/{offer_id}:decline", request)
 
     async def start_lease(self, lease_id: str, command: LeaseCommand) -> LeaseState:
-        return await self.call("POST", f"/v1/worker/leases/{lease_id}:start", LeaseState, command)
+        target = f"/v1/worker/leases/{lease_id}:start"
+        return await self.call("POST", target, LeaseState, command, once=True)
 
     async def renew_lease(self, lease_id: str, command: LeaseCommand) -> LeaseState:
         return await self.call("POST", f"/v1/worker/leases/{lease_id}:renew", LeaseState, command)

@@ -106,6 +106,15 @@ async def test_exactly_one_way_to_be_vouched_for_is_named(
     assert said in answer.err
 
 
+async def test_a_path_to_hide_that_is_not_there_is_a_slip(shell: Shell) -> None:
+    mistyped = shell.home / "secrts"
+    token = ("--join-token-file", str(shell.home / "token"), "--join-as", "dev-1")
+    hide = ("--isolate", "--hide", str(mistyped))
+    said = await shell(*run(shell, "http://127.0.0.1:9", *token, *hide))
+    assert (said.code, said.out) == (2, "")
+    assert f"{mistyped}: there is nothing to hide" in said.err
+
+
 async def test_a_mistake_in_the_settings_stops_the_start(shell: Shell) -> None:
     file = shell.home / "fleet.toml"
     await asyncio.to_thread(file.write_text, "[attestors.x509pop]\nca_files = []\n")

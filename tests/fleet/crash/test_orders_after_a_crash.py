@@ -18,7 +18,7 @@ import pytest
 from palyra_egress.proxy.bindings import BindingView
 from palyra_fleet.service import FleetService
 from palyra_fleet.wire import models as wire
-from palyra_fleet.wire.view_models import ViewMessage
+from palyra_fleet.wire.view_models import Binding, ViewMessage
 from tests.fakes.fleet_world import Clock, settings
 from tests.fleet.crash.test_kill_nine import ROOT
 
@@ -93,7 +93,7 @@ async def test_a_proxy_that_believed_the_view_of_before_ends_the_lease(tmp_path:
     """With the proxy's own view: connections of the lease are cut, and its worker is blocked."""
     before = killed_at(tmp_path / "state", "store.after_commit")
     view = BindingView()
-    binding = wire.Binding(
+    binding = Binding(
         worker_id=before.worker_id,
         lease_id=before.lease_id,
         run_id="run-1",

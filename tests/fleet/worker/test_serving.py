@@ -277,6 +277,21 @@ async def test_an_order_that_was_lost_on_the_way_is_read_again(pool: Pool) -> No
         assert relay.lost.is_set()
 
 
+@pytest.mark.parametrize("command", [b":start", b":complete"])
+async def test_an_answer_about_its_lease_that_was_lost_costs_nothing(
+    pool: Pool, command: bytes
+) -> None:
+    pool.settings = replace(pool.settings, runs=1)
+    async with relayed(pool) as relay:
+        relay.lose = command
+        serving = pool.start(*says(pool, "up"))
+        await pool.until(await pool.place("run-1"), OfferState.TAKEN)
+        assert await serving == 0
+        assert relay.lost.is_set()
+    assert await pool.until_told(1) == ["up"]
+    assert (await pool.events())["worker.completed"] == 1
+
+
 async def test_a_proxy_that_is_late_costs_the_run_and_not_the_worker(pool: Pool) -> None:
     worker = replace(pool.settings.worker, proxy_knows_within_ms=1)
     pool.settings = replace(pool.settings, worker=worker, runs=2)
