@@ -59,7 +59,8 @@ races: setup ## 64 at once for one nonce, join token, approval, run, release: RA
 	PALYRA_RACE_ROUNDS=$(or $(RACE_ROUNDS),200) $(BIN)/pytest -q tests/fleet/test_races.py
 
 crash: setup ## kill the fleet at failpoints and at random, CRASH_ROUNDS rounds (default 300)
-	PALYRA_CRASH_ROUNDS=$(or $(CRASH_ROUNDS),300) $(BIN)/pytest -q tests/fleet/crash/test_failpoints.py
+	PALYRA_CRASH_ROUNDS=$(or $(CRASH_ROUNDS),300) $(BIN)/pytest -q tests/fleet/crash/test_failpoints.py \
+		tests/fleet/crash/test_kill_nine.py
 
 explore: setup ## every sequence of ledger commands in small fleets, EXPLORE_SECONDS each (default 300)
 	@set -e; for scope in "1 99" "2 99" "1 99 trust" "2 99 trust"; do set -- $$scope; \

@@ -74,6 +74,7 @@ CONSOLE_ROUTES: Final = (
     Row("POST", f"{_WORKER}/ban", _TRUST, _CHANGE(lambda f: f.ban), _REASON),
     Row("POST", f"{_WORKER}/force-cleanup", _TRUST, _CHANGE(lambda f: f.evict), _REASON),
     Row("POST", f"{_WORKER}/drain", _STOP, twins.drain_worker, wire.DrainRequest),
+    Row("POST", "/v1/networked-workers/drain", _STOP, twins.drain_one, wire.DrainOneRequest),
     Row("POST", "/v1/networked-workers/reap-expired", _STOP, twins.reap_expired),
     Row("POST", f"{_LEASE}/revoke", _STOP, twins.revoke_lease, _REASON),
     Row("POST", "/v1/fleet/freeze-leases", _STOP, twins.freeze(egress=False), _REASON),

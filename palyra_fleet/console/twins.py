@@ -17,6 +17,7 @@ from palyra_fleet.console.gate import ConsoleCall, ConsoleHandler
 from palyra_fleet.service import FleetService
 from palyra_fleet.wire.freeze_models import FreezeRequest, FreezeView, UnfreezeRequest
 from palyra_fleet.wire.models import (
+    DrainOneRequest,
     DrainRequest,
     GrantRequest,
     GrantView,
@@ -183,6 +184,15 @@ async def withdraw_release(call: ConsoleCall) -> web.StreamResponse:
 async def drain_worker(call: ConsoleCall) -> web.StreamResponse:
     asked, worker_id = call.read(DrainRequest), call.part("worker_id")
     drained = await call.desk.service.drain(call.actor, worker_id, asked.reason, asked.deadline_ms)
+    return envelope(worker=drained)
+
+
+@gives("Worker", worker=WorkerView)
+async def drain_one(call: ConsoleCall) -> web.StreamResponse:
+    """The published path, which names the worker in the body."""
+    asked = call.read(DrainOneRequest)
+    service = call.desk.service
+    drained = await service.drain(call.actor, asked.worker_id, asked.reason, asked.deadline_ms)
     return envelope(worker=drained)
 
 

@@ -318,6 +318,12 @@ class DrainRequest(WireModel):
     deadline_ms: DurationMs
 
 
+class DrainOneRequest(DrainRequest):
+    """A drain that names its worker in the body."""
+
+    worker_id: Ulid
+
+
 class WorkerView(WireModel):
     """A worker as operators see it. `state` is the public WorkerLifecycleState."""
 

@@ -27,6 +27,9 @@ BODIES: dict[type[BaseModel], BaseModel] = {
     QrText: QrText(text="123456"),
     wire.ReasonRequest: wire.ReasonRequest(reason="because"),
     wire.DrainRequest: wire.DrainRequest(reason="because", deadline_ms=1000),
+    wire.DrainOneRequest: wire.DrainOneRequest(
+        worker_id="01ARZ3NDEKTSV4RRFFQ69G5FAV", reason="because", deadline_ms=1000
+    ),
     wire.GrantRequest: wire.GrantRequest(
         run_id="run-1", tool_name="t", principal="p", egress_profile="e", ttl_ms=1000
     ),

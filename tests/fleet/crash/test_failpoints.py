@@ -1,7 +1,8 @@
 """Killed at every named point: nothing acknowledged is lost, the chain holds, no fence comes twice.
 
-One state directory lives through all rounds. The suite visits each point once and adds some kills
-at random; `make crash` plays hundreds of rounds (PALYRA_CRASH_ROUNDS).
+One state directory lives through all rounds. The suite visits each point once; `make crash` plays
+hundreds of rounds (PALYRA_CRASH_ROUNDS), each at a point and at a visit of it that chance names.
+Kills at no named point: `test_kill_nine`.
 """
 
 import itertools
