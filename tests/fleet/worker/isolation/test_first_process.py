@@ -128,5 +128,5 @@ def test_the_environment_is_nowhere_to_read_but_in_the_program(cell: Cell) -> No
 
 
 def test_the_first_process_is_this_packages(here: Cell) -> None:
-    _, out, _ = here.run("/bin/sh", "-c", "tr '\\0' ' ' </proc/1/cmdline")
-    assert Path(out.split()[2]).name == "inside.py"
+    _, out, _ = here.run("/bin/sh", "-c", "tr '\\0' '\\n' </proc/1/cmdline")
+    assert Path(out.splitlines()[2]).name == "inside.py"
