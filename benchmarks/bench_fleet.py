@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from palyra_fleet.attestation.result import AttestationResult
 from palyra_fleet.leases.offers import Offer, PlacementOrder
 from palyra_fleet.leases.records import LeaseOrder, WorkerApprovalGrant, WorkerLease

@@ -140,7 +140,7 @@ async def lease_of(place: TwoProxies, client: WorkerClient, known: RegisterAnswe
     except FleetProblem as problem:
         if problem.reason != STORM:
             raise
-        await place.operator.unfreeze_leases("the benchmark goes on")
+        await place.operator.unfreeze("the benchmark goes on")
         lease = await client.request_lease(request)
     command = LeaseCommand(session_epoch=known.session_epoch, fence=lease.fence)
     await client.start_lease(lease.lease_id, command)
