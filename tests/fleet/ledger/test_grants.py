@@ -45,6 +45,13 @@ def test_one_that_ends_in_the_next_millisecond_is() -> None:
     assert list(world.manager.state.grants) == [ulid(1)]
 
 
+@pytest.mark.parametrize("read_only", [True, False])
+def test_the_log_says_of_an_approval_whether_it_lets_only_read(read_only: bool) -> None:
+    world = LedgerWorld()
+    decision = world.do(world.manager.create_grant(_grant(read_only=read_only), "alice", NOW))
+    assert ("read_only" in decision.events[0].detail) is read_only
+
+
 def test_an_approval_is_taken_back_once_and_ends_only_its_own_lease() -> None:
     world = LedgerWorld()
     world.register(ulid(5))

@@ -157,6 +157,41 @@ def test_a_declined_run_is_free_at_once(world: PlacingWorld) -> None:
     world.do(world.ask(W2, "run-1", NOW))
 
 
+def test_the_time_of_an_offer_that_ended_passes_without_a_word(world: PlacingWorld) -> None:
+    world.wait(W1)
+    offer = world.offer()
+    world.do(world.manager.decline(W1, 1, offer.offer_id, "no room", NOW))
+    assert reasons(world.do(world.manager.reap(offer.expires_at_unix_ms))) == []
+    assert world.became(offer) is OfferState.DECLINED
+
+
+def test_what_ends_an_offer_as_nobodys_failure_leaves_the_word_that_the_worker_waits(
+    world: PlacingWorld,
+) -> None:
+    world.wait(W1)
+    world.do(_withdraw(world, world.offer()))
+    assert world.manager.state.placing.waits(W1)
+
+
+def test_another_approval_of_the_run_may_go(world: PlacingWorld) -> None:
+    world.wait(W1)
+    offer = world.offer()
+    other = world.manager.state.grants[world.grant("run-1", NOW)]
+    world.do(world.manager.withdraw_grant(other, "alice", "why", NOW))
+    assert world.manager.state.placing.offers == {offer.offer_id: offer}
+
+
+def test_evidence_that_is_over_waits_for_nothing(world: PlacingWorld) -> None:
+    """Not from its last millisecond on, whatever the beats say."""
+    end = NOW + 50
+    world.do(world.manager.register(attested(W1, now_unix_ms=NOW, until_unix_ms=end), NOW))
+    world.wait(W1, now=end - 1)
+    assert world.manager.state.placing.waits(W1)
+    for now in (end, end + 1):
+        world.wait(W1, now=now)
+        assert not world.manager.state.placing.waits(W1)
+
+
 def test_a_quarantined_worker_declines_nothing(world: PlacingWorld) -> None:
     world.wait(W1)
     offer = world.offer()
