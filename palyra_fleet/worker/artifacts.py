@@ -60,7 +60,8 @@ class Carrier:
     def load(cls, carriage: Carriage, workspace_fd: int) -> Self:
         """Copy the inputs in. Raises ArtifactRefused."""
         for name in (INPUTS, OUTPUTS):
-            os.mkdir(name, 0o700, dir_fd=workspace_fd)
+            with _refusing(name):
+                os.mkdir(name, 0o700, dir_fd=workspace_fd)
         left, inputs = MAX_TRANSPORT_BYTES, []
         for path, source in carriage.inputs:
             with _refusing(str(source)):

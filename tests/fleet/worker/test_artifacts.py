@@ -85,6 +85,12 @@ def test_an_input_that_is_no_file_is_told(place: Path, workspace_fd: int, what: 
         Carrier.load(Carriage((("a", source),)), workspace_fd)
 
 
+def test_a_workspace_that_takes_no_inputs_is_told(place: Path, workspace_fd: int) -> None:
+    (place / "workspace" / "in").write_text("in the way")
+    with pytest.raises(ArtifactRefused, match="in is not carried: File exists"):
+        Carrier.load(Carriage(), workspace_fd)
+
+
 def test_an_output_comes_out_whole_with_its_digest(place: Path, workspace_fd: int) -> None:
     carrier = loaded(place, workspace_fd, "log/all", "report", "absent")
     out = place / "workspace" / "out"
