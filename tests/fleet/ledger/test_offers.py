@@ -274,6 +274,21 @@ def test_a_session_that_goes_on_keeps_its_offer_and_its_word(world: PlacingWorld
     world.do(world.take(offer, NOW + 6))
 
 
+def test_a_session_that_goes_on_does_not_wait_unless_it_said_so(world: PlacingWorld) -> None:
+    world.do(world.manager.register(attested(W1, now_unix_ms=NOW), NOW, continues=True))
+    assert not world.manager.state.placing.waits(W1)
+
+
+def test_one_that_was_silent_when_the_fleet_began_anew_may_go_on(world: PlacingWorld) -> None:
+    """Nothing is remembered of its beats, so it has to say anew that it waits."""
+    world.wait(W1)
+    late = world.manager.state.beats[W1].deadline_unix_ms + 1
+    world.do(world.manager.reap(late))
+    world.manager.reload(tuple(world.manager.state.workers.values()), 0, late)
+    world.do(world.manager.register(attested(W1, now_unix_ms=late), late, continues=True))
+    assert not world.manager.state.placing.waits(W1)
+
+
 def test_a_new_session_has_to_say_anew_that_it_waits(world: PlacingWorld) -> None:
     world.wait(W1)
     world.register(W1, NOW)

@@ -52,5 +52,9 @@ ENDLESS: dict[str, str] = {
         "what is to come is put back at once and taken again; where nothing is to come, all that "
         "is taken is due or cancelled, as in the real one"
     ),
+    "deadlines.DeadlineHeap.drop_until: "
+    "current is not None and current > now_unix_ms -> current is not None": (
+        "what is due is put back at once and taken again"
+    ),
 }
 """Likewise, of a mutant that only a limit can notice, and why it never ends."""
