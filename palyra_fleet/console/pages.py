@@ -10,7 +10,7 @@ from aiohttp import web
 
 from palyra_fleet.api.call import read_choice
 from palyra_fleet.api.paging import MAX_ROWS, ListOf, Page, cut, narrowed, page_of
-from palyra_fleet.console import charts, traffic
+from palyra_fleet.console import charts, latency, traffic
 from palyra_fleet.console.gate import PREFIX, ConsoleCall
 from palyra_fleet.console.policy_port import Again, PolicyAnswer, ReplayAnswer
 from palyra_fleet.console.rendering import render
@@ -52,7 +52,7 @@ async def overview(call: ConsoleCall) -> web.StreamResponse:
         leases=service.standing().leases,
         per_hour=charts.over_time((one.payload.at_unix_ms for one in violations), now, HOUR_MS, 24),
         traffic=traffic.picture(service.traffic(), now),
-        latency=_latency(violations),
+        latency=latency.picture(violations),
         quarantined=[one for one in workers if one.state == "quarantined"][:_ON_OVERVIEW],
         events=await service.recent_events(None, _ON_OVERVIEW),
         checks=service.health(),
@@ -292,12 +292,6 @@ def _waiting(call: ConsoleCall) -> int:
     """How many devices, and things asked of nodes, wait for somebody's word."""
     operations = call.desk.operations
     return 0 if operations is None else operations.waiting()
-
-
-def _latency(found: tuple[ViolationView, ...]) -> list[int]:
-    """How long the evidence of the last quarantines took to arrive, sorted; ms."""
-    quarantined = [one for one in found if one.outcome == "quarantined"][:50]
-    return sorted(max(0, one.received_at_unix_ms - one.payload.at_unix_ms) for one in quarantined)
 
 
 def _cause(found: WorkerView, evidence: tuple[ViolationView, ...]) -> ViolationView | None:

@@ -32,6 +32,3 @@ class WorkerFilter:
             and (self.capability is None or self.capability in worker.proof.capabilities)
             and (self.state is None or self.state == lifecycle_state(worker, now_unix_ms))
         )
-
-
-EVERY_WORKER = WorkerFilter()

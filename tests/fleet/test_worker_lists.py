@@ -4,7 +4,7 @@ import pytest
 
 from palyra_fleet.ledger.manager import WorkerFleetManager
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
-from palyra_fleet.ledger.worker_filter import EVERY_WORKER, WorkerFilter
+from palyra_fleet.ledger.worker_filter import WorkerFilter
 from tests.fakes.fleet_world import FleetWorld, WorkerPen, fleet_world
 from tests.fakes.ledger_world import LedgerWorld, attested, ulid
 
@@ -24,7 +24,7 @@ async def populated(world: FleetWorld) -> None:
 @pytest.mark.parametrize(
     ("wanted", "found"),
     [
-        (EVERY_WORKER, [HELD, CORDONED, BUSY, IDLE]),
+        (WorkerFilter(), [HELD, CORDONED, BUSY, IDLE]),
         (WorkerFilter(state="assigned"), [BUSY]),
         (WorkerFilter(state="quarantined"), [HELD]),
         (WorkerFilter(eligibility="cordoned"), [CORDONED]),
@@ -52,6 +52,6 @@ def test_only_what_a_worker_proved_is_its_capability(capability: str | None, fit
 async def test_pages_of_those_that_fit_miss_and_repeat_none() -> None:
     async with fleet_world() as world:
         await populated(world)
-        first = await world.service.workers_page(EVERY_WORKER, 3)
-        rest = await world.service.workers_page(EVERY_WORKER, 3, first[-1].worker_id)
+        first = await world.service.workers_page(WorkerFilter(), 3)
+        rest = await world.service.workers_page(WorkerFilter(), 3, first[-1].worker_id)
         assert [one.worker_id for one in (*first, *rest)] == [HELD, CORDONED, BUSY, IDLE]

@@ -176,7 +176,9 @@ async function refresh() {
     if (mine) one.replaceWith(mine);
   });
   keepOpen(find("main"), main);
+  const scrollBack = holdScroll();
   find("main").replaceChildren(...main.childNodes);
+  scrollBack();
   giveBack();
   sayAgo();
 }
@@ -228,6 +230,13 @@ function keepOpen(before, after) {
     const same = after.querySelector(`#${one.id}`);
     if (same) same.open = true;
   });
+}
+
+// Regions that scroll by themselves stay where somebody scrolled them.
+function holdScroll() {
+  const regions = () => [...document.querySelectorAll("main [role=region][aria-label]")];
+  const held = new Map(regions().map((one) => [one.getAttribute("aria-label"), [one.scrollLeft, one.scrollTop]]));
+  return () => regions().forEach((one) => one.scrollTo(...(held.get(one.getAttribute("aria-label")) ?? [0, 0])));
 }
 
 function sayAgo() {
