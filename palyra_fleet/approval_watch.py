@@ -10,6 +10,7 @@ from pathlib import Path
 
 from palyra_fleet.leases.approval_file import MAX_BYTES, ApprovalFileError, read_approvals
 from palyra_fleet.leases.approval_rules import ApprovalRules
+from palyra_fleet.trusted_files import UntrustedFile, read_edited
 
 type _Stamp = tuple[int, int, int, int]
 
@@ -42,15 +43,17 @@ class ApprovalRuleFile:
 
     def _read(self) -> ApprovalRules:
         try:
-            if not self.path.is_file():  # a pipe would hold us until somebody writes
-                self._stamp = None
-                raise ApprovalFileError(f"{self.path}: is no regular file, or is gone")
-            with self.path.open("rb") as file:
-                self._stamp = _stamp(os.fstat(file.fileno()))
-                source = file.read(MAX_BYTES + 1)
+            source, found = read_edited(self.path, MAX_BYTES)
+        except FileNotFoundError:
+            self._stamp = None
+            raise ApprovalFileError(f"{self.path}: is not there") from None
+        except UntrustedFile as error:
+            self._stamp = None
+            raise ApprovalFileError(str(error)) from None
         except OSError as error:
             self._stamp = None
             raise ApprovalFileError(f"{self.path}: cannot be read: {error.strerror}") from error
+        self._stamp = _stamp(found)
         return read_approvals(source, str(self.path)).rules
 
 

@@ -37,6 +37,7 @@ from palyra_fleet.issuers.trusted import (
     checked_https,
 )
 from palyra_fleet.settings_errors import SettingsFileError, line_of
+from palyra_fleet.trusted_files import UntrustedFile, read_edited, read_trusted
 from palyra_fleet.wire.key_sets import KeySetError, VerifyingKey, read_key_set
 from palyra_fleet.wire.models import Name
 from palyra_fleet.wire.principal_models import IssuerUrl
@@ -149,11 +150,10 @@ def read_settings(path: Path) -> SettingsFile:
 
 def _text(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-        if len(content) > MAX_FILE_BYTES:
-            raise SettingsFileError(f"{path}: is larger than {MAX_FILE_BYTES} bytes")
+        content, _ = read_edited(path, MAX_FILE_BYTES)
         return content.decode()
+    except UntrustedFile as error:
+        raise SettingsFileError(str(error)) from None
     except OSError as error:
         raise SettingsFileError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -284,7 +284,10 @@ class _Reader:
 
     def _bytes(self, name: str, key: _Key) -> bytes:
         try:
-            return (self.path.parent / name).read_bytes()
+            content, _ = read_trusted(self.path.parent / name, MAX_FILE_BYTES)
+            return content
+        except UntrustedFile as error:
+            raise self.mistake(key, str(error)) from None
         except OSError as error:
             raise self.mistake(key, f"{name}: cannot be read: {error.strerror}") from None
 

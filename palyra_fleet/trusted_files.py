@@ -1,4 +1,4 @@
-"""Files that we go by and that are no secret: nobody but us and root may change what they say.
+"""Files that we go by and that are no secret: only certain people may change what they say.
 
 Whoever can write to a file of roots decides whom we trust; so can whoever may put another file in
 its place, or lead a link on the way to it elsewhere. `read_trusted` refuses a file that belongs to
@@ -6,7 +6,9 @@ somebody else or that group or others may write to, and the same of the folder i
 lies, of every link that is followed on the way there, and of the folder in which such a link lies.
 A folder with the sticky bit may be open (`/tmp`, a secret's volume in Kubernetes): what is in it is
 only its owner's to replace. Folders further up are not looked at. `look_at` changes whenever the
-content, an owner or a mode of these does.
+content, an owner or a mode of these does. Files that people edit together (policies, approval
+rules, settings) may be anybody's and their group's to write: `read_edited` and `check_edited`
+refuse only what everybody may change.
 Sources: open(2), inode(7) on the sticky bit, path_resolution(7). Blocking.
 """
 
@@ -17,8 +19,22 @@ from typing import Final, NamedTuple
 
 from palyra_fleet.private_files import FileStamp, stamp_of
 
-_OTHERS_MAY_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 _MOST_LINKS: Final = 40
+
+
+class _Rule(NamedTuple):
+    """Who may change a file: its mode bits that must be clear, whether its owner must be us or
+    root, and how both are told."""
+
+    must_not_write: int
+    is_ours: bool
+    whom: str
+    who: str
+    mend: str
+
+
+_OURS: Final = _Rule(stat.S_IWGRP | stat.S_IWOTH, True, "others", "its owner", "chmod go-w")
+_A_TEAMS: Final = _Rule(stat.S_IWOTH, False, "everybody", "its owner and group", "chmod o-w")
 
 
 class UntrustedFile(Exception):
@@ -53,15 +69,27 @@ def look_at(path: Path) -> TrustedLook:
 def read_trusted(path: Path, max_bytes: int) -> tuple[bytes, os.stat_result]:
     """The bytes of a file that only we and root can change, and what else is known of it; links are
     followed. Raises UntrustedFile, or OSError for what cannot be read."""
-    way = _way_to(path)
-    for link in way.links:
-        _check_owner(link, link.lstat())
-    for folder in way.folders:
-        _check_folder(path, folder)
+    return _read(path, max_bytes, _OURS)
+
+
+def read_edited(path: Path, max_bytes: int) -> tuple[bytes, os.stat_result]:
+    """Likewise, of a file that people edit together: refused is what everybody can change."""
+    return _read(path, max_bytes, _A_TEAMS)
+
+
+def check_edited(path: Path) -> None:
+    """Look at who may change a file that people edit together, without reading it. Raises
+    UntrustedFile, or OSError where it leads to nothing."""
+    way = _checked_way(path, _A_TEAMS)
+    _check_file(way.real, way.real.lstat(), _A_TEAMS)
+
+
+def _read(path: Path, max_bytes: int, rule: _Rule) -> tuple[bytes, os.stat_result]:
+    way = _checked_way(path, rule)
     descriptor = os.open(way.real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         found = os.fstat(descriptor)
-        _check_file(way.real, found)
+        _check_file(way.real, found, rule)
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             content = file.read(max_bytes + 1)
     finally:
@@ -69,6 +97,15 @@ def read_trusted(path: Path, max_bytes: int) -> tuple[bytes, os.stat_result]:
     if len(content) > max_bytes:
         raise UntrustedFile(f"{path}: is larger than {max_bytes} bytes")
     return content, found
+
+
+def _checked_way(path: Path, rule: _Rule) -> _Way:
+    way = _way_to(path)
+    for link in way.links:
+        _check_owner(link, link.lstat(), rule)
+    for folder in way.folders:
+        _check_folder(path, folder, rule)
+    return way
 
 
 def _way_to(path: Path) -> _Way:
@@ -96,35 +133,35 @@ def _way_to(path: Path) -> _Way:
     return _Way(at, tuple(links), tuple(folders))
 
 
-def _check_file(path: Path, found: os.stat_result) -> None:
+def _check_file(path: Path, found: os.stat_result, rule: _Rule) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise UntrustedFile(f"{path}: is not a regular file")
-    _check_owner(path, found)
-    if found.st_mode & _OTHERS_MAY_WRITE:
+    _check_owner(path, found, rule)
+    if found.st_mode & rule.must_not_write:
         raise UntrustedFile(
-            f"{path}: mode {found.st_mode & 0o777:o} lets others write to it; expected a file that"
-            f" only its owner can change; run: chmod go-w {path}"
+            f"{path}: mode {found.st_mode & 0o777:o} lets {rule.whom} write to it; expected a file"
+            f" that only {rule.who} can change; run: {rule.mend} {path}"
         )
 
 
-def _check_folder(path: Path, folder: Path) -> None:
+def _check_folder(path: Path, folder: Path, rule: _Rule) -> None:
     """Raises UntrustedFile where somebody else may put another file there."""
     found = folder.stat()
-    if found.st_uid not in (0, os.geteuid()):
+    if rule.is_ours and found.st_uid not in (0, os.geteuid()):
         raise UntrustedFile(
             f"{path}: the folder {folder} belongs to another user, who can put another file in its"
             " place; expected a folder of ours or root's"
         )
-    if found.st_mode & _OTHERS_MAY_WRITE and not found.st_mode & stat.S_ISVTX:
+    if found.st_mode & rule.must_not_write and not found.st_mode & stat.S_ISVTX:
         raise UntrustedFile(
-            f"{path}: the folder {folder} has mode {found.st_mode & 0o777:o}, so that others can"
-            " put another file in its place; expected one that only its owner can change; run:"
-            f" chmod go-w {folder}"
+            f"{path}: the folder {folder} has mode {found.st_mode & 0o777:o}, so that {rule.whom}"
+            f" can put another file in its place; expected one that only {rule.who} can change;"
+            f" run: {rule.mend} {folder}"
         )
 
 
-def _check_owner(path: Path, found: os.stat_result) -> None:
-    if found.st_uid not in (0, os.geteuid()):
+def _check_owner(path: Path, found: os.stat_result, rule: _Rule) -> None:
+    if rule.is_ours and found.st_uid not in (0, os.geteuid()):
         raise UntrustedFile(f"{path}: belongs to another user; expected us or root")
 
 

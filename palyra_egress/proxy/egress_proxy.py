@@ -59,6 +59,7 @@ from palyra_egress.proxy.tls.interception import InterceptionAuthority
 from palyra_egress.proxy.tls.server_tls import ServerTlsStore
 from palyra_egress.proxy.tls.server_tls_gate import ServerTlsGate
 from palyra_egress.proxy.tls.upstream_bundle import read_extra_roots, write_bundle
+from palyra_egress.proxy.writers_gate import WritersGate
 from palyra_egress.reasons import Reason
 from palyra_egress.service import EgressProxyPolicyService
 from palyra_fleet.client.errors import FleetError
@@ -397,7 +398,7 @@ def guard_factory(parts: GuardParts) -> GuardFactory:
 
 def _gates(settings: ProxySettings, with_secrets: bool) -> list[PolicyGate]:
     """What a good policy must pass; the one that remembers what it let pass stands last."""
-    gates: list[PolicyGate] = [ServerTlsGate(settings.server_tls)]
+    gates: list[PolicyGate] = [WritersGate(), ServerTlsGate(settings.server_tls)]
     if with_secrets:
         gates.append(SecretGate(settings.state_dir, settings.secret_sources))
     if settings.approvers_file is not None:

@@ -18,6 +18,7 @@ from typing import Final
 from palyra_fleet.cli.output import quoted
 from palyra_fleet.cli.trouble import ExitCode, Trouble
 from palyra_fleet.settings_errors import line_of
+from palyra_fleet.trusted_files import UntrustedFile, read_edited
 
 MAX_FILE_BYTES: Final = 1024 * 1024
 _NOT_SETTINGS: Final = frozenset({"help", "config"})
@@ -170,15 +171,15 @@ def _of_file(
     program: Program, verb: Verb, known: Mapping[str, argparse.Action], file: Path
 ) -> dict[str, Setting]:
     try:
-        content = file.read_bytes()
-        text = content[: MAX_FILE_BYTES + 1].decode()
+        content, _ = read_edited(file, MAX_FILE_BYTES)
+        text = content.decode()
         tree = tomllib.loads(text)
+    except UntrustedFile as error:
+        raise _mistake(str(error)) from None
     except OSError as error:
         raise _mistake(f"{file}: cannot be read: {error.strerror}") from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise _mistake(f"{file}: not TOML: {error}") from None
-    if len(content) > MAX_FILE_BYTES:
-        raise _mistake(f"{file}: is larger than {MAX_FILE_BYTES} bytes")
     _check_tables(program, tree, (), file, text)
     table: object = tree
     for word in verb:

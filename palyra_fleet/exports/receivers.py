@@ -14,6 +14,7 @@ from palyra_fleet.exports.settings import (
 from palyra_fleet.exports.syslog import DatagramSyslog, TlsSyslog
 from palyra_fleet.exports.trust import client_context
 from palyra_fleet.exports.webhook import SecretFileError, Webhook, read_secrets
+from palyra_fleet.trusted_files import UntrustedFile
 
 
 def receivers(settings: ExportSettings) -> dict[str, Receiver]:
@@ -57,6 +58,8 @@ def _syslog(settings: ExportSettings) -> Receiver:
 def _trusting(ca_file: Path | None, setting: str) -> ssl.SSLContext:
     try:
         return client_context(ca_file)
-    except (OSError, ssl.SSLError):
+    except UntrustedFile as error:
+        raise ExportSettingsRefused(f"{setting}: {error}") from None
+    except (OSError, ValueError):  # ssl.SSLError is an OSError
         text = f"{setting}: {ca_file}: expected certificates (PEM) that can be used"
         raise ExportSettingsRefused(text) from None

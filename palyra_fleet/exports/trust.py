@@ -2,16 +2,25 @@
 
 import ssl
 from pathlib import Path
+from typing import Final
 
 import certifi
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from palyra_fleet.trusted_files import read_trusted
+
+MAX_CA_BYTES: Final = 1024 * 1024
+
 
 def client_context(ca_file: Path | None) -> ssl.SSLContext:
-    """Trusts the CAs of `ca_file`, or the public ones. Raises OSError or ssl.SSLError."""
+    """Trusts the CAs of `ca_file`, which only we may change, or the public ones. Raises
+    UntrustedFile, OSError, ValueError or ssl.SSLError."""
+    if ca_file is not None:
+        content, _ = read_trusted(ca_file, MAX_CA_BYTES)
+        return context_of(content)
     context = _context()
-    context.load_verify_locations(cafile=str(ca_file or certifi.where()))
+    context.load_verify_locations(cafile=certifi.where())
     return context
 
 

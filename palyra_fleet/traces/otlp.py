@@ -53,6 +53,7 @@ from palyra_fleet.traces.spans import (
     SpanCounts,
     Value,
 )
+from palyra_fleet.trusted_files import UntrustedFile
 
 MAX_WAITING: Final = 4_096
 MAX_BATCH: Final = 256
@@ -252,7 +253,9 @@ def _exporter(settings: TraceSettings) -> tuple[OTLPSpanExporter, _Adapter]:
     trusted = str(settings.ca_file or certifi.where())
     try:
         adapter = _Adapter(client_context(settings.ca_file))
-    except (OSError, ssl.SSLError):
+    except UntrustedFile as error:
+        raise TraceSettingsRefused(f"otlp_ca: {error}") from None
+    except (OSError, ValueError):  # ssl.SSLError is an OSError
         raise TraceSettingsRefused(
             f"otlp_ca: {settings.ca_file}: expected certificates (PEM) that can be used"
         ) from None

@@ -278,8 +278,30 @@ async def test_rules_that_cannot_be_put_in_force_are_tried_again(place: Place) -
 
 def test_a_fleet_does_not_begin_with_rules_that_are_not_good(tmp_path: Path) -> None:
     bad = tmp_path / "rules.yaml"
-    with pytest.raises(ApprovalFileError, match="is no regular file"):
+    with pytest.raises(ApprovalFileError, match="is not there"):
         ApprovalRuleFile(bad)
     bad.write_text("version: 1\n")
     with pytest.raises(ApprovalFileError, match="missing_key: the key 'rules' is missing"):
         ApprovalRuleFile(bad)
+
+
+def test_rules_that_everybody_may_write_are_not_followed(tmp_path: Path) -> None:
+    """A team may; and once it is mended, what is new comes into force."""
+    file = tmp_path / "rules.yaml"
+    file.write_text("version: 1\nrules: []\n")
+    file.chmod(0o664)
+    followed = ApprovalRuleFile(file)
+    file.write_text("version: 1\nrules: []\n# newer\n")
+    file.chmod(0o666)
+    before = followed.rules
+    followed.poll()
+    assert followed.rules is before
+    assert followed.problem == (
+        f"{file}: mode 666 lets everybody write to it; expected a file that only its owner and"
+        f" group can change; run: chmod o-w {file}"
+    )
+    with pytest.raises(ApprovalFileError, match="lets everybody write to it"):
+        ApprovalRuleFile(file)
+    file.chmod(0o664)
+    followed.poll()
+    assert followed.problem is None and followed.rules is not before

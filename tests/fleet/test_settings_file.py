@@ -176,3 +176,22 @@ def test_what_is_not_toml_not_text_or_not_there_is_told(tmp_path: Path) -> None:
     file.write_text("[other]\n")
     with pytest.raises(SettingsFileError, match=r"fleet.toml:1: other: there is no such key"):
         read_settings(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "says"),
+    [
+        ("fleet.toml", 0o666, r"fleet\.toml: mode 666 lets everybody write to it"),
+        ("ca.pem", 0o664, r"fleet\.toml:3: attestors\.x509pop\.ca_files\.0: .*ca\.pem: mode 664"),
+        ("jwks.json", 0o664, r"attestors\.k8s_psat\.jwks_file: .*jwks\.json: mode 664"),
+        ("builder.pem", 0o664, r"attestors\.oci_dsse\.builder_keys\.0: .*builder\.pem: mode 664"),
+    ],
+)
+def test_what_others_may_write_admits_nobody(place: Path, name: str, mode: int, says: str) -> None:
+    """Settings are a team's to edit; what is trusted because of them is not."""
+    (place / "fleet.toml").write_text(GOOD)
+    (place / "fleet.toml").chmod(0o664)
+    read_settings(place / "fleet.toml")
+    (place / name).chmod(mode)
+    with pytest.raises(SettingsFileError, match=says):
+        read_settings(place / "fleet.toml")

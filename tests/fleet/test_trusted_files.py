@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from palyra_fleet.trusted_files import UntrustedFile, look_at, read_trusted
+from palyra_fleet.trusted_files import (
+    UntrustedFile,
+    check_edited,
+    look_at,
+    read_edited,
+    read_trusted,
+)
 
 SOMEBODY = 61234
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another account")
@@ -160,3 +166,36 @@ def test_a_look_changes_with_what_is_said_and_with_who_may_say_it(
     assert look_at(named) == before
     change(file)
     assert look_at(named) != before
+
+
+def _as_edited(path: Path) -> bytes:
+    check_edited(path)
+    return read_edited(path, 4)[0]
+
+
+def test_what_a_team_edits_may_be_its_groups_to_write(file: Path) -> None:
+    named, _ = _by_three_links(file)
+    file.chmod(0o664)
+    file.parent.chmod(0o2775)
+    assert _as_edited(file) == _as_edited(named) == b"said"
+    if os.geteuid() == 0:
+        os.chown(file, SOMEBODY, SOMEBODY)
+        os.chown(file.parent, SOMEBODY, SOMEBODY)
+        assert _as_edited(file) == b"said"
+
+
+@pytest.mark.parametrize("read", [check_edited, lambda path: read_edited(path, 4)])
+def test_what_everybody_may_change_is_refused_though_a_team_edits_it(
+    file: Path, read: Callable[[Path], object]
+) -> None:
+    named, middle = _by_three_links(file)
+    for entry, usual, says in (
+        (file, 0o664, "only its owner and group can change; run: chmod o-w"),
+        (file.parent, 0o775, f"the folder {file.parent} has mode 777, so that everybody can put"),
+        (middle, 0o775, f"the folder {middle} has mode 777"),
+    ):
+        entry.chmod(0o777)
+        with pytest.raises(UntrustedFile, match=says):
+            read(named)
+        entry.chmod(usual)
+        read(named)

@@ -151,3 +151,11 @@ def test_every_key_is_spelt_once_and_no_other_command_reads_settings(tmp_path: P
     asked = ["worker", "list"]
     wrong = {"PALYRA_FLEET_CONFIG": str(tmp_path / "missing.toml")}
     assert with_settings(FLEET, fleet_parser(), asked, wrong) == asked
+
+
+def test_settings_that_everybody_may_write_are_not_used(tmp_path: Path) -> None:
+    file = tmp_path / "fleet.toml"
+    parsed((), {}, FILE, tmp_path)
+    file.chmod(0o666)
+    with pytest.raises(Trouble, match="mode 666 lets everybody write to it"):
+        parsed((), {}, FILE, tmp_path)

@@ -96,6 +96,15 @@ def test_what_cannot_work_is_refused_with_the_setting(
         receivers(settings)
 
 
+def test_roots_that_others_may_write_receive_nothing(tmp_path: Path) -> None:
+    ca = tmp_path / "ca.pem"
+    ca.touch(0o644)
+    ca.chmod(0o664)
+    settings = ExportSettings(syslog="tls://siem.example", syslog_ca=ca)
+    with pytest.raises(ExportSettingsRefused, match="syslog_ca: .*mode 664 lets others write"):
+        receivers(settings)
+
+
 def test_nothing_is_exported_where_nothing_is_said(tmp_path: Path) -> None:
     assert receivers(ExportSettings()) == {}
     both = ExportSettings(HOOK, write_secret(tmp_path / "s"), syslog="unix:///dev/log")

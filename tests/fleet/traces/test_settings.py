@@ -117,6 +117,9 @@ def test_what_cannot_be_used_is_refused_before_anything_starts(tmp_path: Path) -
     for ca in (empty, tmp_path / "missing.pem"):
         with pytest.raises(TraceSettingsRefused, match=r"^otlp_ca: .*expected certificates"):
             check_traces(TraceSettings("https://collector.example/v1/traces", ca))
+    empty.chmod(0o664)
+    with pytest.raises(TraceSettingsRefused, match=r"^otlp_ca: .*mode 664 lets others write to it"):
+        check_traces(TraceSettings("https://collector.example/v1/traces", empty))
     check_traces(TraceSettings(HERE))
     assert open_spans(TraceSettings(), "palyra-test") is None
 

@@ -1,0 +1,31 @@
+"""Which policies may be in force here, by who may change their files.
+
+Who can write a policy decides what workers reach. Teams edit one together, so a file may be
+anybody's and its group's to write; a file, or a folder it lies in, that everybody on the machine
+can write is refused, with its mode and what to run. Blocking; `PolicyFile` asks it in a thread.
+"""
+
+from pathlib import Path
+
+from palyra_egress.policy.compile import CompiledPolicy
+from palyra_egress.policy.live import PassingRefusal, told_of
+from palyra_egress.policy.load import PolicyFiles
+from palyra_fleet.trusted_files import UntrustedFile, check_edited
+
+
+class WritersGate:
+    """A `PolicyGate`; remembers nothing."""
+
+    watched: tuple[Path, ...] = ()
+
+    def refusal(self, files: PolicyFiles, _policy: CompiledPolicy) -> str | None:
+        """The first file that everybody can change. It is looked at again at each poll, since a
+        folder that was mended shows at no file."""
+        for path in files.looks:
+            try:
+                check_edited(path)
+            except UntrustedFile as error:
+                return PassingRefusal(error)
+            except OSError as error:
+                return told_of(error)
+        return None

@@ -1,0 +1,52 @@
+"""A policy whose files everybody on the machine may write is not in force."""
+
+from pathlib import Path
+
+import pytest
+
+from palyra_egress.policy.live import PolicyFile
+from palyra_egress.proxy.writers_gate import WritersGate
+from tests.egress.policy.policy_text import HEAD
+
+OUTER = f"{HEAD}include: [parts/rules.yaml]\nprofiles: {{p: []}}\n"
+PART = "version: 1\nname: part\nrules: []\n"
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    outer, part = tmp_path / "p.yaml", tmp_path / "parts" / "rules.yaml"
+    part.parent.mkdir(mode=0o775)
+    outer.write_text(OUTER)
+    part.write_text(PART)
+    return outer, part
+
+
+@pytest.mark.parametrize("which", ["outer", "part", "folder"])
+def test_what_everybody_may_write_is_not_in_force_until_it_is_mended(
+    files: tuple[Path, Path], which: str
+) -> None:
+    outer, part = files
+    entry = {"outer": outer, "part": part, "folder": part.parent}[which]
+    usual = entry.stat().st_mode & 0o777
+    entry.chmod(0o777)
+    live = PolicyFile(outer, WritersGate())
+    assert live.poll() is None and live.policy is None
+    assert live.problem is not None and "mode 777" in live.problem
+    assert live.problem.endswith(f"run: chmod o-w {entry}")
+    entry.chmod(usual)
+    assert live.poll() is not None and live.problem is None
+
+
+def test_one_that_becomes_writable_is_told_and_the_last_good_policy_stays(
+    files: tuple[Path, Path],
+) -> None:
+    outer, part = files
+    live = PolicyFile(outer, WritersGate())
+    good = live.poll()
+    part.write_text(f"{PART}deny: []\n")
+    part.chmod(0o666)
+    assert live.poll() is None and live.policy is good
+    assert live.problem is not None and "lets everybody write to it" in live.problem
+    part.chmod(0o664)
+    changed = live.poll()
+    assert changed is not None and changed is not good
