@@ -101,7 +101,7 @@ def test_roots_that_others_may_write_receive_nothing(tmp_path: Path) -> None:
     ca.touch(0o644)
     ca.chmod(0o664)
     settings = ExportSettings(syslog="tls://siem.example", syslog_ca=ca)
-    with pytest.raises(ExportSettingsRefused, match="syslog_ca: .*mode 664 lets others write"):
+    with pytest.raises(ExportSettingsRefused, match=r"syslog_ca: .*mode 664 lets others write"):
         receivers(settings)
 
 
