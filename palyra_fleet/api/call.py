@@ -77,6 +77,16 @@ class Call:
         """One word of those that are known."""
         return read_choice(self.query, name, choices, default)
 
+    def maybe[Choice: StrEnum](self, name: str, choices: type[Choice]) -> Choice | None:
+        """One word of those that are known, if it is there."""
+        return None if name not in self.query else read_choice(self.query, name, choices)
+
+    def maybe_number(self, name: str, *, most: int) -> int | None:
+        """A whole number up to `most`, if it is there."""
+        if name not in self.query:
+            return None
+        return read_number(self.query, name, default=0, least=0, most=most)
+
     def choice(self, name: str, words: tuple[str, ...]) -> str | None:
         """One of these words in the query, if it is there."""
         text = self.query.get(name)
@@ -116,11 +126,11 @@ def read_number(query: Mapping[str, str], name: str, *, default: int, least: int
 
 
 def read_choice[Choice: StrEnum](
-    query: Mapping[str, str], name: str, choices: type[Choice], default: Choice
+    query: Mapping[str, str], name: str, choices: type[Choice], default: Choice | None = None
 ) -> Choice:
-    """One word of a query, of those that are known."""
+    """One word of a query, of those that are known. Without a default it must be there."""
     try:
-        return choices(query.get(name, default))
+        return choices(query.get(name, default or ""))
     except ValueError:
         expected = ", ".join(choices)
         raise ApiRefusal(ApiReason.QUERY_INVALID, f"{name}: expected one of {expected}") from None

@@ -16,9 +16,24 @@ from palyra_fleet.identity.records import ClientKind
 from palyra_fleet.wire.device_models import (
     EnrolDeviceRequest,
     EnrolledDeviceAnswer,
+    OwnCertificateAnswer,
     RotateCertificateAnswer,
     RotateCertificateRequest,
 )
+
+
+@answers.gives(OwnCertificateAnswer)
+async def show_certificate(call: Call) -> web.StreamResponse:
+    """What the machine calls with, and whether it is time for the next."""
+    if call.device is None or call.devices is None:
+        raise ApiRefusal(ApiReason.CALLER_NOT_ALLOWED)
+    return answers.model(
+        OwnCertificateAnswer(
+            fingerprint_sha256=call.device.fingerprint,
+            cert_expires_at_unix_ms=call.device.cert_expires_at_unix_ms,
+            renewal_due=call.devices.renewal_due(call.device),
+        )
+    )
 
 
 @answers.gives(RotateCertificateAnswer)

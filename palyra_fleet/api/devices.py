@@ -17,6 +17,7 @@ class DeviceGate:
 
     def __init__(self, identity: NodeIdentity, clock: Callable[[], int]) -> None:
         self._identity = identity
+        self._clock = clock
         self._gate = Gate(identity, clock)
 
     async def device(self, peer: Peer) -> PairedDevice:
@@ -26,6 +27,10 @@ class DeviceGate:
     def still(self, peer: Peer) -> None:
         """Is it still good, now that the body is here? Raises NodeRefused."""
         self._gate.check(self._gate.leaf(peer))
+
+    def renewal_due(self, device: PairedDevice) -> bool:
+        """Should it ask for its next certificate now?"""
+        return self._clock() >= device.rotate_from_unix_ms
 
     async def rotate(self, device: PairedDevice, csr_pem: str) -> IssuedCertificate:
         """The device's next certificate."""

@@ -1,4 +1,4 @@
-"""Handlers of the operator's routes about nodes. Where nodes are not served, all say so.
+"""Handlers of the operator's routes about nodes and pairing. All say so where none are served.
 
 Who asked is the principal that the token stands for; why is in the body.
 """
@@ -11,7 +11,6 @@ from palyra_fleet.api.paging import DEFAULT_ROWS, MAX_ROWS, ListOf, cut
 from palyra_fleet.wire.models import ReasonRequest
 from palyra_fleet.wire.node_models import (
     ApproveDevice,
-    AuthorityList,
     CapabilityRequestList,
     CapabilityRequestView,
     InvokeAnswer,
@@ -62,20 +61,6 @@ async def reject_device(call: Call) -> web.StreamResponse:
     return answers.model(decided)
 
 
-@answers.gives(answers.NOTHING)
-async def revoke_device(call: Call) -> web.StreamResponse:
-    reason = call.read(ReasonRequest).reason
-    await call.nodes.revoke_device(call.identity.id, call.part("device_id"), reason)
-    return answers.nothing()
-
-
-@answers.gives(answers.NOTHING)
-async def remove_device(call: Call) -> web.StreamResponse:
-    reason = call.read(ReasonRequest).reason
-    await call.nodes.remove_device(call.identity.id, call.part("device_id"), reason)
-    return answers.nothing()
-
-
 @answers.gives(NodeList)
 async def list_nodes(call: Call) -> web.StreamResponse:
     """A page of the nodes, the newest id first."""
@@ -113,18 +98,6 @@ async def approve_capability(call: Call) -> web.StreamResponse:
 @answers.gives(CapabilityRequestView)
 async def reject_capability(call: Call) -> web.StreamResponse:
     return _decided(call, approve=False)
-
-
-@answers.gives(AuthorityList)
-async def list_authorities(call: Call) -> web.StreamResponse:
-    return answers.model(AuthorityList(items=call.nodes.authorities()))
-
-
-@answers.gives(AuthorityList)
-async def rotate_authority(call: Call) -> web.StreamResponse:
-    reason = call.read(ReasonRequest).reason
-    found = await call.nodes.rotate_authority(call.identity.id, reason)
-    return answers.model(AuthorityList(items=found))
 
 
 def _decided(call: Call, *, approve: bool) -> web.StreamResponse:

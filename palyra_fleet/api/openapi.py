@@ -21,11 +21,14 @@ from palyra_fleet.api.answers import Gives, what_gives
 from palyra_fleet.api.callers import Who
 from palyra_fleet.api.problems import PROBLEM_TYPE, ApiReason
 from palyra_fleet.api.routes import ROUTES, Listener, Row, rows_of
+from palyra_fleet.identity.records import ClientKind
 from palyra_fleet.ledger.worker_filter import ATTESTORS, ELIGIBILITIES, STATES
 from palyra_fleet.refusals import FleetReason
+from palyra_fleet.wire.certificate_models import LONGEST_MS, CertificateKind, Standing
 from palyra_fleet.wire.ids import NAME_PATTERN, ULID_PATTERN
 from palyra_fleet.wire.lease_models import LeasesThat
 from palyra_fleet.wire.models import Problem
+from palyra_fleet.wire.node_models import DeviceState
 from palyra_fleet.wire.principal_models import Role
 
 type Json = dict[str, Any]
@@ -35,8 +38,11 @@ QUERY: Final[Mapping[str, Json]] = {
     "attestor": {"type": "string", "enum": list(ATTESTORS)},
     "capability": {"type": "string", "pattern": f"^{NAME_PATTERN}$"},
     "cursor": {"type": "string", "maxLength": 200, "pattern": "^[A-Za-z0-9_-]+$"},
+    "device_id": {"type": "string", "pattern": f"^{ULID_PATTERN}$"},
     "eligibility": {"type": "string", "enum": list(ELIGIBILITIES)},
     "epoch": {"type": "integer", "minimum": 0, "default": 0},
+    "expires_within_ms": {"type": "integer", "minimum": 0, "maximum": LONGEST_MS},
+    "kind": {"type": "string", "enum": [one.value for one in ClientKind]},
     "limit": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
     "state": {"type": "string", "enum": [one.value for one in LeasesThat], "default": "live"},
     "wait_ms": {"type": "integer", "minimum": 0, "maximum": 30_000, "default": 0},
@@ -46,6 +52,12 @@ QUERY: Final[Mapping[str, Json]] = {
 
 _OWN_QUERY: Final[Mapping[tuple[str, str], Json]] = {
     ("/v1/workers", "state"): {"type": "string", "enum": list(STATES)},
+    ("/v1/devices", "state"): {"type": "string", "enum": [one.value for one in DeviceState]},
+    ("/v1/certificates", "state"): {"type": "string", "enum": [one.value for one in Standing]},
+    ("/v1/certificates", "kind"): {
+        "type": "string",
+        "enum": [one.value for one in CertificateKind],
+    },
 }
 """Where a path has a schema of its own for a parameter that others name, too."""
 

@@ -32,6 +32,7 @@ class ListOf(Enum):
     EVENTS = ("e", "[0-9]{1,15}")
     NODES = ("n", ULID_PATTERN)
     DEVICES = ("d", ULID_PATTERN)
+    CERTIFICATES = ("x", "[0-9]{15}-[0-9a-f]{64}")
     PAIRING = ("p", ULID_PATTERN)
     CAPABILITIES = ("c", ULID_PATTERN)
     GRANTS = ("g", ULID_PATTERN)

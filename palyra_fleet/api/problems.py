@@ -48,7 +48,6 @@ class ApiReason(StrEnum):
     BODY_TOO_LARGE = "api.body_too_large"
     CONTENT_TYPE = "api.content_type"
     NODES_OFF = "node.not_served"
-    ROTATED_BY_DEVICE = "console.rotated_by_device"
     INTERNAL = "api.internal"
 
     @property
@@ -82,11 +81,6 @@ _TABLE: Final[Mapping[ApiReason, tuple[str, int]]] = {
     ApiReason.BODY_TOO_LARGE: ("The body is too large", 413),
     ApiReason.CONTENT_TYPE: ("The body must be application/json", 415),
     ApiReason.NODES_OFF: ("This fleet serves no nodes; start it with --nodes", 404),
-    ApiReason.ROTATED_BY_DEVICE: (
-        "A device asks for its next certificate itself, with a key that never leaves it; "
-        "to end those it has, revoke it",
-        409,
-    ),
     ApiReason.INTERNAL: ("The fleet made a mistake", 500),
 }
 

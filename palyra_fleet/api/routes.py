@@ -24,6 +24,7 @@ from palyra_fleet.api import (
     metric_calls,
     node_calls,
     operator_calls,
+    operators_device_calls,
     placement_calls,
     principal_calls,
     proxy_calls,
@@ -106,10 +107,12 @@ _PART: Final = ("limit", "cursor")
 _LEASES: Final = ("state", "limit", "cursor")
 _WORKERS: Final = (*_PART, "state", "eligibility", "attestor", "capability")
 _OF_WORKER: Final = ("worker_id", "limit", "cursor")
+_DEVICES: Final = (*_PART, "state", "kind")
+_CERTIFICATES: Final = (*_DEVICES, "device_id", "expires_within_ms")
 
 _W, _P, _O, _N = worker_calls, proxy_calls, operator_calls, node_calls
 _D, _E, _PR, _R = device_calls, enrolment_calls, principal_calls, release_calls
-_PL: Final = placement_calls
+_PL, _OD = placement_calls, operators_device_calls
 _KEY, _WORK, _PROXY, _DEV = Who.KEY_IN_BODY, Who.WORKER, Who.PROXY, Who.DEVICE
 _LOOK, _STOP, _LET_IN, _TRUST = Role.VIEWER, Role.OPERATOR, Role.APPROVER, Role.ADMIN
 _REASON: Final = wire.ReasonRequest
@@ -140,6 +143,7 @@ ROUTES: Final = (
     Row("POST", "/v1/proxy/violations", _PROXY, _P.accept_violation, DsseEnvelope),
     Row("GET", "/v1/proxy/chain", _PROXY, _P.evidence_chain),
     # paired machines
+    Row("GET", "/v1/device/certificate", _DEV, _D.show_certificate),
     Row("POST", "/v1/device/certificate:rotate", _DEV, _D.rotate_certificate, _CSR),
     Row("POST", "/v1/device/proxy", _DEV, _D.enrol_proxy, device_wire.EnrolDeviceRequest),
     # principals
@@ -200,10 +204,14 @@ ROUTES: Final = (
     Row("GET", "/v1/pairing/requests", _LOOK, _N.list_pairing_requests, query=_PART),
     Row("POST", f"{_PAIRING}:approve", _LET_IN, _N.approve_device, node_wire.ApproveDevice),
     Row("POST", f"{_PAIRING}:reject", _LET_IN, _N.reject_device, _REASON),
-    Row("POST", f"{_DEVICE}:revoke", _STOP, _N.revoke_device, _REASON),
-    Row("POST", f"{_DEVICE}:remove", _TRUST, _N.remove_device, _REASON),
-    Row("GET", "/v1/authorities", _LOOK, _N.list_authorities),
-    Row("POST", "/v1/authorities:rotate", _TRUST, _N.rotate_authority, _REASON),
+    Row("GET", "/v1/devices", _LOOK, _OD.list_devices, query=_DEVICES),
+    Row("GET", _DEVICE, _LOOK, _OD.show_device),
+    Row("POST", f"{_DEVICE}:rotate", _STOP, _OD.rotate_device, node_wire.RotateDeviceRequest),
+    Row("POST", f"{_DEVICE}:revoke", _STOP, _OD.revoke_device, _REASON),
+    Row("POST", f"{_DEVICE}:remove", _TRUST, _OD.remove_device, _REASON),
+    Row("GET", "/v1/certificates", _LOOK, _OD.list_certificates, query=_CERTIFICATES),
+    Row("GET", "/v1/authorities", _LOOK, _OD.list_authorities),
+    Row("POST", "/v1/authorities:rotate", _TRUST, _OD.rotate_authority, _REASON),
     Row("GET", "/v1/nodes", _LOOK, _N.list_nodes, query=_PART),
     Row("GET", _NODE, _LOOK, _N.show_node),
     Row("POST", f"{_NODE}:invoke", _STOP, _N.invoke, node_wire.InvokeRequest),

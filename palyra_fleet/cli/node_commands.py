@@ -3,7 +3,7 @@
 import json
 from argparse import Namespace
 
-from palyra_fleet.cli.output import acknowledge, moment, put, say, show_many, show_one
+from palyra_fleet.cli.output import moment, put, say, show_many, show_one
 from palyra_fleet.cli.trouble import ExitCode, Trouble
 from palyra_fleet.client import OperatorClient
 from palyra_fleet.wire.node_models import ApproveDevice, InvokeRequest, PairingCodeRequest
@@ -16,14 +16,6 @@ _REQUEST_COLUMNS = (
     "client_kind",
     "identity_fingerprint",
     "transcript_hash",
-)
-_AUTHORITY_COLUMNS = (
-    "authority_id",
-    "signs_devices",
-    "signs_servers",
-    "good_certificates",
-    "last_ends_at_unix_ms",
-    "expires_at_unix_ms",
 )
 _ASKED_COLUMNS = (
     "request_id",
@@ -74,25 +66,6 @@ async def approve(arguments: Namespace, client: OperatorClient) -> ExitCode:
 async def reject(arguments: Namespace, client: OperatorClient) -> ExitCode:
     found = await client.reject_device(arguments.approval_id, arguments.reason)
     show_one(found, arguments.output)
-    return ExitCode.DONE
-
-
-async def show_authorities(arguments: Namespace, client: OperatorClient) -> ExitCode:
-    show_many(await client.authorities(), arguments.output, _AUTHORITY_COLUMNS)
-    return ExitCode.DONE
-
-
-async def rotate_authority(arguments: Namespace, client: OperatorClient) -> ExitCode:
-    found = await client.rotate_authority(arguments.reason)
-    show_many(found, arguments.output, _AUTHORITY_COLUMNS)
-    say("both are trusted until the last certificate of the old one has ended; see `ca show`")
-    return ExitCode.DONE
-
-
-async def end_device(arguments: Namespace, client: OperatorClient) -> ExitCode:
-    forget = arguments.verb == "remove"
-    await client.end_device(arguments.device_id, arguments.reason, forget=forget)
-    acknowledge(arguments, arguments.device_id, "removed" if forget else "revoked")
     return ExitCode.DONE
 
 

@@ -1,4 +1,4 @@
-"""The grammar of the operator's `palyra-fleet node …`, of `ca …` and of `node-state …`."""
+"""The grammar of the operator's `palyra-fleet node …` and of `node-state …`."""
 
 import argparse
 from collections.abc import Callable
@@ -52,13 +52,6 @@ def add_node_operations(verbs: _Verbs, make: _MakeVerb) -> None:
                 action="store_true",
                 help="although the device is paired with another key",
             )
-    for name, text in (
-        ("revoke", "end a device's certificates; its id stays out"),
-        ("remove", "end a device's certificates and forget it"),
-    ):
-        verb = make(verbs, name, text, node_commands.end_device)
-        _on(verb, "device_id")
-        _why(verb)
     invoke = make(verbs, "invoke", "ask a node to do something", node_commands.invoke)
     _on(invoke, "device_id")
     invoke.add_argument("capability", type=_capability)
@@ -70,18 +63,6 @@ def add_node_operations(verbs: _Verbs, make: _MakeVerb) -> None:
         verb = make(verbs, name, text, node_commands.decide_asked)
         _on(verb, "request_id")
         _why(verb)
-
-
-def add_authorities(verbs: _Verbs, make: _MakeVerb) -> None:
-    """`palyra-fleet ca …`."""
-    make(verbs, "show", "trusted authorities, oldest first", node_commands.show_authorities)
-    rotate = make(
-        verbs,
-        "rotate",
-        "a new authority signs devices; the old one stays trusted until its last certificate ends",
-        node_commands.rotate_authority,
-    )
-    _why(rotate)
 
 
 def add_node_state(verbs: _Verbs) -> None:

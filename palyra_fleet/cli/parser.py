@@ -14,6 +14,7 @@ from palyra_fleet.cli.command_parser import CommandParser
 from palyra_fleet.cli.completion import add_completion
 from palyra_fleet.cli.config_commands import add_config
 from palyra_fleet.cli.configuration import FLEET, add_config_argument
+from palyra_fleet.cli.device_parser import add_authorities, add_certificates, add_devices
 from palyra_fleet.cli.doctor_parser import DESCRIPTION, add_doctor_arguments
 from palyra_fleet.cli.enrolment_parser import add_enrolment, add_launcher_key, add_references
 from palyra_fleet.cli.export_arguments import add_export_arguments
@@ -23,7 +24,7 @@ from palyra_fleet.cli.join_token_commands import add_join_tokens
 from palyra_fleet.cli.later import Command, LaterModule
 from palyra_fleet.cli.log_arguments import add_log_arguments
 from palyra_fleet.cli.node_agent_parser import add_node_agent
-from palyra_fleet.cli.node_parser import add_authorities, add_node_operations, add_node_state
+from palyra_fleet.cli.node_parser import add_node_operations, add_node_state
 from palyra_fleet.cli.output import FORMS
 from palyra_fleet.cli.place import Home
 from palyra_fleet.cli.placement_parser import add_runs
@@ -84,6 +85,10 @@ def make_parser() -> argparse.ArgumentParser:
     node = _noun(nouns, "node", "nodes of this fleet, and this machine as a node of a fleet")
     add_node_operations(node, _operator_verb)
     add_node_agent(node)
+    add_devices(_noun(nouns, "device", "machines that paired with this fleet"), _operator_verb)
+    add_certificates(
+        _noun(nouns, "certificate", "certificates that the fleet issued"), _operator_verb
+    )
     add_authorities(_noun(nouns, "ca", "the authority that signs nodes"), _operator_verb)
     add_node_state(_noun(nouns, "node-state", "the file with codes, requests and nodes"))
     add_principals(

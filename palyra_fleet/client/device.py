@@ -11,6 +11,7 @@ from palyra_fleet.client.transport import FleetClient, RemoteFleet
 from palyra_fleet.wire.device_models import (
     EnrolDeviceRequest,
     EnrolledDeviceAnswer,
+    OwnCertificateAnswer,
     RotateCertificateAnswer,
     RotateCertificateRequest,
 )
@@ -33,6 +34,10 @@ class DeviceClient(FleetClient):
     async def is_accepted(self) -> None:
         """Raises FleetProblem if the fleet does not take this certificate."""
         await self.send("GET", "/livez")
+
+    async def certificate(self) -> OwnCertificateAnswer:
+        """The certificate of this connection, and whether it is time for the next."""
+        return await self.call("GET", "/v1/device/certificate", OwnCertificateAnswer)
 
     async def rotate_certificate(self, csr_pem: str) -> RotateCertificateAnswer:
         request = RotateCertificateRequest(certificate_signing_request_pem=csr_pem)

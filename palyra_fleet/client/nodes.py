@@ -6,8 +6,6 @@ from palyra_fleet.client.transport import FleetClient
 from palyra_fleet.wire.models import ReasonRequest
 from palyra_fleet.wire.node_models import (
     ApproveDevice,
-    AuthorityList,
-    AuthorityView,
     CapabilityRequestList,
     CapabilityRequestView,
     InvokeAnswer,
@@ -41,17 +39,6 @@ class NodeCalls(FleetClient):
     async def reject_device(self, approval_id: str, reason: str) -> PairingRequestView:
         target = f"/v1/pairing/requests/{approval_id}:reject"
         return await self.call("POST", target, PairingRequestView, ReasonRequest(reason=reason))
-
-    async def end_device(self, device_id: str, reason: str, *, forget: bool) -> None:
-        verb = "remove" if forget else "revoke"
-        await self.send("POST", f"/v1/devices/{device_id}:{verb}", ReasonRequest(reason=reason))
-
-    async def authorities(self) -> tuple[AuthorityView, ...]:
-        return (await self.call("GET", "/v1/authorities", AuthorityList)).items
-
-    async def rotate_authority(self, reason: str) -> tuple[AuthorityView, ...]:
-        asked = ReasonRequest(reason=reason)
-        return (await self.call("POST", "/v1/authorities:rotate", AuthorityList, asked)).items
 
     async def nodes(self, most: int | None = None) -> tuple[NodeView, ...]:
         """The newest id first."""

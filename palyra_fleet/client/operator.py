@@ -5,6 +5,7 @@ ends up in the fleet's event log.
 """
 
 from palyra_fleet.client.credentials import TokenCredentials
+from palyra_fleet.client.devices import DeviceCalls
 from palyra_fleet.client.enrolments import EnrolmentCalls
 from palyra_fleet.client.join_tokens import JoinTokenCalls
 from palyra_fleet.client.lists import (
@@ -39,7 +40,13 @@ from palyra_fleet.wire.worker_actions import WorkerAction
 
 
 class OperatorClient(
-    EnrolmentCalls, NodeCalls, PrincipalCalls, JoinTokenCalls, ReleaseCalls, PlacementCalls
+    EnrolmentCalls,
+    NodeCalls,
+    DeviceCalls,
+    PrincipalCalls,
+    JoinTokenCalls,
+    ReleaseCalls,
+    PlacementCalls,
 ):
     """The operator's calls. `base_url` is the admin listener's, such as `http://127.0.0.1:7741`."""
 

@@ -173,12 +173,16 @@ async def nodes(call: ConsoleCall) -> web.StreamResponse:
     operations, after = call.desk.operations, call.cursor(ListOf.NODES)
     asked = _asked_after(call)
     found = () if operations is None else operations.nodes(_ON_A_PAGE + 1, after)
+    device = call.cursor(ListOf.DEVICES, "devices")
+    paired = () if operations is None else operations.devices(_ON_A_PAGE + 1, device)
     return render(
         call,
         "nodes.html",
         title="Nodes",
         page=cut(ListOf.NODES, found, lambda one: one.device_id, _ON_A_PAGE),
         first=after is None,
+        devices=cut(ListOf.DEVICES, paired, lambda one: one.device_id, _ON_A_PAGE),
+        first_device=device is None,
         asked=_asked_page(operations, _ASKED_ON_A_PAGE, asked),
         first_asked=asked is None,
     )

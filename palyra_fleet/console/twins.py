@@ -10,7 +10,6 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from palyra_fleet.api.paging import ListOf, cut
-from palyra_fleet.api.problems import ApiReason, ApiRefusal
 from palyra_fleet.console.envelope_models import gives, gives_page
 from palyra_fleet.console.envelopes import envelope, page
 from palyra_fleet.console.gate import ConsoleCall, ConsoleHandler
@@ -35,6 +34,7 @@ from palyra_fleet.wire.node_models import (
     PairingCodeRequest,
     PairingCodeView,
     PairingRequestView,
+    RotateDeviceRequest,
 )
 from palyra_fleet.wire.release_models import ReleaseRequestView
 
@@ -80,10 +80,9 @@ async def show_device(call: ConsoleCall) -> web.StreamResponse:
 
 @gives("Device", device=DeviceView)
 async def rotate_device(call: ConsoleCall) -> web.StreamResponse:
-    """Refused: only the device can ask for its next certificate, with a key that it keeps."""
-    call.read(ReasonRequest)
-    call.desk.nodes.device(call.part("device_id"))
-    raise ApiRefusal(ApiReason.ROTATED_BY_DEVICE)
+    """Demand that the device renews its certificate with a new key, within a deadline."""
+    asked, device_id = call.read(RotateDeviceRequest), call.part("device_id")
+    return envelope(device=await call.desk.nodes.rotate_device(call.actor, device_id, asked))
 
 
 @gives("PairingCode", 201, pairing_code=PairingCodeView)

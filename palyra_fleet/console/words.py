@@ -19,6 +19,9 @@ TONES: Final[Mapping[str, str]] = {
     "failed": "bad",
     "quarantined": "bad",
     "banned": "bad",
+    "paired": "good",
+    "rotating": "warn",
+    "lapsed": "warn",
     "pending_approval": "warn",
     "approved": "good",
     "completed": "good",
@@ -34,7 +37,7 @@ TONES: Final[Mapping[str, str]] = {
     "leases_frozen": "warn",
     "egress_frozen": "bad",
 }
-"""By state of a worker, a lease or a pairing request, outcome of evidence, or check of health."""
+"""By state of a worker, lease, device or pairing request, by outcome of evidence, by health."""
 
 EVENT_TONES: Final[Mapping[str, str]] = {
     "worker.quarantined_by_egress": "bad",

@@ -6,7 +6,8 @@ until it is first used, and only then does the old one begin to retire, over an 
 zero; so a node that never received its new certificate keeps the old. Pairing again retires every
 earlier certificate, at once if the signing key is another. Revoking a certificate revokes what was
 rotated from it too: whoever held the one could have asked for the other. What is unknown is
-refused, so forgetting a certificate can never let it pass.
+refused, so forgetting a certificate can never let it pass. A rotation that an operator demands
+gives every certificate of now a deadline; whatever becomes of the demand, they end by it.
 Times: Unix ms; the caller's `now` never goes back. Source: specification 30, section 4. Pure.
 """
 
@@ -23,10 +24,14 @@ from palyra_fleet.identity.device_records import (
     IdentityEvent,
     IdentityEventReason,
     IdentitySnapshot,
+    RotationDemand,
+    ended_event,
+    issued_event,
 )
 from palyra_fleet.identity.messages import PairedDevice, RevocationNotice
 from palyra_fleet.identity.records import VerifiedPairing
 from palyra_fleet.identity.refusals import NodeReason, NodeRefusal, refuse
+from palyra_fleet.identity.rotation_demand import missed_events, uses_a_replaced_key, without_demand
 
 ROTATIONS_PER_HOUR: Final = 32
 FORGET_AFTER_MS: Final = 7 * 24 * 60 * 60 * 1000
@@ -91,7 +96,7 @@ class IdentityLedger:
             identity_fingerprint=device.identity_fingerprint,
             signing_public_key=bytes.fromhex(device.signing_public_key_hex),
             fingerprint=fingerprint,
-            cert_expires_at_unix_ms=certificate.not_after_unix_ms,
+            cert_expires_at_unix_ms=certificate.ends_at_unix_ms,
             rotate_from_unix_ms=self._rotate_from(certificate),
         )
 
@@ -135,9 +140,11 @@ class IdentityLedger:
         if refusal is not None:
             return refusal
         before = self.devices.get(verified.device_id)
-        same_key = before is None or before.identity_fingerprint == verified.identity_fingerprint
+        overlaps = before is None or (
+            before.identity_fingerprint == verified.identity_fingerprint and before.rotation is None
+        )
         ended = [
-            old.retire(now, overlap_ms if same_key else 0, "paired again")
+            old.retire(now, overlap_ms if overlaps else 0, "paired again")
             for old in self._alive(verified.device_id)
         ]
         device = DeviceRecord(
@@ -148,7 +155,8 @@ class IdentityLedger:
             paired_at_unix_ms=now,
             request_id=request_id,
         )
-        fresh = _record(leaf, verified.device_id, pairing_origin(request_id), None, now, overlap_ms)
+        origin = pairing_origin(request_id)
+        fresh = CertificateRecord.pending(leaf, verified.device_id, origin, None, now, overlap_ms)
         fresh = replace(fresh, state=CertificateState.CURRENT)
         paired = IdentityEvent(
             IdentityEventReason.DEVICE_PAIRED,
@@ -160,7 +168,7 @@ class IdentityLedger:
                 "request_id": request_id,
             },
         )
-        return self._decision(now, ended, (fresh,), (device,), (paired, _issued(fresh)))
+        return self._decision(now, ended, (fresh,), (device,), (paired, issued_event(fresh)))
 
     def rotate(self, now: int, used_fingerprint: str, leaf: IssuedLeaf, overlap_ms: int) -> Outcome:
         """A next certificate, pending until it is used. An earlier pending one is void."""
@@ -168,14 +176,45 @@ class IdentityLedger:
         if refusal is not None:
             return refusal
         used = self.certificates[used_fingerprint]
+        if uses_a_replaced_key(leaf, self.history(used.device_id)):
+            return refuse(NodeReason.KEY_REUSED)
         replaced = [
             old.revoke("rotated again before it was used")
             for old in self.history(used.device_id)
             if old.state is CertificateState.PENDING
         ]
         origin = f"rotation:{leaf.fingerprint}"
-        fresh = _record(leaf, used.device_id, origin, used_fingerprint, now, overlap_ms)
-        return self._decision(now, replaced, (fresh,), (), (_issued(fresh),))
+        fresh = CertificateRecord.pending(
+            leaf, used.device_id, origin, used_fingerprint, now, overlap_ms
+        )
+        return self._decision(now, replaced, (fresh,), (), (issued_event(fresh),))
+
+    def demand_rotation(self, device_id: str, demand: RotationDemand) -> Outcome:
+        """Every certificate that the device has now ends by the deadline, and before it once a
+        newer one is used. Said again, it shortens a deadline and never moves it out."""
+        now, device = demand.demanded_at_unix_ms, self.devices.get(device_id)
+        if device is None:
+            return refuse(NodeReason.DEVICE_UNKNOWN)
+        if device.revoked:
+            return refuse(NodeReason.DEVICE_REVOKED)
+        good = [
+            c
+            for c in self._alive(device_id)
+            if now < c.not_after_unix_ms and not self.has_lapsed(c, now)
+        ]
+        if not good:
+            return refuse(NodeReason.NO_CERTIFICATE)
+        ending = tuple(c.to_be_replaced_by(demand.deadline_unix_ms) for c in good)
+        if ending == tuple(good):
+            return IdentityDecision(now)
+        last = max(c.ends_at_unix_ms for c in ending)
+        asked = replace(device, rotation=replace(demand, deadline_unix_ms=last))
+        event = IdentityEvent(
+            IdentityEventReason.ROTATION_DEMANDED,
+            demand.demanded_by,
+            {"device_id": device_id, "deadline_unix_ms": last, "why": demand.reason},
+        )
+        return IdentityDecision(now, devices=(asked,), certificates=ending, events=(event,))
 
     def may_rotate(self, now: int, used_fingerprint: str) -> NodeRefusal | None:
         """Only the current certificate asks for the next, and not without measure."""
@@ -195,23 +234,32 @@ class IdentityLedger:
         if used is None or used.state is not CertificateState.PENDING:
             return None
         others = [c for c in self._alive(used.device_id) if c.fingerprint != fingerprint]
-        ended = [old.retire(now, used.overlap_ms, "rotated") for old in others]
+        demanded = self.devices[used.device_id].rotation is not None
+        overlap_ms = 0 if demanded else used.overlap_ms
+        ended = [old.retire(now, overlap_ms, "rotated") for old in others]
         current = replace(used, state=CertificateState.CURRENT)
         event = IdentityEvent(
             IdentityEventReason.CERTIFICATE_USED,
             f"device:{used.device_id}",
             {"device_id": used.device_id, "fingerprint": fingerprint},
         )
-        return self._decision(now, ended, (current,), (), (event,))
+        met = self._demands_met((*ended, current))
+        return self._decision(now, ended, (current,), met, (event,))
 
     def settle(self, now: int) -> IdentityDecision | None:
-        """Overlaps that ended."""
-        lapsed = [
-            self.certificates[fingerprint].revoke("overlap ended")
+        """Overlaps that ended, and deadlines of demanded rotations that passed."""
+        over = [
+            self.certificates[fingerprint]
             for fingerprint, retires in self._retiring.items()
             if now >= retires
         ]
-        return self._decision(now, lapsed, (), (), ()) if lapsed else None
+        if not over:
+            return None
+        lapsed = [
+            c.revoke("not renewed by the deadline" if c.to_be_replaced else "overlap ended")
+            for c in over
+        ]
+        return self._decision(now, lapsed, (), self._demands_met(lapsed), missed_events(over))
 
     def tidy(self, now: int) -> IdentityDecision | None:
         """Walks everything: authorities whose last leaf has gone, certificates of long ago."""
@@ -239,7 +287,7 @@ class IdentityLedger:
             return refuse(NodeReason.DEVICE_UNKNOWN)
         if device.revoked:
             return IdentityDecision(now)
-        revoked = replace(device, revoked_at_unix_ms=now, revoked_reason=reason)
+        revoked = replace(device, revoked_at_unix_ms=now, revoked_reason=reason, rotation=None)
         event = IdentityEvent(
             IdentityEventReason.DEVICE_REVOKED, actor, {"device_id": device_id, "why": reason}
         )
@@ -273,7 +321,7 @@ class IdentityLedger:
         ]
         if not ended:
             return IdentityDecision(now)
-        return self._decision(now, ended, (), (), (), actor=actor)
+        return self._decision(now, ended, (), self._demands_met(ended), (), actor=actor)
 
     def add_authority(
         self, now: int, authority: AuthorityRecord, actor: str, reason: str
@@ -312,6 +360,16 @@ class IdentityLedger:
     def _alive(self, device_id: str) -> list[CertificateRecord]:
         return [c for c in self.history(device_id) if not c.revoked]
 
+    def _demands_met(self, changed: Iterable[CertificateRecord]) -> tuple[DeviceRecord, ...]:
+        """Devices that, after this change, have nothing left that a demand still waits for."""
+        after = {c.fingerprint: c for c in changed}
+        named = {c.device_id: self.devices.get(c.device_id) for c in after.values()}
+        return without_demand(
+            (device, [after.get(c.fingerprint, c) for c in self.history(device.device_id)])
+            for device in named.values()
+            if device is not None
+        )
+
     def _decision(
         self,
         now: int,
@@ -345,7 +403,7 @@ class IdentityLedger:
             devices=devices,
             # what ends comes first: a device has one current certificate at any moment
             certificates=(*ended, *fresh),
-            events=(*events, *(_ended_event(c, actor) for c in dead)),
+            events=(*events, *(ended_event(c, actor) for c in dead)),
             notices=notices,
         )
 
@@ -354,8 +412,8 @@ class IdentityLedger:
         self.certificates[fingerprint] = certificate
         self._of_device.setdefault(certificate.device_id, {})[fingerprint] = None
         self._of_origin[certificate.origin] = fingerprint
-        if certificate.state is CertificateState.RETIRING:
-            self._retiring[fingerprint] = certificate.retires_at_unix_ms or 0
+        if certificate.retires_at_unix_ms is not None and not certificate.revoked:
+            self._retiring[fingerprint] = certificate.retires_at_unix_ms
         else:
             self._retiring.pop(fingerprint, None)
 
@@ -372,45 +430,3 @@ class IdentityLedger:
 
 def pairing_origin(request_id: str) -> str:
     return f"pairing:{request_id}"
-
-
-def _record(
-    leaf: IssuedLeaf, device_id: str, origin: str, parent: str | None, now: int, overlap_ms: int
-) -> CertificateRecord:
-    return CertificateRecord(
-        fingerprint=leaf.fingerprint,
-        device_id=device_id,
-        origin=origin,
-        parent=parent,
-        authority_id=leaf.authority_id,
-        certificate_pem=leaf.certificate_pem,
-        issued_at_unix_ms=now,
-        not_before_unix_ms=leaf.not_before_unix_ms,
-        not_after_unix_ms=leaf.not_after_unix_ms,
-        overlap_ms=overlap_ms,
-        state=CertificateState.PENDING,
-    )
-
-
-def _issued(certificate: CertificateRecord) -> IdentityEvent:
-    return IdentityEvent(
-        IdentityEventReason.CERTIFICATE_ISSUED,
-        "fleet",
-        {
-            "device_id": certificate.device_id,
-            "fingerprint": certificate.fingerprint,
-            "origin": certificate.origin,
-        },
-    )
-
-
-def _ended_event(certificate: CertificateRecord, actor: str) -> IdentityEvent:
-    return IdentityEvent(
-        IdentityEventReason.CERTIFICATE_REVOKED,
-        actor,
-        {
-            "device_id": certificate.device_id,
-            "fingerprint": certificate.fingerprint,
-            "why": certificate.ended_reason,
-        },
-    )

@@ -9,9 +9,10 @@ refused, and its device is suspended in memory all the same.
 
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+from palyra_fleet.identity import known_certificates
 from palyra_fleet.identity.authority import (
     AuthorityStanding,
     FleetCertificateAuthority,
@@ -33,9 +34,11 @@ from palyra_fleet.identity.device_records import (
     IdentityDecision,
     IdentityEvent,
     IdentityEventReason,
+    RotationDemand,
 )
 from palyra_fleet.identity.identity_core import IdentityCore, IdentitySettings
 from palyra_fleet.identity.identity_store import IdentityStore
+from palyra_fleet.identity.known_certificates import KnownCertificate
 from palyra_fleet.identity.messages import IssuedCertificate, PairedDevice, Replay, VerifiedLeaf
 from palyra_fleet.identity.pairing_input import csr_refusal
 from palyra_fleet.identity.records import ClientKind, VerifiedPairing
@@ -143,6 +146,18 @@ class IdentityManager(IdentityCore):
 
         return await self._locked(rotate)
 
+    async def demand_rotation(
+        self, device_id: str, within_ms: int, reason: str, actor: str
+    ) -> DeviceRecord:
+        """What the device has now ends after `within_ms` at the latest. Raises NodeRefused."""
+
+        async def demand(now: int) -> DeviceRecord:
+            asked = RotationDemand(now, now + within_ms, actor, reason)
+            await self._settle(self._ledger.demand_rotation(device_id, asked))
+            return self._ledger.devices[device_id]
+
+        return await self._locked(demand)
+
     async def revoke_device(self, device_id: str, reason: str, actor: str) -> None:
         """The device and all its certificates, at once."""
         await self._end(
@@ -191,7 +206,7 @@ class IdentityManager(IdentityCore):
                 signs_devices=certificate is trusted[-1],
                 signs_servers=certificate is trusted[0],
                 good_certificates=len(good),
-                last_ends_at_unix_ms=max((c.not_after_unix_ms for c in good), default=None),
+                last_ends_at_unix_ms=max((c.ends_at_unix_ms for c in good), default=None),
             )
             standings.append(standing)
         return tuple(standings)
@@ -218,6 +233,16 @@ class IdentityManager(IdentityCore):
     def history(self, device_id: str) -> tuple[CertificateRecord, ...]:
         """A device's certificates, oldest first."""
         return self._ledger.history(device_id)
+
+    def certificates(self) -> Iterator[KnownCertificate]:
+        """Every one that is remembered, authorities and the listeners' too, in no order."""
+        now = self.now()
+        records = sorted(self._ledger.authorities.values(), key=lambda a: a.created_at_unix_ms)
+        yield from known_certificates.of_authorities(records, now)
+        yield known_certificates.of_server(self.server_identity())
+        for record in self._ledger.certificates.values():
+            shut_out = isinstance(self.check(record.fingerprint, now), NodeRefusal)
+            yield known_certificates.of_device(record, now, shut_out=shut_out)
 
     async def _first_use(self, fingerprint: str) -> PairedDevice | NodeRefusal:
         async def use(now: int) -> PairedDevice | NodeRefusal:

@@ -4,11 +4,12 @@
 Every change is durable before the call returns. Times: Unix ms.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from palyra_fleet.identity.authority import AuthorityStanding, ServerIdentity
 from palyra_fleet.identity.device_records import CertificateRecord, DeviceRecord
+from palyra_fleet.identity.known_certificates import KnownCertificate
 from palyra_fleet.identity.messages import (
     AskPairingStatus,
     BeginPairing,
@@ -96,6 +97,10 @@ class NodeIdentity(Protocol):
 
     async def rotate(self, caller: PairedDevice, csr_pem: str) -> IssuedCertificate: ...
 
+    async def demand_rotation(
+        self, device_id: str, within_ms: int, reason: str, actor: str
+    ) -> DeviceRecord: ...
+
     async def revoke_device(self, device_id: str, reason: str, actor: str) -> None: ...
 
     async def revoke_fingerprint(self, fingerprint: str, reason: str, actor: str) -> None: ...
@@ -105,6 +110,8 @@ class NodeIdentity(Protocol):
     async def rotate_authority(self, reason: str, actor: str) -> str: ...
 
     def authorities(self) -> tuple[AuthorityStanding, ...]: ...
+
+    def certificates(self) -> Iterator[KnownCertificate]: ...
 
     def server_identity(self) -> ServerIdentity: ...
 

@@ -72,6 +72,8 @@ class NodeReason(StrEnum):
     DEVICE_REVOKED = "identity.device_revoked"
     CERTIFICATE_UNKNOWN = "identity.certificate_unknown"
     ROTATIONS_FULL = "identity.rotations_full"
+    KEY_REUSED = "identity.key_reused"
+    NO_CERTIFICATE = "identity.no_certificate"
     AUTHORITY_OVERLAP = "identity.authority_overlap"
     STORE_UNAVAILABLE = "identity.store_unavailable"
 
@@ -141,6 +143,11 @@ _TABLE: Final[dict[NodeReason, tuple[NodeStatus, str]]] = {
     NodeReason.DEVICE_REVOKED: (_DENIED, "device is revoked"),
     NodeReason.CERTIFICATE_UNKNOWN: (_MISSING, "certificate was not found"),
     NodeReason.ROTATIONS_FULL: (_FULL, "too many certificates were issued to this device"),
+    NodeReason.KEY_REUSED: (
+        _INVALID,
+        "an operator demanded another key than that of certificate_signing_request_pem",
+    ),
+    NodeReason.NO_CERTIFICATE: (_FAILED, "device has no certificate that is good; pair it again"),
     NodeReason.AUTHORITY_OVERLAP: (
         _FAILED,
         "the authority is changing already: authority {authority_id} is trusted until its last"

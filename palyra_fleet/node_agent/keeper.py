@@ -1,11 +1,12 @@
 """DeviceKeeper: the certificate of this paired machine, for programs that speak to the fleet's API.
 
-Gives the TLS of each new connection and renews the certificate by itself at half of its life. Many
-programs of one machine may share a home: the file is looked at anew for every connection, and one
-of them renews, under the home's lock; while a node agent holds that lock, the agent does. A new
-certificate is stored before it is used, and takes the place of the old one once the fleet has
-answered to it. TLS 1.3 only; the roots are those of the pairing and no others, and the server must
-be the fleet by name. Times: Unix ms.
+Gives the TLS of each new connection and renews the certificate by itself: at half of its life, and
+when the fleet says that it is time, which it is asked at every look. Many programs of one machine
+may share a home: the file is looked at anew for every connection, and one of them renews, under the
+home's lock; while a node agent holds that lock, the agent does. A new certificate is stored before
+it is used, and takes the place of the old one once the fleet has answered to it. TLS 1.3
+only; the roots are those of the pairing and no others, and the server must be the fleet by name.
+Times: Unix ms.
 """
 
 import asyncio
@@ -81,18 +82,29 @@ class DeviceKeeper:
             await asyncio.sleep(pause)
 
     async def renew_if_due(self, url: str) -> bool:
-        """Renew from half of the certificate's life on; whether that was done here."""
-        if not self._due(self.material):
+        """Renew from half of the certificate's life on, or where the fleet wants it; whether that
+        was done here."""
+        wanted = None if self._due(self.material) else await self._wanted(url)
+        if wanted is None and not self._due(self.material):
             return False
         with _alone(self.home) as alone:
-            material = self.material
-            if not alone or not self._due(material):
+            material = self.material  # another program may have renewed it meanwhile
+            if not alone or not (self._due(material) or wanted == material.newest.fingerprint):
                 return False
             async with DeviceClient(self.fleet(url)) as client:
                 if material.next_certificate is None:
                     material = await self._next(client, material)
                 await self._settle(client, material)
         return True
+
+    async def _wanted(self, url: str) -> str | None:
+        """The certificate in use, if the fleet wants it replaced. A fleet that cannot be asked is
+        asked again at the next look."""
+        with contextlib.suppress(FleetError):
+            async with DeviceClient(self.fleet(url)) as client:
+                own = await client.certificate()
+            return own.fingerprint_sha256 if own.renewal_due else None
+        return None
 
     async def _next(self, client: DeviceClient, material: NodeMaterial) -> NodeMaterial:
         """Ask for the next certificate, and store it beside the one in use."""

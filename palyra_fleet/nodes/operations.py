@@ -1,18 +1,14 @@
-"""NodeOperations: what operators do with pairing, devices and nodes, as views for the admin API.
+"""NodeOperations: what operators do with pairing and nodes, as views for the admin API.
 
 Every change carries who asked. Refusals are raised as `NodeRefused` or `CapabilityRefused`; both
 have an HTTP status and a stable reason.
 """
 
-import heapq
 import json
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict
 
 from pydantic import JsonValue
 
-from palyra_fleet.identity.device_records import DeviceRecord
 from palyra_fleet.identity.records import ClientKind, CodeMethod, DevicePairingRequestRecord
 from palyra_fleet.identity.refusals import NodeReason, NodeRefused, refuse
 from palyra_fleet.nodes.capabilities import CapabilityAsk
@@ -21,16 +17,13 @@ from palyra_fleet.nodes.capability_refusals import (
     CapabilityRefusal,
     CapabilityRefused,
 )
+from palyra_fleet.nodes.device_operations import DeviceOperations, newest
 from palyra_fleet.nodes.records import CapabilityRequestRecord, RegisteredNodeRecord
-from palyra_fleet.nodes.service import NodeService
 from palyra_fleet.wire import node_models as wire
 
 
-class NodeOperations:
+class NodeOperations(DeviceOperations):
     """Over one `NodeService`."""
-
-    def __init__(self, service: NodeService) -> None:
-        self._service = service
 
     async def mint_code(self, actor: str, asked: wire.PairingCodeRequest) -> wire.PairingCodeView:
         minted = await self._service.pairing.mint_code(
@@ -50,7 +43,7 @@ class NodeOperations:
         has decided on yet."""
         every = self._service.pairing.requests()
         found = {one.approval_id: one for one in every if one.state.pending or not waiting}
-        return tuple(_request_view(one) for one in _newest(found, limit, after))
+        return tuple(_request_view(one) for one in newest(found, limit, after))
 
     def waiting(self) -> int:
         """How many devices, and things asked of nodes, wait for an operator's word."""
@@ -81,52 +74,22 @@ class NodeOperations:
             raise NodeRefused(refuse(NodeReason.DEVICE_REVOKED))
         return bytes.fromhex(device.signing_public_key_hex)
 
-    def devices(self, limit: int, after: str | None = None) -> tuple[wire.DeviceView, ...]:
-        """Those that paired, revoked ones too, the newest id first."""
-        every = {one.device_id: one for one in self._service.identity.devices()}
-        return tuple(map(self._device_view, _newest(every, limit, after)))
-
-    def device(self, device_id: str) -> wire.DeviceView:
-        found = self._service.identity.device(device_id)
-        if found is None:
-            raise NodeRefused(refuse(NodeReason.DEVICE_UNKNOWN))
-        return self._device_view(found)
-
-    async def revoke_device(self, actor: str, device_id: str, reason: str) -> None:
-        """Its certificates end now, and its id may not pair again."""
-        await self._service.identity.revoke_device(device_id, reason, actor)
-        await self._service.state.remove_node(device_id)
-
-    async def remove_device(self, actor: str, device_id: str, reason: str) -> None:
-        """Its certificates end now, and its id may pair again."""
-        await self._service.identity.remove_device(device_id, reason, actor)
-        await self._service.state.remove_node(device_id)
-
-    def authorities(self) -> tuple[wire.AuthorityView, ...]:
-        """Those trusted now, the oldest first."""
-        return tuple(
-            wire.AuthorityView(**asdict(standing))
-            for standing in self._service.identity.authorities()
-        )
-
-    async def rotate_authority(self, actor: str, reason: str) -> tuple[wire.AuthorityView, ...]:
-        """Sign devices with a new one; the old one is trusted until its last leaf has gone."""
-        await self._service.identity.rotate_authority(reason, actor)
-        return self.authorities()
-
     def nodes(self, limit: int, after: str | None = None) -> tuple[wire.NodeView, ...]:
         """The newest id first, which stays so while nodes are heard; `after` is the id to go on
         from."""
-        return tuple(map(self._node_view, _newest(self._service.state.nodes, limit, after)))
+        return tuple(map(self._node_view, newest(self._service.state.nodes, limit, after)))
 
     def mark(self) -> object:
-        """Another one when a device asks to pair or is decided on, when a node comes, goes or is
-        forgotten, and when something is asked of a node or decided."""
+        """Another one when a device asks to pair or is decided on, is to renew its certificate, did
+        or is revoked, when a node comes, goes or is forgotten, and when something is asked of a
+        node or decided."""
         pairings = {one.approval_id: one.state for one in self._service.pairing.requests()}
         asked = self._service.state.capability_requests
+        devices = self._service.identity.devices()
         return (
             (max(pairings, default=""), Counter(pairings.values())),
             (len(self._service.state.nodes), self._service.streams.changes),
+            Counter((one.revoked, one.rotation) for one in devices),
             (max(asked, default=""), Counter(one.state for one in asked.values())),
         )
 
@@ -161,7 +124,7 @@ class NodeOperations:
         an operator's decision."""
         known = self._service.state.capability_requests
         found = {name: one for name, one in known.items() if one.waits_for_operator or not waiting}
-        return tuple(map(self._asked_view, _newest(found, limit, after)))
+        return tuple(map(self._asked_view, newest(found, limit, after)))
 
     def decide_capability(
         self, actor: str, request_id: str, reason: str, *, approve: bool
@@ -170,20 +133,6 @@ class NodeOperations:
             request_id, approve=approve, decided_by=actor, reason=reason
         )
         return self._asked_view(decided)
-
-    def _device_view(self, device: DeviceRecord) -> wire.DeviceView:
-        history = self._service.identity.history(device.device_id)
-        good = [one.not_after_unix_ms for one in history if not one.revoked]
-        return wire.DeviceView(
-            device_id=device.device_id,
-            client_kind=device.client_kind.value,
-            identity_fingerprint=device.identity_fingerprint,
-            paired_at_unix_ms=device.paired_at_unix_ms,
-            certificates=len(history),
-            certificate_expires_at_unix_ms=max(good, default=None),
-            revoked_at_unix_ms=device.revoked_at_unix_ms,
-            revoked_reason=device.revoked_reason,
-        )
 
     def _node_view(self, node: RegisteredNodeRecord) -> wire.NodeView:
         return wire.NodeView(
@@ -218,12 +167,6 @@ class NodeOperations:
             refused_results=asked.refused_results,
             input=_parsed(payload or b""),
         )
-
-
-def _newest[Item](known: Mapping[str, Item], limit: int, after: str | None) -> list[Item]:
-    """Those with the largest ids; with `after`, of those that are smaller than it."""
-    wanted = (name for name in known if after is None or name < after)
-    return [known[name] for name in heapq.nlargest(limit, wanted)]
 
 
 def _request_view(request: DevicePairingRequestRecord) -> wire.PairingRequestView:

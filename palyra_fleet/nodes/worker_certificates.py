@@ -24,7 +24,7 @@ def certificates_of(identity: IdentityManager, worker_id: str) -> tuple[str, ...
 
 def certificate_end_of(identity: IdentityManager, device_id: str) -> int | None:
     """When the last of a device's good certificates ends, Unix ms; None where none is good now."""
-    return max((record.not_after_unix_ms for record in _good(identity, device_id)), default=None)
+    return max((record.ends_at_unix_ms for record in _good(identity, device_id)), default=None)
 
 
 def _good(identity: IdentityManager, device_id: str) -> list[CertificateRecord]:

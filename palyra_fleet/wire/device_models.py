@@ -23,6 +23,15 @@ class RotateCertificateAnswer(WireModel):
     cert_expires_at_unix_ms: UnixMs
 
 
+class OwnCertificateAnswer(WireModel):
+    """The certificate that the device calls with. `renewal_due`: it should ask for the next one
+    now, since half of its life is over, an operator demands it or another authority signs."""
+
+    fingerprint_sha256: str
+    cert_expires_at_unix_ms: UnixMs
+    renewal_due: bool
+
+
 class EnrolDeviceRequest(WireModel):
     """A proxy takes its place in the fleet. The key is the one it paired with, and no other."""
 

@@ -1,10 +1,11 @@
-"""What operators ask and hear about nodes: pairing codes and requests, nodes, capabilities.
+"""What operators ask and hear about nodes: pairing, devices, nodes, capabilities.
 
 A pairing code stands in one answer, the one that minted it. Inputs and outputs of capabilities
 stand only in the call that asks, and in the view of a request that waits for a decision.
 Times: Unix ms.
 """
 
+from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, StringConstraints
@@ -48,16 +49,45 @@ class PairingRequestView(WireModel):
     decision_reason: str | None
 
 
+class DeviceState(StrEnum):
+    """What a device may do. `rotating`: an operator demands another certificate, and the one in use
+    ends at a deadline; `lapsed`: it has no certificate that is good, and must pair again."""
+
+    PAIRED = "paired"
+    ROTATING = "rotating"
+    LAPSED = "lapsed"
+    REVOKED = "revoked"
+
+
+class RotateDeviceRequest(WireModel):
+    """Demand that the device renews its certificate with a new key within this time: a minute at
+    least, a day at most."""
+
+    reason: ShortText
+    within_ms: Annotated[int, Field(ge=60_000, le=24 * 3600 * 1000)] = 600_000
+
+
+class RotationView(WireModel):
+    """A demand that is not met yet."""
+
+    demanded_at_unix_ms: int
+    deadline_unix_ms: int
+    demanded_by: str
+    reason: str
+
+
 class DeviceView(WireModel):
-    """A device that paired. `certificate_expires_at_unix_ms` is the end of its last certificate
-    that was not revoked; None where there is none."""
+    """A device that paired. `certificate_expires_at_unix_ms` is when the last of its certificates
+    that are good now ends; None where there is none."""
 
     device_id: str
     client_kind: str
+    state: DeviceState
     identity_fingerprint: str
     paired_at_unix_ms: int
     certificates: int
     certificate_expires_at_unix_ms: int | None
+    rotation: RotationView | None
     revoked_at_unix_ms: int | None
     revoked_reason: str | None
 
@@ -137,6 +167,10 @@ class AuthorityList(WireModel):
     """Oldest first."""
 
     items: tuple[AuthorityView, ...]
+
+
+class DeviceList(PageModel[DeviceView]):
+    """The newest id first."""
 
 
 class PairingRequestList(PageModel[PairingRequestView]):

@@ -1,5 +1,6 @@
 """The console as a person meets it: a real browser, real programs, pictures in out/console/."""
 
+import json
 import re
 import sys
 from urllib.parse import urlsplit
@@ -224,13 +225,6 @@ async def test_a_device_is_paired_by_a_code_from_the_page_and_approved_there(pla
         assert devices["page"]["has_more"] is False
         assert [one["client_kind"] for one in devices["devices"]] == ["node"]
         device_id = devices["devices"][0]["device_id"]
-        rotated = await page.request.post(
-            f"{url}/console/v1/devices/{device_id}/rotate",
-            data={"reason": "it is time"},
-            headers={"x-palyra-csrf-token": await page.evaluate("csrf")},
-        )
-        assert (await rotated.json())["reason"] == "console.rotated_by_device"
-
         node = await place.programs.start(FLEET, "node", "run", environment=place.environment)
         await console.goto("/nodes")
         await page.locator(".chip.good:has-text('connected')").wait_for()
@@ -238,6 +232,17 @@ async def test_a_device_is_paired_by_a_code_from_the_page_and_approved_there(pla
         await page.locator("#answer:not([hidden])").wait_for()
         assert '"success": true' in await page.locator("#answer-text").inner_text()
         await console.picture("nodes")
+        await console.act("Demand a new key", "the disk was copied")
+        await until(
+            "the node uses the new certificate", lambda: node.err.text.count("connected to") == 2
+        )
+        listed = await place.fleet("certificate", "list", "--device", device_id, "-o", "json")
+        assert [one["state"] for one in json.loads(listed.out)] == ["valid", "revoked"]
+        shown = await place.fleet("device", "show", device_id, "-o", "json")
+        assert (json.loads(shown.out)["state"], json.loads(shown.out)["rotation"]) == (
+            "paired",
+            None,
+        )
         await console.act("Revoke", "the machine is gone")
         await node.ended()
         assert console.complaints == []

@@ -67,7 +67,7 @@ async def test_a_proxy_comes_back_with_its_fleet_and_a_revoked_machine_does_not(
     await remote.restart_fleet()
     for name in ("a", "b"):
         await until("it has heard the new fleet", lambda name=name: remote.has_heard(name))
-    done = await place.fleet("node", "revoke", remote.devices["a"], "--reason", "gone")
+    done = await place.fleet("device", "revoke", remote.devices["a"], "--reason", "gone")
     assert done.code == 0, done.said
 
     async def is_stale() -> bool:

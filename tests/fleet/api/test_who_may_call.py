@@ -125,6 +125,7 @@ def body_of(row: Row, key: SigningKey) -> bytes:
         CreatePrincipal: CreatePrincipal(name="new", roles=(Role.VIEWER,), reason="because"),
         node_wire.PairingCodeRequest: node_wire.PairingCodeRequest(),
         node_wire.ApproveDevice: node_wire.ApproveDevice(reason="because"),
+        node_wire.RotateDeviceRequest: node_wire.RotateDeviceRequest(reason="because"),
         node_wire.InvokeRequest: node_wire.InvokeRequest(capability="echo"),
     }
     return bodies[row.body].model_dump_json().encode()

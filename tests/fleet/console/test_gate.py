@@ -35,6 +35,7 @@ BODIES: dict[type[BaseModel], BaseModel] = {
     ),
     node_wire.PairingCodeRequest: node_wire.PairingCodeRequest(),
     node_wire.ApproveDevice: node_wire.ApproveDevice(reason="because"),
+    node_wire.RotateDeviceRequest: node_wire.RotateDeviceRequest(reason="because"),
     node_wire.InvokeRequest: node_wire.InvokeRequest(capability="echo"),
 }
 GUARDED = tuple(

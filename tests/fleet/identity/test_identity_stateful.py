@@ -1,6 +1,7 @@
 """Pairing and identity together, in any order, with clocks that move both ways and restarts.
 
-After every step: nothing that was ever refused as revoked passes again; a request has one
+After every step: nothing that was ever refused as revoked passes again, and nothing that an
+operator wanted replaced passes after its deadline; a request has one
 certificate at most; a code paired one device at most; a request's state never leaves its end; a
 device that is revoked has nothing that passes.
 """
@@ -60,6 +61,7 @@ class IdentityMachine(RuleBasedStateMachine):
         self.given: dict[str, str] = {}
         self.owner: dict[str, str] = {}
         self.dead: set[str] = set()
+        self.due: dict[str, int] = {}
         self.ended: dict[str, RequestState] = {}
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
@@ -178,16 +180,30 @@ class IdentityMachine(RuleBasedStateMachine):
             self.dead.add(pem)
 
     @precondition(lambda self: self.owner)
-    @rule(which=some)
-    def rotate(self, which: int) -> None:
+    @rule(which=some, new_key=st.booleans())
+    def rotate(self, which: int, new_key: bool) -> None:
         pem = list(self.owner)[which % len(self.owner)]
         caller = self.run(self.world.admit(pem))
         if not isinstance(caller, PairedDevice):
             return
         assert pem not in self.dead
-        fresh = self.attempt(self.world.identity.rotate(caller, DEVICES[0].csr()))
+        key = PairingDevice(caller.device_id) if new_key else DEVICES[0]
+        fresh = self.attempt(self.world.identity.rotate(caller, key.csr()))
         if fresh is not None:
             self.owner[fresh.certificate_pem] = caller.device_id
+
+    @rule(device=devices, within_ms=st.sampled_from([1_000, 20_000]))
+    def demand_rotation(self, device: PairingDevice, within_ms: int) -> None:
+        """What the device has now ends by the deadline, whatever is done about it."""
+        work = self.world.identity.demand_rotation(device.device_id, within_ms, "test", "anna")
+        if self.attempt(work) is None:
+            return
+        ends = self.world.identity.now() + within_ms
+        for certificate in self.world.identity.history(device.device_id):
+            if not certificate.revoked:
+                self.due[certificate.certificate_pem] = min(
+                    ends, self.due.get(certificate.certificate_pem, ends)
+                )
 
     @rule(device=devices)
     def revoke(self, device: PairingDevice) -> None:
@@ -243,6 +259,14 @@ class IdentityMachine(RuleBasedStateMachine):
         if not hasattr(self, "world"):
             return
         for pem in self.dead:
+            assert not isinstance(self.run(self.world.admit(pem)), PairedDevice)
+
+    @invariant()
+    def what_was_to_be_replaced_passes_no_more_after_its_deadline(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        over = [pem for pem, due in self.due.items() if self.world.identity.now() >= due]
+        for pem in over:
             assert not isinstance(self.run(self.world.admit(pem)), PairedDevice)
 
     @invariant()

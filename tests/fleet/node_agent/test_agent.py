@@ -26,10 +26,18 @@ from palyra_fleet.node_agent.enrolment import (
     method_of,
 )
 from palyra_fleet.node_agent.keys import CertificateKey, CertificateRefused, merged_roots
-from palyra_fleet.node_agent.material import AgentHome, MaterialUnusable, NodeMaterial, NotPaired
+from palyra_fleet.node_agent.material import (
+    AgentHome,
+    Certificate,
+    MaterialUnusable,
+    NodeMaterial,
+    NotPaired,
+)
 from palyra_fleet.nodes.capabilities import CapabilityAsk
+from palyra_fleet.nodes.operations import NodeOperations
 from palyra_fleet.tasks import spawn
 from palyra_fleet.wire.grpc_runtime import grpc
+from palyra_fleet.wire.node_models import DeviceState, RotateDeviceRequest
 from tests.fakes.identity_world import QUIET
 from tests.fakes.node_world import NodeWorld, node_world
 from tests.fakes.pairing_device import PairingDevice
@@ -251,6 +259,40 @@ async def test_it_renews_at_half_life_and_the_old_certificate_ends_with_the_firs
     assert after.private_key_pem != before.private_key_pem
     refusal = world.identity.check(before.fingerprint, world.clock())
     assert "revoked" in str(refusal)
+
+
+async def test_it_renews_with_a_new_key_when_an_operator_demands_it(
+    world: NodeWorld, home: AgentHome
+) -> None:
+    before = (await paired(world, home)).certificate
+    operations = NodeOperations(world.service)
+    asked = RotateDeviceRequest(reason="the key may be in other hands")
+    async with running(home, heartbeat_every_s=5.0) as agent:
+        (device,) = operations.devices(9)
+        demanded = await operations.rotate_device("anna", device.device_id, asked)
+        assert demanded.state is DeviceState.ROTATING
+        await until("the new certificate is in use", lambda: _is_renewed(home, before))
+        assert agent.rotations == 1
+    after = home.load().certificate
+    assert after.private_key_pem != before.private_key_pem
+    assert "revoked" in str(world.identity.check(before.fingerprint, world.clock()))
+    (device,) = operations.devices(9)
+    assert (device.state, device.rotation) == (DeviceState.PAIRED, None)
+
+
+async def test_it_hears_of_a_demand_when_it_comes_back(world: NodeWorld, home: AgentHome) -> None:
+    before = (await paired(world, home)).certificate
+    asked = RotateDeviceRequest(reason="the key may be in other hands")
+    device_id = home.load().device_id
+    await NodeOperations(world.service).rotate_device("anna", device_id, asked)
+    async with running(home, heartbeat_every_s=5.0):
+        await until("the new certificate is in use", lambda: _is_renewed(home, before))
+    assert "revoked" in str(world.identity.check(before.fingerprint, world.clock()))
+
+
+def _is_renewed(home: AgentHome, before: Certificate) -> bool:
+    material = home.load()
+    return material.next_certificate is None and material.certificate != before
 
 
 async def test_it_follows_a_change_of_the_authority_without_being_paired_again(

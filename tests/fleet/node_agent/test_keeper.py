@@ -55,6 +55,24 @@ async def test_it_is_renewed_from_half_of_its_life_on_and_the_old_one_ends(tmp_p
         assert keeper.signing_key.public_key == machine.key.public_key
 
 
+async def test_a_machine_without_a_stream_hears_of_a_demand_at_its_next_look(
+    tmp_path: Path,
+) -> None:
+    async with remote_world(identity=SETTINGS) as world:
+        machine = await world.pair("proxy")
+        keeper = DeviceKeeper(machine.store_in(tmp_path / "home"))
+        first = keeper.material.certificate
+        assert not await keeper.renew_if_due(world.url)
+        await world.identity.demand_rotation(machine.device_id, 60_000, "leaked", "alice")
+        assert await keeper.renew_if_due(world.url)
+        assert keeper.material.certificate.private_key_pem != first.private_key_pem
+        assert not await keeper.renew_if_due(world.url)
+        await accepted(world, keeper)
+        async with machine.as_itself() as old:
+            with pytest.raises((FleetProblem, FleetUnavailable)):
+                await old.is_accepted()
+
+
 async def test_of_many_programs_one_renews_and_all_use_the_new_one(tmp_path: Path) -> None:
     async with remote_world(identity=SETTINGS) as world:
         home = (await world.pair("node")).store_in(tmp_path / "home")

@@ -316,7 +316,7 @@ async def test_a_node_pairs_registers_streams_answers_and_leaves(fleet: Program)
             result["output_json"] = json.loads(dispatch[3])
             await event("capability.result", json.dumps(result).encode())
         assert await invoked == (0, '{"say": "hello"}\n', "")
-        assert (await fleet("node", "revoke", device.id, "--reason", "sold"))[0] == 0
+        assert (await fleet("device", "revoke", device.id, "--reason", "sold"))[0] == 0
         with pytest.raises(grpc.aio.AioRpcError) as ended:
             await stream.read()
         assert ended.value.code() is grpc.StatusCode.PERMISSION_DENIED
