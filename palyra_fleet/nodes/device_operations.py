@@ -155,7 +155,7 @@ class DeviceOperations:
             device = self._service.identity.device(known.device_id)
         return certificate_wire.CertificateView(
             fingerprint_sha256=known.fingerprint,
-            serial=f"{certificate.serial_number:x}",
+            serial=f"{certificate.serial_number:040x}",
             kind=known.kind,
             state=known.standing,
             subject=certificate.subject.rfc4514_string(),

@@ -43,9 +43,9 @@ def place_of(issued_at_unix_ms: int, fingerprint_sha256: str) -> str:
 
 
 class CertificateView(WireModel):
-    """A certificate that the fleet issued. `authority_id` signed it; `client_kind` is what its
-    device is, None where that was removed; `ends_at_unix_ms` is before `not_after_unix_ms` where an
-    overlap or a demanded rotation ends it."""
+    """A certificate that the fleet issued. `serial` is 40 hex digits; `authority_id` signed it;
+    `client_kind` is what its device is, None where that was removed; `ends_at_unix_ms` is before
+    `not_after_unix_ms` where an overlap or a demanded rotation ends it."""
 
     fingerprint_sha256: str
     serial: str
