@@ -33,8 +33,9 @@ from palyra_fleet.ledger.decision import (
 )
 from palyra_fleet.ledger.facts import WorkerRecord
 from palyra_fleet.ledger.manager import WorkerFleetManager
+from palyra_fleet.log_end import LogEnd
 from palyra_fleet.order_desk import OrderDesk
-from palyra_fleet.origin import nobodys_doing, with_origin
+from palyra_fleet.origin import nobodys_doing, note_written, with_origin
 from palyra_fleet.refusals import FleetReason, FleetRefusal, Refusal
 from palyra_fleet.settings import FleetSettings
 from palyra_fleet.signals.counts import NOBODY, FleetCounts
@@ -105,6 +106,7 @@ class FleetCore:
         self._follower: asyncio.Task[None] | None = None
         self._manager = WorkerFleetManager(settings.policy)
         self._nonces = NonceBook(settings.policy.nonce_ttl_ms)
+        self._log_end = LogEnd(snapshot.last_event_seq)
         self._hub = ViewHub(snapshot.epoch, snapshot.highest_fence)
         self._desk = OrderDesk(snapshot.epoch)
         self._unbound_evidence = UnboundEvidence()
@@ -273,6 +275,9 @@ class FleetCore:
         self._tell(decision)
 
     def _tell(self, decision: Decision) -> None:
+        seq = self._log_end.grown_by(len(decision.events))
+        if decision.events:
+            note_written(seq)  # in the context of the command, also where the store calls back
         self.counts.durable(decision, self._now())
         log_events(decision.events)
         self._hub.take(decision.records, decision.highest_fence)
@@ -287,6 +292,7 @@ class FleetCore:
             return
         self._one_by_one = True
         snapshot = await self._store.reload()
+        self._log_end.read_again(snapshot.last_event_seq)
         self._manager.reload(snapshot.records, snapshot.highest_fence, self._now())
         self._launchers, self._proxies = {}, {}
         self._learn_keys(snapshot.records)

@@ -269,6 +269,19 @@ class OperatorCommands(FleetCore):
         except StoreFailed as error:
             raise _unreadable(error) from error
 
+    @property
+    def last_event_seq(self) -> int:
+        """The number of the last entry of the event log that is durable."""
+        return self._log_end.seq
+
+    async def log_goes_beyond(self, seq: int, within_s: float) -> None:
+        """Return once the log goes beyond this entry, once readers are woken, or after the time."""
+        await self._log_end.beyond(seq, within_s)
+
+    def wake_log_readers(self) -> None:
+        """Have everybody who waits for the log look whether they should."""
+        self._log_end.wake()
+
     async def recent_events(
         self, worker_id: str | None, limit: int, before_seq: int | None = None
     ) -> tuple[wire.EventView, ...]:

@@ -12,6 +12,11 @@ from typing import Any, Final
 from aiohttp import web
 from pydantic import BaseModel
 
+REQUEST_ID_HEADER: Final = "Palyra-Request-Id"
+"""On every answer: the id of the request."""
+SEQ_HEADER: Final = "Palyra-Seq"
+"""On the answer to a change: how far it brought the event log."""
+
 
 def model(answer: BaseModel, status: int = 200) -> web.Response:
     return web.Response(

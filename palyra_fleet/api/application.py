@@ -16,10 +16,12 @@ from aiohttp.typedefs import Handler as AiohttpHandler
 from aiohttp.typedefs import Middleware
 from ulid import ULID
 
+from palyra_fleet.api.answers import REQUEST_ID_HEADER
 from palyra_fleet.api.call import MAX_BODY_BYTES
 from palyra_fleet.api.callers import ProofGate, TokenGate
 from palyra_fleet.api.describe_calls import DOCUMENT
 from palyra_fleet.api.devices import DeviceGate
+from palyra_fleet.api.event_stream import STREAMING
 from palyra_fleet.api.gatekeeper import Gatekeeper, only
 from palyra_fleet.api.openapi import openapi_bytes
 from palyra_fleet.api.problems import (
@@ -32,7 +34,6 @@ from palyra_fleet.api.problems import (
     problem_of_node,
 )
 from palyra_fleet.api.protocol import SECURITY_HEADERS
-from palyra_fleet.api.proxy_calls import STREAMING
 from palyra_fleet.api.routes import ROUTES, Listener, RouteTableError, refuse_strays, rows_of
 from palyra_fleet.clock import now_unix_ms
 from palyra_fleet.console.application import PREFIX as CONSOLE_PREFIX
@@ -55,7 +56,6 @@ from palyra_fleet.traces.spans import Attribute, Spans, Value
 
 _log = logging.getLogger(__name__)
 
-REQUEST_ID_HEADER: Final = "Palyra-Request-Id"
 _REFUSALS: Final = 400
 _PAGES_OWN: Final = ("Content-Security-Policy", "Cache-Control")
 

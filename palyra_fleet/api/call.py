@@ -6,7 +6,7 @@ handler sees a `Call` and never the raw headers. Everything wrong is an ApiRefus
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -16,6 +16,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from palyra_fleet.api.callers import Identity
 from palyra_fleet.api.devices import DeviceGate
+from palyra_fleet.api.long_calls import LongCalls
 from palyra_fleet.api.paging import ListOf, read_cursor
 from palyra_fleet.api.problems import ApiReason, ApiRefusal, places_that_are_wrong
 from palyra_fleet.identity.messages import PairedDevice
@@ -33,8 +34,10 @@ _ULID: Final = TypeAdapter(Ulid)
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a handler gets. `write_timeout_ms` bounds each write of a streamed answer; `device` is
-    the paired machine that calls, None for this one."""
+    """What a handler gets. `write_timeout_ms` bounds each write of a streamed answer; `still`
+    raises ApiRefusal once the principal may no longer do what it asked for; `log_readers` are the
+    places of calls that follow the log. `device` is the paired machine that calls, None for this
+    one."""
 
     service: FleetService
     operations: NodeOperations | None
@@ -44,6 +47,8 @@ class Call:
     query: Mapping[str, str]
     body: bytes
     write_timeout_ms: int
+    still: Callable[[], None]
+    log_readers: LongCalls
     device: PairedDevice | None = None
     devices: DeviceGate | None = None
 
@@ -61,6 +66,13 @@ class Call:
     def part(self, name: str) -> str:
         """A variable part of the path; its form was checked by the route."""
         return self.request.match_info[name]
+
+    def header(self, name: str) -> str | None:
+        """A header that the row names, if it is there. Raises ApiRefusal if there are several."""
+        values = self.request.headers.getall(name, [])
+        if len(values) > 1:
+            raise ApiRefusal(ApiReason.REQUEST_INVALID, f"{name}: expected once")
+        return values[0] if values else None
 
     def read[Model: BaseModel](self, model: type[Model]) -> Model:
         return parse_body(model, self.body)

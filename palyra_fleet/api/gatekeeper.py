@@ -8,11 +8,9 @@ looked at once more: nothing is done for a device or a principal that was revoke
 calls are bounded per caller and end with the application.
 """
 
-import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, assert_never
+from typing import Final, assert_never
 
 from aiohttp import web
 from aiohttp.typedefs import Handler as AiohttpHandler
@@ -21,7 +19,9 @@ from pydantic import BaseModel
 from palyra_fleet.api.call import Call, parse_body, read_body, read_query
 from palyra_fleet.api.call_rates import CallRates, Rate
 from palyra_fleet.api.callers import NOBODY, Identity, ProofGate, SignedRequest, TokenGate, Who
+from palyra_fleet.api.changes import Change, changed
 from palyra_fleet.api.devices import DeviceGate
+from palyra_fleet.api.long_calls import LongCalls
 from palyra_fleet.api.once import HEADER as ONCE_HEADER
 from palyra_fleet.api.once import OnceOnly
 from palyra_fleet.api.problems import ApiReason, ApiRefusal, Headers
@@ -41,6 +41,9 @@ from palyra_fleet.wire.principal_models import Role
 from palyra_fleet.wire.request_proof import HEADER as PROOF_HEADER
 
 MAX_LONG_CALLS_PER_CALLER: Final = 4
+MAX_LOG_READERS: Final = 8
+"""How many calls of one principal wait for the log or stream it."""
+MAX_LOG_READERS_IN_ALL: Final = 64
 DEVICE_RATE: Final = Rate(per_s=500, burst=2_000)
 """Of everything one machine asks: a host with some hundred workers, or a proxy under attack."""
 CALLER_RATES: Final = {
@@ -93,7 +96,10 @@ class Gatekeeper:
     devices: DeviceGate | None = None
     rates: CallRates = field(default_factory=CallRates)
     once: OnceOnly = field(default_factory=OnceOnly)
-    long_calls: dict[Identity, set[asyncio.Task[Any]]] = field(default_factory=dict)
+    long_calls: LongCalls = field(default_factory=lambda: LongCalls(MAX_LONG_CALLS_PER_CALLER))
+    log_readers: LongCalls = field(
+        default_factory=lambda: LongCalls(MAX_LOG_READERS, MAX_LOG_READERS_IN_ALL)
+    )
 
     def serve(self, row: Row) -> AiohttpHandler:
         async def handler(request: web.Request) -> web.StreamResponse:
@@ -111,25 +117,33 @@ class Gatekeeper:
                 query=query,
                 body=admitted.body,
                 write_timeout_ms=self.view_write_within_ms,
+                still=lambda: self._still(row, request, admitted.identity),
+                log_readers=self.log_readers,
                 device=device,
                 devices=self.devices,
             )
             with traced(request, by_proxy=row.who is Who.PROXY, streams=row.streams):
                 if row.streams:
-                    with self._long_call(admitted.identity):
+                    places = self.log_readers if row.who is Who.OPERATOR else self.long_calls
+                    with places.held(admitted.identity):
                         return await row.handler(call)
                 return await self._answer(row, call)
 
         return handler
 
     async def _answer(self, row: Row, call: Call) -> web.StreamResponse:
+        async def work() -> web.StreamResponse:
+            if not row.changes:
+                return await row.handler(call)
+            parts = call.request.match_info
+            made = Change(row.handler, call.identity.id, parts, row.body, call.body)
+            return await changed(self.service, lambda: row.handler(call), made)
+
         given = only(call.request, ONCE_HEADER)
         if given is None or row.method != "POST" or row.who in _NOT_ONCE:
-            return await row.handler(call)
+            return await work()
         request = SignedRequest(row.method, call.request.raw_path, call.body)
-        return await self.once.answer(
-            call.identity, given, request, lambda: row.handler(call), self.clock()
-        )
+        return await self.once.answer(call.identity, given, request, work, self.clock())
 
     async def know_device(self, request: web.Request) -> None:
         """Note the paired machine behind the connection, whatever it asks for. On the listener for
@@ -183,6 +197,15 @@ class Gatekeeper:
             raise ApiRefusal(ApiReason.ROLE_REFUSED, f"it takes the role {row.allowed}")
         return operator
 
+    def _still(self, row: Row, request: web.Request, identity: Identity) -> None:
+        """Raise ApiRefusal unless the caller is who it was, and may still call the row."""
+        try:
+            if row.who is not Who.OPERATOR or self._operator(row, request) == identity:
+                return
+        except ApiRefusal as refusal:
+            raise ApiRefusal(ApiReason.TOKEN_REFUSED) from refusal
+        raise ApiRefusal(ApiReason.TOKEN_REFUSED)
+
     async def _admit_by_proof(
         self, row: Row, request: web.Request, device: PairedDevice | None
     ) -> _Admitted:
@@ -213,25 +236,11 @@ class Gatekeeper:
     async def _body(self, row: Row, request: web.Request) -> bytes:
         return await read_body(request, wanted=row.body is not None, within_ms=self.body_within_ms)
 
-    @contextmanager
-    def _long_call(self, identity: Identity) -> Iterator[None]:
-        """One waiting call of a caller: bounded in number, and ended with the application."""
-        own = self.long_calls.setdefault(identity, set())
-        task = asyncio.current_task()
-        if task is None or len(own) >= MAX_LONG_CALLS_PER_CALLER:
-            raise ApiRefusal(ApiReason.TOO_MANY_CALLS, headers=Headers({"Retry-After": "1"}))
-        own.add(task)
-        try:
-            yield
-        finally:
-            own.discard(task)
-            if not own:
-                self.long_calls.pop(identity, None)
-
     async def end_long_calls(self, application: web.Application) -> None:
         del application
-        for task in [one for own in self.long_calls.values() for one in own]:
-            task.cancel()
+        self.long_calls.cut()
+        self.log_readers.ending = True
+        self.service.wake_log_readers()
 
 
 def only(request: web.BaseRequest, header: str) -> str | None:

@@ -7,7 +7,9 @@ from aiohttp import web
 
 from palyra_fleet.api import answers
 from palyra_fleet.api.call import Call
+from palyra_fleet.api.changes import notes
 from palyra_fleet.api.paging import DEFAULT_ROWS, MAX_ROWS, ListOf, cut
+from palyra_fleet.ledger.decision import EventReason
 from palyra_fleet.wire.models import ReasonRequest
 from palyra_fleet.wire.node_models import (
     ApproveDevice,
@@ -25,6 +27,7 @@ from palyra_fleet.wire.node_models import (
 
 
 @answers.gives(answers.Gives(PairingCodeView, 201))
+@notes(EventReason.PAIRING_CODE_MINTED)
 async def mint_code(call: Call) -> web.StreamResponse:
     minted = await call.nodes.mint_code(call.identity.id, call.read(PairingCodeRequest))
     return answers.model(minted, status=201)
@@ -40,6 +43,7 @@ async def list_pairing_requests(call: Call) -> web.StreamResponse:
 
 
 @answers.gives(PairingRequestView)
+@notes(EventReason.PAIRING_APPROVED)
 async def approve_device(call: Call) -> web.StreamResponse:
     asked = call.read(ApproveDevice)
     decided = await call.nodes.decide(
@@ -53,6 +57,7 @@ async def approve_device(call: Call) -> web.StreamResponse:
 
 
 @answers.gives(PairingRequestView)
+@notes(EventReason.PAIRING_REJECTED)
 async def reject_device(call: Call) -> web.StreamResponse:
     reason = call.read(ReasonRequest).reason
     decided = await call.nodes.decide(
@@ -76,6 +81,7 @@ async def show_node(call: Call) -> web.StreamResponse:
 
 
 @answers.gives(InvokeAnswer)
+@notes(EventReason.NODE_INVOKED)
 async def invoke(call: Call) -> web.StreamResponse:
     asked = call.read(InvokeRequest)
     return answers.model(await call.nodes.invoke(call.identity.id, call.part("device_id"), asked))
@@ -91,11 +97,13 @@ async def list_capability_requests(call: Call) -> web.StreamResponse:
 
 
 @answers.gives(CapabilityRequestView)
+@notes(EventReason.CAPABILITY_APPROVED)
 async def approve_capability(call: Call) -> web.StreamResponse:
     return _decided(call, approve=True)
 
 
 @answers.gives(CapabilityRequestView)
+@notes(EventReason.CAPABILITY_REJECTED)
 async def reject_capability(call: Call) -> web.StreamResponse:
     return _decided(call, approve=False)
 

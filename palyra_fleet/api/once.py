@@ -12,12 +12,13 @@ import asyncio
 import hashlib
 import re
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from aiohttp import web
 
+from palyra_fleet.api.answers import SEQ_HEADER
 from palyra_fleet.api.callers import Identity, SignedRequest
 from palyra_fleet.api.problems import ApiReason, ApiRefusal
 from palyra_fleet.identity.refusals import NodeRefused
@@ -38,9 +39,16 @@ class _Answer:
     status: int
     body: bytes = field(repr=False)
     content_type: str
+    headers: Mapping[str, str]
+    """Those that belong to the change."""
 
     def response(self) -> web.Response:
-        return web.Response(status=self.status, body=self.body, content_type=self.content_type)
+        return web.Response(
+            status=self.status,
+            body=self.body,
+            content_type=self.content_type,
+            headers=self.headers,
+        )
 
 
 @dataclass(slots=True)
@@ -128,7 +136,12 @@ async def _worked(work: Callable[[], Awaitable[web.StreamResponse]]) -> _Answer 
     except (ApiRefusal, FleetRefusal, NodeRefused, CapabilityRefused, StoreFailed) as refusal:
         return refusal
     body = response.body if isinstance(response, web.Response) else b""
-    return _Answer(response.status, body if isinstance(body, bytes) else b"", response.content_type)
+    return _Answer(
+        response.status,
+        body if isinstance(body, bytes) else b"",
+        response.content_type,
+        {name: response.headers[name] for name in (SEQ_HEADER,) if name in response.headers},
+    )
 
 
 def _digest(request: SignedRequest) -> bytes:

@@ -17,8 +17,10 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from palyra_fleet.api.answers import Gives, what_gives
+from palyra_fleet.api.answers import REQUEST_ID_HEADER, SEQ_HEADER, Gives, what_gives
 from palyra_fleet.api.callers import Who
+from palyra_fleet.api.event_calls import LAST_EVENT_ID, MAX_WAIT_S
+from palyra_fleet.api.event_stream import EVENT_STREAM
 from palyra_fleet.api.problems import PROBLEM_TYPE, ApiReason
 from palyra_fleet.api.routes import ROUTES, Listener, Row, rows_of
 from palyra_fleet.identity.records import ClientKind
@@ -45,10 +47,36 @@ QUERY: Final[Mapping[str, Json]] = {
     "kind": {"type": "string", "enum": [one.value for one in ClientKind]},
     "limit": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
     "state": {"type": "string", "enum": [one.value for one in LeasesThat], "default": "live"},
+    "wait": {"type": "integer", "minimum": 0, "maximum": MAX_WAIT_S, "default": 0},
     "wait_ms": {"type": "integer", "minimum": 0, "maximum": 30_000, "default": 0},
     "worker_id": {"type": "string", "pattern": f"^{ULID_PATTERN}$"},
 }
 """The schema of every query parameter that a row may name."""
+
+HEADERS: Final[Mapping[str, Json]] = {
+    LAST_EVENT_ID: {
+        "schema": {"type": "string", "pattern": "^[0-9]{1,15}$"},
+        "description": "The number of the last entry that was seen; goes before `after_seq`.",
+    },
+}
+"""Every header that a row may name, besides those that all rows know."""
+
+_ANSWERED: Final[Json] = {
+    "request-id": {
+        "schema": {"type": "string", "pattern": f"^{ULID_PATTERN}$"},
+        "description": "The id of this request: in the events it caused, and in the log.",
+    },
+    "seq": {
+        "schema": {"type": "integer", "minimum": 0},
+        "description": "The last entry of the event log that this change wrote, or, where it wrote "
+        "none, the last there was. What comes after that number came after the change. Asked again "
+        "with the same Idempotency-Key, the answer has the same number.",
+    },
+}
+_REQUEST_ID_ANSWERED: Final[Json] = {REQUEST_ID_HEADER: {"$ref": "#/components/headers/request-id"}}
+_CHANGE_ANSWERED: Final[Json] = _REQUEST_ID_ANSWERED | {
+    SEQ_HEADER: {"$ref": "#/components/headers/seq"}
+}
 
 _OWN_QUERY: Final[Mapping[tuple[str, str], Json]] = {
     ("/v1/workers", "state"): {"type": "string", "enum": list(STATES)},
@@ -116,6 +144,7 @@ def document(version: str, rows: Iterable[Row] = ROUTES) -> Json:
             "schemas": _schemas(rows),
             "securitySchemes": _SCHEMES,
             "responses": {"problem": _problem_response()},
+            "headers": _ANSWERED,
         },
     }
 
@@ -146,7 +175,7 @@ def _operation(row: Row) -> Json:
         scheme = "device" if row.who is Who.DEVICE else "proof"
         operation["security"] = [{scheme: []}]
         operation["x-palyra-caller"] = row.who.value
-    if parameters := [*_path_parameters(row), *_query_parameters(row)]:
+    if parameters := [*_path_parameters(row), *_query_parameters(row), *_header_parameters(row)]:
         operation["parameters"] = parameters
     if row.body is not None:
         content = {"application/json": {"schema": _ref(row.body)}}
@@ -155,7 +184,8 @@ def _operation(row: Row) -> Json:
 
 
 def _responses(row: Row, given: Gives) -> Json:
-    body: Json = {"description": _describe(given)}
+    answered = _CHANGE_ANSWERED if row.changes else _REQUEST_ID_ANSWERED
+    body: Json = {"description": _describe(given), "headers": answered}
     schema = _ref(given.model) if given.model is not None else given.form
     if schema is not None:
         body["content"] = {given.content_type: {"schema": schema}}
@@ -178,12 +208,15 @@ def problem_statuses(row: Row) -> frozenset[int]:
 def _describe(given: Gives) -> str:
     if given.content_type == "application/x-ndjson":
         return "Lines of JSON, until either side goes away."
+    if given.content_type == EVENT_STREAM:
+        return "Server-sent events, until either side goes away or the token ends."
     return "Done; there is nothing to say." if given.status == 204 else "The answer."
 
 
 def _problem_response() -> Json:
     return {
         "description": "A refusal (RFC 9457). `reason` is stable, `detail` is for people.",
+        "headers": _REQUEST_ID_ANSWERED,
         "content": {PROBLEM_TYPE: {"schema": _ref(Problem)}},
     }
 
@@ -201,6 +234,12 @@ def _query_parameters(row: Row) -> list[Json]:
         raise OpenApiIncomplete(f"{row.method} {row.path}: no schema for {strangers}")
     schemas = {name: _OWN_QUERY.get((row.path, name), QUERY[name]) for name in row.query}
     return [{"name": name, "in": "query", "schema": schema} for name, schema in schemas.items()]
+
+
+def _header_parameters(row: Row) -> list[Json]:
+    if strangers := [name for name in row.headers if name not in HEADERS]:
+        raise OpenApiIncomplete(f"{row.method} {row.path}: no schema for {strangers}")
+    return [{"name": name, "in": "header", **HEADERS[name]} for name in row.headers]
 
 
 def _operation_id(row: Row) -> str:

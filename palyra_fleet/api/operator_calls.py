@@ -5,7 +5,6 @@ and ends up in the event log. Lists are bounded by `limit`.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Final
 
 from aiohttp import web
 
@@ -14,8 +13,6 @@ from palyra_fleet.api.call import Call
 from palyra_fleet.api.paging import DEFAULT_ROWS, MAX_ROWS, ListOf, cut
 from palyra_fleet.client.lists import (
     ApprovalRuleList,
-    EventList,
-    EventsVerified,
     GrantList,
     LeaseList,
     ViolationList,
@@ -34,8 +31,6 @@ from palyra_fleet.wire.models import (
     WorkerView,
 )
 from palyra_fleet.wire.traffic_models import TrafficView
-
-MAX_SEQ: Final = 10**15 - 1
 
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 WorkerChange = Callable[[str, str, str], Awaitable[WorkerView]]
@@ -156,15 +151,3 @@ async def list_violations(call: Call) -> web.StreamResponse:
     found = await call.service.violations(call.optional_id("worker_id"), limit + 1, before)
     page = cut(ListOf.VIOLATIONS, found, lambda one: one.evidence_sha256, limit)
     return answers.model(ViolationList(items=page.items, next_cursor=page.next_cursor))
-
-
-@answers.gives(EventList)
-async def list_events(call: Call) -> web.StreamResponse:
-    after_seq = call.number("after_seq", default=0, least=0, most=MAX_SEQ)
-    limit = call.number("limit", default=DEFAULT_ROWS, least=1, most=MAX_ROWS)
-    return answers.model(EventList(items=await call.service.events(after_seq, limit)))
-
-
-@answers.gives(EventsVerified)
-async def verify_events(call: Call) -> web.StreamResponse:
-    return answers.model(EventsVerified(entries=await call.service.verify_events()))

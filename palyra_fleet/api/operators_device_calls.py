@@ -7,9 +7,11 @@ from aiohttp import web
 
 from palyra_fleet.api import answers
 from palyra_fleet.api.call import Call
+from palyra_fleet.api.changes import notes
 from palyra_fleet.api.paging import DEFAULT_ROWS, MAX_ROWS, ListOf, cut
 from palyra_fleet.identity.known_certificates import CertificateFilter
 from palyra_fleet.identity.records import ClientKind
+from palyra_fleet.ledger.decision import EventReason
 from palyra_fleet.nodes.device_operations import DeviceFilter
 from palyra_fleet.wire.certificate_models import (
     LONGEST_MS,
@@ -45,6 +47,7 @@ async def show_device(call: Call) -> web.StreamResponse:
 
 
 @answers.gives(DeviceView)
+@notes(EventReason.DEVICE_ROTATION_DEMANDED)
 async def rotate_device(call: Call) -> web.StreamResponse:
     """Demand another certificate with another key; the ones of now end at the deadline."""
     asked, device_id = call.read(RotateDeviceRequest), call.part("device_id")
@@ -52,6 +55,7 @@ async def rotate_device(call: Call) -> web.StreamResponse:
 
 
 @answers.gives(answers.NOTHING)
+@notes(EventReason.DEVICE_REVOKED)
 async def revoke_device(call: Call) -> web.StreamResponse:
     reason = call.read(ReasonRequest).reason
     await call.nodes.revoke_device(call.identity.id, call.part("device_id"), reason)
@@ -59,6 +63,7 @@ async def revoke_device(call: Call) -> web.StreamResponse:
 
 
 @answers.gives(answers.NOTHING)
+@notes(EventReason.DEVICE_REMOVED)
 async def remove_device(call: Call) -> web.StreamResponse:
     reason = call.read(ReasonRequest).reason
     await call.nodes.remove_device(call.identity.id, call.part("device_id"), reason)
@@ -86,6 +91,7 @@ async def list_authorities(call: Call) -> web.StreamResponse:
 
 
 @answers.gives(AuthorityList)
+@notes(EventReason.AUTHORITY_ROTATED)
 async def rotate_authority(call: Call) -> web.StreamResponse:
     reason = call.read(ReasonRequest).reason
     found = await call.nodes.rotate_authority(call.identity.id, reason)

@@ -39,6 +39,8 @@ class ApiReason(StrEnum):
     TOO_FAST = "api.too_fast"
     KEY_REUSED = "api.idempotency_key_reused"
     TOO_MANY_CALLS = "api.too_many_calls"
+    PLACES_TAKEN = "api.places_taken"
+    AHEAD_OF_LOG = "api.ahead_of_log"
     NOT_FOUND = "api.not_found"
     METHOD_NOT_ALLOWED = "api.method_not_allowed"
     REQUEST_INVALID = "api.request_invalid"
@@ -72,6 +74,8 @@ _TABLE: Final[Mapping[ApiReason, tuple[str, int]]] = {
     ApiReason.TOO_FAST: ("This caller calls too often", 429),
     ApiReason.KEY_REUSED: ("The idempotency key was used for another request", 422),
     ApiReason.TOO_MANY_CALLS: ("This caller has too many calls waiting", 429),
+    ApiReason.PLACES_TAKEN: ("As many calls wait or stream as may", 503),
+    ApiReason.AHEAD_OF_LOG: ("The event log does not reach that far", 409),
     ApiReason.NOT_FOUND: ("No such resource", 404),
     ApiReason.METHOD_NOT_ALLOWED: ("The method does not apply here", 405),
     ApiReason.REQUEST_INVALID: ("The request is not valid HTTP", 400),

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from palyra_fleet.api import answers
 from palyra_fleet.api.call import Call
+from palyra_fleet.api.event_stream import STREAMING, abort
 from palyra_fleet.api.problems import ApiReason, ApiRefusal, Headers
 from palyra_fleet.refusals import FleetRefusal
 from palyra_fleet.wire.dsse import DsseEnvelope
@@ -20,7 +21,6 @@ from palyra_fleet.wire.models import EvidenceChain, ProxyBeat, ViolationAnswer
 from palyra_fleet.wire.traffic_models import TrafficReport
 from palyra_fleet.wire.view_models import ViewMessage
 
-STREAMING: Final = web.RequestKey("streaming", bool)
 MAX_SEQ: Final = 10**15 - 1
 _log = logging.getLogger(__name__)
 
@@ -42,10 +42,10 @@ async def view(call: Call) -> web.StreamResponse:
                 await response.write(line)
     except TimeoutError:
         _log.warning("proxy %s reads its view too slowly; dropped", call.identity.id)
-        _abort(call.request)
+        abort(call.request)
     except FleetRefusal as refusal:
         _log.info("view of proxy %s ended: %s", call.identity.id, refusal.reason.value)
-        _abort(call.request)
+        abort(call.request)
     finally:
         if isinstance(messages, AsyncGenerator):
             await messages.aclose()
@@ -75,9 +75,3 @@ async def accept_violation(call: Call) -> web.StreamResponse:
 @answers.gives(EvidenceChain)
 async def evidence_chain(call: Call) -> web.StreamResponse:
     return answers.model(await call.service.evidence_chain(call.identity.id))
-
-
-def _abort(request: web.Request) -> None:
-    transport = request.transport
-    if isinstance(transport, asyncio.WriteTransport):
-        transport.abort()

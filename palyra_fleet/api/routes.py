@@ -19,6 +19,7 @@ from palyra_fleet.api import (
     describe_calls,
     device_calls,
     enrolment_calls,
+    event_calls,
     health_calls,
     join_token_calls,
     metric_calls,
@@ -32,6 +33,7 @@ from palyra_fleet.api import (
     worker_calls,
 )
 from palyra_fleet.api.callers import Who
+from palyra_fleet.api.changes import is_change
 from palyra_fleet.api.operator_calls import Handler
 from palyra_fleet.api.operator_calls import worker_change as _change
 from palyra_fleet.wire import device_models as device_wire
@@ -58,7 +60,8 @@ class Listener(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Row:
     """One route. `who` is a kind of caller, or the role that a principal must hold; `body` is the
-    model its body must fit, None when it takes no body."""
+    model its body must fit, None when it takes no body; `headers` are those it reads besides;
+    what only `draws` a picture changes nothing."""
 
     method: str
     path: str
@@ -67,11 +70,20 @@ class Row:
     body: type[BaseModel] | None = None
     query: tuple[str, ...] = ()
     streams: bool = False
+    headers: tuple[str, ...] = ()
+    draws: bool = False
 
     @property
     def who(self) -> Who:
         """The kind of caller."""
         return Who.OPERATOR if isinstance(self.allowed, Role) else self.allowed
+
+    @property
+    def changes(self) -> bool:
+        """Whether a principal changes something: the answer then says how far the log has come."""
+        if not isinstance(self.allowed, Role) or self.draws:
+            return False
+        return is_change(self.method, self.allowed)
 
     @property
     def listeners(self) -> frozenset[Listener]:
@@ -112,7 +124,7 @@ _CERTIFICATES: Final = (*_DEVICES, "device_id", "expires_within_ms")
 
 _W, _P, _O, _N = worker_calls, proxy_calls, operator_calls, node_calls
 _D, _E, _PR, _R = device_calls, enrolment_calls, principal_calls, release_calls
-_PL, _OD = placement_calls, operators_device_calls
+_PL, _OD, _EV = placement_calls, operators_device_calls, event_calls
 _KEY, _WORK, _PROXY, _DEV = Who.KEY_IN_BODY, Who.WORKER, Who.PROXY, Who.DEVICE
 _LOOK, _STOP, _LET_IN, _TRUST = Role.VIEWER, Role.OPERATOR, Role.APPROVER, Role.ADMIN
 _REASON: Final = wire.ReasonRequest
@@ -175,8 +187,14 @@ ROUTES: Final = (
     Row("POST", "/v1/fleet:unfreeze", _LET_IN, _O.unfreeze, UnfreezeRequest),
     Row("GET", "/v1/traffic", _LOOK, _O.show_traffic),
     Row("GET", "/v1/violations", _LOOK, _O.list_violations, query=_OF_WORKER),
-    Row("GET", "/v1/events", _LOOK, _O.list_events, query=_PAGE),
-    Row("POST", "/v1/events:verify", _LOOK, _O.verify_events),
+    Row("GET", "/v1/events", _LOOK, _EV.list_events, query=(*_PAGE, "wait")),
+    Row(
+        *("GET", "/v1/events/stream", _LOOK, _EV.stream_events),
+        query=("after_seq",),
+        headers=(event_calls.LAST_EVENT_ID,),
+        streams=True,
+    ),
+    Row("POST", "/v1/events:verify", _LOOK, _EV.verify_events),
     # principals, about what is trusted besides workers
     Row("GET", "/v1/launchers", _LOOK, _E.listing("launcher")),
     Row("POST", "/v1/launchers", _TRUST, _E.enrol_launcher, wire.EnrolKeyRequest),

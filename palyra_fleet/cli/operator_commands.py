@@ -6,19 +6,14 @@ as FleetProblem and is put into words by `main`.
 
 import asyncio
 from argparse import Namespace
-from collections import deque
-from typing import Final
 
 from palyra_fleet.cli.later import Command
-from palyra_fleet.cli.output import acknowledge, clear, put, say, show_many, show_one
+from palyra_fleet.cli.output import acknowledge, clear, say, show_many, show_one
 from palyra_fleet.cli.place import find_token, find_url
 from palyra_fleet.cli.trouble import ExitCode
 from palyra_fleet.client import OperatorClient, WorkerAction
 from palyra_fleet.wire.lease_models import LeasesThat
-from palyra_fleet.wire.models import EventView, GrantRequest
-
-_PAGE: Final = 1000
-_FOLLOW_EVERY_S: Final = 1.0
+from palyra_fleet.wire.models import GrantRequest
 
 
 def run(command: Command, arguments: Namespace) -> ExitCode:
@@ -113,30 +108,4 @@ async def revoke_lease(arguments: Namespace, client: OperatorClient) -> ExitCode
 async def list_violations(arguments: Namespace, client: OperatorClient) -> ExitCode:
     found = await client.violations(arguments.worker, arguments.limit)
     show_many(found, arguments.output)
-    return ExitCode.DONE
-
-
-async def tail_events(arguments: Namespace, client: OperatorClient) -> ExitCode:
-    """The last lines of the log; with --follow, whatever comes after them."""
-    seen: int = arguments.after_seq
-    last: deque[EventView] = deque(maxlen=arguments.lines)
-    while page := await client.events(seen, _PAGE):
-        last.extend(page)
-        seen = page[-1].seq
-    show_many(tuple(last), arguments.output)
-    while arguments.follow:
-        await asyncio.sleep(_FOLLOW_EVERY_S)
-        if page := await client.events(seen, _PAGE):
-            show_many(page, arguments.output)
-            seen = page[-1].seq
-    return ExitCode.DONE
-
-
-async def verify_events(arguments: Namespace, client: OperatorClient) -> ExitCode:
-    entries = await client.verify_events()
-    put(
-        f'{{"entries": {entries}}}'
-        if arguments.output in ("json", "yaml")
-        else f"{entries} entries, whole"
-    )
     return ExitCode.DONE

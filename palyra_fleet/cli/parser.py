@@ -38,9 +38,15 @@ from palyra_fleet.wire.lease_models import LeasesThat
 from palyra_fleet.wire.worker_actions import WorkerAction
 
 if TYPE_CHECKING:
-    from palyra_fleet.cli import doctor_commands, local_commands, operator_commands
+    from palyra_fleet.cli import (
+        doctor_commands,
+        event_commands,
+        local_commands,
+        operator_commands,
+    )
 else:
     doctor_commands = LaterModule("palyra_fleet.cli.doctor_commands")
+    event_commands = LaterModule("palyra_fleet.cli.event_commands")
     local_commands = LaterModule("palyra_fleet.cli.local_commands")
     operator_commands = LaterModule("palyra_fleet.cli.operator_commands")
 
@@ -287,8 +293,8 @@ def _violation(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
 
 
 def _event(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
-    tail = _operator_verb(verbs, "tail", "the last events", operator_commands.tail_events)
+    tail = _operator_verb(verbs, "tail", "the last events", event_commands.tail_events)
     tail.add_argument("--lines", type=types.rows, default=20)
     tail.add_argument("--after-seq", type=int, default=0)
-    tail.add_argument("--follow", action="store_true")
-    _operator_verb(verbs, "verify", "check the hash chain", operator_commands.verify_events)
+    tail.add_argument("--follow", action="store_true", help="go on, also when the fleet was away")
+    _operator_verb(verbs, "verify", "check the hash chain", event_commands.verify_events)

@@ -197,6 +197,8 @@ def _where_to_look(reason: str) -> str:
         return "have somebody else look: `palyra-fleet worker requests`, `approve-release`"
     if reason in {FleetReason.STORM, FleetReason.FROZEN}:
         return "`palyra-fleet freeze show` says by whom and since when; `unfreeze all` ends it"
+    if reason == "api.ahead_of_log":
+        return "look whether a snapshot was restored; `palyra-fleet event tail` begins anew"
     if reason == "api.role_refused":
         return "name the token of somebody with that role; `palyra-fleet principal self` says yours"
     match reason.partition(".")[0]:

@@ -128,9 +128,15 @@ class OperatorClient(
         """What passed at the proxies in the last three hours, and as each told last."""
         return await self.call("GET", "/v1/traffic", TrafficView)
 
-    async def events(self, after_seq: int = 0, limit: int = 100) -> tuple[EventView, ...]:
-        target = query_target("/v1/events", after_seq=after_seq, limit=limit)
-        return (await self.call("GET", target, EventList)).items
+    async def events(
+        self, after_seq: int = 0, limit: int = 100, wait_s: int = 0
+    ) -> tuple[EventView, ...]:
+        """What comes after an entry, oldest first; where nothing does yet, within `wait_s` seconds
+        (at most 60). After `last_seq` is what came after this client's own changes."""
+        target = query_target(
+            "/v1/events", after_seq=after_seq, limit=limit, wait=wait_s if wait_s else None
+        )
+        return (await self.call("GET", target, EventList, extra_wait_ms=wait_s * 1000)).items
 
     async def verify_events(self) -> int:
         """How many entries the whole event chain has; FleetProblem if it is broken."""

@@ -80,6 +80,9 @@ class FleetClient:
         self._credentials = credentials
         self._timeout_ms = timeout_ms
         self._session: aiohttp.ClientSession | None = None
+        self.last_seq: int | None = None
+        """How far the changes of this client brought the event log, as far as their answers said:
+        the largest number of any."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._where})"
@@ -189,7 +192,12 @@ class FleetClient:
             raw = await _read_bounded(response)
             if not 200 <= response.status < 300:
                 raise _problem(response.status, raw)
+            self._note_seq(response.headers.get("Palyra-Seq", ""))
             return raw
+
+    def _note_seq(self, told: str) -> None:
+        if told.isascii() and told.isdigit() and len(told) < 16:
+            self.last_seq = max(int(told), self.last_seq or 0)
 
     @asynccontextmanager
     async def _open(

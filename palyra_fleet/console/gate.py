@@ -6,7 +6,6 @@ the browser says where it comes from, our own origin. Roles are those of the pri
 in, looked up again for every request, and once more when its body is here.
 """
 
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -18,7 +17,9 @@ from pydantic import BaseModel
 
 from palyra_fleet.api.call import parse_body, read_body, read_number, read_query
 from palyra_fleet.api.callers import Identity, SignedRequest, TokenGate, Who
+from palyra_fleet.api.changes import Change, changed, is_change
 from palyra_fleet.api.gatekeeper import only
+from palyra_fleet.api.long_calls import LongCalls
 from palyra_fleet.api.once import HEADER as ONCE_HEADER
 from palyra_fleet.api.once import OnceOnly
 from palyra_fleet.api.paging import DEFAULT_ROWS, MAX_ROWS, ListOf, read_cursor
@@ -35,6 +36,9 @@ COOKIE: Final = "palyra_console_session"
 CSRF_HEADER: Final = "x-palyra-csrf-token"
 PREFIX: Final = "/console"
 LOGIN_PATH: Final = f"{PREFIX}/login"
+MAX_STREAMS: Final = 8
+"""How many live pages one principal has."""
+MAX_STREAMS_IN_ALL: Final = 64
 _BODY_WITHIN_MS: Final = 10_000
 
 
@@ -51,8 +55,7 @@ class ConsoleDesk:
     policies: PolicyPort | None = None
     described: bytes = b""
     """The OpenAPI document of the JSON routes."""
-    streams: Counter[str] = field(default_factory=Counter)
-    """How many live streams each principal has open."""
+    streams: LongCalls = field(default_factory=lambda: LongCalls(MAX_STREAMS, MAX_STREAMS_IN_ALL))
     once: OnceOnly = field(default_factory=OnceOnly)
 
     @property
@@ -106,7 +109,8 @@ type ConsoleHandler = Callable[[ConsoleCall], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True, slots=True)
 class ConsoleRow:
-    """One route of the console, below `/console`. `role` None: no session is needed."""
+    """One route of the console, below `/console`. `role` None: no session is needed. `draws`: it
+    only makes a picture of what it is given."""
 
     method: str
     path: str
@@ -115,6 +119,11 @@ class ConsoleRow:
     body: type[BaseModel] | None = None
     query: tuple[str, ...] = ()
     page: bool = False
+    draws: bool = False
+
+    @property
+    def changes(self) -> bool:
+        return is_change(self.method, self.role) and not self.draws
 
 
 def serve(desk: ConsoleDesk, row: ConsoleRow) -> AiohttpHandler:
@@ -139,13 +148,20 @@ def serve(desk: ConsoleDesk, row: ConsoleRow) -> AiohttpHandler:
 
 async def _answer(row: ConsoleRow, call: ConsoleCall) -> web.StreamResponse:
     """What the handler says; a change with an idempotency key is made once for its principal."""
+
+    async def work() -> web.StreamResponse:
+        if not row.changes:
+            return await row.handler(call)
+        made = Change(row.handler, call.actor, call.request.match_info, row.body, call.body)
+        return await changed(call.desk.service, lambda: row.handler(call), made)
+
     given = only(call.request, ONCE_HEADER)
     if given is None or row.body is None or call.session is None:
-        return await row.handler(call)
+        return await work()
     identity = Identity(Who.OPERATOR, call.actor)
     request = SignedRequest(row.method, call.request.raw_path, call.body)
     now = call.desk.clock()
-    return await call.desk.once.answer(identity, given, request, lambda: row.handler(call), now)
+    return await call.desk.once.answer(identity, given, request, work, now)
 
 
 def _session(desk: ConsoleDesk, request: web.Request) -> ConsoleSession | None:

@@ -72,4 +72,5 @@ def _as_row(row: ConsoleRow) -> Row:
         cast(Handler, row.handler),
         row.body,
         row.query,
+        draws=row.draws,
     )

@@ -52,7 +52,7 @@ CONSOLE_ROUTES: Final = (
     Row("POST", f"{_NODE}/invoke", _STOP, twins.invoke, node_wire.InvokeRequest),
     Row("GET", "/v1/pairing/requests", _LOOK, twins.list_pairing_requests, query=_PAGE),
     Row("POST", "/v1/pairing/requests/code", _STOP, twins.mint_code, node_wire.PairingCodeRequest),
-    Row("POST", "/v1/pairing/qr", _STOP, qr_calls.draw, qr_calls.QrText),
+    Row("POST", "/v1/pairing/qr", _STOP, qr_calls.draw, qr_calls.QrText, draws=True),
     Row("POST", f"{_PAIRING}/approve", _LET_IN, twins.approve_pairing, node_wire.ApproveDevice),
     Row("POST", f"{_PAIRING}/reject", _LET_IN, twins.reject_pairing, _REASON),
     Row("GET", "/v1/devices", _LOOK, twins.list_devices, query=_PAGE),

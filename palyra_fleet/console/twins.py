@@ -9,10 +9,12 @@ from functools import partial
 from aiohttp import web
 from pydantic import BaseModel
 
+from palyra_fleet.api.changes import notes
 from palyra_fleet.api.paging import ListOf, cut
 from palyra_fleet.console.envelope_models import gives, gives_page
 from palyra_fleet.console.envelopes import envelope, page
 from palyra_fleet.console.gate import ConsoleCall, ConsoleHandler
+from palyra_fleet.ledger.decision import EventReason
 from palyra_fleet.service import FleetService
 from palyra_fleet.wire.freeze_models import FreezeRequest, FreezeView, UnfreezeRequest
 from palyra_fleet.wire.models import (
@@ -79,6 +81,7 @@ async def show_device(call: ConsoleCall) -> web.StreamResponse:
 
 
 @gives("Device", device=DeviceView)
+@notes(EventReason.DEVICE_ROTATION_DEMANDED)
 async def rotate_device(call: ConsoleCall) -> web.StreamResponse:
     """Demand that the device renews its certificate with a new key, within a deadline."""
     asked, device_id = call.read(RotateDeviceRequest), call.part("device_id")
@@ -86,6 +89,7 @@ async def rotate_device(call: ConsoleCall) -> web.StreamResponse:
 
 
 @gives("PairingCode", 201, pairing_code=PairingCodeView)
+@notes(EventReason.PAIRING_CODE_MINTED)
 async def mint_code(call: ConsoleCall) -> web.StreamResponse:
     """The one answer with the code."""
     minted = await call.desk.nodes.mint_code(call.actor, call.read(PairingCodeRequest))
@@ -93,6 +97,7 @@ async def mint_code(call: ConsoleCall) -> web.StreamResponse:
 
 
 @gives("PairingRequest", pairing_request=PairingRequestView)
+@notes(EventReason.PAIRING_APPROVED)
 async def approve_pairing(call: ConsoleCall) -> web.StreamResponse:
     asked = call.read(ApproveDevice)
     decided = await call.desk.nodes.decide(
@@ -106,6 +111,7 @@ async def approve_pairing(call: ConsoleCall) -> web.StreamResponse:
 
 
 @gives("PairingRequest", pairing_request=PairingRequestView)
+@notes(EventReason.PAIRING_REJECTED)
 async def reject_pairing(call: ConsoleCall) -> web.StreamResponse:
     reason = call.read(ReasonRequest).reason
     approval_id = call.part("approval_id")
@@ -114,6 +120,7 @@ async def reject_pairing(call: ConsoleCall) -> web.StreamResponse:
 
 
 @gives("DeviceRevoked", device_id=str, revoked=bool)
+@notes(EventReason.DEVICE_REVOKED)
 async def revoke_device(call: ConsoleCall) -> web.StreamResponse:
     reason, device_id = call.read(ReasonRequest).reason, call.part("device_id")
     await call.desk.nodes.revoke_device(call.actor, device_id, reason)
@@ -121,6 +128,7 @@ async def revoke_device(call: ConsoleCall) -> web.StreamResponse:
 
 
 @gives("DeviceRemoved", device_id=str, removed=bool)
+@notes(EventReason.DEVICE_REMOVED)
 async def remove_device(call: ConsoleCall) -> web.StreamResponse:
     reason, device_id = call.read(ReasonRequest).reason, call.part("device_id")
     await call.desk.nodes.remove_device(call.actor, device_id, reason)
@@ -128,6 +136,7 @@ async def remove_device(call: ConsoleCall) -> web.StreamResponse:
 
 
 @gives("Invoked", result=InvokeAnswer)
+@notes(EventReason.NODE_INVOKED)
 async def invoke(call: ConsoleCall) -> web.StreamResponse:
     asked = call.read(InvokeRequest)
     return envelope(result=await call.desk.nodes.invoke(call.actor, call.part("device_id"), asked))
@@ -135,8 +144,10 @@ async def invoke(call: ConsoleCall) -> web.StreamResponse:
 
 def decide_capability(*, approve: bool) -> ConsoleHandler:
     """The handler that agrees to what a node was asked to do, or does not."""
+    decided = EventReason.CAPABILITY_APPROVED if approve else EventReason.CAPABILITY_REJECTED
 
     @gives("CapabilityRequest", capability_request=CapabilityRequestView)
+    @notes(decided)
     async def handler(call: ConsoleCall) -> web.StreamResponse:
         reason = call.read(ReasonRequest).reason
         request_id = call.part("request_id")

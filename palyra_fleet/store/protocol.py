@@ -46,6 +46,8 @@ class Snapshot:
     high_water_unix_ms: int
     records: tuple[Record, ...]
     clock_mark: ClockMark | None = None
+    last_event_seq: int = 0
+    """The number of the event log's last entry."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -178,4 +178,5 @@ def _load(connection: sqlite3.Connection, meta: Mapping[str, str]) -> Snapshot:
         high_water,
         load_records(connection, high_water),
         None if mark is None else codec.read_mark(mark),
+        int(meta["chain_seq"]),
     )

@@ -15,6 +15,8 @@ from ulid import ULID
 
 from palyra_fleet.clock import now_unix_ms
 from palyra_fleet.ledger.decision import Detail, EventReason
+from palyra_fleet.log_end import LogEnd
+from palyra_fleet.origin import note_written
 from palyra_fleet.refusals import FleetReason, FleetRefusal
 from palyra_fleet.service import Caller, FleetService
 from palyra_fleet.signals.counts import FleetCounts
@@ -65,6 +67,7 @@ class FakeFleetService(
         self.calls: list[str] = []
         self.counts = FleetCounts()
         self._changed = asyncio.Condition()
+        self._log_end = LogEnd()
 
     @property
     def epoch(self) -> int:
@@ -101,6 +104,7 @@ class FakeFleetService(
 
     def _note(self, actor: str, reason: str, worker_id: str | None, why: str) -> None:
         previous = self.log[-1].sha256 if self.log else NO_DIGEST
+        note_written(len(self.log) + 1)
         self.log.append(
             wire.EventView(
                 seq=len(self.log) + 1,
@@ -114,6 +118,7 @@ class FakeFleetService(
                 sha256=hashlib.sha256((previous + reason + why).encode()).hexdigest(),
             )
         )
+        self._log_end.grown_by(1)
 
     async def _order(self, worker: FakeWorker, kind: OrderKind, reason: str) -> None:
         lease_id = worker.lease.lease_id if worker.lease else None

@@ -78,7 +78,12 @@ class MemoryFleetStore:
             *disk.others.values(),
         )
         return Snapshot(
-            disk.epoch, disk.highest_fence, disk.high_water_unix_ms, records, disk.clock_mark
+            disk.epoch,
+            disk.highest_fence,
+            disk.high_water_unix_ms,
+            records,
+            disk.clock_mark,
+            _head(disk.events).seq,
         )
 
     async def close(self) -> None:

@@ -73,6 +73,25 @@ async def ask_raw(where: Path | str, request: bytes) -> RawAnswer:
             await writer.wait_closed()
 
 
+async def ask_until(
+    where: Path | str, target: str, headers: dict[str, str], text: bytes
+) -> RawAnswer:
+    """GET an answer that does not end, up to these bytes of its body; then go away."""
+    head = "".join(
+        f"{name}: {value}\r\n" for name, value in {"Host": "localhost", **headers}.items()
+    )
+    reader, writer = await open_connection(where)
+    try:
+        writer.write(f"GET {target} HTTP/1.1\r\n{head}\r\n".encode("latin-1"))
+        status_line, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        fields = dict(line.split(": ", 1) for line in lines if line)
+        body = await reader.readuntil(text)
+        named = {name.lower(): value for name, value in fields.items()}
+        return RawAnswer(int(status_line.split()[1]), named, body)
+    finally:
+        writer.close()
+
+
 async def ask_with_pause(
     where: Path | str,
     target: str,

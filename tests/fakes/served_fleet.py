@@ -29,6 +29,7 @@ class ServedFleet:
     worker_key: SigningKey
     proxy_key: SigningKey
     worker_id: str
+    principals: PrincipalBook
 
     @property
     def socket_path(self) -> Path:
@@ -76,5 +77,5 @@ async def served_fleet(
             spans=spans,
             nodes=nodes,
         ) as server:
-            yield ServedFleet(service, server, worker_key, proxy_key, worker.worker_id)
+            yield ServedFleet(service, server, worker_key, proxy_key, worker.worker_id, principals)
         await service.close()

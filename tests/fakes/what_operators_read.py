@@ -1,8 +1,10 @@
 """The part of a fake fleet that operators read: traffic, live leases, and no evidence."""
 
+import asyncio
 from collections.abc import Callable, Iterable
 from functools import cached_property
 
+from palyra_fleet.log_end import LogEnd
 from palyra_fleet.signals.traffic import TrafficBook
 from palyra_fleet.wire.lease_models import LeasesThat, LeaseView
 from palyra_fleet.wire.models import EventView, LeaseAnswer, ViolationView
@@ -17,6 +19,7 @@ class ReadByOperators:
     log: list[EventView]
     proxies: dict[str, bytes]
     workers_waiting = 0
+    _log_end: LogEnd
 
     def _enter(self, call: str) -> None:
         raise NotImplementedError
@@ -67,6 +70,20 @@ class ReadByOperators:
     async def profiles_of(self, lease_ids: Iterable[str]) -> dict[str, str]:
         self._enter("profiles_of")
         return {}
+
+    @cached_property
+    def _readers(self) -> set[asyncio.Task[object]]:
+        return set()
+
+    @property
+    def readers(self) -> int:
+        """How many calls that once waited for the log are not over."""
+        return sum(not task.done() for task in self._readers)
+
+    async def log_goes_beyond(self, seq: int, within_s: float) -> None:
+        if (task := asyncio.current_task()) is not None:
+            self._readers.add(task)
+        await self._log_end.beyond(seq, within_s)
 
     async def recent_events(
         self, worker_id: str | None, limit: int, before_seq: int | None = None

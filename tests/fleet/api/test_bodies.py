@@ -151,7 +151,10 @@ QUERIES = [
     ("/v1/events?limit=" + "9" * 400, 400),
     ("/v1/events?limit=", 400),
     ("/v1/events?limit=1&limit=2", 400),
-    ("/v1/events?wait=1", 400),
+    ("/v1/events?wait=61", 400),
+    ("/v1/events?wait=0.5", 400),
+    ("/v1/events?wait_ms=1", 400),
+    ("/v1/events?after_seq=1", 409),  # ahead of a log that is empty
     ("/v1/violations?worker_id=not-an-id", 400),
     ("/v1/violations?worker_id=01ARZ3NDEKTSV4RRFFQ69G5FAV", 200),
     ("/v1/workers?state=Busy", 400),

@@ -24,7 +24,7 @@ from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.principal_models import CreatePrincipal, Role
 from palyra_fleet.wire.request_proof import HEADER, WINDOW_MS, prove
 from palyra_fleet.wire.traffic_models import TrafficReport
-from tests.fakes.raw_http import RawAnswer, ask
+from tests.fakes.raw_http import RawAnswer, ask, ask_until
 from tests.fakes.served_fleet import TOKEN, TOKENS, ServedFleet
 
 CALLERS = (
@@ -153,6 +153,10 @@ class Matrix:
             headers["Content-Type"] = "application/json"
         if caller == "replayed proof":
             await ask(self.where, self.row.method, path, body, headers)
+        if self.row.path == "/v1/events/stream" and caller in PRINCIPALS:
+            return await ask_until(
+                self.where, path, headers, b": here"
+            )  # it does not end by itself
         return await ask(self.where, self.row.method, path, body, headers)
 
     def headers(self, caller: str, key: SigningKey, path: str, body: bytes) -> dict[str, str]:

@@ -82,7 +82,8 @@ async def test_every_route_of_the_real_fleet_lets_in_exactly_its_callers() -> No
                         "Content-Type": "application/json",
                         "Content-Length": str(len(body)),
                     }
-                if row.path == "/v1/proxy/view" and caller in allowed[row.who]:
+                endless = row.path in {"/v1/proxy/view", "/v1/events/stream"}
+                if endless and caller in allowed[row.who]:
                     head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
                     request = f"GET {path} HTTP/1.1\r\n{head}\r\n".encode()
                     assert await status_of(where, request) == 200

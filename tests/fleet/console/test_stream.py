@@ -7,9 +7,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from palyra_fleet.console import stream
-from palyra_fleet.console.gate import COOKIE
+from palyra_fleet.console.gate import COOKIE, MAX_STREAMS
 from palyra_fleet.console.routes import CONSOLE_ROUTES
-from palyra_fleet.console.stream import MAX_STREAMS
 from palyra_fleet.ledger.decision import EventReason
 from palyra_fleet.wire.principal_models import Role
 from palyra_fleet.wire.traffic_models import TrafficReport
