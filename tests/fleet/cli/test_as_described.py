@@ -16,7 +16,7 @@ from tests.fleet.cli.conftest import Shell, running
 
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 ENDLESS = "/v1/events/stream"
-"""Ends only when somebody goes away, which is no answer to schemathesis; it has tests of its own."""
+"""Ends only when somebody goes away, so schemathesis waits in vain; it has tests of its own."""
 CHECKS = (
     "not_a_server_error",
     "status_code_conformance",
