@@ -6,6 +6,13 @@ A name that is no mutant's any more is an error, so that this list and the code 
 
 _ENDED = "(lease_id, fence) == (worker.last_lease_id, worker.last_fence)"
 _OPEN = "worker is None or request is None or now_unix_ms >= request.expires_at_unix_ms"
+_BEAT = "beat is not None and beat.waits"
+_WITHDRAWN = "isinstance(record, WorkerApprovalGrant)"
+_WAITS = (
+    "worker is not None and beat is not None and beat.waits and idle(worker) and "
+    "(worker_id not in self.placing.offer_by_worker) and "
+    "(worker.proof.attested_until_unix_ms > self.high_water_unix_ms)"
+)
 _DRAINS = "draft.worker(worker_id).eligibility is Eligibility.DRAINING"
 
 ACCEPTED: dict[str, str] = {
@@ -33,6 +40,26 @@ ACCEPTED: dict[str, str] = {
     f"liveness._end_drain: lease is not None and {_DRAINS} -> lease is not None": (
         "only a draining worker has a deadline of drains (invariant 7), and no reap ends a drain"
     ),
+    "liveness._lapse: offer is not None -> True": (
+        "only an open offer has a deadline (`LedgerState._put_offer` cancels the others'), and "
+        "nothing else in a reap ends one"
+    ),
+    "draft.Draft.wait_no_more: self._beats.get(worker_id) or self.state.beats.get(worker_id) -> "
+    "self.state.beats.get(worker_id)": (
+        "no command takes a beat and ends an offer by its worker's doing"
+    ),
+    f"draft.Draft.wait_no_more: {_BEAT} -> beat.waits": (
+        "whoever has an offer has beaten: only the type of the index asks for this"
+    ),
+    f"draft.Draft.wait_no_more: {_BEAT} -> beat is not None": (
+        "a beat that does not wait is put again as it is"
+    ),
+    "draft.Draft._end_offers: until < offer.expires_at_unix_ms -> "
+    "until <= offer.expires_at_unix_ms": "an offer that ends with the evidence is put as it is",
+    f"draft.Draft._end_offers: {_WITHDRAWN} and (not record.usable(self.now_unix_ms)) -> "
+    f"{_WITHDRAWN}": (
+        "an approval is put when it is new, and then no offer rests on it, or spent or withdrawn"
+    ),
     "placing_index._Group._tidy: len(self.heap) > 2 * len(self.scores) + _SLACK -> "
     "len(self.heap) >= 2 * len(self.scores) + _SLACK": (
         "a heap is made anew one entry sooner: what it answers is the same, and so is its bound"
@@ -42,6 +69,13 @@ ACCEPTED: dict[str, str] = {
     ),
     "state.LedgerState._drop_deadlines: kind is DeadlineKind.GRANT -> True": (
         "no grant is held under the id of a worker, a lease or a request: nothing is forgotten"
+    ),
+    "state.LedgerState._drop_deadlines: kind is DeadlineKind.WAITING -> True": (
+        "workers that are silent, drain or are quarantined do not wait, and no lease, offer or "
+        "request has a worker's id"
+    ),
+    f"state.LedgerState._look_at: {_WAITS} -> {_WAITS.removeprefix('worker is not None and ')}": (
+        "the beats of a worker that is forgotten go first: only the types ask for this one"
     ),
 }
 """`module.function: text -> text` of a mutant, and why it may live."""
@@ -55,6 +89,9 @@ ENDLESS: dict[str, str] = {
     "deadlines.DeadlineHeap.drop_until: "
     "current is not None and current > now_unix_ms -> current is not None": (
         "what is due is put back at once and taken again"
+    ),
+    "deadlines.DeadlineHeap.drop_until: current > now_unix_ms -> current >= now_unix_ms": (
+        "likewise, where its time is this millisecond"
     ),
 }
 """Likewise, of a mutant that only a limit can notice, and why it never ends."""
