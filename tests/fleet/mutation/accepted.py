@@ -67,9 +67,6 @@ ACCEPTED: dict[str, str] = {
     "placing_index.PlacingIndex.open_offer: offer_id is None -> False": (
         "no offer has the id None: only the type of the index asks for this one"
     ),
-    "state.LedgerState._drop_deadlines: kind is DeadlineKind.GRANT -> True": (
-        "no grant is held under the id of a worker, a lease or a request: nothing is forgotten"
-    ),
     "state.LedgerState._drop_deadlines: kind is DeadlineKind.WAITING -> True": (
         "workers that are silent, drain or are quarantined do not wait, and no lease, offer or "
         "request has a worker's id"
