@@ -129,7 +129,8 @@ class OperatorCommands(FleetCore):
         found = (
             worker_id
             for worker_id, worker in state.workers.items()
-            if (before is None or worker_id < before) and wanted.fits(worker, now)
+            if (before is None or worker_id < before)
+            and wanted.fits(worker, now, waits=state.placing.waits(worker_id))
         )
         return tuple(map(self._worker_view, heapq.nlargest(_bounded(limit), found)))
 

@@ -101,18 +101,11 @@ class Call:
 
     def choice(self, name: str, words: tuple[str, ...]) -> str | None:
         """One of these words in the query, if it is there."""
-        text = self.query.get(name)
-        if text is not None and text not in words:
-            expected = f"{name}: expected one of {', '.join(words)}"
-            raise ApiRefusal(ApiReason.QUERY_INVALID, expected)
-        return text
+        return read_word(self.query, name, words)
 
     def name(self, name: str) -> str | None:
         """A name in the query, if it is there."""
-        text = self.query.get(name)
-        if text is not None and re.fullmatch(NAME_PATTERN, text) is None:
-            raise ApiRefusal(ApiReason.QUERY_INVALID, f"{name}: expected a name")
-        return text
+        return read_name(self.query, name)
 
     def optional_id(self, name: str) -> str | None:
         """An id (ULID) of the query, if it is there."""
@@ -146,6 +139,23 @@ def read_choice[Choice: StrEnum](
     except ValueError:
         expected = ", ".join(choices)
         raise ApiRefusal(ApiReason.QUERY_INVALID, f"{name}: expected one of {expected}") from None
+
+
+def read_word(query: Mapping[str, str], name: str, words: tuple[str, ...]) -> str | None:
+    """One of these words in a query, if it is there."""
+    text = query.get(name)
+    if text is not None and text not in words:
+        expected = f"{name}: expected one of {', '.join(words)}"
+        raise ApiRefusal(ApiReason.QUERY_INVALID, expected)
+    return text
+
+
+def read_name(query: Mapping[str, str], name: str) -> str | None:
+    """A name in a query, if it is there."""
+    text = query.get(name)
+    if text is not None and re.fullmatch(NAME_PATTERN, text) is None:
+        raise ApiRefusal(ApiReason.QUERY_INVALID, f"{name}: expected a name")
+    return text
 
 
 def parse_body[Model: BaseModel](model: type[Model], body: bytes) -> Model:

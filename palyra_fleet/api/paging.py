@@ -9,7 +9,7 @@ list, or is refused because it has not the form.
 import base64
 import binascii
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -76,18 +76,6 @@ def cut[Item](
     items = found[:limit]
     more = len(found) > limit and bool(items)
     return Page(items, make_cursor(list_of, key(items[-1])) if more else None)
-
-
-def page_of[Item](
-    list_of: ListOf,
-    every: Iterable[Item],
-    key: Callable[[Item], str],
-    after: str | None,
-    limit: int,
-) -> Page[Item]:
-    """A page of what is all in memory, the largest key first (of ULIDs: the newest)."""
-    wanted = (item for item in every if after is None or key(item) < after)
-    return cut(list_of, tuple(sorted(wanted, key=key, reverse=True)), key, limit)
 
 
 def narrowed[Item](

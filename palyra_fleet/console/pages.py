@@ -1,20 +1,20 @@
 """The pages: what each shows, gathered from the fleet. Nothing here changes anything."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Iterable
 from functools import partial
 from typing import Final
 
 from aiohttp import web
 
-from palyra_fleet.api.call import read_choice
-from palyra_fleet.api.paging import MAX_ROWS, ListOf, Page, cut, narrowed, page_of
+from palyra_fleet.api.call import read_choice, read_name, read_word
+from palyra_fleet.api.paging import MAX_ROWS, ListOf, Page, cut, narrowed
 from palyra_fleet.console import charts, latency, traffic
 from palyra_fleet.console.gate import PREFIX, ConsoleCall
 from palyra_fleet.console.policy_port import Again, PolicyAnswer, ReplayAnswer
 from palyra_fleet.console.rendering import render
 from palyra_fleet.ledger.facts import WorkerLifecycleState
+from palyra_fleet.ledger.worker_filter import ATTESTORS, ELIGIBILITIES, STATES, WorkerFilter
 from palyra_fleet.nodes.operations import NodeOperations
 from palyra_fleet.wire.lease_models import LeasesThat, LeaseView
 from palyra_fleet.wire.models import EventView, ViolationView, WorkerView
@@ -28,7 +28,6 @@ _ASKED_ON_A_PAGE: Final = 20
 _WAITING: Final = "waiting"
 """A filter of the list of workers that is no state: who waits for a run may be in several."""
 _NO_PROFILE: Final = ReplayAnswer(Again.UNKNOWN, "the fleet does not know its lease")
-_STATES: Final = tuple(state.value for state in WorkerLifecycleState)
 
 
 async def login(call: ConsoleCall) -> web.StreamResponse:
@@ -40,9 +39,9 @@ async def login(call: ConsoleCall) -> web.StreamResponse:
 
 async def overview(call: ConsoleCall) -> web.StreamResponse:
     service, now = call.desk.service, call.desk.clock()
-    workers = await service.workers()
+    counts = _by_state(call)
+    quarantined = WorkerFilter(state=WorkerLifecycleState.QUARANTINED.value)
     violations = await service.violations(None, 1000)
-    counts = _count_states(workers)
     return render(
         call,
         "overview.html",
@@ -53,28 +52,33 @@ async def overview(call: ConsoleCall) -> web.StreamResponse:
         per_hour=charts.over_time((one.payload.at_unix_ms for one in violations), now, HOUR_MS, 24),
         traffic=traffic.picture(service.traffic(), now),
         latency=latency.picture(violations),
-        quarantined=[one for one in workers if one.state == "quarantined"][:_ON_OVERVIEW],
+        quarantined=await service.workers_page(quarantined, _ON_OVERVIEW),
         events=await service.recent_events(None, _ON_OVERVIEW),
         checks=service.health(),
         alarms=service.alarms(),
         waiting=_waiting(call),
         releases=await service.release_requests(),
         frozen=await service.frozen(),
-        first_run=not workers and not violations,
+        first_run=not any(counts.values()) and not violations,
     )
 
 
 async def workers(call: ConsoleCall) -> web.StreamResponse:
-    """In one state or in all, the newest first: that order stays right from page to page."""
-    service = call.desk.service
-    found = await service.workers()
-    state, after = call.query.get("state", ""), call.cursor(ListOf.WORKERS)
-    wanted = (
-        one
-        for one in found
-        if state in {"", one.state} or (state == _WAITING and service.waits(one.worker_id))
+    """Those that fit what was asked for, the newest first: that order stays right from page to
+    page. What a form leaves empty is not asked for."""
+    service, after = call.desk.service, call.cursor(ListOf.WORKERS)
+    filters = ("state", "eligibility", "attestor", "capability")
+    asked = {name: call.query[name] for name in filters if call.query.get(name)}
+    state = read_word(asked, "state", (*STATES, _WAITING))
+    wanted = WorkerFilter(
+        state=None if state == _WAITING else state,
+        eligibility=read_word(asked, "eligibility", ELIGIBILITIES),
+        attestor=read_word(asked, "attestor", ATTESTORS),
+        capability=read_name(asked, "capability"),
+        waits=state == _WAITING,
     )
-    page = page_of(ListOf.WORKERS, wanted, lambda one: one.worker_id, after, _ON_A_PAGE)
+    found = await service.workers_page(wanted, _ON_A_PAGE + 1, after)
+    page = cut(ListOf.WORKERS, found, lambda one: one.worker_id, _ON_A_PAGE)
     shown = [one.worker_id for one in page.items]
     return render(
         call,
@@ -84,8 +88,12 @@ async def workers(call: ConsoleCall) -> web.StreamResponse:
         waits={worker_id for worker_id in shown if service.waits(worker_id)},
         offers={worker_id: service.offer_to(worker_id) for worker_id in shown},
         waiting=service.waiting(),
-        counts=_count_states(found),
+        counts=_by_state(call),
+        asked=asked,
         chosen=state,
+        narrower={name: text for name, text in asked.items() if name != "state"},
+        eligibilities=ELIGIBILITIES,
+        attestors=ATTESTORS,
         first=after is None,
     )
 
@@ -287,9 +295,10 @@ def _passed(call: ConsoleCall, worker_id: str) -> traffic.WorkerTraffic | None:
     return next((one for one in every if one.worker_id == worker_id), None)
 
 
-def _count_states(found: tuple[WorkerView, ...]) -> dict[str, int]:
-    counted = Counter(one.state for one in found)
-    return {state: counted[state] for state in _STATES}
+def _by_state(call: ConsoleCall) -> dict[str, int]:
+    """How many workers are in each state, those without any too."""
+    counted = call.desk.service.standing().workers
+    return {state: counted[state] for state in STATES}
 
 
 def _waiting(call: ConsoleCall) -> int:

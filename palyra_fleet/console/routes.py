@@ -24,6 +24,7 @@ _RELEASE: Final = f"/v1/release-requests/{{release_id:{ULID_PATTERN}}}"
 _GRANT: Final = f"/v1/grants/{{grant_id:{ULID_PATTERN}}}"
 _PAGE: Final = ("limit", "cursor")
 _APPROVALS: Final = ("cursor", "devices", "asked")
+_WORKERS: Final = ("state", "eligibility", "attestor", "capability", "cursor")
 _CHANGE: Final = twins.change_worker
 
 CONSOLE_ROUTES: Final = (
@@ -36,7 +37,7 @@ CONSOLE_ROUTES: Final = (
     Row("POST", "/v1/auth/logout", _LOOK, auth_calls.sign_out),
     # pages
     Row("GET", "", _LOOK, pages.overview, page=True),
-    Row("GET", "/workers", _LOOK, pages.workers, query=("state", "cursor"), page=True),
+    Row("GET", "/workers", _LOOK, pages.workers, query=_WORKERS, page=True),
     Row("GET", f"/workers/{{worker_id:{ULID_PATTERN}}}", _LOOK, pages.worker, page=True),
     Row("GET", "/leases", _LOOK, pages.leases, query=("state", "q", "cursor"), page=True),
     Row("GET", "/violations", _LOOK, pages.violations, query=("cursor",), page=True),

@@ -1,6 +1,8 @@
 """A real browser on the console: Debian's Chromium through Playwright, and axe for accessibility.
 
-`Console` signs in, keeps what the browser complains about, and takes pictures into `out/console/`.
+`signed_in` opens the console in one of the LOOKS. A `Console` keeps what the browser complains of,
+warnings and requests to elsewhere among it, and takes pictures into `out/console/`, which CI keeps.
+axe's every finding counts, whatever its impact.
 """
 
 import shutil
@@ -12,20 +14,57 @@ from typing import Final
 
 import pytest
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import (
+    Browser,
+    ConsoleMessage,
+    Locator,
+    Page,
+    Request,
+    ViewportSize,
+    async_playwright,
+)
+
+from palyra_fleet.wire.principal_models import Role
+from tests.e2e.place import Place
 
 PICTURES: Final = Path(__file__).parents[2] / "out" / "console"
-DESK: Final = {"width": 1280, "height": 900}
-PHONE: Final = {"width": 390, "height": 844}
-_MILDER: Final = frozenset({"minor"})
+DESK: Final = ViewportSize(width=1280, height=800)
+PHONE: Final = ViewportSize(width=390, height=844)
+_MOST_STOPS: Final = 80
+_TOO_WIDE: Final = """(boxes) => [...document.querySelectorAll(boxes)]
+  .filter((one) => one.scrollWidth > one.clientWidth)
+  .map((one) => `${one.localName}.${one.className}: ${one.scrollWidth} > ${one.clientWidth}`)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A screen and its colours."""
+
+    name: str
+    size: ViewportSize
+    dark: bool
+
+    @property
+    def is_phone(self) -> bool:
+        return self.size == PHONE
+
+
+DESK_LIGHT: Final = Look("desk-light", DESK, dark=False)
+DESK_DARK: Final = Look("desk-dark", DESK, dark=True)
+PHONE_LIGHT: Final = Look("phone-light", PHONE, dark=False)
+PHONE_DARK: Final = Look("phone-dark", PHONE, dark=True)
+LOOKS: Final = (DESK_LIGHT, DESK_DARK, PHONE_LIGHT, PHONE_DARK)
+IN_EVERY_LOOK: Final = pytest.mark.parametrize("look", LOOKS, ids=lambda look: look.name)
 
 
 @dataclass(slots=True)
 class Console:
-    """One signed-in page. `complaints` are errors in the browser's console and in its scripts."""
+    """One signed-in page. `complaints` are what the browser's console said, errors of scripts, and
+    requests that went elsewhere."""
 
     page: Page
     url: str
+    look: Look
     complaints: list[str] = field(default_factory=list)
 
     async def goto(self, path: str) -> None:
@@ -33,7 +72,33 @@ class Console:
 
     async def picture(self, name: str) -> None:
         PICTURES.mkdir(parents=True, exist_ok=True)
-        await self.page.screenshot(path=PICTURES / f"{name}.png", full_page=True)
+        path = PICTURES / f"{name}-{self.look.name}.png"
+        whole = await self.page.locator("dialog[open]").count() == 0
+        await self.page.screenshot(path=path, full_page=whole)
+
+    async def state(self, name: str) -> None:
+        """A state that somebody may see: its picture, and that everybody can read it."""
+        await self.picture(name)
+        await self.assert_accessible()
+        await self.assert_fits()
+
+    async def tab_to(self, target: Locator) -> None:
+        """Go there by the Tab key alone."""
+        for _ in range(_MOST_STOPS):
+            await self.page.keyboard.press("Tab")
+            if await target.evaluate("one => one === document.activeElement"):
+                return
+        raise AssertionError(f"{target} is not reached by the Tab key")
+
+    async def act_by_keyboard(self, button: str, reason: str) -> None:
+        """Go to a button that asks for a reason, press it and give the reason, without a mouse."""
+        page = self.page
+        await self.tab_to(page.get_by_role("button", name=button, exact=True).first)
+        await page.keyboard.press("Enter")
+        await page.wait_for_selector("#ask-reason:focus")
+        await page.keyboard.type(reason)
+        await page.keyboard.press("Tab")
+        await page.keyboard.press("Enter")
 
     async def act(self, button: str, reason: str) -> None:
         """Press a button that asks for a reason, and give it."""
@@ -43,19 +108,24 @@ class Console:
 
     async def assert_accessible(self) -> None:
         found = await Axe().run(self.page)
-        serious = [
+        wrong = [
             f"{one['id']}: {one['help']}: {[node['html'] for node in one['nodes']][:3]}"
             for one in found.response["violations"]
-            if one["impact"] not in _MILDER
         ]
-        assert serious == [], self.page.url
+        assert wrong == [], f"{self.page.url}: {wrong}"
+
+    async def assert_in_first_screen(self, target: Locator) -> None:
+        """All of it is seen without scrolling."""
+        box = await target.bounding_box()
+        assert box is not None and box["y"] + box["height"] <= self.look.size["height"], box
+        assert await self.page.evaluate("window.scrollY") == 0
 
     async def assert_fits(self) -> None:
-        """Nothing makes the page itself scroll sideways."""
-        over = await self.page.evaluate(
-            "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-        )
-        assert over <= 0, self.page.url
+        """Nothing makes the page scroll sideways or sticks out of its card; on a phone no table
+        scrolls sideways either."""
+        boxes = "html, main, .card, dialog[open]" + (", .scroll" if self.look.is_phone else "")
+        over = await self.page.evaluate(_TOO_WIDE, boxes)
+        assert over == [], f"{self.page.url}: {over}"
 
 
 @asynccontextmanager
@@ -71,32 +141,41 @@ async def chromium() -> AsyncIterator[Browser]:
             await browser.close()
 
 
-async def signed_in(
-    browser: Browser,
-    url: str,
-    token: str,
-    *,
-    size: dict[str, int] | None = None,
-    dark: bool = False,
-) -> Console:
+async def signed_in(browser: Browser, url: str, token: str, look: Look = DESK_LIGHT) -> Console:
     """Sign in as a person would, on a screen of that size and colours."""
     context = await browser.new_context(
-        viewport=size or DESK,  # type: ignore[arg-type]  # a mapping of the same shape
-        color_scheme="dark" if dark else "light",
+        viewport=look.size,
+        color_scheme="dark" if look.dark else "light",
         reduced_motion="reduce",
     )
     page = await context.new_page()
-    console = Console(page, url)
+    console = Console(page, url, look)
+
+    def listen(said: ConsoleMessage) -> None:
+        if said.type in {"error", "warning"}:
+            console.complaints.append(said.text)
+
+    def watch(request: Request) -> None:
+        if not request.url.startswith((f"{url}/", "data:")):
+            console.complaints.append(f"asked {request.url}")
+
     page.on("pageerror", lambda error: console.complaints.append(str(error)))
-    page.on(
-        "console",
-        lambda message: (
-            console.complaints.append(message.text) if message.type == "error" else None
-        ),
-    )
+    page.on("console", listen)
+    page.on("request", watch)
     await console.goto("")
     await page.fill("#token", token)
     await page.get_by_role("button", name="Sign in").click()
     await page.wait_for_url("**/console")
     await page.wait_for_selector("#live.good")
     return console
+
+
+def token_of(place: Place) -> str:
+    """The installation's first token."""
+    return (place.home / "operator.token").read_text().strip()
+
+
+async def token_for(place: Place, role: Role) -> str:
+    """The token of a new principal with that role alone."""
+    made = await place.fleet("principal", "create", f"a-{role}", "--role", role, "--reason", "test")
+    return made.out.strip()

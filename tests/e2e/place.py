@@ -29,6 +29,8 @@ EGRESS, FLEET = BIN / "palyra-egress", BIN / "palyra-fleet"
 PUPPET = Path(__file__).with_name("puppet.py")
 FREE = "127.0.0.1:0"
 METADATA_URL = "http://169.254.169.254/latest/meta-data/"
+VIOLATE = f"import urllib.request; urllib.request.urlopen({METADATA_URL!r})"
+"""A worker's program that the policy below quarantines."""
 POLICY = """\
 version: 1
 name: e2e

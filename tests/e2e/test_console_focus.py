@@ -5,10 +5,9 @@ import sys
 import pytest
 from playwright.async_api import Page
 
-from tests.e2e.console_browser import Console, chromium, signed_in
-from tests.e2e.place import METADATA_URL, Place
+from tests.e2e.console_browser import Console, chromium, signed_in, token_of
+from tests.e2e.place import VIOLATE, Place
 
-VIOLATE = f"import urllib.request; urllib.request.urlopen({METADATA_URL!r})"
 WHERE = """() => {
   const one = document.activeElement;
   return [one.outerHTML.slice(0, one.outerHTML.indexOf(">") + 1), one.selectionStart ?? null];
@@ -41,14 +40,14 @@ async def test_the_focus_stays_where_it_was(place: Place) -> None:
     running = await place.up()
     await place.run_to_its_end("api", sys.executable, "-c", VIOLATE)
     (worker,) = await place.workers()
-    token = (place.home / "operator.token").read_text().strip()
+    token = token_of(place)
     own = f"/workers/{worker.worker_id}"
     places = (
         ("", "#decisions-table > summary"),
         ("", "main a.tile >> nth=1"),
         ("/workers", "table a.id"),
         (own, ".actions button >> nth=1"),
-        (own, "main [role=region] >> nth=1"),
+        (own, "main [role=region]"),
         ("/policies", "#explain-method"),
         ("/approvals", "#new-grant summary"),
     )
@@ -63,7 +62,7 @@ async def test_the_focus_stays_where_it_was(place: Place) -> None:
 @pytest.mark.timeout(300)
 async def test_what_somebody_writes_is_not_disturbed(place: Place) -> None:
     running = await place.up()
-    token = (place.home / "operator.token").read_text().strip()
+    token = token_of(place)
     async with chromium() as browser:
         console = await signed_in(browser, running.admin_url, token)
         page = console.page
@@ -86,7 +85,7 @@ async def test_what_somebody_writes_is_not_disturbed(place: Place) -> None:
 @pytest.mark.timeout(300)
 async def test_where_the_button_has_gone_the_focus_is_at_the_page(place: Place) -> None:
     running = await place.up()
-    token = (place.home / "operator.token").read_text().strip()
+    token = token_of(place)
     async with chromium() as browser:
         console = await signed_in(browser, running.admin_url, token)
         page = console.page

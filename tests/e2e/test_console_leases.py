@@ -5,7 +5,7 @@ import sys
 import pytest
 from playwright.async_api import Locator
 
-from tests.e2e.console_browser import PHONE, chromium, signed_in
+from tests.e2e.console_browser import PHONE, chromium, signed_in, token_of
 from tests.e2e.place import Place
 from tests.fakes.until import until
 
@@ -16,7 +16,7 @@ TALK = "import time, urllib.request; urllib.request.urlopen({url!r}).read(); tim
 async def test_a_run_is_found_and_its_lease_is_ended_from_the_page(place: Place) -> None:
     running = await place.up()
     url = place.upstreams.url("api.example", "/open/x")
-    token = (place.home / "operator.token").read_text().strip()
+    token = token_of(place)
     async with chromium() as browser:
         console = await signed_in(browser, running.admin_url, token)
         page = console.page
@@ -61,7 +61,7 @@ async def test_a_run_is_found_and_its_lease_is_ended_from_the_page(place: Place)
         await console.assert_accessible()
         await console.picture("leases-ended")
 
-        await page.set_viewport_size(PHONE)  # type: ignore[arg-type]  # a mapping of the same shape
+        await page.set_viewport_size(PHONE)
         await page.get_by_role("link", name="all", exact=True).click()
         await page.wait_for_url("**state=all**")
         await console.assert_accessible()

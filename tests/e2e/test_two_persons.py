@@ -6,9 +6,8 @@ import pytest
 from playwright.async_api import expect
 
 from palyra_fleet.wire.principal_models import Role
-from tests.e2e.console_browser import PHONE, chromium, signed_in
-from tests.e2e.place import Place
-from tests.e2e.test_console import VIOLATE, token_for
+from tests.e2e.console_browser import PHONE_DARK, chromium, signed_in, token_for
+from tests.e2e.place import VIOLATE, Place
 
 WORKER = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
 WAITING = "A release that waits for another person"
@@ -36,7 +35,7 @@ async def test_one_asks_and_another_approves_by_keyboard_on_a_phone(place: Place
         await asker.assert_accessible()
         await asker.picture("release-asked")
 
-        approver = await signed_in(browser, url, tokens[1], size=PHONE, dark=True)
+        approver = await signed_in(browser, url, tokens[1], PHONE_DARK)
         phone = approver.page
         await expect(phone.get_by_role("heading", name="Releases that wait")).to_be_visible()
         await approver.assert_fits()

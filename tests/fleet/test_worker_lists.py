@@ -32,6 +32,7 @@ async def populated(world: FleetWorld) -> None:
         (WorkerFilter(attestor="launcher"), [HELD, CORDONED, BUSY, IDLE]),
         (WorkerFilter(attestor="k8s_psat"), []),
         (WorkerFilter(capability="gpu"), []),
+        (WorkerFilter(waits=True), []),
     ],
 )
 async def test_a_list_shows_the_workers_that_fit(wanted: WorkerFilter, found: list[str]) -> None:
@@ -46,7 +47,7 @@ def test_only_what_a_worker_proved_is_its_capability(capability: str | None, fit
     policy = WorkerFleetPolicy(trusted_capabilities=frozenset({"gpu"}))
     world = LedgerWorld(WorkerFleetManager(policy))
     world.do(world.manager.register(attested(IDLE, capabilities=("gpu", "tpu")), 2_000))
-    assert WorkerFilter(capability=capability).fits(world.worker(IDLE), 2_000) is fits
+    assert WorkerFilter(capability=capability).fits(world.worker(IDLE), 2_000, waits=False) is fits
 
 
 async def test_pages_of_those_that_fit_miss_and_repeat_none() -> None:

@@ -10,9 +10,9 @@ from ulid import ULID
 from palyra_fleet.api.paging import (
     MAX_ROWS,
     ListOf,
+    cut,
     make_cursor,
     narrowed,
-    page_of,
     read_cursor,
 )
 from palyra_fleet.api.problems import ApiRefusal
@@ -37,7 +37,8 @@ def test_what_was_there_all_along_is_shown_once_whatever_comes_and_goes(
     cursor, steps = None, iter(changes)
     while True:
         after = read_cursor(ListOf.WORKERS, cursor)
-        page = page_of(ListOf.WORKERS, [ids[n] for n in there], key, after, limit)
+        left = sorted((ids[n] for n in there if after is None or ids[n] < after), reverse=True)
+        page = cut(ListOf.WORKERS, tuple(left[: limit + 1]), key, limit)
         seen += page.items
         cursor = page.next_cursor
         if cursor is None:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 
 from palyra_fleet.client import WorkerClient
+from palyra_fleet.console import words
 from palyra_fleet.wire.models import HeartbeatRequest
 from palyra_fleet.wire.placement_models import PlaceRequest
 from tests.fakes.raw_http import ask
@@ -44,3 +45,25 @@ async def test_who_waits_and_what_is_offered_is_told() -> None:
         assert "run-placed offered" in await words_of(fleet, headers, "/workers")
         assert "Offered run run-placed" in await words_of(fleet, headers, own)
         assert "Placement" not in await words_of(fleet, headers, own)
+
+
+async def test_only_workers_that_fit_what_was_asked_for_are_listed() -> None:
+    async with real_fleet() as fleet, registered(fleet):
+        headers = await signed_in(fleet.server.admin_url, fleet.token)
+        (worker,) = await fleet.operator.workers()
+        name = words.short(worker.worker_id)
+        for query, found in (
+            ("state=available&eligibility=eligible&attestor=launcher&capability=", True),
+            ("state=&eligibility=&attestor=&capability=", True),
+            ("eligibility=cordoned", False),
+            ("attestor=k8s_psat", False),
+            ("capability=gpu", False),
+            ("state=waiting", False),
+            ("state=quarantined", False),
+        ):
+            shown = await words_of(fleet, headers, f"/workers?{query}")
+            assert (name in shown, "No workers like this." in shown) == (found, not found), query
+        url, only = fleet.server.admin_url, {"Cookie": headers["Cookie"]}
+        for wrong in ("state=nowhere", "eligibility=x", "attestor=x", "capability=%00", "label=x"):
+            answer = await ask(url, "GET", f"/console/workers?{wrong}", b"", only)
+            assert (answer.status, answer.reason) == (400, "api.query_invalid"), wrong
