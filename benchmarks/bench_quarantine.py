@@ -8,7 +8,8 @@ was read, until the last byte of all the others reached the server, until the se
 saw the last of them end, until the fleet had the worker quarantined, durably (a whole millisecond
 of the fleet's clock), and until the worker's own order stream said so, all from the moment before
 that request is written; and from the verdict to the last byte. `bytes` is what arrived at the
-server meanwhile. Each round has an installation of its own.
+server meanwhile. Another worker asks for 1 KiB at a time, all the while: the slowest of its answers
+is what the sweep and its unwinding cost the others. Each round has an installation of its own.
 """
 
 import argparse
@@ -29,12 +30,14 @@ from typing import Final
 
 from contenders import BIN, PROXY_CORE, line_of, started, with_all_descriptors
 from ulid import ULID
+from upstream import BODY_BYTES
 
 from palyra_egress.clock import now_unix_ms
 from palyra_egress.demo.upstream_ca import UpstreamCa
 from palyra_egress.installation import EgressNote, Installation
 from palyra_fleet.cli.place import Home
 from palyra_fleet.client import OperatorClient
+from palyra_fleet.tasks import spawn
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.models import (
     GrantRequest,
@@ -47,7 +50,6 @@ from palyra_fleet.worker.session import SessionSettings, WorkerSession
 
 HOST: Final = "api.example"
 METADATA: Final = "http://169.254.169.254/latest/meta-data/"
-RUN_ID: Final = "run-bench"
 WITHIN_S: Final = 30.0
 OPEN_WITHIN_S: Final = 60.0
 OPEN_ONE_WITHIN_S: Final = 0.1
@@ -57,9 +59,15 @@ _POLICY: Final = """\
 version: 1
 name: bench
 rules:
-  - {{id: api, hosts: [api.example], ports: [{port}], methods: [POST], private: [127.0.0.0/8]}}
+  - {{id: api, hosts: [api.example], ports: [{tls}], methods: [POST], private: [127.0.0.0/8]}}
+  - id: plain
+    hosts: [api.example]
+    schemes: [http]
+    ports: [{plain}]
+    methods: [GET]
+    private: [127.0.0.0/8]
 profiles:
-  bench: [api]
+  bench: [api, plain]
 violations:
   quarantine: [metadata_target]
 """
@@ -68,7 +76,8 @@ violations:
 @dataclass(frozen=True, slots=True)
 class Latency:
     """One round, in milliseconds after the violating request was about to be written; `stopped_ms`
-    after the verdict. 0 for the last byte when none came."""
+    after the verdict. 0 for the last byte when none came. `others_ms` is the slowest answer that
+    another worker got until all was over."""
 
     decided_ms: float
     refused_ms: float
@@ -78,6 +87,7 @@ class Latency:
     cut_ms: float
     quarantined_ms: float
     told_ms: float
+    others_ms: float
     bytes: int
 
 
@@ -105,20 +115,21 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one round needs: a running installation, a lease in it, and the server."""
+    """What one round needs: a running installation, two leases in it, and the server."""
 
     running: Running
     session: WorkerSession
     credential: str
+    others_credential: str
     upstream: asyncio.subprocess.Process
-    upstream_port: int
+    ports: dict[str, int]
 
     def talk(self, tunnels: int) -> str:
         """What the talking program is told."""
         return json.dumps(
             {
                 "proxy": self.running.address,
-                "authority": f"{HOST}:{self.upstream_port}",
+                "authority": f"{HOST}:{self.ports['tls']}",
                 "name": HOST,
                 "ca_file": self.running.note.ca_file,
                 "credential": self.credential,
@@ -138,6 +149,8 @@ class Round:
         head = f"GET {METADATA} HTTP/1.1\r\nHost: 169.254.169.254\r\n{self.credential}\r\n"
         reader, writer = await asyncio.open_connection(*self.running.address)
         await self.arrived()
+        answers_ms: list[float] = []
+        other = spawn(self._ask_all_the_while(answers_ms), "ask all the while")
         async with asyncio.timeout(WITHIN_S), asyncio.TaskGroup() as group:
             told = group.create_task(self._told())
             await asyncio.sleep(0)
@@ -149,10 +162,11 @@ class Round:
             raise RuntimeError(f"not the refusal that was expected: {answer!r}")
         writer.close()
         ended: dict[str, int] = json.loads(await line_of(talkers))
+        await asyncio.sleep(SETTLE_S)
+        other.cancel()
         got = await self.arrived()
-        (worker,) = await self.running.operator.workers()
-        if worker.quarantined_at_unix_ms is None:
-            raise RuntimeError("the worker was told, and is not quarantined")
+        workers = await self.running.operator.workers()
+        (at,) = (at for w in workers if (at := w.quarantined_at_unix_ms) is not None)
         decided_wall = self.running.decided_at(_decision_in(answer))
         decided_ms = float(max(0, decided_wall - began_wall))
         last_byte_ms = max(0, got["last_byte_ns"] - began) / 1e6
@@ -163,10 +177,25 @@ class Round:
             stopped_ms=max(0.0, last_byte_ms - decided_ms),
             server_end_ms=max(0, got["last_end_ns"] - began) / 1e6,
             cut_ms=(ended["last_end_ns"] - began) / 1e6,
-            quarantined_ms=float(worker.quarantined_at_unix_ms - began_wall),
+            quarantined_ms=float(at - began_wall),
             told_ms=(told.result() - began) / 1e6,
+            others_ms=max(answers_ms),
             bytes=got["bytes"],
         )
+
+    async def _ask_all_the_while(self, answers_ms: list[float]) -> None:
+        """What another worker waits for its answers, one after the other on one connection."""
+        authority = f"{HOST}:{self.ports['plain']}"
+        asked = f"GET http://{authority}/ HTTP/1.1\r\nHost: {authority}\r\n"
+        reader, writer = await asyncio.open_connection(*self.running.address)
+        while True:
+            began = time.monotonic_ns()
+            writer.write(f"{asked}{self.others_credential}\r\n".encode())
+            head = await reader.readuntil(b"\r\n\r\n")
+            if not head.startswith(b"HTTP/1.1 200 "):
+                raise RuntimeError(f"another worker was not answered: {head!r}")
+            await reader.readexactly(BODY_BYTES)
+            answers_ms.append((time.monotonic_ns() - began) / 1e6)
 
     async def _told(self) -> int:
         await self.session.stopped
@@ -180,11 +209,11 @@ def _decision_in(answer: bytes) -> str:
 
 @asynccontextmanager
 async def installation_in(
-    directory: Path, upstream_port: int, ca: UpstreamCa, tunnels: int
+    directory: Path, ports: dict[str, int], ca: UpstreamCa, tunnels: int
 ) -> AsyncIterator[Running]:
     """`palyra-egress up`, until the block ends."""
     policy, hosts = directory / "policy.yaml", directory / "hosts"
-    policy.write_text(_POLICY.format(port=upstream_port))
+    policy.write_text(_POLICY.format(**ports))
     hosts.write_text(f"127.0.0.1 {HOST}\n")
     home = Home(directory / "home")
     async with started(
@@ -205,32 +234,50 @@ async def installation_in(
 
 
 async def one_round(
-    tunnels: int, upstream: asyncio.subprocess.Process, upstream_port: int, ca: UpstreamCa
+    tunnels: int, upstream: asyncio.subprocess.Process, ports: dict[str, int], ca: UpstreamCa
 ) -> Latency:
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         directory = Path(name)
-        async with installation_in(directory, upstream_port, ca, tunnels) as running:
-            worker_id = str(ULID())
-            launcher = Launcher(SigningKey.load(running.installation.launcher_key))
-            session = SessionSettings(
-                fleet=running.installation.home.socket_path,
-                proxy_address=running.note.proxy,
-                launcher=launcher,
-                identity=WorkerIdentity(worker_id, f"bench:{worker_id}"),
-            )
-            measured = measure(sys.executable)
-            await _approve(running, measured)
-            async with await WorkerSession.open(session, measured) as worker:
-                lease = await _lease(worker, directory)
-                made = Round(running, worker, _credential(lease), upstream, upstream_port)
-                program = Path(__file__).with_name("talkers.py")
-                async with started(sys.executable, program, made.talk(tunnels), core=1) as talkers:
-                    await line_of(talkers, "ready", OPEN_WITHIN_S + tunnels * OPEN_ONE_WITHIN_S)
-                    await asyncio.sleep(SETTLE_S)
-                    return await made.violate(talkers)
+        async with (
+            installation_in(directory, ports, ca, tunnels) as running,
+            a_lease(running, directory, "bad") as (session, lease),
+            a_lease(running, directory, "other") as (_, others_lease),
+        ):
+            credentials = _credential(lease), _credential(others_lease)
+            made = Round(running, session, *credentials, upstream, ports)
+            program = Path(__file__).with_name("talkers.py")
+            async with started(sys.executable, program, made.talk(tunnels), core=1) as talkers:
+                await line_of(talkers, "ready", OPEN_WITHIN_S + tunnels * OPEN_ONE_WITHIN_S)
+                await asyncio.sleep(SETTLE_S)
+                return await made.violate(talkers)
 
 
-async def _approve(running: Running, measured: Measurement) -> None:
+@asynccontextmanager
+async def a_lease(
+    running: Running, directory: Path, name: str
+) -> AsyncIterator[tuple[WorkerSession, LeaseAnswer]]:
+    """A registered worker with the lease of a run of its own."""
+    worker_id, run_id = str(ULID()), f"run-{name}"
+    session = SessionSettings(
+        fleet=running.installation.home.socket_path,
+        proxy_address=running.note.proxy,
+        launcher=Launcher(SigningKey.load(running.installation.launcher_key)),
+        identity=WorkerIdentity(worker_id, f"bench:{worker_id}"),
+    )
+    measured = measure(sys.executable)
+    await _approve(running, measured, run_id)
+    workspace = directory / name
+    workspace.mkdir()
+    scope = WorkspaceScopeModel(
+        workspace_root=str(workspace), allowed_paths=(str(workspace),), read_only=False
+    )
+    async with await WorkerSession.open(session, measured) as worker:
+        lease = await worker.take_lease(run_id, scope, 300_000)
+        await worker.start_lease()
+        yield worker, lease
+
+
+async def _approve(running: Running, measured: Measurement, run_id: str) -> None:
     """Accept what was measured, and grant it one run."""
     values = ReferenceValues(
         image_digests_sha256=(measured.image_digest_sha256,),
@@ -239,20 +286,9 @@ async def _approve(running: Running, measured: Measurement) -> None:
     )
     await running.operator.add_reference_values(values)
     grant = GrantRequest(
-        run_id=RUN_ID, tool_name="bench", principal="bench", egress_profile="bench", ttl_ms=600_000
+        run_id=run_id, tool_name="bench", principal="bench", egress_profile="bench", ttl_ms=600_000
     )
     await running.operator.create_grant(grant)
-
-
-async def _lease(worker: WorkerSession, directory: Path) -> LeaseAnswer:
-    workspace = directory / "workspace"
-    workspace.mkdir()
-    scope = WorkspaceScopeModel(
-        workspace_root=str(workspace), allowed_paths=(str(workspace),), read_only=False
-    )
-    lease = await worker.take_lease(RUN_ID, scope, 300_000)
-    await worker.start_lease()
-    return lease
 
 
 def _credential(lease: LeaseAnswer) -> str:
@@ -267,11 +303,13 @@ async def run(rounds: int, sizes: Sequence[int]) -> dict[str, list[dict[str, flo
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         ca = UpstreamCa.create(Path(name))
         program = Path(__file__).with_name("upstream.py")
-        async with started(sys.executable, program, ca.issue(HOST), core=1) as upstream:
-            port = json.loads(await line_of(upstream))["tls"]
+        async with started(
+            sys.executable, program, ca.issue(HOST), "--watch-ends", core=1
+        ) as upstream:
+            ports = json.loads(await line_of(upstream))
             for _ in range(rounds):
                 for size in sizes:
-                    found[str(size)].append(asdict(await one_round(size, upstream, port, ca)))
+                    found[str(size)].append(asdict(await one_round(size, upstream, ports, ca)))
     return found
 
 
@@ -291,6 +329,7 @@ def table(found: dict[str, list[dict[str, float]]]) -> str:
         "cut_ms": "last one cut",
         "quarantined_ms": "fleet has it",
         "told_ms": "worker told",
+        "others_ms": "others' slowest",
     }
     lines = [f"{'ms, p50 / p99':16}" + "".join(f"{title:>16}" for title in columns.values())]
     for size, rounds in found.items():

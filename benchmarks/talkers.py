@@ -12,9 +12,10 @@ import asyncio
 import json
 import ssl
 import sys
-import time
 from dataclasses import dataclass
 from typing import Final
+
+from end_watch import EndWatch
 
 CHUNK: Final = b"40\r\n" + b"x" * 64 + b"\r\n"
 OPEN_AT_ONCE: Final = 16
@@ -59,14 +60,13 @@ async def talking(writer: asyncio.StreamWriter, first_s: float, every_s: float) 
         await asyncio.sleep(every_s)
 
 
-async def end_of(reader: asyncio.StreamReader) -> int:
-    """When the connection ended, whichever way."""
+async def end_of(reader: asyncio.StreamReader) -> None:
+    """Until the connection ended, whichever way."""
     try:
         if answer := await reader.read(65536):
             raise RuntimeError(f"answered before its end: {answer[:80]!r}")
     except OSError:
         pass
-    return time.monotonic_ns()
 
 
 async def main() -> None:
@@ -78,11 +78,15 @@ async def main() -> None:
         every_s = talk.every_ms / 1000
         for number, (_, writer) in enumerate(streams):
             group.create_task(talking(writer, every_s * number / len(streams), every_s))
+        ends = EndWatch()
+        for _, writer in streams:
+            ends.watch(writer.get_extra_info("socket"))
         print("ready", flush=True)
-        ends = await asyncio.gather(*(end_of(reader) for reader, _ in streams))
+        await asyncio.gather(*(end_of(reader) for reader, _ in streams))
+        await asyncio.to_thread(ends.none_is_open.wait)
         for _, writer in streams:
             writer.transport.abort()
-    print(json.dumps({"last_end_ns": max(ends)}), flush=True)
+    print(json.dumps({"last_end_ns": ends.last_end_ns}), flush=True)
 
 
 if __name__ == "__main__":

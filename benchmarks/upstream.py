@@ -3,8 +3,9 @@
 It answers every request head with the same 200 and a body of BODY_BYTES, keeps connections open,
 and does nothing else, so that what is measured is what stands before it. A program of its own:
 the argument is a PEM file with key and certificate; the first line out is JSON with its two ports.
-Every line in is answered by one with what has arrived since the one before: how many bytes, and
-when (monotonic nanoseconds) the last of them came and the last connection ended.
+Every line in is answered by one with what has arrived since the one before: how many bytes of
+uploads, and when (monotonic nanoseconds) the last of them came and, with `--watch-ends`, the last
+connection ended.
 """
 
 import asyncio
@@ -15,6 +16,8 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from typing import Final
+
+from end_watch import EndWatch
 
 BODY_BYTES: Final = 1024
 ANSWER: Final = (
@@ -38,6 +41,7 @@ class Arrivals:
 
 
 ARRIVED: Final = Arrivals()
+ENDS: Final = EndWatch() if "--watch-ends" in sys.argv[2:] else None
 
 
 class Answering(asyncio.Protocol):
@@ -50,23 +54,25 @@ class Answering(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.WriteTransport)
         self._transport = transport
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        ARRIVED.last_end_ns = time.monotonic_ns()
+        if ENDS is not None:
+            ENDS.watch(transport.get_extra_info("socket"))
 
     def data_received(self, data: bytes) -> None:
-        ARRIVED.bytes += len(data)
-        ARRIVED.last_byte_ns = time.monotonic_ns()
         if data.startswith(b"POST "):
             self._transport = None  # its body never ends, and neither does the wait for the answer
+        if self._transport is None:
+            ARRIVED.bytes += len(data)
+            ARRIVED.last_byte_ns = time.monotonic_ns()
+            return
         heads = (self._pending + data).split(_HEAD_END)
         self._pending = heads.pop()
-        if heads and self._transport is not None:
+        if heads:
             self._transport.write(ANSWER * len(heads))
 
 
 def answer_line() -> None:
     if sys.stdin.readline():
+        ARRIVED.last_end_ns = ENDS.last_end_ns if ENDS is not None else 0
         print(ARRIVED.told(), flush=True)
     else:
         asyncio.get_running_loop().remove_reader(sys.stdin)

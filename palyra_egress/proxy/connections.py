@@ -4,8 +4,8 @@ A connection is counted from accept to close; it belongs to a worker from its fi
 on. Those that belong to nobody yet have a quarter of the places; beyond it one that has waited
 makes room for each new one, so that whoever only connects takes no place from who speaks. A sweep
 goes over its connections in the order of what it costs to be late: first nothing more leaves of any
-of them, then every worker's side is reset, and only then are they unwound, one in each pass of the
-loop, so that the others are served, and evidence leaves, in between.
+of them, then every worker's side is reset, and only then are they closed and unwound, one in each
+pass of the loop, so that the others are served, and evidence leaves, in between.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ PATIENCE_MS: Final = 1_000  # with those beyond it, while there are places: many
 
 
 class LiveConnection(Protocol):
-    """One client connection that can be cut, in three steps."""
+    """One client connection that can be cut, in four steps."""
 
     @property
     def requester(self) -> Requester | None: ...
@@ -56,6 +56,10 @@ class LiveConnection(Protocol):
 
     def hang_up(self) -> None:
         """Reset the worker's side."""
+        ...
+
+    def keep_quiet(self) -> None:
+        """Let the ends of what was reset wake nobody."""
         ...
 
     def unwind(self) -> None:
@@ -175,6 +179,8 @@ class ConnectionTable:
             connection.stop_sending(reason)
         for connection in hit:
             connection.hang_up()
+        for connection in hit:
+            connection.keep_quiet()
         is_idle = not self._to_unwind
         self._to_unwind.extend(hit)
         if hit and is_idle:
@@ -182,7 +188,7 @@ class ConnectionTable:
         return len(hit)
 
     def _unwind_next(self) -> None:
-        """Unwind one; the transports that were reset before have closed their sockets by now."""
+        """Unwind one; the next has its turn in the next pass."""
         connection = self._to_unwind.popleft()
         if self._to_unwind:
             asyncio.get_running_loop().call_soon(self._unwind_next)

@@ -1,10 +1,11 @@
 """A connection that can be severed: mitmproxy's handler with an end that waits for nothing.
 
-Severing has three steps, which a sweep takes for all of its connections one after the other:
-nothing more leaves towards servers, the worker's side is reset, and what still runs is unwound.
-Resetting a socket takes microseconds; unwinding a connection's tasks and layers takes milliseconds,
-so nothing of it may stand before the next reset: its tasks are not even woken by the end of their
-sockets, but in their turn.
+Severing has four steps, which a sweep takes for all of its connections one after the other:
+nothing more leaves towards servers, the worker's side is reset, the loop hears of neither, and what
+still runs is unwound. A reset is one call of the kernel, a few microseconds; the loop needs as long
+again for the socket, and unwinding a connection's tasks and layers takes milliseconds. So nothing
+of either may stand before the next reset: tasks are not even woken by the end of their sockets, but
+in their turn.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from mitmproxy.proxy import mode_specs
 from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 
 from palyra_egress.proxy.bounds.sources import source_of
-from palyra_egress.proxy.sockets.resets import reset, reset_quietly
+from palyra_egress.proxy.sockets.resets import cut_off, keep_quiet, reset, reset_quietly
 from palyra_egress.reasons import Reason
 
 
@@ -36,6 +37,7 @@ class SeverableHandler(ProxyConnectionHandler):
         self._passed_on: asyncio.StreamWriter | None = None
         self._worker = writer
         self._is_unwound = False
+        self._cut: list[asyncio.StreamWriter] = []
         self._not_told: list[asyncio.BaseProtocol] = []
 
     @property
@@ -53,6 +55,7 @@ class SeverableHandler(ProxyConnectionHandler):
         if self._aborted is None:
             self.stop_sending(reason)
             self.hang_up()
+            self.keep_quiet()
             asyncio.get_running_loop().call_soon(self.unwind)
 
     def stop_sending(self, reason: Reason) -> None:
@@ -61,15 +64,22 @@ class SeverableHandler(ProxyConnectionHandler):
             return
         self._aborted = reason
         for writer in self._server_writers():
-            self._reset_quietly(writer)
+            self._cut_off(writer)
 
     def hang_up(self) -> None:
         """Reset the worker's side."""
-        self._reset_quietly(self._worker)
+        self._cut_off(self._worker)
+
+    def keep_quiet(self) -> None:
+        """Let the ends of what was reset wake nobody."""
+        for writer in self._cut:
+            if not keep_quiet(writer):
+                self._reset_quietly(writer)
+        self._cut.clear()
 
     def unwind(self) -> None:
-        """End what still runs for a connection that was severed, and whatever it opened in between.
-        Done once."""
+        """Close what was reset and whatever was opened in between, and end what still runs. Done
+        once."""
         if self._is_unwound:
             return
         self._is_unwound = True
@@ -86,6 +96,12 @@ class SeverableHandler(ProxyConnectionHandler):
         """Reset every server behind this connection; the worker's side stays."""
         for writer in self._server_writers():
             reset(writer)
+
+    def _cut_off(self, writer: asyncio.StreamWriter) -> None:
+        if cut_off(writer):
+            self._cut.append(writer)
+        else:
+            self._reset_quietly(writer)
 
     def _reset_quietly(self, writer: asyncio.StreamWriter) -> None:
         if (protocol := reset_quietly(writer)) is not None:

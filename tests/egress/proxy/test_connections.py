@@ -33,6 +33,9 @@ class Line:
     def hang_up(self) -> None:
         self.steps.append("hang up")
 
+    def keep_quiet(self) -> None:
+        self.steps.append("keep quiet")
+
     def unwind(self) -> None:
         self.steps.append("unwind")
         self.unwound.set()
@@ -88,11 +91,11 @@ async def test_nothing_leaves_any_more_before_a_worker_is_hung_up_on_and_unwindi
         each.steps = steps
     others: list[str] = []
     assert table.cut(Ended(worker_ids=frozenset({"a"}))) == 3
-    assert steps == ["stop sending"] * 3 + ["hang up"] * 3
+    assert steps == ["stop sending"] * 3 + ["hang up"] * 3 + ["keep quiet"] * 3
     while not all(each.unwound.is_set() for each in lines):
         others.append(f"{steps.count('unwind')} unwound")
         await asyncio.sleep(0)
-    assert steps[6:] == ["unwind"] * 3
+    assert steps[9:] == ["unwind"] * 3
     assert others == ["0 unwound", "1 unwound", "2 unwound"]
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+from asyncio.trsock import TransportSocket
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ CONNECTIONS = 24
 
 class _Looking:
     """Notes every event that the protocol layers of some connections get, and how many sockets of
-    all of them are open at that moment."""
+    all of them are connected at that moment."""
 
     def __init__(self, handlers: Iterable[EnforcingHandler]) -> None:
         self.handlers = list(handlers)
@@ -40,18 +41,26 @@ class _Looking:
 
     def _noting(self, handle: Callable[[events.Event], Any]) -> Callable[[events.Event], Any]:
         def handle_noted(event: events.Event) -> Any:
-            self.seen.append((type(event).__name__, self.open_sockets()))
+            self.seen.append((type(event).__name__, self.connected()))
             return handle(event)
 
         return handle_noted
 
-    def open_sockets(self) -> int:
-        sockets = [
-            writer.get_extra_info("socket")
+    def connected(self) -> int:
+        """A socket that was reset has no peer any more, open or closed."""
+        return sum(
+            has_peer(writer.get_extra_info("socket"))
             for handler in self.handlers
             for writer in handler._writers()
-        ]
-        return sum(sock.fileno() >= 0 for sock in sockets)
+        )
+
+
+def has_peer(sock: TransportSocket) -> bool:
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
 
 
 async def _open_upload(world: Chaos) -> asyncio.StreamReader:
@@ -68,7 +77,7 @@ async def _until_uploads_arrive(world: Chaos) -> None:
             await world.plain.arrived.wait()
 
 
-async def test_every_socket_of_a_swept_worker_is_closed_before_the_first_is_unwound(tmp_path: Path):
+async def test_every_socket_of_a_swept_worker_is_reset_before_the_first_is_unwound(tmp_path: Path):
     async def say_nothing(_head: bytes, _writer: asyncio.StreamWriter) -> None:
         pass
 
@@ -77,7 +86,7 @@ async def test_every_socket_of_a_swept_worker_is_closed_before_the_first_is_unwo
         readers = [await _open_upload(world) for _ in range(CONNECTIONS)]
         await _until_uploads_arrive(world)
         looking = _Looking(world.core.connections._by_worker[WORKER])
-        assert looking.open_sockets() == 2 * CONNECTIONS
+        assert looking.connected() == 2 * CONNECTIONS
         assert world.core.connections.cut(Ended(worker_ids=frozenset({WORKER}))) == CONNECTIONS
         async with asyncio.timeout(60):
             for reader in readers:
@@ -88,7 +97,10 @@ async def test_every_socket_of_a_swept_worker_is_closed_before_the_first_is_unwo
     assert closings == [0] * 2 * CONNECTIONS
 
 
-async def test_a_swept_connection_is_woken_in_its_turn_and_not_by_its_sockets(tmp_path: Path):
+@pytest.mark.parametrize("waits", [b"", b"x" * (8 << 20)], ids=["idle", "backed up"])
+async def test_a_swept_connection_is_woken_in_its_turn_and_not_by_its_sockets(
+    tmp_path: Path, waits: bytes
+):
     async def say_nothing(_head: bytes, _writer: asyncio.StreamWriter) -> None:
         pass
 
@@ -99,6 +111,8 @@ async def test_a_swept_connection_is_woken_in_its_turn_and_not_by_its_sockets(tm
         await _until_uploads_arrive(world)
         handlers = list(world.core.connections._by_worker[WORKER])
         readers = [io.reader for handler in handlers for io in handler.transports.values()]
+        for writer in (writer for handler in handlers for writer in handler._writers()):
+            writer.write(waits)
         world.core.connections.cut(Ended(worker_ids=frozenset({WORKER})))
         woken: list[int] = []
         async with asyncio.timeout(60):

@@ -216,6 +216,9 @@ class FakeConnection:
     def hang_up(self) -> None:
         """Nobody is there."""
 
+    def keep_quiet(self) -> None:
+        """Nobody hears of it."""
+
     def unwind(self) -> None:
         """Nothing runs."""
 
