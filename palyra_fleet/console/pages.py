@@ -59,7 +59,7 @@ async def overview(call: ConsoleCall) -> web.StreamResponse:
         waiting=_waiting(call),
         releases=await service.release_requests(),
         frozen=await service.frozen(),
-        first_run=not any(counts.values()) and not violations,
+        first_run=not (any(counts.values()) or violations or await _has_run(call)),
     )
 
 
@@ -299,6 +299,11 @@ def _by_state(call: ConsoleCall) -> dict[str, int]:
     """How many workers are in each state, those without any too."""
     counted = call.desk.service.standing().workers
     return {state: counted[state] for state in STATES}
+
+
+async def _has_run(call: ConsoleCall) -> bool:
+    """Whether any run ever had a lease that is still known."""
+    return bool(await call.desk.service.leases(1, None, LeasesThat.ALL))
 
 
 def _waiting(call: ConsoleCall) -> int:

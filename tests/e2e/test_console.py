@@ -7,6 +7,7 @@ import pytest
 from palyra_fleet.wire.principal_models import Role
 from tests.e2e.console_browser import (
     IN_EVERY_LOOK,
+    PHONE_LIGHT,
     Console,
     Look,
     chromium,
@@ -60,6 +61,29 @@ async def test_what_a_role_does_not_permit_cannot_be_pressed(place: Place) -> No
             await console.goto(f"/workers/{worker.worker_id}")
             buttons = console.page.locator(".actions button:not([disabled])")
             assert set(await buttons.all_inner_texts()) == expected, role
+
+
+@pytest.mark.timeout(300)
+async def test_the_kill_switch_is_within_reach_of_a_phone(place: Place) -> None:
+    """By keyboard, and without scrolling, whatever the fleet is alarmed about."""
+    running = await place.up()
+    await place.run_to_its_end("api", "true")
+    async with chromium() as browser:
+        console = await signed_in(browser, running.admin_url, token_of(place), PHONE_LIGHT)
+        page = console.page
+        assert await page.get_by_role("heading", name="The first worker").count() == 0
+        await console.act_by_keyboard("Freeze all egress", "something leaves")
+        await page.locator("#freeze .chip.bad:has-text('egress frozen')").wait_for()
+        await page.locator(".alarm:has-text('operator')").wait_for()
+        await console.state("egress-frozen")
+        await page.evaluate("scrollTo(0, 0)")
+        for button in ("Let what runs go on", "End the freeze"):
+            await console.assert_in_first_screen(page.get_by_role("button", name=button))
+        await console.act_by_keyboard("End the freeze", "it was a test")
+        await page.locator("#freeze .chip.good:has-text('not frozen')").wait_for()
+        assert console.complaints == []
+    (frozen,) = await place.events("fleet.egress_frozen")
+    assert (frozen.actor, frozen.detail["why"]) == ("operator", "something leaves")
 
 
 @pytest.mark.timeout(300)

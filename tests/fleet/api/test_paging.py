@@ -54,6 +54,7 @@ def test_what_was_there_all_along_is_shown_once_whatever_comes_and_goes(
 @pytest.mark.parametrize("list_of", list(ListOf))
 def test_a_cursor_is_read_by_its_own_list_only(list_of: ListOf) -> None:
     keys = {ListOf.VIOLATIONS: "a" * 64, ListOf.EVENTS: "17", ListOf.LEASES: "17"}
+    keys[ListOf.CERTIFICATES] = f"{'1' * 15}-{'a' * 64}"
     cursor = make_cursor(list_of, keys.get(list_of, ID))
     assert read_cursor(list_of, cursor) == keys.get(list_of, ID)
     for other in set(ListOf) - {list_of}:
