@@ -74,6 +74,8 @@ class FleetReason(StrEnum):
     EVIDENCE_CHAIN = "violation.chain_broken"
     PRINCIPAL_UNKNOWN = "principal.unknown"
     PRINCIPAL_REFUSED = "principal.refused"
+    SNAPSHOT_BUSY = "fleet.snapshot_busy"
+    SNAPSHOTS_FULL = "fleet.snapshots_full"
     STORE_UNAVAILABLE = "fleet.store_unavailable"
     STATE_UNUSABLE = "fleet.state_unusable"
     CHAIN_BROKEN = "fleet.event_chain_broken"
@@ -151,6 +153,8 @@ _TABLE: dict[FleetReason, tuple[str, int]] = {
     FleetReason.EVIDENCE_CHAIN: ("The evidence does not follow the one before", 409),
     FleetReason.PRINCIPAL_UNKNOWN: ("No such principal", 404),
     FleetReason.PRINCIPAL_REFUSED: ("The principals cannot be changed like this", 409),
+    FleetReason.SNAPSHOT_BUSY: ("A snapshot is being saved, or was just now", 429),
+    FleetReason.SNAPSHOTS_FULL: ("There is no room for another snapshot", 409),
     FleetReason.STORE_UNAVAILABLE: ("The store cannot make the decision durable", 503),
     FleetReason.STATE_UNUSABLE: ("The stored state is missing or damaged", 503),
     FleetReason.CHAIN_BROKEN: ("The event log does not verify", 500),

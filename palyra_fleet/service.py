@@ -43,6 +43,7 @@ from palyra_fleet.refusals import (
 )
 from palyra_fleet.release_commands import ReleaseCommands
 from palyra_fleet.settings import FleetSettings
+from palyra_fleet.snapshot_commands import SnapshotCommands
 from palyra_fleet.store.protocol import FleetStore
 from palyra_fleet.store.sqlite import SqliteFleetStore
 from palyra_fleet.wire import models as wire
@@ -63,6 +64,7 @@ class Caller:
 
 class FleetService(
     ReleaseCommands,
+    SnapshotCommands,
     PlacementCommands,
     EnrolmentCommands,
     JoinTokenCommands,

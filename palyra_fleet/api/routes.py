@@ -30,6 +30,7 @@ from palyra_fleet.api import (
     principal_calls,
     proxy_calls,
     release_calls,
+    snapshot_calls,
     worker_calls,
 )
 from palyra_fleet.api.callers import Who
@@ -46,6 +47,7 @@ from palyra_fleet.wire.freeze_models import FreezeRequest, UnfreezeRequest
 from palyra_fleet.wire.ids import NAME_PATTERN, ULID_PATTERN
 from palyra_fleet.wire.join_models import MintJoinToken
 from palyra_fleet.wire.principal_models import CreatePrincipal, Role
+from palyra_fleet.wire.snapshot_models import SaveSnapshot
 from palyra_fleet.wire.traffic_models import TrafficReport
 
 
@@ -195,6 +197,8 @@ ROUTES: Final = (
         streams=True,
     ),
     Row("POST", "/v1/events:verify", _LOOK, _EV.verify_events),
+    Row("GET", "/v1/snapshot", _LOOK, snapshot_calls.list_snapshots),
+    Row("POST", "/v1/snapshot", _TRUST, snapshot_calls.save, SaveSnapshot),
     # principals, about what is trusted besides workers
     Row("GET", "/v1/launchers", _LOOK, _E.listing("launcher")),
     Row("POST", "/v1/launchers", _TRUST, _E.enrol_launcher, wire.EnrolKeyRequest),

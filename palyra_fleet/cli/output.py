@@ -31,6 +31,7 @@ from palyra_fleet.wire.models import (
 from palyra_fleet.wire.moments import date_of
 from palyra_fleet.wire.placement_models import OfferView
 from palyra_fleet.wire.release_models import ReleaseRequestView
+from palyra_fleet.wire.snapshot_models import SnapshotView
 
 _QUOTED_AT_MOST: Final = 60
 _LETS_IN: Final = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://)?.*@", re.DOTALL)
@@ -91,6 +92,7 @@ COLUMNS: Final[dict[type[BaseModel], tuple[str, ...]]] = {
         "lease_id",
         "expires_at_unix_ms",
     ),
+    SnapshotView: ("snapshot_id", "saved_at_unix_ms", "saved_by", "epoch", "seq", "size_bytes"),
     LeaseState: ("lease_id", "state", "expires_at_unix_ms"),
     EventView: ("seq", "at_unix_ms", "reason", "actor", "worker_id", "lease_id"),
     ViolationView: (

@@ -87,7 +87,10 @@ def make_parser() -> argparse.ArgumentParser:
     add_join_tokens(
         _noun(nouns, "join-token", "tokens that let one worker join each"), _operator_verb
     )
-    add_snapshots(_noun(nouns, "snapshot", "copies of the fleet's state, and putting one back"))
+    add_snapshots(
+        _noun(nouns, "snapshot", "copies of the fleet's state, and putting one back"),
+        _operator_verb,
+    )
     node = _noun(nouns, "node", "nodes of this fleet, and this machine as a node of a fleet")
     add_node_operations(node, _operator_verb)
     add_node_agent(node)

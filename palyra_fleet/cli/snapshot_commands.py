@@ -1,17 +1,22 @@
 """`palyra-fleet snapshot …`: copies of the fleet's state, and putting one back.
 
+`take` asks the running fleet, which keeps the copy beside its store; `save` reads the state itself.
 What a file holds goes to stdout, what was done and what to do next to stderr.
 """
 
 import json
 from argparse import Namespace
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
-from palyra_fleet.cli.output import put, say
+from palyra_fleet.cli.output import put, say, show_many, show_one
 from palyra_fleet.cli.trouble import ExitCode
 from palyra_fleet.clock import now_unix_ms
 from palyra_fleet.store import restore as restoring
 from palyra_fleet.store import snapshot
+
+if TYPE_CHECKING:
+    from palyra_fleet.client import OperatorClient
 
 
 def save(arguments: Namespace) -> int:
@@ -19,6 +24,20 @@ def save(arguments: Namespace) -> int:
     summary = snapshot.save(arguments.state_dir, arguments.file)
     say(f"saved and checked: {arguments.file}")
     return _show(summary, arguments.output)
+
+
+async def take(arguments: Namespace, client: "OperatorClient") -> ExitCode:
+    """Have the fleet save one."""
+    taken = await client.save_snapshot(arguments.reason)
+    say(f"saved and checked: {taken.file}, in the fleet's state directory")
+    show_one(taken, arguments.output)
+    return ExitCode.DONE
+
+
+async def list_kept(arguments: Namespace, client: "OperatorClient") -> ExitCode:
+    """Those that the fleet keeps."""
+    show_many(await client.snapshots(), arguments.output)
+    return ExitCode.DONE
 
 
 def inspect(arguments: Namespace) -> int:

@@ -175,6 +175,7 @@ def _trouble_of_problem(problem: FleetProblem) -> Trouble:
         FleetReason.RULE_LIMIT,
         FleetReason.LEASES_FULL,
         FleetReason.FLEET_FULL,
+        FleetReason.SNAPSHOT_BUSY,
     }
     if problem.status in {401, 421, 429} and not limit_reached:
         return Trouble(
@@ -197,6 +198,8 @@ def _where_to_look(reason: str) -> str:
         return "have somebody else look: `palyra-fleet worker requests`, `approve-release`"
     if reason in {FleetReason.STORM, FleetReason.FROZEN}:
         return "`palyra-fleet freeze show` says by whom and since when; `unfreeze all` ends it"
+    if reason in {FleetReason.SNAPSHOT_BUSY, FleetReason.SNAPSHOTS_FULL}:
+        return "`palyra-fleet snapshot list` shows those there are"
     if reason == "api.ahead_of_log":
         return "look whether a snapshot was restored; `palyra-fleet event tail` begins anew"
     if reason == "api.role_refused":

@@ -21,6 +21,7 @@ from palyra_fleet.client.nodes import NodeCalls
 from palyra_fleet.client.placements import PlacementCalls
 from palyra_fleet.client.principals import PrincipalCalls
 from palyra_fleet.client.releases import ReleaseCalls
+from palyra_fleet.client.snapshots import SnapshotCalls
 from palyra_fleet.client.transport import DEFAULT_TIMEOUT_MS, query_target
 from palyra_fleet.wire.approval_models import ApprovalRuleView
 from palyra_fleet.wire.freeze_models import FreezeRequest, FreezeView, UnfreezeRequest
@@ -47,6 +48,7 @@ class OperatorClient(
     JoinTokenCalls,
     ReleaseCalls,
     PlacementCalls,
+    SnapshotCalls,
 ):
     """The operator's calls. `base_url` is the admin listener's, such as `http://127.0.0.1:7741`."""
 

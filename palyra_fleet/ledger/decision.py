@@ -85,6 +85,7 @@ class EventReason(StrEnum):
     CAPABILITY_APPROVED = "node.capability_approved"
     CAPABILITY_REJECTED = "node.capability_rejected"
     STARTED_FLEET = "fleet.started"
+    SNAPSHOT_SAVED = "fleet.snapshot_saved"
     CLOCK_SET_BACK = "fleet.clock_set_back"
     RESTORED = "fleet.restored"
 

@@ -29,6 +29,7 @@ from palyra_fleet.wire.view_models import ViewMessage
 from tests.fakes.fake_worker import FakeWorker
 from tests.fakes.no_join_tokens import NoJoinTokens
 from tests.fakes.no_release_requests import NoReleaseRequests
+from tests.fakes.no_snapshots import NoSnapshots
 from tests.fakes.remembered_freeze import RemembersFreeze
 from tests.fakes.what_operators_read import ReadByOperators
 
@@ -36,7 +37,7 @@ NO_DIGEST = "0" * 64
 
 
 class FakeFleetService(
-    NoJoinTokens, NoReleaseRequests, RemembersFreeze, ReadByOperators, FleetService
+    NoSnapshots, NoJoinTokens, NoReleaseRequests, RemembersFreeze, ReadByOperators, FleetService
 ):
     """The fake. Everything it keeps is open to tests."""
 

@@ -222,3 +222,5 @@ async def copies(story: Story, shell: Shell) -> None:
     await story.tell("snapshot", "save", file)
     await story.tell("snapshot", "inspect", file)
     await story.tell("snapshot", "restore", file, code=2)
+    await story.tell("snapshot", "take", *BECAUSE)
+    await story.tell("snapshot", "list")

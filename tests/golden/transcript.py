@@ -37,6 +37,8 @@ _CHANCE: Final = (
     ("liveness", re.compile(r'(?<="liveness": ")[a-z]+')),
     ("event", re.compile(r'(?<="last_event_name": ")[a-z._]+')),
     ("count", re.compile(r'(?<="entries": )[0-9]+|(?<="events": )[0-9]+')),
+    ("bytes", re.compile(r'(?<="size_bytes": )[0-9]+')),
+    ("seq", re.compile(r'(?<="seq": )[0-9]+(?=,\n +"last_event_sha256")')),
     ("age", re.compile(r'(?<="age": ")[0-9]+ [a-z]+')),
     ("s", re.compile(r'(?<="certificate_expires_in_s": )[0-9]+')),
     ("token", re.compile(r"(?<![\w/+-])[\w-]{43}(?![\w/+=-])")),

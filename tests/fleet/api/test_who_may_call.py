@@ -23,6 +23,7 @@ from palyra_fleet.wire.join_models import MintJoinToken
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.principal_models import CreatePrincipal, Role
 from palyra_fleet.wire.request_proof import HEADER, WINDOW_MS, prove
+from palyra_fleet.wire.snapshot_models import SaveSnapshot
 from palyra_fleet.wire.traffic_models import TrafficReport
 from tests.fakes.raw_http import RawAnswer, ask, ask_until
 from tests.fakes.served_fleet import TOKEN, TOKENS, ServedFleet
@@ -120,6 +121,7 @@ def body_of(row: Row, key: SigningKey) -> bytes:
         wire.ProxyBeat: wire.ProxyBeat(spooled_seq=0, policy_digest="policy"),
         TrafficReport: TrafficReport(since_unix_ms=0),
         FreezeRequest: FreezeRequest(reason="because"),
+        SaveSnapshot: SaveSnapshot(reason="because"),
         UnfreezeRequest: UnfreezeRequest(reason="because"),
         MintJoinToken: MintJoinToken(identity="dev-1", reason="because"),
         CreatePrincipal: CreatePrincipal(name="new", roles=(Role.VIEWER,), reason="because"),

@@ -1,0 +1,65 @@
+"""A snapshot made by a process of its own: `python -m palyra_fleet.store.snapshot_process`.
+
+Checking all of a snapshot takes a while of the processor and as much memory as the state does; the
+fleet goes on meanwhile. Arguments: the state directory and the file to write. Prints what the file
+holds as JSON, or on stderr, with exit code 1, why there is none.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+from palyra_fleet.store import snapshot
+from palyra_fleet.store.protocol import StateUnusable, StoreFailed
+from palyra_fleet.store.snapshot import SnapshotSummary
+
+WITHIN_S: Final = 600
+_NICENESS: Final = 10
+_MAX_TOLD: Final = 500
+
+
+async def save_apart(state_dir: Path, target: Path) -> SnapshotSummary:
+    """`snapshot.save` in a process of its own, which ends with the caller. Raises StoreFailed."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", "palyra_fleet.store.snapshot_process"),
+        *(str(state_dir), str(target)),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(WITHIN_S):
+            out, err = await process.communicate()
+    except TimeoutError:
+        raise StoreFailed(f"no snapshot within {WITHIN_S} s", ambiguous=False) from None
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+    if process.returncode != 0:
+        why = err.decode(errors="replace").strip()[-_MAX_TOLD:] or f"ended: {process.returncode}"
+        raise StoreFailed(why, ambiguous=False)
+    return SnapshotSummary(**json.loads(out))
+
+
+def main(arguments: list[str]) -> int:
+    state_dir, target = map(Path, arguments)
+    with contextlib.suppress(OSError):  # a unit may forbid it
+        os.nice(_NICENESS)
+    try:
+        summary = snapshot.save(state_dir, target)
+    except (StateUnusable, StoreFailed) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    sys.stdout.write(json.dumps(asdict(summary)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
