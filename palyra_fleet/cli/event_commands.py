@@ -9,12 +9,10 @@ that was shown means that an older state was restored, which is said.
 import asyncio
 from argparse import Namespace
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Final
 
+from palyra_fleet.cli.away import fresh_client, passes
 from palyra_fleet.cli.output import put, say, show_many
-from palyra_fleet.cli.place import find_token, find_url
 from palyra_fleet.cli.trouble import ExitCode, Trouble
 from palyra_fleet.client import FleetProblem, FleetUnavailable, OperatorClient
 from palyra_fleet.wire.models import EventView
@@ -23,8 +21,6 @@ _PAGE: Final = 1000
 _WAIT_S: Final = 30
 _PAUSE_S: Final = 1.0
 _LONGEST_PAUSE_S: Final = 10.0
-_BUSY: Final = frozenset({429, 503})
-"""Statuses after which the same may be asked again: all places taken, or the fleet stops."""
 
 
 async def tail_events(arguments: Namespace, client: OperatorClient) -> ExitCode:
@@ -50,7 +46,7 @@ async def _follow(
         try:
             page = await client.events(seen, _PAGE, wait_s=_WAIT_S)
         except (FleetUnavailable, FleetProblem) as error:
-            if not _passes(error):
+            if not passes(error):
                 raise
             say(f"the fleet is away ({error}); this goes on after entry {seen} once it is back")
             page = await _once_back(arguments, seen)
@@ -69,22 +65,11 @@ async def _once_back(arguments: Namespace, seen: int) -> tuple[EventView, ...]:
         await asyncio.sleep(pause_s)
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
         try:
-            async with _client(arguments) as client:
+            async with fresh_client(arguments) as client:
                 return await client.events(seen, _PAGE)
         except (FleetUnavailable, FleetProblem, Trouble) as error:
-            if not _passes(error):
+            if not passes(error):
                 raise
-
-
-@asynccontextmanager
-async def _client(arguments: Namespace) -> AsyncIterator[OperatorClient]:
-    async with OperatorClient(find_url(arguments.url), find_token(arguments.token_file)) as client:
-        yield client
-
-
-def _passes(error: Exception) -> bool:
-    """Whether it is worth asking again. A fleet that is away may not have said yet where it is."""
-    return not isinstance(error, FleetProblem) or error.status in _BUSY
 
 
 def _look_at_seam(first: EventView, seen: int, newest: EventView | None) -> None:

@@ -1,7 +1,7 @@
 """`palyra-fleet run place` and `run offers`: an approved run for a worker that waits.
 
 An offer is no lease yet. With `--wait` the command offers again, whenever nobody is there or an
-offer was not taken, until a worker has the run or the time is up.
+offer was not taken, until a worker has the run or the time is up; also while the fleet is away.
 """
 
 import asyncio
@@ -9,14 +9,16 @@ import time
 from argparse import Namespace
 from typing import Final
 
+from palyra_fleet.cli.away import fresh_client, passes
 from palyra_fleet.cli.output import say, show_many, show_one
-from palyra_fleet.cli.trouble import ExitCode
-from palyra_fleet.client import FleetProblem, OperatorClient
+from palyra_fleet.cli.trouble import ExitCode, Trouble
+from palyra_fleet.client import FleetProblem, FleetUnavailable, OperatorClient
 from palyra_fleet.refusals import FleetReason
 from palyra_fleet.wire.placement_models import OfferState, OfferView, PlaceRequest
 from palyra_fleet.worker.artifact_arguments import transport_of
 
 _LOOK_EVERY_S: Final = 0.25
+_AWAY_S: Final = 1.0
 _NOT_NOW: Final = frozenset({FleetReason.NO_WORKER, FleetReason.RUN_OFFERED})
 """Refusals that are over when a worker waits, or did not take what another asked for."""
 
@@ -38,16 +40,42 @@ async def place(arguments: Namespace, client: OperatorClient) -> ExitCode:
     if arguments.wait is None:
         show_one(await client.place(request), arguments.output)
         return ExitCode.DONE
-    until_s = time.monotonic() + arguments.wait
-    offer = await _offered(client, request, until_s)
-    while offer.state is not OfferState.TAKEN and time.monotonic() < until_s:
-        say(f"worker {offer.worker_id} did not take the run: {offer.state}")
-        offer = await _offered(client, request, until_s)
+    offer = await _taken(arguments, client, request)
     show_one(offer, arguments.output)
     if offer.state is OfferState.TAKEN:
         return ExitCode.DONE
     say(f"no worker took run '{request.run_id}' within {arguments.wait} s")
     return ExitCode.NO
+
+
+async def _taken(arguments: Namespace, client: OperatorClient, request: PlaceRequest) -> OfferView:
+    """The last offer, when a worker took it or the time is up. A fleet that is away is asked again
+    where it is then."""
+    until_s = time.monotonic() + arguments.wait
+    try:
+        return await _offered_until_taken(client, request, until_s)
+    except (FleetUnavailable, FleetProblem) as error:
+        if not passes(error):
+            raise
+        say(f"the fleet is away ({error}); the run is placed once it is back")
+    while True:
+        await asyncio.sleep(_AWAY_S)
+        try:
+            async with fresh_client(arguments) as fresh:
+                return await _offered_until_taken(fresh, request, until_s)
+        except (FleetUnavailable, FleetProblem, Trouble) as error:
+            if not passes(error) or time.monotonic() >= until_s:
+                raise
+
+
+async def _offered_until_taken(
+    client: OperatorClient, request: PlaceRequest, until_s: float
+) -> OfferView:
+    offer = await _offered(client, request, until_s)
+    while offer.state is not OfferState.TAKEN and time.monotonic() < until_s:
+        say(f"worker {offer.worker_id} did not take the run: {offer.state}")
+        offer = await _offered(client, request, until_s)
+    return offer
 
 
 async def _offered(client: OperatorClient, request: PlaceRequest, until_s: float) -> OfferView:

@@ -4,7 +4,7 @@ import json
 
 from palyra_fleet.wire.keys import SigningKey
 from tests.fakes.receipt_proxy import receipt_proxy
-from tests.fleet.cli.conftest import Shell
+from tests.fleet.cli.conftest import Shell, running
 from tests.fleet.cli.test_commands import GRANT, enrol_everything
 
 PLACE = ("run", "place", "run-1")
@@ -38,6 +38,21 @@ async def test_a_run_is_placed_on_a_worker_that_waits_and_whoever_asked_is_told(
     reasons = [event["reason"] for event in events]
     assert reasons.index("worker.offered") < reasons.index("worker.assigned")
     assert (await served("run", "offers", "-o", "json")).out == "[]\n"
+
+
+async def test_a_fleet_that_is_away_meanwhile_is_asked_again_where_it_is_then(shell: Shell) -> None:
+    proxy_key = SigningKey.generate()
+    async with running(shell):
+        await enrol_everything(shell, proxy_key, "sh")
+        placing = await shell.start(*PLACE, "--wait", "120", "-o", "json")
+    assert placing.stderr is not None
+    assert b"the fleet is away" in await placing.stderr.readline()
+    async with running(shell), receipt_proxy(proxy_key) as proxy:
+        worker = await shell.start(*_serve_command(shell, proxy.address, "sh", "-c", "true"))
+        out, err = await placing.communicate()
+        _, trouble = await worker.communicate()
+    assert placing.returncode == 0, (err, trouble)
+    assert json.loads(out)["state"] == "taken"
 
 
 async def test_where_nobody_waits_the_command_says_so_at_once_or_when_the_time_is_up(

@@ -1,0 +1,24 @@
+"""For commands that go on while the fleet is away: what passes, and where the fleet is by then."""
+
+from argparse import Namespace
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from palyra_fleet.cli.place import find_token, find_url
+from palyra_fleet.client import FleetProblem, OperatorClient
+
+_BUSY: Final = frozenset({429, 503})
+"""Statuses after which the same may be asked again: all places taken, or the fleet stops."""
+
+
+@asynccontextmanager
+async def fresh_client(arguments: Namespace) -> AsyncIterator[OperatorClient]:
+    """A client of the fleet where it is now. Raises Trouble where nothing says so."""
+    async with OperatorClient(find_url(arguments.url), find_token(arguments.token_file)) as client:
+        yield client
+
+
+def passes(error: Exception) -> bool:
+    """Whether it is worth asking again. A fleet that is away may not have said yet where it is."""
+    return not isinstance(error, FleetProblem) or error.status in _BUSY
