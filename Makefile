@@ -6,7 +6,7 @@ LOCK := $(BIN)/uv pip compile --quiet --python-version 3.13 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(LOCK_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system-packages demo up test check lock proto reference goldens pictures fuzz bench races crash explore mutants clean
+.PHONY: help setup system-packages demo up test check lock proto reference goldens pictures fuzz bench races crash explore schemathesis mutants clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -65,6 +65,10 @@ crash: setup ## kill the fleet at failpoints and at random, CRASH_ROUNDS rounds 
 explore: setup ## every sequence of ledger commands in small fleets, EXPLORE_SECONDS each (default 300)
 	@set -e; for scope in "1 99" "2 99" "1 99 trust" "2 99 trust"; do set -- $$scope; \
 		$(BIN)/python -m tests.fleet.ledger.small_scope $$1 $$2 $(or $(EXPLORE_SECONDS),300) $$3; done
+
+schemathesis: setup ## both OpenAPI documents against the real fleet, SCHEMATHESIS_SECONDS as each role (default 60)
+	PALYRA_SCHEMATHESIS_SECONDS=$(or $(SCHEMATHESIS_SECONDS),60) $(BIN)/pytest -q -rP \
+		tests/fleet/cli/test_as_described.py tests/fleet/cli/test_console_as_described.py
 
 mutants: setup ## change each guard of the ledger in turn; list what no test notices (MUTANT_ARGS="[--quick] modules")
 	$(BIN)/python -m tests.fleet.mutation $(MUTANT_ARGS)

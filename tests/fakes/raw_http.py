@@ -1,8 +1,9 @@
-"""One raw HTTP request over a Unix socket or TCP, so that tests send exactly what they mean."""
+"""One raw HTTP request over a Unix socket, TCP or TLS: tests send exactly what they mean."""
 
 import asyncio
 import contextlib
 import json
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,9 +35,23 @@ class RawAnswer:
         return str(self.problem["reason"])
 
 
-async def open_connection(
-    where: Path | str,
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+@dataclass(frozen=True, slots=True)
+class OverTls:
+    """A port of this machine behind TLS, whose certificate must have that name."""
+
+    port: int
+    context: ssl.SSLContext
+    name: str
+
+
+type Where = Path | str | OverTls
+
+
+async def open_connection(where: Where) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    if isinstance(where, OverTls):
+        return await asyncio.open_connection(
+            "127.0.0.1", where.port, ssl=where.context, server_hostname=where.name
+        )
     if isinstance(where, Path):
         return await asyncio.open_unix_connection(str(where))
     parts = urlsplit(where)
@@ -45,28 +60,37 @@ async def open_connection(
 
 
 async def ask(
-    where: Path | str,
+    where: Where,
     method: str,
     target: str,
     body: bytes = b"",
     headers: dict[str, str] | None = None,
 ) -> RawAnswer:
     """Send one request and read the whole answer; a Host header is added unless given."""
+    return await ask_raw(where, request_of(method, target, body, headers))
+
+
+def request_of(
+    method: str, target: str, body: bytes = b"", headers: dict[str, str] | None = None
+) -> bytes:
+    """The bytes of one request, after which the connection ends."""
     given = {"Host": "localhost", **(headers or {})}
     if body and "Content-Length" not in given and "Transfer-Encoding" not in given:
         given["Content-Length"] = str(len(body))
     head = f"{method} {target} HTTP/1.1\r\nConnection: close\r\n"
     head += "".join(f"{name}: {value}\r\n" for name, value in given.items())
-    return await ask_raw(where, head.encode("latin-1") + b"\r\n" + body)
+    return head.encode("latin-1") + b"\r\n" + body
 
 
-async def ask_raw(where: Path | str, request: bytes) -> RawAnswer:
+async def ask_raw(where: Where, request: bytes, *, may_go_on: bool = False) -> RawAnswer:
+    """Send these bytes and read the whole answer; if it `may_go_on` for ever, only the head of one
+    that is no refusal."""
     reader, writer = await open_connection(where)
     try:
         writer.write(request)
         with contextlib.suppress(ConnectionError):
             await writer.drain()  # the server may answer and close before it has read everything
-        return await _answer(reader)
+        return await _answer(reader, may_go_on=may_go_on)
     finally:
         writer.close()
         with contextlib.suppress(ConnectionError):
@@ -93,7 +117,7 @@ async def ask_until(
 
 
 async def ask_with_pause(
-    where: Path | str,
+    where: Where,
     target: str,
     body: bytes,
     headers: dict[str, str],
@@ -122,13 +146,16 @@ async def ask_with_pause(
             await writer.wait_closed()
 
 
-async def _answer(reader: asyncio.StreamReader) -> RawAnswer:
+async def _answer(reader: asyncio.StreamReader, *, may_go_on: bool = False) -> RawAnswer:
     head = await reader.readuntil(b"\r\n\r\n")
     status_line, *lines = head.decode("latin-1").split("\r\n")
     fields = dict(line.split(": ", 1) for line in lines if line)
     named = {name.lower(): value for name, value in fields.items()}
-    if "content-length" in named:
+    status = int(status_line.split()[1])
+    if may_go_on and status < 400:
+        body = b""
+    elif "content-length" in named:
         body = await reader.readexactly(int(named["content-length"]))
     else:
         body = await reader.read()
-    return RawAnswer(int(status_line.split()[1]), named, body)
+    return RawAnswer(status, named, body)

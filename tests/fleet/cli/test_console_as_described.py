@@ -1,22 +1,30 @@
-"""What the console's JSON routes answer is what their OpenAPI document says.
+"""What the console's JSON routes answer is what their OpenAPI document says, whoever asks.
 
-schemathesis tries every operation but signing out (which would end the session it works with), as
-who may do everything: no 500, no status, content type or body that the document lacks. Who may do
-what is tests/fleet/console/test_gate.py's.
+schemathesis tries every operation but signing out, as somebody without a session and as a principal
+of each role: no 500, no status, content type or body that the document lacks, and no answer beyond
+what the console's table gives to that role.
 """
 
-import asyncio
-import json
 from pathlib import Path
 
 import aiohttp
 import pytest
 
+from palyra_fleet.api.problems import ApiReason
 from palyra_fleet.console.gate import COOKIE, CSRF_HEADER
 from palyra_fleet.console.openapi import console_openapi_bytes
 from palyra_fleet.console.routes import CONSOLE_ROUTES
 from tests.fleet.cli.conftest import Shell, running
-from tests.fleet.cli.test_as_described import CHECKS, SCHEMATHESIS
+from tests.fleet.cli.described import (
+    CALLERS,
+    NOBODY,
+    SECONDS,
+    assert_no_access_beyond_the_table,
+    own_name,
+    try_all,
+)
+
+WITHOUT = {("POST", "/console/v1/auth/logout"): "it ends the session that the others need"}
 
 
 async def signed_in(url: str, token: str) -> dict[str, str]:
@@ -36,30 +44,18 @@ async def signed_in(url: str, token: str) -> dict[str, str]:
 
 
 @pytest.mark.e2e
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(600 + 2 * (SECONDS or 0))
+@pytest.mark.parametrize("caller", CALLERS)
 async def test_the_console_gives_no_answer_that_is_not_in_its_document(
-    shell: Shell, tmp_path: Path
+    shell: Shell, tmp_path: Path, caller: str
 ) -> None:
     async with running(shell, "--nodes", "--enrolment", "127.0.0.1:0", "--node", "127.0.0.1:0"):
         url = (shell.home / "admin.url").read_text().strip()
-        document = tmp_path / "console.json"
-        document.write_bytes(console_openapi_bytes(CONSOLE_ROUTES))
-        token = (shell.home / "operator.token").read_text().strip()
-        given = [
-            part
-            for name, value in (await signed_in(url, token)).items()
-            for part in ("--header", f"{name}: {value}")
-        ]
-        process = await asyncio.create_subprocess_exec(
-            *(SCHEMATHESIS, "run", str(document), "--url", url, "--no-color", *given),
-            *("--checks", ",".join(CHECKS), "--phases", "coverage,fuzzing"),
-            *("--exclude-path-regex", "logout$", "--max-examples", "1", "--seed", "1"),
-            cwd=shell.home,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        said, _ = await process.communicate()
-        assert process.returncode == 0, said.decode()[-6000:]
-        paths = json.loads(document.read_bytes())["paths"]
-        tried = sum(map(len, paths.values())) - 1
-        assert f"Tested: {tried}" in said.decode(), said.decode()[-3000:]
+        headers = {"Cookie": f"{COOKIE}=no-session", CSRF_HEADER: "no-token"}
+        if caller != NOBODY:
+            made = ("principal", "create", own_name(caller), "--role", caller, "--reason", "test")
+            headers = await signed_in(url, (await shell(*made)).out.strip())
+        document = console_openapi_bytes(CONSOLE_ROUTES)
+        tried = await try_all(url, document, caller, headers, tmp_path, without=WITHOUT)
+    refused_as = ApiReason.SESSION_NEEDED if caller == NOBODY else ApiReason.ROLE_REFUSED
+    assert_no_access_beyond_the_table(tried, refused_as=frozenset({refused_as}))
