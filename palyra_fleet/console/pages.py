@@ -1,6 +1,7 @@
 """The pages: what each shows, gathered from the fleet. Nothing here changes anything."""
 
 import asyncio
+import re
 from collections.abc import Iterable
 from functools import partial
 from typing import Final
@@ -28,12 +29,15 @@ _ASKED_ON_A_PAGE: Final = 20
 _WAITING: Final = "waiting"
 """A filter of the list of workers that is no state: who waits for a run may be in several."""
 _NO_PROFILE: Final = ReplayAnswer(Again.UNKNOWN, "the fleet does not know its lease")
+_OWN_PAGE: Final = re.compile(rf"{PREFIX}(?:/[A-Za-z0-9_-]+)*(?:\?[!-\[\]-~]*)?")
+"""How a page of ours is written: names without dots or escapes, so that no browser reads another
+path or host in it, and a query of printable signs without the backslash, which browsers turn."""
 
 
 async def login(call: ConsoleCall) -> web.StreamResponse:
     """`next` is where to go afterwards; only our own pages are."""
     wanted = call.query.get("next", "")
-    ours = wanted == PREFIX or wanted.startswith((f"{PREFIX}/", f"{PREFIX}?"))
+    ours = _OWN_PAGE.fullmatch(wanted) is not None
     return render(call, "login.html", title="Sign in", next=wanted if ours else PREFIX)
 
 
