@@ -20,6 +20,7 @@ from palyra_fleet.console.routes import CONSOLE_ROUTES
 from palyra_fleet.identity.refusals import NodeReason
 from palyra_fleet.nodes.capability_refusals import CapabilityReason
 from palyra_fleet.refusals import FleetReason
+from palyra_fleet.worker.environment import TABLE, Value
 
 REASONS_HEAD: Final = """\
 # Reasons
@@ -66,12 +67,31 @@ forbid = ["192.0.2.7:7741"]
 Variables of the command line beside these: `PALYRA_HOME`, `PALYRA_FLEET_URL`,
 `PALYRA_FLEET_TOKEN_FILE`.
 """
+ENVIRONMENT_HEAD: Final = """\
+# A worker's environment
+
+Made from the code by `make reference`; not to be edited. What `palyra-egress env` prints, and what
+`run` and `worker run` give a program. Inherited proxy settings in any spelling are dropped first.
+
+Each variable is tried alone with the first program of its row, which reaches its server through the
+proxy with it and not without it (`tests/e2e/test_env.py`); where that program is not installed the
+test says that it was not tried. Of the others the row repeats what they say of themselves.
+Variables are for programs that want to: what enforces is [isolation](../isolation.md).
+"""
 CLASSES: Final[Mapping[ReasonClass, str]] = {
     ReasonClass.ALLOWED: "Allowed",
     ReasonClass.POLICY: "The policy does not give this (class policy)",
     ReasonClass.THREAT: "What looks like an attack (class threat)",
     ReasonClass.CLIENT: "The request itself is wrong (class client)",
     ReasonClass.INFRA: "Our side, or the way there (class infra)",
+}
+MEANINGS: Final[Mapping[Value, str]] = {
+    Value.PROXY_URL: "the proxy's address, with the lease's credential",
+    Value.ANY_PROXY_URL: "the same",
+    Value.NOTHING: "nothing: no host goes around the proxy",
+    Value.COMBINED_BUNDLE: "the public roots and our CA, in one file",
+    Value.PALYRA_CA: "our CA alone, which the reader adds to its own roots",
+    Value.YES: "`1`",
 }
 FOLDER: Final = Path(__file__).parent.parent / "docs" / "reference"
 
@@ -112,8 +132,19 @@ def settings_reference() -> bytes:
     return "\n".join([SETTINGS_HEAD, *sections]).encode()
 
 
+def environment_page() -> bytes:
+    """Every variable that a worker's program gets."""
+    rows = [
+        (f"`{row.name}`", MEANINGS[row.value], row.readers[0], ", ".join(row.readers[1:]))
+        for row in TABLE
+    ]
+    head = ("variable", "set to", "tried with", "read by as well")
+    return "\n".join([ENVIRONMENT_HEAD, *table(head, rows), ""]).encode()
+
+
 PAGES: Final[Mapping[str, Callable[[], bytes]]] = {
     "cli.md": cli_page,
+    "environment.md": environment_page,
     "openapi.json": openapi_bytes,
     "console-openapi.json": lambda: console_openapi_bytes(CONSOLE_ROUTES),
     "policy-language.md": language_page,

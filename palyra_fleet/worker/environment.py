@@ -32,35 +32,44 @@ class Value(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One variable and the program that reads it."""
+    """One variable and the programs that read it. With the first of them the row is tried, alone
+    (tests/e2e/test_env.py)."""
 
     name: str
     value: Value
-    reader: str
+    readers: tuple[str, ...]
+
+
+_CURL_FIRST: Final = ("curl", "wget", "requests", "httpx")
+_EVERYBODY: Final = ("curl", "most HTTP clients")
 
 
 TABLE: Final = (
     # curl and many others read only the lower-case http_proxy (CGI's HTTP_PROXY is an attack)
-    Row("HTTP_PROXY", Value.PROXY_URL, "most HTTP clients"),
-    Row("http_proxy", Value.PROXY_URL, "curl, wget, requests, httpx"),
-    Row("HTTPS_PROXY", Value.PROXY_URL, "most HTTP clients"),
-    Row("https_proxy", Value.PROXY_URL, "curl, wget, requests, httpx"),
-    Row("ALL_PROXY", Value.ANY_PROXY_URL, "curl, git, httpx"),
-    Row("all_proxy", Value.ANY_PROXY_URL, "curl, git, httpx"),
+    Row("HTTP_PROXY", Value.PROXY_URL, ("requests", "most HTTP clients")),
+    Row("http_proxy", Value.PROXY_URL, _CURL_FIRST),
+    Row("HTTPS_PROXY", Value.PROXY_URL, _EVERYBODY),
+    Row("https_proxy", Value.PROXY_URL, _CURL_FIRST),
+    Row("ALL_PROXY", Value.ANY_PROXY_URL, ("curl", "git", "httpx")),
+    Row("all_proxy", Value.ANY_PROXY_URL, ("curl", "git", "httpx")),
     # set and empty: no destination goes around the proxy, not even loopback
-    Row("NO_PROXY", Value.NOTHING, "most HTTP clients"),
-    Row("no_proxy", Value.NOTHING, "curl, wget, requests, httpx"),
-    Row("SSL_CERT_FILE", Value.COMBINED_BUNDLE, "OpenSSL, Go, httpx, rustls-native-certs"),
-    Row("REQUESTS_CA_BUNDLE", Value.COMBINED_BUNDLE, "requests"),
-    Row("CURL_CA_BUNDLE", Value.COMBINED_BUNDLE, "curl, requests"),
-    Row("PIP_CERT", Value.COMBINED_BUNDLE, "pip"),
-    Row("GIT_SSL_CAINFO", Value.COMBINED_BUNDLE, "git"),
-    Row("AWS_CA_BUNDLE", Value.COMBINED_BUNDLE, "AWS CLI, boto3"),
-    Row("CARGO_HTTP_CAINFO", Value.COMBINED_BUNDLE, "cargo"),
-    Row("npm_config_cafile", Value.COMBINED_BUNDLE, "npm"),
+    Row("NO_PROXY", Value.NOTHING, _EVERYBODY),
+    Row("no_proxy", Value.NOTHING, _CURL_FIRST),
+    Row(
+        "SSL_CERT_FILE",
+        Value.COMBINED_BUNDLE,
+        ("curl", "what else uses OpenSSL", "Go", "httpx", "rustls-native-certs"),
+    ),
+    Row("REQUESTS_CA_BUNDLE", Value.COMBINED_BUNDLE, ("requests",)),
+    Row("CURL_CA_BUNDLE", Value.COMBINED_BUNDLE, ("curl", "requests")),
+    Row("PIP_CERT", Value.COMBINED_BUNDLE, ("pip",)),
+    Row("GIT_SSL_CAINFO", Value.COMBINED_BUNDLE, ("git",)),
+    Row("AWS_CA_BUNDLE", Value.COMBINED_BUNDLE, ("AWS CLI", "boto3")),
+    Row("CARGO_HTTP_CAINFO", Value.COMBINED_BUNDLE, ("cargo",)),
+    Row("npm_config_cafile", Value.COMBINED_BUNDLE, ("npm",)),
     # Node adds this file to its built-in roots, so it gets our CA alone
-    Row("NODE_EXTRA_CA_CERTS", Value.PALYRA_CA, "Node.js"),
-    Row("NODE_USE_ENV_PROXY", Value.YES, "Node.js 24 and later"),
+    Row("NODE_EXTRA_CA_CERTS", Value.PALYRA_CA, ("Node.js",)),
+    Row("NODE_USE_ENV_PROXY", Value.YES, ("Node.js from 22.21 and 24 on",)),
 )
 
 DROPPED_PROXY_NAMES: Final = frozenset(

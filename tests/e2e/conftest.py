@@ -1,6 +1,9 @@
 """Fixtures of the end-to-end tests: everything in this folder starts real programs."""
 
+import importlib.util
+import os
 import shutil
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,7 +13,7 @@ from palyra_egress.demo.upstream_ca import UpstreamCa
 from tests.e2e.apart import Apart, set_up_apart
 from tests.e2e.place import Place
 from tests.e2e.programs import programs
-from tests.e2e.upstreams import HOSTS, upstreams
+from tests.e2e.upstreams import GIT, HOSTS, REPOSITORY, upstreams
 
 HERE = Path(__file__).parent
 
@@ -39,7 +42,8 @@ async def apart(place: Place) -> Apart:
     return await set_up_apart(place)
 
 
-def _needed(program: str) -> str:
+def needed(program: str) -> str:
+    """Where a client is; skips the test where it is not installed."""
     found = shutil.which(program)
     if found is None:
         pytest.skip(f"{program} is not installed, so this client was not tried")
@@ -48,14 +52,55 @@ def _needed(program: str) -> str:
 
 @pytest.fixture
 def curl() -> str:
-    return _needed("curl")
+    return needed("curl")
 
 
 @pytest.fixture
 def git() -> str:
-    return _needed("git")
+    return needed("git")
 
 
 @pytest.fixture
 def node() -> str:
-    return _needed("node")
+    return needed("node")
+
+
+@pytest.fixture
+async def repository(place: Place, git: str) -> str:
+    """The URL of a repository with one commit."""
+    return await made_repository(place, git)
+
+
+async def made_repository(place: Place, git: str) -> str:
+    """Makes one with one commit at the git server; its URL."""
+    work = place.directory / "work"
+    work.mkdir()
+    (work / "hello.txt").write_text("hello from git\n")
+    environment = {
+        "PATH": os.environ["PATH"],
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        **{f"GIT_{who}_NAME": "Test" for who in ("AUTHOR", "COMMITTER")},
+        **{f"GIT_{who}_EMAIL": "test@git.example" for who in ("AUTHOR", "COMMITTER")},
+    }
+    for command in (
+        ("init", "-q", "-b", "main"),
+        ("add", "hello.txt"),
+        ("commit", "-q", "-m", "One file"),
+        ("clone", "-q", "--bare", ".", f"{place.upstreams.git_root}{REPOSITORY}"),
+    ):
+        done = await place.programs.finished(git, *command, environment=environment, directory=work)
+        assert done.code == 0, done.err
+    return place.upstreams.url(GIT, REPOSITORY)
+
+
+@pytest.fixture
+def pip() -> tuple[str, ...]:
+    return pip_download()
+
+
+def pip_download() -> tuple[str, ...]:
+    """The command that downloads a package; skips where there is no pip."""
+    if importlib.util.find_spec("pip") is None:
+        pytest.skip("pip is not installed here, so this client was not tried")
+    return (sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", "--retries=1")

@@ -1,94 +1,177 @@
 """Each variable that `palyra-egress env` prints, alone, with the real client that reads it.
 
-A client runs with one row of the table, and what else it needs to get so far given on its command
-line; without the row the same command must fail. `NOT_ALONE` names the rows that are not tried so.
+The client runs with one row of the table and the rows that it needs to get so far; without the one
+the same command must fail. The client of a row is the first that the table names as its reader, and
+docs/reference/environment.md says so. A client that is not installed skips its rows.
 """
 
 import json
 import os
+import re
+import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from palyra_fleet.worker.environment import TABLE
-from tests.e2e.place import Place
-from tests.e2e.upstreams import API, PACKAGES
+import pytest
 
-REQUESTS_BY_PROXY = (
-    "import os, requests, sys; s = requests.Session(); s.trust_env = True;"
-    " s.proxies = dict(https=os.environ['THE_PROXY']); s.get(sys.argv[1]).raise_for_status()"
+from palyra_fleet.worker.environment import TABLE
+from tests.e2e.conftest import made_repository, needed, pip_download
+from tests.e2e.place import Place
+from tests.e2e.upstreams import API, GIT, PACKAGES, REPOSITORY
+
+OF_THE_PROXY = "Palyra"
+REQUESTS = (
+    "import requests, sys; answer = requests.get(sys.argv[1]);"
+    f" sys.exit(answer.status_code != 200 and {OF_THE_PROXY!r} not in answer.reason)"
 )
 NODE_CLIENT = Path(__file__).with_name("node_client.mjs")
+FROM_THE_ENVIRONMENT = ((22, 21), (24, 0))
+"""The versions of Node.js that read NODE_USE_ENV_PROXY: from the one on in its line, and from the
+other on in all. Source: nodejs.org, command-line API."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One row and a command that works only with it. `{url}`, `{proxy}`, `{bundle}` are filled."""
+    """One row, a command that works only with it, and the other rows it takes. `around` is what an
+    environment holds that the row must change. `{url}` and its like are filled."""
 
     row: str
-    program: str
-    arguments: tuple[str, ...]
+    client: str
+    command: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+    around: tuple[tuple[str, str], ...] = ()
 
 
-_TRUSTS = ("--cacert", "{bundle}")
-_BY = ("--proxy", "{proxy}")
-_CURL = ("-sSf", "-o", "/dev/null", "{url}")
-TRIALS = (
-    Trial("HTTPS_PROXY", "curl", (*_TRUSTS, *_CURL)),
-    Trial("https_proxy", "curl", (*_TRUSTS, *_CURL)),
-    Trial("ALL_PROXY", "curl", (*_TRUSTS, *_CURL)),
-    Trial("all_proxy", "curl", (*_TRUSTS, *_CURL)),
-    Trial("SSL_CERT_FILE", "curl", (*_BY, *_CURL)),
-    Trial("CURL_CA_BUNDLE", "curl", (*_BY, *_CURL)),
-    Trial("REQUESTS_CA_BUNDLE", "python", ("-c", REQUESTS_BY_PROXY, "{url}")),
-    Trial("NODE_EXTRA_CA_CERTS", "node", (str(NODE_CLIENT), "{url}")),
-)
-NOT_ALONE = {
-    "HTTP_PROXY": "read by few, as CGI's HTTP_PROXY is an attack; tests/e2e/test_real_clients.py",
-    "http_proxy": "plain HTTP, which the policy of these tests does not allow",
-    "NO_PROXY": "set and empty: takes an inherited one away",
-    "no_proxy": "set and empty: takes an inherited one away",
-    "GIT_SSL_CAINFO": "tests/e2e/test_real_clients.py clones with it",
-    "PIP_CERT": "tests/e2e/test_real_clients.py downloads with it",
-    "AWS_CA_BUNDLE": "its client is no dependency of ours",
-    "CARGO_HTTP_CAINFO": "its client is no dependency of ours",
-    "npm_config_cafile": "npm needs a registry; node is tried",
-    "NODE_USE_ENV_PROXY": "read by Node.js 24 and later",
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A program and the profile it needs. `found` gives its command, or skips."""
+
+    found: Callable[[], tuple[str, ...]]
+    profile: str = "api"
+    settings: tuple[tuple[str, str], ...] = ()
+
+
+def installed(program: str) -> Callable[[], tuple[str, ...]]:
+    return lambda: (needed(program),)
+
+
+def node_with_the_variable() -> tuple[str, ...]:
+    node = needed("node")
+    said = subprocess.run([node, "--version"], check=True, capture_output=True, text=True).stdout
+    version = tuple(map(int, re.findall(r"\d+", said)[:2]))
+    since, all_since = FROM_THE_ENVIRONMENT
+    if not (version >= all_since or (version[0] == since[0] and version >= since)):
+        pytest.skip(f"Node.js {said.strip()} does not read NODE_USE_ENV_PROXY; 22.21 or 24 does")
+    return (node,)
+
+
+CLIENTS = {
+    "curl": Client(installed("curl")),
+    "requests": Client(lambda: (sys.executable, "-c", REQUESTS)),
+    "Node.js": Client(installed("node")),
+    "Node.js from 22.21 and 24 on": Client(node_with_the_variable),
+    "git": Client(
+        installed("git"),
+        "git",
+        (("GIT_CONFIG_NOSYSTEM", "1"), ("GIT_CONFIG_GLOBAL", os.devnull)),
+    ),
+    "pip": Client(
+        pip_download,
+        "packages",
+        (("PIP_CONFIG_FILE", os.devnull), ("PIP_DISABLE_PIP_VERSION_CHECK", "1")),
+    ),
+    "npm": Client(installed("npm"), "packages", (("npm_config_update_notifier", "false"),)),
+    "cargo": Client(
+        installed("cargo"),
+        "packages",
+        (("RUSTUP_HOME", os.environ.get("RUSTUP_HOME", str(Path.home() / ".rustup"))),),
+    ),
+    "AWS CLI": Client(
+        installed("aws"),
+        settings=(("AWS_MAX_ATTEMPTS", "1"), ("AWS_EC2_METADATA_DISABLED", "true")),
+    ),
 }
+_GET = ("-sSf", "-o", os.devnull, "{url}")
+_SAYS = ("-sS", "-D", os.devnull, "-o", os.devnull, "{plain}")
+_AWS = ("lambda", "list-functions", "--endpoint-url", "{api}", "--no-sign-request")
+_CA, _BY = ("CURL_CA_BUNDLE",), ("HTTPS_PROXY",)
+TRIALS = (
+    # the policy refuses plain HTTP: that the proxy says so shows that it was asked
+    Trial("HTTP_PROXY", "requests", ("{plain}",)),
+    Trial("http_proxy", "curl", _SAYS),
+    Trial("HTTPS_PROXY", "curl", _GET, _CA),
+    Trial("https_proxy", "curl", _GET, _CA),
+    Trial("ALL_PROXY", "curl", _GET, _CA),
+    Trial("all_proxy", "curl", _GET, _CA),
+    Trial("NO_PROXY", "curl", _GET, (*_CA, *_BY), around=(("NO_PROXY", "*"),)),
+    Trial("no_proxy", "curl", _GET, (*_CA, *_BY), around=(("no_proxy", "*"),)),
+    Trial("SSL_CERT_FILE", "curl", _GET, _BY),
+    Trial("CURL_CA_BUNDLE", "curl", _GET, _BY),
+    Trial("REQUESTS_CA_BUNDLE", "requests", ("{url}",), _BY),
+    Trial("NODE_EXTRA_CA_CERTS", "Node.js", (str(NODE_CLIENT), "{url}"), _BY),
+    Trial(
+        "NODE_USE_ENV_PROXY",
+        "Node.js from 22.21 and 24 on",
+        (str(NODE_CLIENT), "{url}", "--fetch"),
+        (*_BY, "NODE_EXTRA_CA_CERTS"),
+    ),
+    Trial("GIT_SSL_CAINFO", "git", ("ls-remote", "{repository}"), _BY),
+    Trial("PIP_CERT", "pip", ("--index-url", "{index}", "-d", "{got}", "palyra-probe"), _BY),
+    Trial("npm_config_cafile", "npm", ("ping", "--fetch-retries=0", "--registry", "{npm}"), _BY),
+    Trial("CARGO_HTTP_CAINFO", "cargo", ("search", "hello", "--index", "{cargo}"), _BY),
+    Trial("AWS_CA_BUNDLE", "AWS CLI", (*_AWS, "--region", "eu-west-1"), _BY),
+)
 
 
-def test_every_row_is_tried_or_said_why_not() -> None:
-    tried = {trial.row for trial in TRIALS}
-    assert {row.name for row in TABLE} == tried | set(NOT_ALONE)
-    assert not tried & set(NOT_ALONE)
+def test_every_row_is_tried_with_the_first_of_its_readers() -> None:
+    readers = {row.name: row.readers[0] for row in TABLE}
+    assert {trial.row: trial.client for trial in TRIALS} == readers
+    assert set(CLIENTS) == set(readers.values())
 
 
+@pytest.mark.parametrize("client", CLIENTS)
 async def test_each_variable_alone_lets_its_client_through(
-    place: Place, tmp_path: Path, curl: str, node: str
+    place: Place, tmp_path: Path, client: str
 ) -> None:
+    about = CLIENTS[client]
+    program = about.found()
+    if client == "git":
+        await made_repository(place, *program)
     await place.up()
-    puppet = await place.puppet("api")
-    found = await _printed(place, tmp_path, puppet.proxy_url)
-    programs = {"curl": curl, "node": node, "python": sys.executable}
+    puppet = await place.puppet(about.profile)
+    printed = await _printed(place, tmp_path, puppet.proxy_url)
+    base = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), **dict(about.settings)}
     outcomes: dict[str, tuple[bool, bool]] = {}
-    for trial in TRIALS:
-        filled = {
-            "url": place.upstreams.url(API, "/open/thing"),
-            "proxy": puppet.proxy_url,
-            "bundle": found["CURL_CA_BUNDLE"],
-        }
-        command = [programs[trial.program], *(word.format(**filled) for word in trial.arguments)]
-        base = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "THE_PROXY": puppet.proxy_url}
-        if trial.program == "node":
-            base |= {"HTTPS_PROXY": puppet.proxy_url}
-        with_it = await place.programs.finished(
-            *command, environment={**base, trial.row: found[trial.row]}
-        )
-        without = await place.programs.finished(*command, environment=base)
-        outcomes[trial.row] = (with_it.code == 0, without.code == 0)
-    assert outcomes == dict.fromkeys(outcomes, (True, False))
-    assert len(outcomes) >= 8
+    said = ""
+    trials = [trial for trial in TRIALS if trial.client == client]
+    for trial in trials:
+        command = [*program, *(word.format(**_places(place)) for word in trial.command)]
+        needs = {name: printed[name] for name in trial.needs}
+        without = {**base, **needs, **dict(trial.around)}
+        done = [
+            await place.programs.finished(*command, environment=environment)
+            for environment in ({**without, trial.row: printed[trial.row]}, without)
+        ]
+        outcomes[trial.row] = (done[0].code == 0, done[1].code == 0)
+        said += f"{trial.row}: {done[0].err}\n"
+    assert outcomes == {trial.row: (True, False) for trial in trials}, said
+
+
+def _places(place: Place) -> dict[str, str]:
+    url = place.upstreams.url
+    return {
+        "url": url(API, "/open/thing"),
+        "plain": f"http://{API}:{place.upstreams.port}/open/thing",
+        "api": url(API, "/open"),
+        "repository": url(GIT, REPOSITORY),
+        "index": url(PACKAGES, "/simple/"),
+        "got": str(place.directory / "got"),
+        "npm": url(PACKAGES, "/npm/"),
+        "cargo": "sparse+" + url(PACKAGES, "/cargo/"),
+    }
 
 
 async def test_a_shell_that_evaluates_it_reaches_what_the_profile_allows(

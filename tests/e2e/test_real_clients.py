@@ -3,8 +3,6 @@
 Each starts the installation and the worker as processes of their own; the upstreams are real too.
 """
 
-import importlib.util
-import os
 import sys
 from pathlib import Path
 
@@ -14,37 +12,6 @@ from tests.e2e.place import Place
 from tests.e2e.upstreams import API, GIT, PACKAGES, REPOSITORY, WHEEL
 
 NODE_CLIENT = Path(__file__).with_name("node_client.mjs")
-
-
-@pytest.fixture
-async def repository(place: Place, git: str) -> str:
-    """The URL of a repository with one commit."""
-    work = place.directory / "work"
-    work.mkdir()
-    (work / "hello.txt").write_text("hello from git\n")
-    environment = {
-        "PATH": os.environ["PATH"],
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_CONFIG_GLOBAL": os.devnull,
-        **{f"GIT_{who}_NAME": "Test" for who in ("AUTHOR", "COMMITTER")},
-        **{f"GIT_{who}_EMAIL": "test@git.example" for who in ("AUTHOR", "COMMITTER")},
-    }
-    for command in (
-        ("init", "-q", "-b", "main"),
-        ("add", "hello.txt"),
-        ("commit", "-q", "-m", "One file"),
-        ("clone", "-q", "--bare", ".", f"{place.upstreams.git_root}{REPOSITORY}"),
-    ):
-        done = await place.programs.finished(git, *command, environment=environment, directory=work)
-        assert done.code == 0, done.err
-    return place.upstreams.url(GIT, REPOSITORY)
-
-
-@pytest.fixture
-def pip() -> tuple[str, ...]:
-    if importlib.util.find_spec("pip") is None:
-        pytest.skip("pip is not installed here, so this client was not tried")
-    return (sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", "--retries=1")
 
 
 async def test_curl_gets_what_its_profile_allows(place: Place, curl: str) -> None:

@@ -2,7 +2,8 @@
 
 Which one answers is decided by the Host header; `seen` holds every request as it arrived, so that
 tests can assert on what the proxy really let out. The git server is `git http-backend` behind a
-small CGI bridge; the index is PEP 503 with one wheel.
+small CGI bridge; the index is PEP 503 with one wheel, beside it as much of npm's and cargo's
+registries as answers a ping and a search.
 """
 
 import asyncio
@@ -82,6 +83,13 @@ class Upstreams:
                 link = f'<a href="/files/{WHEEL}#sha256={digest}">{WHEEL}</a>'
                 page = f"<!DOCTYPE html><html><body>{link}</body></html>"
                 return web.Response(text=page, content_type="text/html")
+            case "/npm/-/ping":
+                return web.json_response({})
+            case "/cargo/config.json":
+                here = self.url(PACKAGES, "/cargo")
+                return web.json_response({"dl": f"{here}/dl", "api": here})
+            case "/cargo/api/v1/crates":
+                return web.json_response({"crates": [], "meta": {"total": 0}})
             case path if path == f"/files/{WHEEL}":
                 return web.Response(body=self.wheel, content_type="application/zip")
             case _:
