@@ -14,6 +14,7 @@ from palyra_fleet.fleet_core import FleetCore
 from palyra_fleet.ledger.decision import Decision, Detail, EventReason, LedgerEvent
 from palyra_fleet.refusals import FleetReason, FleetRefusal, Refusal
 from palyra_fleet.wire.join_models import JoinTokenMinted, JoinTokenView, MintJoinToken
+from palyra_fleet.wire.labels import sorted_labels, written
 
 
 class JoinTokenCommands(FleetCore):
@@ -32,11 +33,13 @@ class JoinTokenCommands(FleetCore):
                 minted_by=actor,
                 ttl_ms=request.ttl_ms,
                 session_ms=request.session_ms,
+                labels=request.labels,
             )
             detail: Detail = {
                 "token_id": asked.token_id,
                 "identity": asked.identity,
                 "expires_at_unix_ms": now + asked.ttl_ms,
+                "labels": written(sorted_labels(request.labels)) or None,
                 "why": request.reason,
             }
             await self._record(EventReason.JOIN_MINTED, actor, detail, now)

@@ -23,6 +23,7 @@ from palyra_fleet.signals.metrics import FleetState
 from palyra_fleet.store.protocol import ChainBroken, StateUnusable, StoreFailed
 from palyra_fleet.wire import models as wire
 from palyra_fleet.wire.freeze_models import FreezeRequest, FreezeView, UnfreezeRequest
+from palyra_fleet.wire.label_models import LabelRequest
 from palyra_fleet.wire.lease_models import LeasesThat, LeaseView
 from palyra_fleet.wire.traffic_models import TrafficView
 
@@ -165,6 +166,15 @@ class OperatorCommands(FleetCore):
     async def uncordon(self, actor: str, worker_id: str, reason: str) -> wire.WorkerView:
         return await self._on_worker(
             worker_id, lambda now: self._manager.uncordon(worker_id, actor, reason, now)
+        )
+
+    async def label(self, actor: str, worker_id: str, asked: LabelRequest) -> wire.WorkerView:
+        """Gives and takes labels; what is so already changes nothing."""
+        return await self._on_worker(
+            worker_id,
+            lambda now: self._manager.label(
+                worker_id, asked.labels, asked.remove, actor, asked.reason, now
+            ),
         )
 
     async def drain(

@@ -34,6 +34,7 @@ class FleetReason(StrEnum):
     HEARTBEAT_OLD = "worker.heartbeat_old"
     NOT_QUARANTINED = "worker.not_quarantined"
     WORKER_LEASED = "worker.leased"
+    LABELS_FULL = "worker.labels_full"
     RELEASE_NEEDS_EVIDENCE = "worker.release_requires_reattestation"
     RELEASE_NEEDS_KEY = "worker.release_requires_new_key"
     RELEASE_NEEDS_SECOND = "worker.release_requires_second_person"
@@ -113,6 +114,7 @@ _TABLE: dict[FleetReason, tuple[str, int]] = {
     FleetReason.HEARTBEAT_OLD: ("The heartbeat's number did not grow", 409),
     FleetReason.NOT_QUARANTINED: ("The worker is not quarantined", 409),
     FleetReason.WORKER_LEASED: ("The worker holds a lease", 409),
+    FleetReason.LABELS_FULL: ("The worker has as many labels as it may", 409),
     FleetReason.RELEASE_NEEDS_EVIDENCE: ("Release takes evidence newer than the quarantine", 409),
     FleetReason.RELEASE_NEEDS_KEY: ("Release takes a new key", 409),
     FleetReason.RELEASE_NEEDS_SECOND: ("Release takes one person who asks, one who approves", 409),

@@ -24,12 +24,15 @@ from palyra_fleet.nodes.operations import NodeOperations
 from palyra_fleet.principals.desk import PrincipalDesk
 from palyra_fleet.service import FleetService
 from palyra_fleet.wire.ids import NAME_PATTERN
+from palyra_fleet.wire.labels import MAX_LABELS, WantedLabel, wanted_label
 from palyra_fleet.wire.models import Ulid
 
 MAX_BODY_BYTES: Final = 64 * 1024
 _WHOLE_NUMBER: Final = re.compile(r"[0-9]{1,15}")
 _CONTENT_TYPE: Final = re.compile(r'application/json(?:\s*;\s*charset="?utf-8"?)?', re.IGNORECASE)
 _ULID: Final = TypeAdapter(Ulid)
+REPEATED: Final = frozenset({"label"})
+"""Parameters that may stand in a query several times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,10 @@ class Call:
         """One of these words in the query, if it is there."""
         return read_word(self.query, name, words)
 
+    def labels(self, name: str) -> tuple[WantedLabel, ...]:
+        """Every label that is asked for in the query."""
+        return read_labels(self.query, name)
+
     def name(self, name: str) -> str | None:
         """A name in the query, if it is there."""
         return read_name(self.query, name)
@@ -158,6 +165,17 @@ def read_name(query: Mapping[str, str], name: str) -> str | None:
     return text
 
 
+def read_labels(query: Mapping[str, str], name: str) -> tuple[WantedLabel, ...]:
+    """Labels that a query asks for, as `read_query` joined them."""
+    asked = query[name].split(",") if name in query else ()
+    try:
+        if len(asked) > MAX_LABELS:
+            raise ValueError(f"expected {MAX_LABELS} labels at most")
+        return tuple(map(wanted_label, asked))
+    except ValueError as error:
+        raise ApiRefusal(ApiReason.QUERY_INVALID, f"{name}: {error}") from None
+
+
 def parse_body[Model: BaseModel](model: type[Model], body: bytes) -> Model:
     try:
         return model.model_validate_json(body)
@@ -166,16 +184,19 @@ def parse_body[Model: BaseModel](model: type[Model], body: bytes) -> Model:
 
 
 def read_query(request: web.Request, known: tuple[str, ...]) -> dict[str, str]:
-    """The query, if every parameter is known to the route and given once."""
+    """The query, if every parameter is known to the route and given once; those that may be given
+    more often are joined by commas."""
     query = request.query
     if any(name not in known for name in query):
         expected = ", ".join(known) or "none"
         raise ApiRefusal(
             ApiReason.QUERY_INVALID, f"unknown parameter; this route knows: {expected}"
         )
-    if len(set(query)) != len(query):
+    if any(len(query.getall(name)) > 1 for name in set(query) - REPEATED):
         raise ApiRefusal(ApiReason.QUERY_INVALID, "a parameter is given twice")
-    return dict(query)
+    if any("," in value for name in REPEATED for value in query.getall(name, ())):
+        raise ApiRefusal(ApiReason.QUERY_INVALID, "a comma; give the parameter several times")
+    return {name: ",".join(query.getall(name)) for name in query}
 
 
 async def read_body(request: web.Request, *, wanted: bool, within_ms: int) -> bytes:

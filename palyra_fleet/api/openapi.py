@@ -28,6 +28,7 @@ from palyra_fleet.ledger.worker_filter import ATTESTORS, ELIGIBILITIES, STATES
 from palyra_fleet.refusals import FleetReason
 from palyra_fleet.wire.certificate_models import LONGEST_MS, CertificateKind, Standing
 from palyra_fleet.wire.ids import NAME_PATTERN, ULID_PATTERN
+from palyra_fleet.wire.labels import MAX_LABELS, MAX_WANTED, WANTED_PATTERN
 from palyra_fleet.wire.lease_models import LeasesThat
 from palyra_fleet.wire.models import Problem
 from palyra_fleet.wire.node_models import DeviceState
@@ -45,6 +46,11 @@ QUERY: Final[Mapping[str, Json]] = {
     "epoch": {"type": "integer", "minimum": 0, "default": 0},
     "expires_within_ms": {"type": "integer", "minimum": 0, "maximum": LONGEST_MS},
     "kind": {"type": "string", "enum": [one.value for one in ClientKind]},
+    "label": {
+        "type": "array",
+        "maxItems": MAX_LABELS,
+        "items": {"type": "string", "maxLength": MAX_WANTED, "pattern": f"^{WANTED_PATTERN}$"},
+    },
     "limit": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
     "state": {"type": "string", "enum": [one.value for one in LeasesThat], "default": "live"},
     "wait": {"type": "integer", "minimum": 0, "maximum": MAX_WAIT_S, "default": 0},

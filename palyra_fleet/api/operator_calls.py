@@ -21,6 +21,7 @@ from palyra_fleet.client.lists import (
 from palyra_fleet.ledger.worker_filter import ATTESTORS, ELIGIBILITIES, STATES, WorkerFilter
 from palyra_fleet.service import FleetService
 from palyra_fleet.wire.freeze_models import FreezeRequest, FreezeView, UnfreezeRequest
+from palyra_fleet.wire.label_models import LabelRequest
 from palyra_fleet.wire.lease_models import LeasesThat
 from palyra_fleet.wire.models import (
     DrainRequest,
@@ -73,6 +74,7 @@ async def list_workers(call: Call) -> web.StreamResponse:
         eligibility=call.choice("eligibility", ELIGIBILITIES),
         attestor=call.choice("attestor", ATTESTORS),
         capability=call.name("capability"),
+        labels=call.labels("label"),
     )
     found = await call.service.workers_page(wanted, limit + 1, call.cursor(ListOf.WORKERS))
     page = cut(ListOf.WORKERS, found, lambda one: one.worker_id, limit)
@@ -94,6 +96,13 @@ def worker_change(choose: Callable[[FleetService], WorkerChange]) -> Handler:
         return answers.model(await change(call.identity.id, call.part("worker_id"), reason))
 
     return handler
+
+
+@answers.gives(WorkerView)
+async def label(call: Call) -> web.StreamResponse:
+    """Give a worker labels, and take some; the same again changes nothing."""
+    asked, worker_id = call.read(LabelRequest), call.part("worker_id")
+    return answers.model(await call.service.label(call.identity.id, worker_id, asked))
 
 
 @answers.gives(WorkerView)

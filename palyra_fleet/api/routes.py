@@ -46,6 +46,7 @@ from palyra_fleet.wire.dsse import DsseEnvelope
 from palyra_fleet.wire.freeze_models import FreezeRequest, UnfreezeRequest
 from palyra_fleet.wire.ids import NAME_PATTERN, ULID_PATTERN
 from palyra_fleet.wire.join_models import MintJoinToken
+from palyra_fleet.wire.label_models import LabelRequest
 from palyra_fleet.wire.principal_models import CreatePrincipal, Role
 from palyra_fleet.wire.snapshot_models import SaveSnapshot
 from palyra_fleet.wire.traffic_models import TrafficReport
@@ -119,7 +120,7 @@ _JOIN_TOKEN: Final = f"/v1/join-tokens/{{token_id:{ULID_PATTERN}}}"
 _PAGE: Final = ("after_seq", "limit")
 _PART: Final = ("limit", "cursor")
 _LEASES: Final = ("state", "limit", "cursor")
-_WORKERS: Final = (*_PART, "state", "eligibility", "attestor", "capability")
+_WORKERS: Final = (*_PART, "state", "eligibility", "attestor", "capability", "label")
 _OF_WORKER: Final = ("worker_id", "limit", "cursor")
 _DEVICES: Final = (*_PART, "state", "kind")
 _CERTIFICATES: Final = (*_DEVICES, "device_id", "expires_within_ms")
@@ -174,6 +175,7 @@ ROUTES: Final = (
     Row("POST", f"{_WORKER}:uncordon", _STOP, _change(lambda fleet: fleet.uncordon), _REASON),
     Row("POST", f"{_WORKER}:ban", _TRUST, _change(lambda fleet: fleet.ban), _REASON),
     Row("POST", f"{_WORKER}:evict", _TRUST, _change(lambda fleet: fleet.evict), _REASON),
+    Row("POST", f"{_WORKER}:label", _STOP, _O.label, LabelRequest),
     Row("POST", f"{_WORKER}:drain", _STOP, _O.drain, wire.DrainRequest),
     Row("POST", f"{_WORKER}:request-release", _STOP, _R.request_release, _REASON),
     Row("GET", "/v1/release-requests", _LOOK, _R.list_requests),

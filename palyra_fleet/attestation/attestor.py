@@ -26,6 +26,7 @@ from palyra_fleet.wire.dsse import (
     open_envelope_with,
 )
 from palyra_fleet.wire.keys import signature_is_valid, thumbprint_sha256
+from palyra_fleet.wire.labels import Labels
 from palyra_fleet.wire.models import AttestationPayload, RegisterRequest
 
 
@@ -58,6 +59,7 @@ class OpenedEvidence:
     credential_issued_at_unix_ms: int | None = None
     launcher_sha256: str | None = None
     known_until_unix_ms: int | None = None
+    labels: Labels = ()
 
 
 class Attestor(Protocol):

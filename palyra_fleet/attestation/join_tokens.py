@@ -9,7 +9,8 @@ since a token that was used must not come back. Times: Unix ms. One process owns
 
 import hmac
 import secrets
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, Self
 
@@ -20,6 +21,7 @@ from palyra_fleet.leases.credential import secret_sha256
 from palyra_fleet.refusals import FleetReason, Refusal
 from palyra_fleet.wire.ids import is_canonical_ulid
 from palyra_fleet.wire.keys import KeyFileError
+from palyra_fleet.wire.labels import LabelMap
 from palyra_fleet.wire.models import DigestSha256, Name, Principal, Ulid, UnixMs, WireModel
 
 MAX_TOKENS: Final = 10_000
@@ -33,7 +35,8 @@ class JoinTokenFileError(Exception):
 
 
 class JoinToken(WireModel):
-    """A token as kept. `identity` is what the worker is called for ever."""
+    """A token as kept. `identity` is what the worker is called for ever; `labels` are given to it
+    when it is new to the fleet."""
 
     token_id: Ulid
     token_sha256: DigestSha256 = Field(repr=False)
@@ -46,6 +49,7 @@ class JoinToken(WireModel):
     used_by_key_sha256: DigestSha256 | None = None
     used_at_unix_ms: UnixMs | None = None
     revoked: bool = False
+    labels: LabelMap = Field(default_factory=dict)
 
     @property
     def ends_at_unix_ms(self) -> int:
@@ -73,6 +77,7 @@ class NewToken:
     minted_by: str
     ttl_ms: int
     session_ms: int = DEFAULT_SESSION_MS
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 class JoinTokenBook:
@@ -111,6 +116,7 @@ class JoinTokenBook:
             minted_at_unix_ms=now_unix_ms,
             expires_at_unix_ms=now_unix_ms + asked.ttl_ms,
             session_ms=asked.session_ms,
+            labels=dict(asked.labels),
         )
         self._keep({**kept, token.token_sha256: token})
         return text, token

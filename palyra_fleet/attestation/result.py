@@ -4,11 +4,13 @@ Only `attestation.verifier` makes one in the service; the ledger takes it as fac
 `binding_proxy_id` names the enrolled proxy that saw the worker's key, at `bound_at_unix_ms`, under
 the policy `binding_policy_digest`. `measured`: not the worker alone speaks for its digests.
 `known_until_unix_ms`: when the certificate or token ends that it, its machine or its proxy's
-machine is known by.
+machine is known by. `labels` are the operators' (in a join token), never the worker's own.
 """
 
 from dataclasses import dataclass
 from enum import IntEnum
+
+from palyra_fleet.wire.labels import Labels
 
 
 class BindingLevel(IntEnum):
@@ -45,3 +47,4 @@ class AttestationResult:
     measured: bool = True
     credential_issued_at_unix_ms: int | None = None
     known_until_unix_ms: int | None = None
+    labels: Labels = ()

@@ -94,6 +94,7 @@ def judge(
         measured=evidence.measured,
         credential_issued_at_unix_ms=evidence.credential_issued_at_unix_ms,
         known_until_unix_ms=evidence.known_until_unix_ms,
+        labels=evidence.labels,
     )
 
 

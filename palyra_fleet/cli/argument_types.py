@@ -7,6 +7,7 @@ from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
+from palyra_fleet.wire import labels
 from palyra_fleet.wire.models import Base64Key, DigestSha256, Name, Principal, ShortText, Ulid
 from palyra_fleet.wire.principal_models import IssuerUrl, SubjectText
 
@@ -56,6 +57,31 @@ def host_and_port(text: str) -> tuple[str, int]:
     if not host or not (port.isascii() and port.isdigit() and int(port[:6]) < 2**16):
         raise argparse.ArgumentTypeError("expected HOST:PORT")
     return host.strip("[]"), int(port)
+
+
+def wanted_label(text: str) -> str:
+    """KEY or KEY=VALUE, as it is asked for."""
+    checked(labels.wanted_label)(text)
+    return text
+
+
+def label_change(text: str) -> labels.WantedLabel:
+    """KEY=VALUE gives a label, KEY- takes it (the value is None)."""
+    try:
+        key, value = labels.wanted_label(text.removesuffix("-") if "=" not in text else text)
+    except ValueError:
+        key, value = "", None
+    if not key or (value is None and not text.endswith("-")):
+        raise argparse.ArgumentTypeError("expected KEY=VALUE, or KEY- to take it")
+    return key, value
+
+
+def label_given(text: str) -> tuple[str, str]:
+    """KEY=VALUE."""
+    key, value = label_change(text)
+    if value is None:
+        raise argparse.ArgumentTypeError("expected KEY=VALUE")
+    return key, value
 
 
 ulid = matching(TypeAdapter(Ulid), "an id (26 characters)")

@@ -29,6 +29,14 @@ def add_join_tokens(
     minted.add_argument(
         "--session-s", type=types.seconds, default=12 * 3600, help="how long it may attest with it"
     )
+    minted.add_argument(
+        "--label",
+        type=types.label_given,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="give it this label when it is new to the fleet (may be repeated)",
+    )
     make(verbs, "list", "every token, newest first", list_tokens)
     revoked = make(verbs, "revoke", "take a token back, used or not", revoke)
     revoked.add_argument("token_id", type=types.ulid)
@@ -42,6 +50,7 @@ async def mint(arguments: Namespace, client: "OperatorClient") -> ExitCode:
             identity=arguments.identity,
             ttl_ms=arguments.ttl_s * 1000,
             session_ms=arguments.session_s * 1000,
+            labels=dict(arguments.label),
             reason=arguments.reason,
         )
     )

@@ -12,6 +12,7 @@ from palyra_fleet.cli.output import acknowledge, clear, say, show_many, show_one
 from palyra_fleet.cli.place import find_token, find_url
 from palyra_fleet.cli.trouble import ExitCode
 from palyra_fleet.client import OperatorClient, WorkerAction
+from palyra_fleet.wire.label_models import LabelRequest
 from palyra_fleet.wire.lease_models import LeasesThat
 from palyra_fleet.wire.models import GrantRequest
 
@@ -34,7 +35,11 @@ def run(command: Command, arguments: Namespace) -> ExitCode:
 
 async def list_workers(arguments: Namespace, client: OperatorClient) -> ExitCode:
     found = await client.workers(
-        arguments.state, arguments.eligibility, arguments.attestor, arguments.capability
+        arguments.state,
+        arguments.eligibility,
+        arguments.attestor,
+        arguments.capability,
+        tuple(arguments.label),
     )
     show_many(found, arguments.output)
     return ExitCode.DONE
@@ -42,6 +47,17 @@ async def list_workers(arguments: Namespace, client: OperatorClient) -> ExitCode
 
 async def show_worker(arguments: Namespace, client: OperatorClient) -> ExitCode:
     show_one(await client.worker(arguments.worker_id), arguments.output)
+    return ExitCode.DONE
+
+
+async def label_worker(arguments: Namespace, client: OperatorClient) -> ExitCode:
+    changes = arguments.changes
+    asked = LabelRequest(
+        reason=arguments.reason,
+        labels={key: value for key, value in changes if value is not None},
+        remove=tuple(key for key, value in changes if value is None),
+    )
+    show_one(await client.label(arguments.worker_id, asked), arguments.output)
     return ExitCode.DONE
 
 

@@ -228,6 +228,20 @@ def _worker(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
     listed.add_argument("--eligibility", choices=ELIGIBILITIES, help="only those that are so")
     listed.add_argument("--attestor", choices=ATTESTORS, help="only those it vouched for")
     listed.add_argument("--capability", type=types.name, help="only those that proved it")
+    listed.add_argument(
+        "--label",
+        type=types.wanted_label,
+        action="append",
+        default=[],
+        metavar="KEY[=VALUE]",
+        help="only those with this label (may be repeated: with all of them)",
+    )
+    label = _operator_verb(
+        verbs, "label", "give a worker labels, and take some", operator_commands.label_worker
+    )
+    label.add_argument("worker_id", type=types.ulid)
+    label.add_argument("changes", type=types.label_change, nargs="+", metavar="KEY=VALUE|KEY-")
+    label.add_argument("--reason", type=types.reason, required=True)
     show = _operator_verb(verbs, "show", "one worker", operator_commands.show_worker)
     show.add_argument("worker_id", type=types.ulid)
     for action in WorkerAction:

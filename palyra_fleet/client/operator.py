@@ -25,6 +25,7 @@ from palyra_fleet.client.snapshots import SnapshotCalls
 from palyra_fleet.client.transport import DEFAULT_TIMEOUT_MS, query_target
 from palyra_fleet.wire.approval_models import ApprovalRuleView
 from palyra_fleet.wire.freeze_models import FreezeRequest, FreezeView, UnfreezeRequest
+from palyra_fleet.wire.label_models import LabelRequest
 from palyra_fleet.wire.lease_models import LeasesThat, LeaseView
 from palyra_fleet.wire.models import (
     DrainRequest,
@@ -71,8 +72,10 @@ class OperatorClient(
         eligibility: str | None = None,
         attestor: str | None = None,
         capability: str | None = None,
+        labels: tuple[str, ...] = (),
     ) -> tuple[WorkerView, ...]:
-        """All of them that are as asked for, the newest id first."""
+        """All of them that are as asked for, the newest id first. `labels`: `KEY` or `KEY=VALUE`,
+        all of which they must have."""
         return await self.every(
             "/v1/workers",
             WorkerList,
@@ -80,6 +83,7 @@ class OperatorClient(
             eligibility=eligibility,
             attestor=attestor,
             capability=capability,
+            label=labels,
         )
 
     async def worker(self, worker_id: str) -> WorkerView:
@@ -88,6 +92,10 @@ class OperatorClient(
     async def act(self, action: WorkerAction, worker_id: str, reason: str) -> WorkerView:
         target = f"/v1/workers/{worker_id}:{action}"
         return await self.call("POST", target, WorkerView, ReasonRequest(reason=reason))
+
+    async def label(self, worker_id: str, asked: LabelRequest) -> WorkerView:
+        """Give and take labels; the same again changes nothing."""
+        return await self.call("POST", f"/v1/workers/{worker_id}:label", WorkerView, asked)
 
     async def drain(self, worker_id: str, reason: str, deadline_ms: int) -> WorkerView:
         request = DrainRequest(reason=reason, deadline_ms=deadline_ms)

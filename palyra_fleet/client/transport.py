@@ -55,10 +55,10 @@ class Credentials(Protocol):
     def headers(self, method: str, target: str, body: bytes) -> Mapping[str, str]: ...
 
 
-def query_target(path: str, **query: str | int | None) -> str:
-    """The path with those query parameters that have a value."""
-    present = {name: str(value) for name, value in query.items() if value is not None}
-    return f"{path}?{urlencode(present)}" if present else path
+def query_target(path: str, **query: str | int | tuple[str, ...] | None) -> str:
+    """The path with those query parameters that have a value; a tuple is one for each item."""
+    present = {name: value for name, value in query.items() if value not in {None, ()}}
+    return f"{path}?{urlencode(present, doseq=True)}" if present else path
 
 
 class FleetClient:
@@ -139,7 +139,7 @@ class FleetClient:
         path: str,
         page_of: type[PageModel[Item]],
         most: int | None = None,
-        **query: str | None,
+        **query: str | tuple[str, ...] | None,
     ) -> tuple[Item, ...]:
         """A whole list, page by page; with `most` no more than its first items. `query` chooses
         which list."""

@@ -5,10 +5,11 @@ import re
 from collections.abc import Iterable
 from functools import partial
 from typing import Final
+from urllib.parse import urlencode
 
 from aiohttp import web
 
-from palyra_fleet.api.call import read_choice, read_name, read_word
+from palyra_fleet.api.call import read_choice, read_labels, read_name, read_word
 from palyra_fleet.api.paging import MAX_ROWS, ListOf, Page, cut, narrowed
 from palyra_fleet.console import charts, latency, traffic
 from palyra_fleet.console.gate import PREFIX, ConsoleCall
@@ -71,14 +72,17 @@ async def workers(call: ConsoleCall) -> web.StreamResponse:
     """Those that fit what was asked for, the newest first: that order stays right from page to
     page. What a form leaves empty is not asked for."""
     service, after = call.desk.service, call.cursor(ListOf.WORKERS)
-    filters = ("state", "eligibility", "attestor", "capability")
+    filters = ("state", "eligibility", "attestor", "capability", "label")
     asked = {name: call.query[name] for name in filters if call.query.get(name)}
+    labels = [one for one in asked.pop("label", "").split(",") if one]
+    pairs = [*asked.items(), *(("label", one) for one in labels)]
     state = read_word(asked, "state", (*STATES, _WAITING))
     wanted = WorkerFilter(
         state=None if state == _WAITING else state,
         eligibility=read_word(asked, "eligibility", ELIGIBILITIES),
         attestor=read_word(asked, "attestor", ATTESTORS),
         capability=read_name(asked, "capability"),
+        labels=read_labels({"label": ",".join(labels)} if labels else {}, "label"),
         waits=state == _WAITING,
     )
     found = await service.workers_page(wanted, _ON_A_PAGE + 1, after)
@@ -95,9 +99,11 @@ async def workers(call: ConsoleCall) -> web.StreamResponse:
         counts=_by_state(call),
         asked=asked,
         chosen=state,
-        narrower={name: text for name, text in asked.items() if name != "state"},
+        narrower=[(name, text) for name, text in pairs if name != "state"],
         eligibilities=ELIGIBILITIES,
         attestors=ATTESTORS,
+        labels=labels,
+        here=f"/console/workers?{urlencode(pairs)}" if pairs else "/console/workers",
         first=after is None,
     )
 

@@ -10,6 +10,7 @@ from palyra_fleet.console.gate import ConsoleRow as Row
 from palyra_fleet.wire import models as wire
 from palyra_fleet.wire import node_models as node_wire
 from palyra_fleet.wire.ids import ULID_PATTERN
+from palyra_fleet.wire.label_models import LabelRequest
 from palyra_fleet.wire.principal_models import Role
 
 _LOOK, _STOP, _LET_IN, _TRUST = Role.VIEWER, Role.OPERATOR, Role.APPROVER, Role.ADMIN
@@ -24,7 +25,7 @@ _RELEASE: Final = f"/v1/release-requests/{{release_id:{ULID_PATTERN}}}"
 _GRANT: Final = f"/v1/grants/{{grant_id:{ULID_PATTERN}}}"
 _PAGE: Final = ("limit", "cursor")
 _APPROVALS: Final = ("cursor", "devices", "asked")
-_WORKERS: Final = ("state", "eligibility", "attestor", "capability", "cursor")
+_WORKERS: Final = ("state", "eligibility", "attestor", "capability", "label", "cursor")
 _CHANGE: Final = twins.change_worker
 
 CONSOLE_ROUTES: Final = (
@@ -74,6 +75,7 @@ CONSOLE_ROUTES: Final = (
     Row("POST", f"{_WORKER}/uncordon", _STOP, _CHANGE(lambda f: f.uncordon), _REASON),
     Row("POST", f"{_WORKER}/ban", _TRUST, _CHANGE(lambda f: f.ban), _REASON),
     Row("POST", f"{_WORKER}/force-cleanup", _TRUST, _CHANGE(lambda f: f.evict), _REASON),
+    Row("POST", f"{_WORKER}/label", _STOP, twins.label_worker, LabelRequest),
     Row("POST", f"{_WORKER}/drain", _STOP, twins.drain_worker, wire.DrainRequest),
     Row("POST", "/v1/networked-workers/drain", _STOP, twins.drain_one, wire.DrainOneRequest),
     Row("POST", "/v1/networked-workers/reap-expired", _STOP, twins.reap_expired),

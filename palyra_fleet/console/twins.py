@@ -17,6 +17,7 @@ from palyra_fleet.console.gate import ConsoleCall, ConsoleHandler
 from palyra_fleet.ledger.decision import EventReason
 from palyra_fleet.service import FleetService
 from palyra_fleet.wire.freeze_models import FreezeRequest, FreezeView, UnfreezeRequest
+from palyra_fleet.wire.label_models import LabelRequest
 from palyra_fleet.wire.models import (
     DrainOneRequest,
     DrainRequest,
@@ -188,6 +189,12 @@ async def withdraw_release(call: ConsoleCall) -> web.StreamResponse:
     reason, release_id = call.read(ReasonRequest).reason, call.part("release_id")
     await call.desk.service.withdraw_release(call.actor, release_id, reason)
     return envelope(release_id=release_id, withdrawn=True)
+
+
+@gives("Worker", worker=WorkerView)
+async def label_worker(call: ConsoleCall) -> web.StreamResponse:
+    asked, worker_id = call.read(LabelRequest), call.part("worker_id")
+    return envelope(worker=await call.desk.service.label(call.actor, worker_id, asked))
 
 
 @gives("Worker", worker=WorkerView)

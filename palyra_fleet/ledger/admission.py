@@ -37,6 +37,7 @@ from palyra_fleet.ledger.guards import find_worker
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.ledger.state import LedgerState
 from palyra_fleet.refusals import FleetReason, Refusal, worker_already_registered, worker_unknown
+from palyra_fleet.wire.labels import written
 
 LAUNCHER_ACTOR = "attestation"
 
@@ -97,6 +98,8 @@ def register(
     }
     if result.device_id is not None:
         detail = {**detail, "device_id": result.device_id}
+    if worker is None and result.labels:
+        detail = {**detail, "labels": written(result.labels)}
     draft.event(reason, result.worker_id, None, detail)
     return draft.finish()
 
@@ -199,6 +202,7 @@ def _new_worker(result: AttestationResult, proof: Proof) -> WorkerRecord:
         work=Work.IDLE,
         attestation_epoch=1,
         session_epoch=1,
+        labels=result.labels,
     )
 
 

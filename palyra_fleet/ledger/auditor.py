@@ -25,6 +25,7 @@ from palyra_fleet.ledger.facts import (
 )
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.ledger.state import LedgerState
+from palyra_fleet.wire.labels import MAX_LABELS, sorted_labels
 
 _EVER = 2**63
 _WORK_OF = {LeaseStatus.ASSIGNED: Work.ASSIGNED, LeaseStatus.BUSY: Work.BUSY}
@@ -50,6 +51,9 @@ def audit_worker(state: LedgerState, policy: WorkerFleetPolicy, worker_id: str) 
     found = [*_identity(state, worker), *_standing(state, worker), *_liveness(state, worker)]
     found += _request(state, worker)
     found += _placing(state, worker)
+    labels = dict(worker.labels)
+    if sorted_labels(labels) != worker.labels or len(labels) > MAX_LABELS:
+        found.append(f"worker {worker_id} has labels that are too many, or not in order")
     lease = state.live_lease_of(worker_id)
     if lease is None:
         if worker.work in {Work.ASSIGNED, Work.BUSY}:

@@ -48,6 +48,7 @@ class EventReason(StrEnum):
     CORDONED = "worker.cordoned_by_operator"
     UNCORDONED = "worker.uncordoned_by_operator"
     DRAINED = "worker.drained_by_operator"
+    LABELLED = "worker.labelled_by_operator"
     BANNED = "worker.banned_by_operator"
     EVICTED = "worker.evicted_by_operator"
     OFFERED = "worker.offered"

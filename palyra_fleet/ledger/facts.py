@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from palyra_fleet.attestation.result import BindingLevel
+from palyra_fleet.wire.labels import Labels
 
 
 class Admission(StrEnum):
@@ -160,6 +161,8 @@ class WorkerRecord:
     """When it last took a lease. For placing alone, as is what follows."""
     recent_outcomes: int = 0
     """How its last runs and offers ended: one bit each, the newest lowest, 1 where it failed."""
+    labels: Labels = ()
+    """What operators call it by; no decision asks for them."""
 
     @property
     def confined(self) -> bool:

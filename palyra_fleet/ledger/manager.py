@@ -6,7 +6,7 @@ in as arguments: no clock, no I/O, no randomness. A `now` behind the high-water 
 mark, so a clock that moves back lengthens and revives nothing. Source: specification 20, section 1.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from palyra_fleet.attestation.result import AttestationResult
@@ -20,6 +20,7 @@ from palyra_fleet.ledger import (
     binding,
     eligibility,
     grants,
+    labelling,
     leasing,
     liveness,
     lost_time,
@@ -254,6 +255,18 @@ class WorkerFleetManager:
 
     def evict(self, worker_id: str, actor: str, why: str, now_unix_ms: int) -> Outcome:
         return admission.evict(self.state, worker_id, actor, why, self.effective_now(now_unix_ms))
+
+    def label(
+        self,
+        worker_id: str,
+        labels: Mapping[str, str],
+        remove: Iterable[str],
+        actor: str,
+        why: str,
+        now_unix_ms: int,
+    ) -> Outcome:
+        now = self.effective_now(now_unix_ms)
+        return labelling.label(self.state, worker_id, labels, remove, actor, why, now)
 
     def cordon(self, worker_id: str, actor: str, why: str, now_unix_ms: int) -> Outcome:
         return self._eligibility(worker_id, Eligibility.CORDONED, None, actor, why, now_unix_ms)

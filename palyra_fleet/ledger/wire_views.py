@@ -40,6 +40,7 @@ def worker_view(worker: WorkerRecord, lease: WorkerLease | None, now_unix_ms: in
         artifact_digest_sha256=worker.proof.artifact_digest_sha256,
         attestor=worker.proof.evidence_kind,
         capabilities=tuple(sorted(worker.proof.capabilities)),
+        labels=dict(worker.labels),
         binding_proxy_id=worker.proof.binding_proxy_id,
         binding_level=worker.proof.binding_level.name.lower(),
         lease_id=None if lease is None else lease.lease_id,

@@ -1,5 +1,6 @@
 """Which workers a list shows: what all of them have in common. Pure."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, get_args
 
@@ -10,6 +11,7 @@ from palyra_fleet.ledger.facts import (
     lifecycle_state,
 )
 from palyra_fleet.wire.backing import EvidenceKind
+from palyra_fleet.wire.labels import WantedLabel
 
 STATES: Final = tuple(state.value for state in WorkerLifecycleState)
 ELIGIBILITIES: Final = tuple(eligibility.value for eligibility in Eligibility)
@@ -18,14 +20,15 @@ ATTESTORS: Final[tuple[str, ...]] = get_args(EvidenceKind)
 
 @dataclass(frozen=True, slots=True)
 class WorkerFilter:
-    """Whatever is said must be so; `capability` is one that the worker proved, `waits` those that
-    wait for a run, in whatever state."""
+    """Whatever is said must be so; `capability` is one that the worker proved, of `labels` it has
+    every one, `waits` those that wait for a run, in whatever state."""
 
     state: str | None = None
     eligibility: str | None = None
     attestor: str | None = None
     capability: str | None = None
     waits: bool = False
+    labels: tuple[WantedLabel, ...] = ()
 
     def fits(self, worker: WorkerRecord, now_unix_ms: int, *, waits: bool) -> bool:
         """`waits`: whether this worker does."""
@@ -34,5 +37,11 @@ class WorkerFilter:
             and self.attestor in {None, worker.proof.evidence_kind}
             and (self.capability is None or self.capability in worker.proof.capabilities)
             and (waits or not self.waits)
+            and has_labels(dict(worker.labels), self.labels)
             and (self.state is None or self.state == lifecycle_state(worker, now_unix_ms))
         )
+
+
+def has_labels(labels: Mapping[str, str], wanted: Iterable[WantedLabel]) -> bool:
+    """Every one that is wanted, with the value that is wanted if one is said."""
+    return all(key in labels and value in {None, labels[key]} for key, value in wanted)

@@ -2,16 +2,18 @@
 
 from pydantic import Field
 
+from palyra_fleet.wire.labels import LabelMap
 from palyra_fleet.wire.models import DurationMs, Name, ShortText, Ulid, UnixMs, WireModel
 
 
 class MintJoinToken(WireModel):
     """Asks for a token that lets one worker join as `identity`, within `ttl_ms`, and attest with
-    it for `session_ms` from then on."""
+    it for `session_ms` from then on. A worker that is new to the fleet gets `labels`."""
 
     identity: Name
     ttl_ms: DurationMs = 600_000
     session_ms: DurationMs = 12 * 3_600_000
+    labels: LabelMap = Field(default_factory=dict)
     reason: ShortText
 
 
@@ -24,6 +26,7 @@ class JoinTokenView(WireModel):
     minted_at_unix_ms: UnixMs
     expires_at_unix_ms: UnixMs
     session_ms: int
+    labels: dict[str, str]
     used_by_key_sha256: str | None
     used_at_unix_ms: UnixMs | None
     revoked: bool

@@ -340,6 +340,7 @@ class WorkerView(WireModel):
     artifact_digest_sha256: str
     attestor: str
     capabilities: tuple[str, ...]
+    labels: dict[str, str]
     binding_proxy_id: str | None
     binding_level: str
     lease_id: str | None

@@ -13,6 +13,7 @@ class FakeWorker:
     session_epoch: int = 1
     state: str = "available"
     quarantine_reason: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
     orders: list[WorkerOrder] = field(default_factory=list)
     lease: wire.LeaseAnswer | None = None
     beats: list[wire.HeartbeatRequest] = field(default_factory=list)

@@ -24,6 +24,7 @@ from palyra_fleet.signals.metrics import FleetState
 from palyra_fleet.wire import models as wire
 from palyra_fleet.wire.dsse import ATTESTATION_TYPE, RECEIPT_TYPE, DsseEnvelope, open_envelope
 from palyra_fleet.wire.keys import thumbprint_sha256
+from palyra_fleet.wire.label_models import LabelRequest
 from palyra_fleet.wire.placement_models import OrderKind, WorkerOrder
 from palyra_fleet.wire.view_models import ViewMessage
 from tests.fakes.fake_worker import FakeWorker
@@ -360,6 +361,12 @@ class FakeFleetService(
     async def uncordon(self, actor: str, worker_id: str, reason: str) -> wire.WorkerView:
         return _view_of(await self._set("uncordon", actor, worker_id, reason, "available"))
 
+    async def label(self, actor: str, worker_id: str, asked: LabelRequest) -> wire.WorkerView:
+        worker = await self._set("label", actor, worker_id, asked.reason, "available")
+        kept = {key: one for key, one in worker.labels.items() if key not in asked.remove}
+        worker.labels = kept | asked.labels
+        return _view_of(worker)
+
     async def drain(
         self, actor: str, worker_id: str, reason: str, deadline_ms: int
     ) -> wire.WorkerView:
@@ -422,6 +429,7 @@ def _view_of(worker: FakeWorker) -> wire.WorkerView:
         artifact_digest_sha256=NO_DIGEST,
         attestor="launcher",
         capabilities=(),
+        labels=dict(worker.labels),
         binding_proxy_id=None,
         binding_level="none",
         lease_id=worker.lease.lease_id if worker.lease else None,

@@ -103,6 +103,8 @@ async def a_worker(story: Story, shell: Shell) -> None:
     await story.tell("worker", "list")
     await story.tell("worker", "list", "--state", "available", "--attestor", "launcher")
     await story.tell("worker", "list", "--capability", "gpu")
+    await story.tell("worker", "label", WORKER, "zone=a", "rack-", *BECAUSE)
+    await story.tell("worker", "list", "--label", "zone=b", "--label", "zone")
     await story.tell("worker", "show", WORKER)
     await story.tell("worker", "release", WORKER, *BECAUSE, code=1)
     await story.tell("worker", "request-release", WORKER, *BECAUSE, code=1)

@@ -5,6 +5,7 @@ only that whoever holds it was let in by an operator, once. One text answers eve
 so that probing teaches nothing.
 """
 
+from dataclasses import replace
 from typing import Final
 
 from palyra_fleet.attestation.attestor import (
@@ -18,6 +19,7 @@ from palyra_fleet.attestation.join_tokens import REGISTER, JoinTokenBook
 from palyra_fleet.refusals import Refusal
 from palyra_fleet.wire.backing import JoinTokenBacking
 from palyra_fleet.wire.keys import thumbprint_sha256
+from palyra_fleet.wire.labels import sorted_labels
 from palyra_fleet.wire.models import RegisterRequest
 
 _NOT_GOOD: Final = "the join token is unknown, used by another key, over or taken back"
@@ -44,7 +46,10 @@ class JoinTokenAttestor:
             return refused(_NOT_GOOD)
         unused = token.used_at_unix_ms is None
         end = now_unix_ms + token.session_ms if unused else token.ends_at_unix_ms
-        return open_own_word(request, self.kind, token.evidence_identity, end)
+        opened = open_own_word(request, self.kind, token.evidence_identity, end)
+        if isinstance(opened, Refusal):
+            return opened
+        return replace(opened, labels=sorted_labels(token.labels))
 
     def claim(self, request: RegisterRequest, now_unix_ms: int) -> Refusal | None:
         backing = request.backing

@@ -21,6 +21,7 @@ from palyra_fleet.wire.dsse import ATTESTATION_TYPE, DsseEnvelope, seal
 from palyra_fleet.wire.freeze_models import FreezeRequest, UnfreezeRequest
 from palyra_fleet.wire.join_models import MintJoinToken
 from palyra_fleet.wire.keys import SigningKey
+from palyra_fleet.wire.label_models import LabelRequest
 from palyra_fleet.wire.principal_models import CreatePrincipal, Role
 from palyra_fleet.wire.request_proof import HEADER, WINDOW_MS, prove
 from palyra_fleet.wire.snapshot_models import SaveSnapshot
@@ -127,6 +128,7 @@ def body_of(row: Row, key: SigningKey) -> bytes:
         CreatePrincipal: CreatePrincipal(name="new", roles=(Role.VIEWER,), reason="because"),
         node_wire.PairingCodeRequest: node_wire.PairingCodeRequest(),
         node_wire.ApproveDevice: node_wire.ApproveDevice(reason="because"),
+        LabelRequest: LabelRequest(reason="because"),
         node_wire.RotateDeviceRequest: node_wire.RotateDeviceRequest(reason="because"),
         node_wire.InvokeRequest: node_wire.InvokeRequest(capability="echo"),
     }

@@ -160,3 +160,21 @@ async def test_a_token_ends_the_workers_attestation_with_its_session(tmp_path: P
         world.clock.forward(20_000)
         with pytest.raises(FleetRefusal, match="the join token is"):
             await world.service.register(await registration(prover, world, worker))
+
+
+async def test_a_worker_that_is_let_in_has_the_labels_of_its_token(tmp_path: Path) -> None:
+    prover = JoinTokenProver()
+    async with world_of(prover, tmp_path) as world:
+        asked = MintJoinToken(identity="dev-1", labels={"pool": "a"}, reason="pooled")
+        minted = await world.service.mint_join_token("alice", asked)
+        assert minted.view.labels == {"pool": "a"}
+        prover.text = minted.token
+        await world.service.register(await registration(prover, world, WorkerPen(W1)))
+        assert (await world.service.worker(W1)).labels == {"pool": "a"}
+        said = [event for event in await world.service.events(0, 100) if "labels" in event.detail]
+        assert [event.detail["labels"] for event in said if event.detail["labels"]] == [
+            "pool=a",
+            "pool=a",
+        ]
+        kept = JoinTokenBook.open(tmp_path / "join-tokens.json").all()
+        assert [dict(one.labels) for one in kept if one.labels] == [{"pool": "a"}]

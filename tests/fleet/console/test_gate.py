@@ -18,6 +18,7 @@ from palyra_fleet.principals.roles import permits
 from palyra_fleet.wire import models as wire
 from palyra_fleet.wire import node_models as node_wire
 from palyra_fleet.wire.keys import SigningKey
+from palyra_fleet.wire.label_models import LabelRequest
 from palyra_fleet.wire.principal_models import Role
 from tests.fakes.raw_http import RawAnswer, ask, ask_with_pause
 from tests.fakes.served_fleet import TOKENS, ServedFleet, served_fleet
@@ -35,6 +36,7 @@ BODIES: dict[type[BaseModel], BaseModel] = {
     ),
     node_wire.PairingCodeRequest: node_wire.PairingCodeRequest(),
     node_wire.ApproveDevice: node_wire.ApproveDevice(reason="because"),
+    LabelRequest: LabelRequest(reason="because"),
     node_wire.RotateDeviceRequest: node_wire.RotateDeviceRequest(reason="because"),
     node_wire.InvokeRequest: node_wire.InvokeRequest(capability="echo"),
 }

@@ -350,6 +350,18 @@ class LedgerMachine(PlacingMachine):
         if now:
             self.do(verb, getattr(self.manager, verb)(worker_id, "alice", "why", self.now))
 
+    @rule(
+        worker_id=workers,
+        labels=st.dictionaries(st.sampled_from("abc"), st.sampled_from(["", "1", "2"])),
+        remove=st.sets(st.sampled_from("abc")),
+    )
+    def operator_labels(self, worker_id: str, labels: dict[str, str], remove: set[str]) -> None:
+        before = self.manager.state.workers.get(worker_id)
+        outcome = self.manager.label(worker_id, labels, remove, "alice", "why", self.now)
+        if self.do("label", outcome) and before is not None:
+            left = {key: value for key, value in before.labels if key not in remove}
+            assert dict(self.manager.state.workers[worker_id].labels) == left | labels
+
     @rule(worker_id=workers, new_key=st.booleans(), now=rarely)
     def release_on_evidence_from_before_the_last_quarantine(
         self, worker_id: str, new_key: bool, now: bool

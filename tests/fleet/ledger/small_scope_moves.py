@@ -69,6 +69,7 @@ def moves(workers: int, trust: bool) -> Iterator[tuple[str, Move]]:
         for name, move in _of_worker(ulid(number + 1)).items():
             yield f"{name} {number + 1}", move
         if trust:
+            yield f"label {number + 1}", _label(ulid(number + 1))
             yield f"approve_by_rule {number + 1}", _approved_by_rule(ulid(number + 1))
         for run in RUNS:
             yield f"grant_lease {number + 1} {run}", _ask(ulid(number + 1), run)
@@ -217,6 +218,10 @@ def _ask(who: str, run: str) -> Move:
         )
 
     return act
+
+
+def _label(who: str) -> Move:
+    return lambda manager, place: manager.label(who, {"a": "1"}, (), *_ALICE, place.now)
 
 
 def _place(run: str) -> Move:

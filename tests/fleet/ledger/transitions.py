@@ -8,6 +8,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Mapping
+from dataclasses import replace
 
 from palyra_fleet import ledger
 from palyra_fleet.leases.records import WorkerLease
@@ -90,6 +91,11 @@ def leased_wrongly(command: str, decision: Decision, before: LedgerState) -> lis
 
 def _changed(command: str, was: WorkerRecord, now: WorkerRecord) -> list[str]:
     found = []
+    if command == "label":
+        if replace(now, labels=was.labels) != was:
+            found.append("label changed more than labels")
+    elif was.labels != now.labels:
+        found.append(f"{command} changed labels")
     if was.admission is Admission.BANNED and now.admission is not Admission.BANNED:
         found.append(f"3: {command} lifted a ban")
     if was.confined and not now.confined:
