@@ -78,10 +78,10 @@ def label_change(text: str) -> labels.WantedLabel:
 
 def label_given(text: str) -> tuple[str, str]:
     """KEY=VALUE."""
-    key, value = label_change(text)
-    if value is None:
+    if "=" not in text:
         raise argparse.ArgumentTypeError("expected KEY=VALUE")
-    return key, value
+    key, value = label_change(text)
+    return key, value or ""
 
 
 ulid = matching(TypeAdapter(Ulid), "an id (26 characters)")

@@ -30,6 +30,7 @@ SAMPLES: Final = {
     "ca": "absent.pem",
     "ca_bundle": "absent-bundle.pem",
     "capability": "echo",
+    "changes": "zone=a",
     "credentials_file": "absent.env",
     "device_id": _ULID,
     "enrolment": "127.0.0.1:1",
