@@ -162,7 +162,9 @@ QUERIES = [
     ("/v1/workers?eligibility=perhaps", 400),
     ("/v1/workers?attestor=anybody", 400),
     ("/v1/workers?capability=a%20b", 400),
-    ("/v1/workers?label=blue", 400),  # not a filter: refused, not ignored
+    ("/v1/workers?label=blue&label=zone%3Da", 200),
+    ("/v1/workers?label=-blue", 400),
+    ("/v1/workers?colour=blue", 400),  # not a filter: refused, not ignored
 ]
 
 

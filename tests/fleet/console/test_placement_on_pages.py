@@ -60,10 +60,12 @@ async def test_only_workers_that_fit_what_was_asked_for_are_listed() -> None:
             ("capability=gpu", False),
             ("state=waiting", False),
             ("state=quarantined", False),
+            ("label=", True),
+            ("label=zone", False),
         ):
             shown = await words_of(fleet, headers, f"/workers?{query}")
             assert (name in shown, "No workers like this." in shown) == (found, not found), query
         url, only = fleet.server.admin_url, {"Cookie": headers["Cookie"]}
-        for wrong in ("state=nowhere", "eligibility=x", "attestor=x", "capability=%00", "label=x"):
+        for wrong in ("state=nowhere", "eligibility=x", "attestor=x", "capability=%00", "label=-"):
             answer = await ask(url, "GET", f"/console/workers?{wrong}", b"", only)
             assert (answer.status, answer.reason) == (400, "api.query_invalid"), wrong
