@@ -214,7 +214,7 @@ async def test_a_reader_who_is_gone_holds_no_place(fleet: ServedFleet, target: s
     writer.write(request_for(target))
     await waits(fleet)
     writer.close()
-    await until("nobody waits", lambda: fleet.service.readers == 0)
+    await until("nobody waits", lambda: fleet.service.readers == 0, within_s=40)
 
 
 async def test_a_stream_that_nobody_reads_is_cut() -> None:

@@ -96,7 +96,7 @@ async def test_killed_at_every_named_point_the_fleet_keeps_its_word(
         if point.startswith("prune."):
             said = kept  # leases that ended were meant to go
         await check(store, snapshot, said)
-        assert await store.verify_events() > 0
+        assert await store.verify_events() > 0 or not said  # killed before its first decision
         await store.close()
         archived = verify_archive(state / ARCHIVE)
         assert archived.seq >= 0
