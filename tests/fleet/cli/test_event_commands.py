@@ -1,10 +1,18 @@
 """Who follows the event log gets every entry once, whatever happens to the fleet meanwhile."""
 
 import asyncio
+from argparse import Namespace
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
+from palyra_fleet.cli.event_commands import tail_events
+from palyra_fleet.ledger.decision import EventReason
+from palyra_fleet.tasks import spawn
 from tests.fakes.raw_http import open_connection
+from tests.fakes.served_fleet import ServedFleet, served_fleet
+from tests.fakes.until import until
 from tests.fleet.cli.conftest import Shell, running
 
 
@@ -88,3 +96,60 @@ async def test_a_stream_resumes_over_a_restart_without_a_gap_or_a_double(shell: 
         ids += [int(line[4:]) for line in told if line.startswith("id: ")]
         writer.close()
     assert ids == list(range(1, len(ids) + 1))
+
+
+class Screen:
+    """What the command wrote so far."""
+
+    def __init__(self, captured: pytest.CaptureFixture[str]) -> None:
+        self._captured = captured
+        self.text = ""
+
+    def shows(self, text: str) -> bool:
+        told = self._captured.readouterr()
+        self.text += told.out + told.err
+        return text in self.text
+
+
+@asynccontextmanager
+async def tailing(
+    captured: pytest.CaptureFixture[str],
+) -> AsyncIterator[tuple[ServedFleet, Screen]]:
+    """A fleet with one entry in its log, and somebody who has seen it and follows."""
+    async with served_fleet() as fleet, fleet.as_operator() as client:
+        await fleet.service.record_event(EventReason.HEARTBEAT, "test", {"why": "the first"})
+        asked = Namespace(after_seq=0, lines=9, output="json", follow=True, url=fleet.admin_url)
+        tail = spawn(tail_events(asked, client), "tail")
+        screen = Screen(captured)
+        await until("the first is shown", lambda: screen.shows("the first"))
+        try:
+            yield fleet, screen
+        finally:
+            tail.cancel()
+            await asyncio.wait([tail])
+
+
+async def test_an_entry_that_became_another_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    async with tailing(capsys) as (fleet, screen):
+        fleet.service.log[0] = fleet.service.log[0].model_copy(update={"sha256": "f" * 64})
+        await fleet.service.record_event(EventReason.HEARTBEAT, "test", {"why": "the second"})
+        await until("the second is shown", lambda: screen.shows("the second"))
+        assert "entry 1 is another one by now" in screen.text
+
+
+async def test_entries_that_are_not_there_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    async with tailing(capsys) as (fleet, screen):
+        first = fleet.service.log[0]
+        fleet.service.log.append(first.model_copy(update={"seq": 9, "reason": "the.ninth"}))
+        fleet.service._log_end.grown_by(8)
+        await until("the ninth is shown", lambda: screen.shows("the.ninth"))
+        assert "entries 2 to 8 are not here" in screen.text
+
+
+async def test_nothing_is_told_where_one_follows_the_other(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async with tailing(capsys) as (fleet, screen):
+        await fleet.service.record_event(EventReason.HEARTBEAT, "test", {"why": "the second"})
+        await until("the second is shown", lambda: screen.shows("the second"))
+        assert "entr" not in screen.text
