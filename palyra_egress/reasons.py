@@ -61,6 +61,7 @@ class Reason(StrEnum):
     METHOD_MALFORMED = "egress.method_malformed"
     REQUEST_MALFORMED = "egress.request_malformed"
     HEAD_TOO_LARGE = "egress.head_too_large"
+    REQUEST_TIMEOUT = "egress.request_timeout"
     # what an attack looks like
     PRIVATE_TARGET = "egress.private_target"
     METADATA_TARGET = "egress.metadata_target"
@@ -190,6 +191,9 @@ REASONS: Final = MappingProxyType(
         _R.METHOD_MALFORMED: ReasonRow(_C, 400, _ERROR, "the method is malformed", ""),
         _R.REQUEST_MALFORMED: ReasonRow(_C, 400, _ERROR, "the request is malformed", ""),
         _R.HEAD_TOO_LARGE: ReasonRow(_C, 431, _ERROR, "the request head is too large", ""),
+        _R.REQUEST_TIMEOUT: ReasonRow(
+            _C, 408, _ERROR, "the request did not come in time", "Send it without long pauses."
+        ),
         _R.PRIVATE_TARGET: ReasonRow(
             _T, 403, "destination_ip_prohibited", "the target is a private address", _ASK
         ),

@@ -8,12 +8,12 @@ from pathlib import Path
 from palyra_egress.audit.segments import DEFAULT_SEGMENT_BYTES
 from palyra_egress.cli.ca_parser import add_ca
 from palyra_egress.cli.channel_arguments import add_channel_arguments, address
+from palyra_egress.cli.deadline_arguments import add_deadline_arguments
 from palyra_egress.cli.policy_commands import add_policy_commands
 from palyra_egress.cli.secret_arguments import add_secret_arguments
 from palyra_egress.cli.vault_parser import add_vault
 from palyra_egress.cli.worker_parser import add_doctor, add_worker_commands
 from palyra_egress.proxy.bounds.caps import CAPS
-from palyra_egress.proxy.bounds.deadlines import DEADLINES
 from palyra_egress.proxy.http.trace_headers import TraceHeaders
 from palyra_fleet.cli.command_parser import CommandParser
 from palyra_fleet.cli.completion import add_completion
@@ -178,6 +178,7 @@ def _add_proxy_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_upstream_tls(parser)
     _add_caps(parser)
+    add_deadline_arguments(parser)
     _add_health(parser)
     add_channel_arguments(parser)
     add_secret_arguments(parser)
@@ -277,27 +278,12 @@ def _add_caps(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"for one worker (default {CAPS.lookups.per_asker})",
     )
-    parser.add_argument(
-        "--answer-within",
-        type=_seconds,
-        default=DEADLINES.answer_s,
-        metavar="SECONDS",
-        help="how long a server may take to begin its answer; a long poll that waits longer needs"
-        f" more (default {DEADLINES.answer_s:g})",
-    )
 
 
 def _count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
         raise argparse.ArgumentTypeError("expected a whole number from 1 to 1000000")
     return int(text)
-
-
-def _seconds(text: str) -> float:
-    most = int(DEADLINES.tunnel_s)
-    if not text.isdecimal() or not 1 <= int(text) <= most:
-        raise argparse.ArgumentTypeError(f"expected whole seconds from 1 to {most}")
-    return float(text)
 
 
 def _mebibytes(text: str) -> int:

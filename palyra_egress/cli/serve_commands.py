@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from palyra_egress.cli.channel_arguments import channels_of
+from palyra_egress.cli.deadline_arguments import deadlines_of
 from palyra_egress.cli.fleet_place import place_of
 from palyra_egress.cli.secret_arguments import secrets_of
 from palyra_egress.embedded import EmbeddedSettings, embedded
 from palyra_egress.installation import Installation, written
 from palyra_egress.policy.load import load_policy_file
 from palyra_egress.proxy.bounds.caps import CAPS, Caps
-from palyra_egress.proxy.bounds.deadlines import DEADLINES
 from palyra_egress.proxy.egress_proxy import EgressProxy
 from palyra_egress.proxy.http.trace_headers import TraceHeaders
 from palyra_egress.proxy.settings import ProxySettings
@@ -69,7 +69,7 @@ async def _up(arguments: Namespace) -> int:
         two_person_release=arguments.two_person_release,
         approvers_file=arguments.approvers,
         caps=_caps(arguments),
-        deadlines=replace(DEADLINES, answer_s=arguments.answer_within),
+        deadlines=deadlines_of(arguments),
         channels=channels_of(arguments),
         health_address=arguments.health,
         exports=exports_of(arguments),
@@ -122,7 +122,7 @@ async def _serve_proxy(arguments: Namespace) -> int:
             server_tls=server_tls_settings(arguments.upstream_roots, arguments.client_certificate),
             approvers_file=arguments.approvers,
             caps=_caps(arguments),
-            deadlines=replace(DEADLINES, answer_s=arguments.answer_within),
+            deadlines=deadlines_of(arguments),
             channels=channels_of(arguments),
             health_address=arguments.health,
             forbidden=frozenset(arguments.forbid) | place.forbidden,

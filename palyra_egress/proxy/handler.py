@@ -20,6 +20,7 @@ from mitmproxy.proxy import commands, events, mode_specs, server_hooks
 from mitmproxy.proxy.server import ConnectionIO
 
 from palyra_egress.clock import now_unix_s
+from palyra_egress.proxy.bounds.idleness import Idleness
 from palyra_egress.proxy.bounds.metering import metered
 from palyra_egress.proxy.channels.channel import Channel
 from palyra_egress.proxy.doors.redirected import Address
@@ -72,6 +73,8 @@ class EnforcingHandler(PacedHandler):
         self._identity_deadline_s = identity_deadline_s
         self._timers: list[asyncio.TimerHandle] = []
         self.guard = make_guard(self)
+        silence_s = self.guard.deadlines.silence_s
+        self.timeout_watchdog = Idleness(silence_s, self.guard.idle_for_s, self.on_timeout)
 
     # --- what the core needs --------------------------------------------------------------------
 
@@ -189,23 +192,22 @@ class EnforcingHandler(PacedHandler):
         await self._run_hook(hook)
 
     async def _run_hook(self, hook: commands.StartHook) -> None:
-        with self.timeout_watchdog.disarm():
-            try:
-                async with asyncio.timeout(self._hook_deadline_s):
-                    if self._chain is not None and hook.name not in OURS_ALONE:
-                        await self._chain(hook)
-                    await self._decide(hook)
-            except Refused as refused:
-                self._end(hook, refused.reason, audited=refused.audited)
-            except asyncio.CancelledError:
-                self._end(hook, Reason.INTERNAL)
-                raise
-            except TimeoutError:
-                _log.error("hook %s took longer than %s s", hook.name, self._hook_deadline_s)
-                self._end(hook, Reason.DEADLINE)
-            except Exception as fault:  # noqa: BLE001 the proxy's outer edge: every fault refuses
-                _log.error("hook %s failed: %s", hook.name, type(fault).__name__)
-                self._end(hook, Reason.INTERNAL)
+        try:
+            async with asyncio.timeout(self._hook_deadline_s):
+                if self._chain is not None and hook.name not in OURS_ALONE:
+                    await self._chain(hook)
+                await self._decide(hook)
+        except Refused as refused:
+            self._end(hook, refused.reason, audited=refused.audited)
+        except asyncio.CancelledError:
+            self._end(hook, Reason.INTERNAL)
+            raise
+        except TimeoutError:
+            _log.error("hook %s took longer than %s s", hook.name, self._hook_deadline_s)
+            self._end(hook, Reason.DEADLINE)
+        except Exception as fault:  # noqa: BLE001 the proxy's outer edge: every fault refuses
+            _log.error("hook %s failed: %s", hook.name, type(fault).__name__)
+            self._end(hook, Reason.INTERNAL)
 
     async def _decide(self, hook: commands.StartHook) -> None:
         if self._aborted is not None and hook.name != "client_disconnected":
@@ -310,8 +312,7 @@ class EnforcingHandler(PacedHandler):
         """Carry a tunnel in place of reading the worker; when this returns, the tunnel is over."""
         outcome = Reason.INTERNAL.value
         try:
-            with self.timeout_watchdog.disarm():
-                outcome = await self._pass_on(relay)
+            outcome = await self._pass_on(relay)
         except (Refused, DialRefused) as refused:
             outcome = refused.reason.value
             self.abort(refused.reason)

@@ -51,7 +51,6 @@ LOCKED_OPTIONS: Final[Mapping[str, object]] = MappingProxyType(
     }
 )
 KEY_LOG_VARIABLES: Final = ("SSLKEYLOGFILE", "MITMPROXY_SSLKEYLOGFILE")
-IDLE_TIMEOUT_S: Final = 600
 MOST_FILES: Final = 65_536
 FILES_OF_OUR_OWN: Final = 128
 
@@ -91,7 +90,7 @@ def make_master() -> Master:
     options = Options()
     master = Master(options)
     master.addons.add(Proxyserver())  # type: ignore[no-untyped-call]
-    options.update(**LOCKED_OPTIONS, tcp_timeout=IDLE_TIMEOUT_S)  # type: ignore[no-untyped-call]
+    options.update(**LOCKED_OPTIONS)  # type: ignore[no-untyped-call]
     return master
 
 

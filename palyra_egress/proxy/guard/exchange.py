@@ -6,7 +6,7 @@ it is compared again before the request leaves, so nothing can be changed after 
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final, Self
 
 from mitmproxy import http
@@ -14,6 +14,7 @@ from mitmproxy import http
 from palyra_egress.credentials.injection import Injected
 from palyra_egress.credentials.request_scan import ENDS_HERE
 from palyra_egress.proxy.bounds.budgets import Direction
+from palyra_egress.proxy.bounds.silence import Progress, Silence
 from palyra_egress.proxy.http.canonical import HOP_BY_HOP, Target, nominated
 from palyra_egress.proxy.http.credential_headers import is_verified, redact_echo, with_injected
 from palyra_egress.proxy.http.denial import PROXY_NAME, REFUSED
@@ -70,8 +71,10 @@ class Exchange:
     `spend` counts bytes against the hours that hold and says whether they have room; `cut` ends the
     exchange; `injected` are the credentials it leaves with; `look_through` says what of its body
     may leave, or why it must end; `wants_trailers` that its worker reads trailers (`te: trailers`);
+    `promises_end` that its head says how it ends, unlike a stream of HTTP/2 that names no length;
     `socket` what it goes on as, if its server agrees; `has_left` that its head was written,
-    `has_answer` that the head of its response is there; `unanswered_since_ms` (monotonic) when all
+    `has_whole_request` that its worker owes nothing of it any more, `has_answer` that the head of
+    its response is there; `unanswered_since_ms` (monotonic) when all
     of the request was written, until then.
     The meters are the stream callbacks of request and response: they pass data on, or give `[]`
     (nothing now; `b""` would end a chunked body) once it is over.
@@ -87,14 +90,32 @@ class Exchange:
     injected: tuple[Injected, ...] = ()
     look_through: Callable[[bytes], bytes | Reason] | None = None
     wants_trailers: bool = False
+    promises_end: bool = True
     socket: WebSocket | None = None
     has_left: bool = False
+    has_whole_request: bool = False
     has_answer: bool = False
     unanswered_since_ms: int | None = None
     ended: bool = False
     interim_count: int = 0
     request_bytes: int = 0
     response_bytes: int = 0
+    silence: Silence = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.silence = Silence(self.started_monotonic_ms)
+
+    @property
+    def progress(self) -> Progress:
+        """How far it has come."""
+        return Progress(
+            self.request_bytes,
+            self.response_bytes,
+            self.has_whole_request,
+            self.has_answer,
+            self.promises_end,
+            self.unanswered_since_ms is not None,
+        )
 
     def meter_request(self, data: bytes) -> bytes | list[bytes]:
         passed = self.meter_bytes_out(data)

@@ -146,6 +146,7 @@ class ConnectionGuard(SocketGuard):
 
     def begin(self, turn: Turn) -> None:
         """A request head was read, and is about to be asked about."""
+        self._idle_since_ms = self.now_monotonic_ms()
         self._turns.begin(turn)
 
     async def requestheaders(self, flow: http.HTTPFlow) -> None:
@@ -246,6 +247,7 @@ class ConnectionGuard(SocketGuard):
             injected=judgement.injected,
             look_through=look_through,
             wants_trailers=wants_trailers,
+            promises_end=not self.is_multiplexed or "content-length" in flow.request.headers,
             socket=socket,
         )
         turn.exchange = exchange
@@ -263,6 +265,7 @@ class ConnectionGuard(SocketGuard):
             raise Refused(Reason.INTERNAL)
         if not exchange.holds(flow.request) or flow.server_conn.via is not None:
             raise Refused(Reason.INTERNAL)
+        exchange.has_whole_request = True
 
     def _going_on(self, flow: http.HTTPFlow) -> Turn | None:
         """The turn of a flow; None once it is over, and the flow with it. In HTTP/1, where only a

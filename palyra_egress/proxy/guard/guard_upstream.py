@@ -6,6 +6,7 @@ and was opened for the same credentials and the same TLS, and the head is, to th
 one.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from palyra_egress.clock import now_unix_s
 from palyra_egress.credentials.binding import CredentialBinding, SecretValue
 from palyra_egress.credentials.echo import EchoFilter
 from palyra_egress.proxy.bounds.budgets import Direction
+from palyra_egress.proxy.bounds.silence import NOTHING_WAITS, Waits
 from palyra_egress.proxy.guard.exchange import Exchange
 from palyra_egress.proxy.guard.guard_doors import DoorGuard
 from palyra_egress.proxy.guard.guard_parts import Connection, GuardParts, Pinned, Refused
@@ -50,6 +52,7 @@ class UpstreamGuard(DoorGuard):
         self._places_handed_on = 0
         self._only_http2: set[tuple[str, int]] = set()
         self._carrier: Carrier | None = None
+        self._idle_since_ms = self.now_monotonic_ms()
         self.is_multiplexed = False
 
     def carried_by(self, carrier: Carrier) -> None:
@@ -73,8 +76,8 @@ class UpstreamGuard(DoorGuard):
         return is_inspected or bool(self._turns.open())
 
     @property
-    def stall_ms(self) -> int:
-        return int(self._parts.deadlines.stall_s * 1000)
+    def head_ms(self) -> int:
+        return int(self._parts.deadlines.head_s * 1000)
 
     def now_monotonic_ms(self) -> int:
         return self.core.clocks.now_monotonic_ms()
@@ -239,11 +242,18 @@ class UpstreamGuard(DoorGuard):
         exchange = turn.exchange if turn is not None else None
         return exchange is None or exchange.spend(Direction.OUT, count)
 
-    def awaits_answer(self, carrier: Carrier) -> bool:
-        """Whether a request that this layer carries has left whole and was not answered yet."""
-        return self.is_carried_by(carrier) and any(
-            exchange.unanswered_since_ms is not None for _, exchange in self._turns.open()
-        )
+    def has_open(self, carrier: Carrier) -> bool:
+        """Whether an exchange that this layer carries goes on."""
+        return self.is_carried_by(carrier) and bool(self._turns.open())
+
+    def idle_for_s(self) -> float:
+        """For how long this connection has carried nothing: no exchange, and no tunnel that is
+        passed on."""
+        tunnel = self._tunnel
+        passes_on = tunnel is not None and tunnel.is_taken and tunnel.relay is not None
+        if passes_on or self._turns.open():
+            return 0.0
+        return (self.now_monotonic_ms() - self._idle_since_ms) / 1000
 
     def wants_trailers(self, stream_id: int) -> bool:
         """Whether the worker of this stream reads trailers (`te: trailers`)."""
@@ -307,20 +317,29 @@ class UpstreamGuard(DoorGuard):
         self._broken.append(turn)
         self._connection.wake_layer()
 
-    def overdue(self, stalled: set[int]) -> None:
-        """Break off what waits too long: streams whose upstream is not ready or does not answer,
-        and these, of which one side takes nothing."""
-        deadlines, now = self._parts.deadlines, self.now_monotonic_ms()
-        patience_ms, answer_ms = deadlines.upstream_s * 1000, deadlines.answer_s * 1000
+    def overdue(self, waits: Mapping[int, Waits]) -> None:
+        """Break off what takes too long: without an answer its worker is told, and otherwise sees
+        that what it has is not all."""
         for turn, exchange in self._turns.open():
-            since = exchange.unanswered_since_ms
-            if not exchange.has_left and now - exchange.started_monotonic_ms > patience_ms:
-                self._break_off(turn, Reason.UPSTREAM_TIMEOUT, in_layer=True)
-            elif since is not None and now - since >= answer_ms:
-                turn.is_unanswered = True
-                self._break_off(turn, Reason.UPSTREAM_TIMEOUT, in_layer=True)
-            elif turn.stream_id in stalled:
-                self._break_off(turn, Reason.DEADLINE, in_layer=True)
+            reason = self._too_late(turn, exchange, waits.get(turn.stream_id, NOTHING_WAITS))
+            if reason is not None:
+                self._break_off(turn, reason, in_layer=not exchange.has_answer)
+
+    def _too_late(self, turn: Turn, exchange: Exchange, waits: Waits) -> Reason | None:
+        """Why an exchange must not go on: its server is not ready or does not answer, it is silent,
+        or has its whole time behind it. An open socket has deadlines of its own."""
+        if exchange.socket is not None and exchange.socket.is_open:
+            return None
+        deadlines, now = self._parts.deadlines, self.now_monotonic_ms()
+        age_ms, since = now - exchange.started_monotonic_ms, exchange.unanswered_since_ms
+        if age_ms >= deadlines.exchange_s * 1000:
+            return Reason.DEADLINE
+        if not exchange.has_left:
+            return Reason.UPSTREAM_TIMEOUT if age_ms > deadlines.upstream_s * 1000 else None
+        if since is not None and now - since >= deadlines.answer_s * 1000:
+            turn.is_unanswered = True
+            return Reason.UPSTREAM_TIMEOUT
+        return exchange.silence.look(exchange.progress, waits, deadlines, now)
 
     def take_broken(self) -> list[Turn]:
         """The turns that were broken off since the last time."""
@@ -347,6 +366,7 @@ class UpstreamGuard(DoorGuard):
             return
         exchange.ended = True
         turn.is_finished = True
+        self._idle_since_ms = self.now_monotonic_ms()
         self.core.transferred(
             exchange.judgement.decision_id,
             outcome,

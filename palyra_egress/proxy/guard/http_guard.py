@@ -1,10 +1,12 @@
 """What the HTTP layers need of their connection's guard."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from mitmproxy import http
 from mitmproxy.connection import Connection, Server
 
+from palyra_egress.proxy.bounds.silence import Waits
 from palyra_egress.proxy.guard.turn import Turn
 from palyra_egress.proxy.http.denial import Answer
 from palyra_egress.proxy.websocket.websocket_layer import SocketCarrier
@@ -33,8 +35,8 @@ class HttpGuard(SocketCarrier, FloodKeeper, Protocol):
     is_multiplexed: bool
 
     @property
-    def stall_ms(self) -> int:
-        """How long one side may take nothing of a stream."""
+    def head_ms(self) -> int:
+        """How long the head of a request may take, from its first byte to its last."""
         ...
 
     def carried_by(self, carrier: "Carrier") -> None:
@@ -80,8 +82,8 @@ class HttpGuard(SocketCarrier, FloodKeeper, Protocol):
         once their worker has spent what it may send."""
         ...
 
-    def awaits_answer(self, carrier: "Carrier") -> bool:
-        """Whether a request that this layer carries has left whole and was not answered yet."""
+    def has_open(self, carrier: "Carrier") -> bool:
+        """Whether an exchange that this layer carries goes on."""
         ...
 
     def take_trailers(self, stream_id: int, trailers: http.Headers) -> bool: ...
@@ -115,7 +117,6 @@ class HttpGuard(SocketCarrier, FloodKeeper, Protocol):
 
     def keep_turns(self, stream_ids: set[int]) -> None: ...
 
-    def overdue(self, stalled: set[int]) -> None:
-        """Break off what waits too long: streams whose upstream is not ready or does not answer,
-        and these, of which one side takes nothing."""
+    def overdue(self, waits: Mapping[int, Waits]) -> None:
+        """Break off what takes too long. `waits` is what of each stream one side has to take."""
         ...

@@ -22,6 +22,7 @@ from hyperframe.frame import (
     Frame,
     GoAwayFrame,
     HeadersFrame,
+    PingFrame,
     RstStreamFrame,
     SettingsFrame,
 )
@@ -52,7 +53,9 @@ type Clock = Callable[[], int]
 
 
 class BoundedH2Connection(BufferedH2Connection):
-    """`goes_away` once the peer takes no new streams; `last_stream_id` is the last one it takes."""
+    """`goes_away` once the peer takes no new streams; `last_stream_id` is the last one it takes.
+    `pings` counts the frames that only say that it is there; `unfinished_since_ms` is since when a
+    head, or another frame that is no body's, is not complete."""
 
     def __init__(self, *, client_side: bool, clock: Clock, validates: bool) -> None:
         super().__init__(
@@ -76,6 +79,9 @@ class BoundedH2Connection(BufferedH2Connection):
         self._budget = FrameBudget(clock())
         self.goes_away = False
         self.last_stream_id = 0
+        self.pings = 0
+        self.unfinished_since_ms: int | None = None
+        self._took_frame = False
 
     def initiate_connection(self) -> None:
         h2.connection.H2Connection.initiate_connection(self)
@@ -84,8 +90,10 @@ class BoundedH2Connection(BufferedH2Connection):
     # --- what comes in --------------------------------------------------------------------------
 
     def receive_data(self, data: bytes) -> list[h2.events.Event]:
+        self._took_frame = False
         events: list[h2.events.Event] = super().receive_data(data)
         self._refuse_overlong_frame()
+        self._look_for_unfinished()
         self.encoder.header_table_size = min(
             self.encoder.header_table_size, MAX_ENCODER_TABLE_BYTES
         )
@@ -97,8 +105,20 @@ class BoundedH2Connection(BufferedH2Connection):
         if len(begun) == _LENGTH_BYTES and int.from_bytes(begun) > MAX_FRAME_BYTES:
             raise h2.exceptions.FrameTooLargeError("a frame of more than its size")
 
+    def _look_for_unfinished(self) -> None:
+        """Note since when the frame, or the head in several, that is read now is not complete. What
+        is missing of a body's frame has the patience of its body."""
+        begun = self.incoming_buffer._data
+        is_of_body = begun[_LENGTH_BYTES : _LENGTH_BYTES + 1] == bytes([DataFrame.type])
+        if not (self.incoming_buffer._headers_buffer or (begun and not is_of_body)):
+            self.unfinished_since_ms = None
+        elif self._took_frame or self.unfinished_since_ms is None:
+            self.unfinished_since_ms = self._clock()
+
     def _receive_frame(self, frame: Frame) -> list[h2.events.Event]:
-        """Every frame passes here, before anything is done with it."""
+        """Every frame passes here, before anything is done with it; a head, once it is whole."""
+        self._took_frame = True
+        self.pings += isinstance(frame, PingFrame)
         if not self._budget.spend(_cost(frame), self._clock()):
             raise h2.exceptions.DenialOfServiceError("too many frames that carry nothing")
         if isinstance(frame, DataFrame) and frame.data:
@@ -154,6 +174,12 @@ def _cost(frame: Frame) -> int:
             return SETTINGS_COST
         case _:
             return FRAME_COST
+
+
+@dataclass
+class HeadOverdue(HttpEvent):
+    """Told to the worker's side: the head that it reads has taken too long. `stream_id` is not
+    used."""
 
 
 @dataclass

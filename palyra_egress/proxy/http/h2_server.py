@@ -31,6 +31,7 @@ from palyra_egress.proxy.http.h2_connection import (
     BoundedH2Connection,
     Commands,
     CreditedHttp2,
+    HeadOverdue,
     ReleaseCredit,
 )
 from palyra_egress.proxy.http.layers import REASON_OF_CODE
@@ -59,6 +60,9 @@ class StrictHttp2Server(CreditedHttp2, Http2Server):
             case ReleaseCredit():
                 yield from self.release(event)
                 yield from self._end_refused()
+            case HeadOverdue():
+                self._guard.refuse_head(Reason.REQUEST_TIMEOUT)
+                yield from self.protocol_error("late", h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
             case ResponseHeaders():
                 yield from self._send_head(event.stream_id, event.response, event.end_stream)
             case ResponseProtocolError():
@@ -116,6 +120,11 @@ class StrictHttp2Server(CreditedHttp2, Http2Server):
         self.streams[stream_id] = StreamState.HEADERS_RECEIVED
         yield ReceiveHttp(RequestHeaders(stream_id, _request_of(checked), ends, flow))
         return False
+
+    @property
+    def head_since_ms(self) -> int | None:
+        """Since when a head comes in that is not whole; None where there is none."""
+        return self.h2_conn.unfinished_since_ms
 
     # --- responses out --------------------------------------------------------------------------
 

@@ -21,9 +21,15 @@ from mitmproxy.proxy.layers.http._events import (
 )
 from mitmproxy.proxy.layers.http._http1 import Http1Connection
 
+from palyra_egress.proxy.bounds.silence import Waits
 from palyra_egress.proxy.bounds.wakeups import AwaitRoom, AwaitWord, OwnWakeup
 from palyra_egress.proxy.guard.http_guard import HttpGuard
-from palyra_egress.proxy.http.h2_connection import Commands, ReleaseCredit
+from palyra_egress.proxy.http.h2_connection import (
+    Commands,
+    CreditedHttp2,
+    HeadOverdue,
+    ReleaseCredit,
+)
 from palyra_egress.proxy.http.h2_server import StrictHttp2Server
 from palyra_egress.proxy.http.http_stream import JudgedStream
 from palyra_egress.proxy.http.layers import StrictHttp1Server
@@ -48,7 +54,6 @@ class JudgedHttpLayer(UpstreamPool):
         self._worker: StrictHttp1Server | StrictHttp2Server | None = None
         self._awaited: set[Connection] = set()
         self._looks = False
-        self._progress: dict[int, tuple[int, int]] = {}
 
     # --- events ---------------------------------------------------------------------------------
 
@@ -94,18 +99,29 @@ class JudgedHttpLayer(UpstreamPool):
     def _has_to_look(self) -> bool:
         """Whether something here may come to wait for too long."""
         worker = self._worker
+        if worker is not None and worker.head_since_ms is not None:
+            return True
         if isinstance(worker, StrictHttp2Server):
             return bool(self.streams) or worker.lingers
-        return self._guard.awaits_answer(self) or (self._has_http2 and bool(self.streams))
+        return self._guard.has_open(self)
 
     def _look(self) -> Commands:
         """End what waits for too long; nothing, once another layer carries the requests."""
         if not self._guard.is_carried_by(self):
             return
-        self._guard.overdue(self._stalled())
+        self._guard.overdue({one: self._waits(stream) for one, stream in self.streams.items()})
         yield from self._end_broken()
+        yield from self._look_at_head()
         if isinstance(self._worker, StrictHttp2Server):
             yield from self.event_to_child(self._worker, ReleaseCredit(0))
+
+    def _look_at_head(self) -> Commands:
+        worker = self._worker
+        since = None if worker is None else worker.head_since_ms
+        if worker is None or since is None:
+            return
+        if self._guard.now_monotonic_ms() - since >= self._guard.head_ms:
+            yield from self.event_to_child(worker, HeadOverdue(0))
 
     def _bound(self, event: events.DataReceived) -> None:
         """Give up on a side that has sent too much of what nothing can be made of yet, and on a
@@ -246,22 +262,26 @@ class JudgedHttpLayer(UpstreamPool):
                 if upstream is not None and isinstance(upstream.http, StrictHttp1Client):
                     yield stream, self.context.client
 
-    def _stalled(self) -> set[int]:
-        """The streams of which something waits, and of which nothing was taken since long."""
-        now, stalled, seen = self._guard.now_monotonic_ms(), set(), {}
-        for stream_id, stream in self.streams.items():
-            waiting = sum(
-                self.waiting_bytes(to, stream_id)
-                for to in (self.context.client, stream.context.server)
-            )
-            before = self._progress.get(stream_id)
-            since = before[1] if before is not None and before[0] == waiting else now
-            if waiting:
-                seen[stream_id] = (waiting, since)
-                if now - since >= self._guard.stall_ms:
-                    stalled.add(stream_id)
-        self._progress = seen
-        return stalled
+    def _waits(self, stream: JudgedStream) -> Waits:
+        """What of a stream each side has to take. A connection of HTTP/1 is its alone."""
+        client, server = self.context.client, stream.context.server
+        upstream = self._upstreams.get(server)
+        sides = (self._worker, None if upstream is None else upstream.http)
+        in_http2 = [side.h2_conn for side in sides if isinstance(side, CreditedHttp2)]
+        windows = [self.waiting_bytes(to, stream.stream_id) for to in (client, server)]
+        unsent = [self._guard.unsent_bytes(to) for to in (client, server)]
+        alone = [
+            self._guard.untaken_bytes(to)
+            for to, side in zip((client, server), sides, strict=True)
+            if isinstance(side, Http1Connection)
+        ]
+        return Waits(
+            for_worker=windows[0] + unsent[0],
+            for_server=windows[1] + unsent[1],
+            own=sum(windows) + sum(alone),
+            in_windows=sum(windows),
+            pings=sum(one.pings for one in in_http2),
+        )
 
     def _forget_ended(self) -> None:
         open_streams = set(self.streams)

@@ -30,6 +30,7 @@ from palyra_egress.proxy.guard.exchange import body_may_follow
 from palyra_egress.proxy.guard.http_guard import HttpGuard
 from palyra_egress.proxy.guard.turn import Turn
 from palyra_egress.proxy.http.chunks import body_reader
+from palyra_egress.proxy.http.h2_connection import HeadOverdue
 from palyra_egress.proxy.http.http1_body import ChunkedBody
 from palyra_egress.proxy.http.request_head import (
     MAX_HEAD_BYTES,
@@ -66,7 +67,8 @@ REASON_OF_CODE: Final = {
 
 
 class StrictHttp1Server(ChunkedBody, Http1Server):
-    """The worker's side of HTTP/1: strict heads in, our answers out."""
+    """The worker's side of HTTP/1: strict heads in, our answers out. `head_since_ms` is since when
+    a head comes in that is not whole; None where there is none."""
 
     def __init__(self, context: Context, mode: HTTPMode, guard: HttpGuard) -> None:
         super().__init__(context)
@@ -77,6 +79,7 @@ class StrictHttp1Server(ChunkedBody, Http1Server):
         self._unsent: int | None = None
         self._blank = 0
         self._searched = 0
+        self.head_since_ms: int | None = None
 
     def read_headers(self, event: events.Event) -> Commands:
         if not isinstance(event, events.DataReceived):
@@ -87,8 +90,10 @@ class StrictHttp1Server(ChunkedBody, Http1Server):
         end = head_end(data, self._searched)
         if end is None and len(data) <= MAX_HEAD_BYTES and self._blank <= MAX_BLANK_BYTES:
             self._searched = max(0, len(data) - 3)
+            if data and self.head_since_ms is None:
+                self.head_since_ms = self._guard.now_monotonic_ms()
             return
-        self._blank = self._searched = 0
+        self._blank, self._searched, self.head_since_ms = 0, 0, None
         head = check_head(data[: end or len(data)])
         if not isinstance(head, Reason) and not self._has_form(head):
             head = Reason.REQUEST_MALFORMED
@@ -155,6 +160,7 @@ class StrictHttp1Server(ChunkedBody, Http1Server):
         return status >= 200 or status == 101
 
     def _refuse_head(self, reason: Reason) -> Commands:
+        self.head_since_ms = None
         yield commands.SendData(self.conn, self._guard.refuse_head(reason).to_bytes())
         yield from self._discard_then_close()
 
@@ -162,6 +168,8 @@ class StrictHttp1Server(ChunkedBody, Http1Server):
         match event:
             case ResponseProtocolError():
                 yield from self._fail(event)
+            case HeadOverdue():
+                yield from self._refuse_head(Reason.REQUEST_TIMEOUT)
             case ResponseHeaders():
                 yield from self._send_head(event)
             case ResponseTrailers():

@@ -28,7 +28,6 @@ from palyra_egress.proxy.http.layers import (
 from palyra_egress.proxy.http.pieces import MAX_PIECE_BYTES
 from palyra_egress.proxy.http.request_head import MAX_HEAD_BYTES
 from palyra_egress.proxy.http.upstream_pool import MAX_IDLE_UPSTREAMS, MAX_UPSTREAMS
-from palyra_egress.proxy.master import IDLE_TIMEOUT_S
 from palyra_egress.proxy.paced import UPSTREAM_READY_DEADLINE_S
 from palyra_egress.proxy.signals.live_view import MAX_VERDICTS, MAX_WORKERS
 from palyra_egress.proxy.sockets.pinned_dial import DIAL_DEADLINE_S
@@ -85,8 +84,13 @@ NUMBERS: dict[str, list[float]] = {
     "a server's answer, from the whole request until the head of the response": [
         DEADLINES.answer_s
     ],
-    "a connection without a byte": [IDLE_TIMEOUT_S],
-    "a tunnel that is passed on": [
+    "a later request's head, from its first byte to its last": [DEADLINES.head_s],
+    "a request's body of which nothing comes": [DEADLINES.body_s],
+    "an answer, or a stream both ways, that stands still": [DEADLINES.silence_s],
+    "what waits for a window of HTTP/2 and is not taken": [DEADLINES.stall_s],
+    "a request and its answer at all": [DEADLINES.exchange_s / HOUR_S],
+    "a connection that carries nothing": [DEADLINES.silence_s],
+    "a tunnel that is passed on, a WebSocket": [
         DEADLINES.tunnel_s / HOUR_S,
         DEADLINES.idle_s,
         DEADLINES.half_open_s,
