@@ -15,7 +15,6 @@ import json
 import ssl
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -213,11 +212,15 @@ def _is_loopback(host: str) -> bool:
 
 
 def _tls(settings: KvSettings) -> ssl.SSLContext:
-    file = settings.ca_file or Path(certifi.where())
+    """What is trusted are the bytes whose file was looked at, whatever lies there by then."""
+    file = settings.ca_file
     try:
-        if settings.ca_file is not None:
-            read_trusted(settings.ca_file, MAX_CA_BYTES)
-        context = ssl.create_default_context(cafile=str(file))
+        if file is None:
+            context = ssl.create_default_context(cafile=certifi.where())
+        else:
+            content, _ = read_trusted(file, MAX_CA_BYTES)
+            text = content.decode("ascii", "ignore")  # comments may be in any language
+            context = ssl.create_default_context(cadata=text or "none")
     except UntrustedFile as error:
         raise KvSettingsRefused(f"--kv-ca: {error}") from None
     except (OSError, ssl.SSLError):

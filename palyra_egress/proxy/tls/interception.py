@@ -31,6 +31,7 @@ from palyra_egress.proxy.tls.root_files import (
     Issuer,
     RootFiles,
     Roots,
+    RootStamps,
 )
 from palyra_egress.request import CanonicalHost
 from palyra_fleet.private_files import replace
@@ -50,11 +51,12 @@ class _Leaf:
 
 
 class InterceptionAuthority:
-    """Mints what workers see. Give it `now` as an aware datetime; it reads no clock."""
+    """Mints what workers see. Give it `now` as an aware datetime; it reads no clock. `stamps` are
+    those of the files from before `roots` were read; without them the first look reads again."""
 
-    def __init__(self, files: RootFiles, roots: Roots) -> None:
+    def __init__(self, files: RootFiles, roots: Roots, stamps: RootStamps | None = None) -> None:
         self._files = files
-        self._stamps = files.stamps()
+        self._stamps = stamps
         self._roots = roots
         self._extra_roots = b""
         self._intermediate: Issuer | None = None
@@ -66,7 +68,9 @@ class InterceptionAuthority:
     def load_or_create(cls, directory: Path, now: datetime) -> Self:
         """Read the roots from `directory`, or make the first there. Raises AuthorityError."""
         files = RootFiles.make(directory)
-        authority = cls(files, files.load_or_create(now))
+        files.load_or_create(now)
+        stamps = files.stamps()
+        authority = cls(files, files.load(), stamps)
         if not authority.root_path.exists():
             authority.write_bundle()
         return authority

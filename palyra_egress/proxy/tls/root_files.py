@@ -69,6 +69,9 @@ class Roots:
         return (self.signing.certificate, *(one for one in others if one is not None))
 
 
+type RootStamps = tuple[FileStamp | None, ...]
+
+
 class RootFiles:
     """The files in one directory."""
 
@@ -80,7 +83,7 @@ class RootFiles:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         return cls(directory)
 
-    def stamps(self) -> tuple[FileStamp | None, ...]:
+    def stamps(self) -> RootStamps:
         """Changes whenever a file does."""
         return tuple(stamp(self.directory / name) for name in _NAMES)
 

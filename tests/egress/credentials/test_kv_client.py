@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from palyra_egress.credentials import kv_client
 from palyra_egress.credentials.kv_client import (
     KvClient,
     KvFailure,
@@ -14,6 +15,7 @@ from palyra_egress.credentials.kv_client import (
 )
 from palyra_egress.credentials.kv_settings import KvSettings
 from palyra_egress.demo.upstream_ca import UpstreamCa
+from palyra_fleet.trusted_files import read_trusted
 from tests.egress.credentials.moving_time import START_UNIX_MS
 from tests.fakes.kv_server import (
     TOKEN,
@@ -250,3 +252,21 @@ def test_a_ca_file_that_others_may_write_is_refused(token_file: Path, tmp_path: 
     file.chmod(0o664)
     with pytest.raises(KvSettingsRefused, match=f"--kv-ca: {file}: mode 664 lets others write"):
         KvClient(KvSettings("https://v.example", token_file, file))
+
+
+async def test_what_is_trusted_is_what_was_looked_at(
+    tmp_path: Path, token_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another file is put in the place of the CA file right after the look at it."""
+    ours, other = UpstreamCa.create(tmp_path / "ours"), UpstreamCa.create(tmp_path / "other")
+
+    def look_and_be_overtaken(path: Path, max_bytes: int) -> object:
+        found = read_trusted(path, max_bytes)
+        path.write_bytes(other.ca_file.read_bytes())
+        return found
+
+    ours.ca_file.write_text(f"# für den Tresor\n{ours.ca_file.read_text()}")
+    monkeypatch.setattr(kv_client, "read_trusted", look_and_be_overtaken)
+    async with kv_server(ours.server_context("127.0.0.1")) as server:
+        server.secrets = {"secret/team/github": FIELDS}
+        assert (await fetch(KvSettings(server.url, token_file, ours.ca_file))).fields

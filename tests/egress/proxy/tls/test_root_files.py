@@ -168,6 +168,25 @@ def test_a_change_right_after_a_look_is_seen_by_the_next_one(tmp_path: Path):
     assert authority.read_again() is None
 
 
+@pytest.mark.parametrize("reads", ["load_or_create", "load"])
+def test_a_change_while_an_authority_starts_is_known_at_its_first_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads: str
+):
+    files, read = files_in(tmp_path), getattr(RootFiles, reads)
+
+    def read_and_be_overtaken(self: RootFiles, *when: object) -> Roots:
+        roots: Roots = read(self, *when)
+        monkeypatch.setattr(RootFiles, reads, read)
+        files.prepare(now_utc())
+        return roots
+
+    monkeypatch.setattr(RootFiles, reads, read_and_be_overtaken)
+    authority = InterceptionAuthority.load_or_create(files.directory, now_utc())
+    assert (authority.read_again() or authority._roots).coming is not None
+    assert files.load().coming is not None
+    assert authority.read_again() is None
+
+
 def test_a_root_that_others_may_write_is_not_trusted(tmp_path: Path):
     files = files_in(tmp_path)
     files.prepare(now_utc())
