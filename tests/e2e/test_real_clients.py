@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.go_client import BUILT_WITHIN_S, go_client
 from tests.e2e.place import Place
 from tests.e2e.upstreams import API, GIT, PACKAGES, REPOSITORY, WHEEL
 
@@ -171,6 +172,23 @@ async def test_nodes_built_in_fetch_does_not_come_through_the_proxy_by_itself(
     assert place.upstreams.seen == []
     verdicts = [entry for entry in place.audit() if entry.get("method")]
     assert verdicts == []
+
+
+@pytest.mark.timeout(BUILT_WITHIN_S + 180)
+async def test_gos_own_client_gets_through_over_http2_and_reads_refusals(place: Place) -> None:
+    program = await go_client(place.directory)
+    await place.up()
+    done = await place.run_to_its_end("api", program, place.upstreams.url(API, "/open/go"))
+    assert done.code == 0, done.said
+    assert done.out.startswith("HTTP/2.0 200 OK")
+    assert [str(request) for request in place.upstreams.seen] == [f"GET {API}/open/go"]
+    assert place.upstreams.leaked_headers == set()
+    refused = await place.run_to_its_end("api", program, place.upstreams.url(PACKAGES, "/simple/"))
+    assert refused.code == 1
+    assert "Palyra: egress.host_not_allowed" in refused.out
+    closed = await place.run_to_its_end("api", program, place.upstreams.url(API, "/closed"))
+    assert closed.out.startswith("HTTP/2.0 403 Forbidden")
+    assert '"reason": "egress.path_not_allowed"' in closed.out
 
 
 async def test_pythons_own_client_gets_through_and_reads_refusals(place: Place) -> None:

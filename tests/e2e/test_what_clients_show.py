@@ -10,6 +10,7 @@ from typing import Final
 
 import pytest
 
+from tests.e2e.go_client import BUILT_WITHIN_S, go_client
 from tests.egress.proxy.lanes import chaos
 from tests.fakes.proxy_harness import LEASE, SECRET
 
@@ -39,6 +40,7 @@ COMMANDS: Final[dict[str, tuple[str, ...]]] = {
     "httpx": ("python", "-c", HTTPX),
     "aiohttp": ("python", "-c", AIOHTTP),
     "urllib": ("python", "-c", URLLIB),
+    "Go": ("go",),
 }
 
 
@@ -77,10 +79,12 @@ def test_the_page_has_a_row_for_each_client_that_is_run() -> None:
     assert rows().keys() == COMMANDS.keys()
 
 
+@pytest.mark.timeout(BUILT_WITHIN_S + 2 * WITHIN_S)
 @pytest.mark.parametrize("scheme", ["https", "http"])
 @pytest.mark.parametrize("client", COMMANDS)
 async def test_a_client_shows_what_the_page_says(tmp_path: Path, client: str, scheme: str) -> None:
-    command, texts = command_of(client), rows()[client]
+    texts = rows()[client]
+    command = (await go_client(tmp_path),) if client == "Go" else command_of(client)
     async with chaos(tmp_path) as world:
         host, port = world.harness.proxy.address
         process = await asyncio.create_subprocess_exec(
