@@ -35,6 +35,9 @@ async def test_every_page_is_readable_whatever_the_screen(place: Place, look: Lo
     running = await place.up()
     await place.run_to_its_end("api", sys.executable, "-c", VIOLATE)
     (worker,) = await place.workers()
+    label = f"{'k' * 63}={'v' * 63}"
+    labelled = await place.fleet("worker", "label", worker.worker_id, label, "--reason", "long")
+    assert labelled.code == 0, labelled.err
     async with chromium() as browser:
         console = await signed_in(browser, running.admin_url, token_of(place), look)
         every = PAGES | {f"/workers/{worker.worker_id}": "worker"}
