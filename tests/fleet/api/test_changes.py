@@ -19,7 +19,10 @@ from tests.fakes.real_fleet import RealFleet, real_fleet
 from tests.fakes.served_fleet import TOKEN, ServedFleet
 from tests.fleet.console.test_gate import sign_in
 
-ASKED_WITH_POST = {"/v1/events:verify", "/v1/events/verify", "/v1/auth/logout", "/v1/pairing/qr"}
+ASKED_WITH_POST = {
+    *("/v1/events:verify", "/v1/events/verify", "/v1/auth/logout", "/v1/pairing/qr"),
+    *("/v1/policies:check", "/v1/policies:explain"),
+}
 """What takes POST and changes nothing that the log is about."""
 
 
