@@ -29,6 +29,7 @@ MAX_CONNECTIONS: Final = 20_000
 MAX_PER_SOURCE: Final = 10_000
 MAX_HANDSHAKES: Final = 1024
 MAX_HANDSHAKES_PER_SOURCE: Final = 512
+MAX_ACCEPTED_AT_ONCE: Final = 1024
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +38,8 @@ _log = logging.getLogger(__name__)
 class FrontLimits:
     """Connections at once, in all, from one source (an address; of IPv6 the /64) and of one
     certificate, and handshakes that are not finished, in all and from one source.
-    `per_certificate` None: no bound of its own."""
+    `per_certificate` None: no bound of its own. `accepted_at_once` is how many new connections one
+    pass of the loop takes and, where nobody says otherwise, how many may wait in the kernel."""
 
     in_all: int = MAX_CONNECTIONS
     per_source: int = MAX_PER_SOURCE
@@ -45,6 +47,7 @@ class FrontLimits:
     handshakes_per_source: int = MAX_HANDSHAKES_PER_SOURCE
     handshake_within_s: float = HANDSHAKE_WITHIN_S
     per_certificate: int | None = None
+    accepted_at_once: int = MAX_ACCEPTED_AT_ONCE
 
 
 class TlsPort(ABC):
@@ -83,7 +86,11 @@ class TlsPort(ABC):
         keep_tls_buffers_small()
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            lambda: _Accepted(self), host, port, backlog=1024, reuse_port=False
+            lambda: _Accepted(self),
+            host,
+            port,
+            backlog=self.limits.accepted_at_once,
+            reuse_port=False,
         )
         taken: int = self._server.sockets[0].getsockname()[1]
         return taken

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives import serialization
 
 from palyra_egress.clock import now_unix_ms
 from palyra_egress.errors import OperatorMustAct
+from palyra_egress.proxy.bounds.accepting import ACCEPTED_AT_ONCE, with_long_queue
 from palyra_egress.proxy.channels.carry import Carry, TurnedAway
 from palyra_egress.proxy.channels.channel import Channel, ChannelKind
 from palyra_egress.proxy.channels.listener_certificate import Shown
@@ -97,6 +98,7 @@ class WorkerTlsListener(TlsPort):
             per_source=HANDSHAKES_PER_SOURCE,
             handshakes=MOST_HANDSHAKES,
             handshake_within_s=handshake_within_s,
+            accepted_at_once=ACCEPTED_AT_ONCE,
         )
         super().__init__(self._context_or_nobody, limits)
         self.settings = settings
@@ -107,6 +109,12 @@ class WorkerTlsListener(TlsPort):
         self.problem: str | None = None
         self._made: tuple[TrustedLook, Shown, ssl.SSLContext] | None = None
         self._current_context()
+
+    async def open(self, host: str, port: int) -> int:
+        taken = await super().open(host, port)
+        if self._server is not None:
+            with_long_queue(self._server)
+        return taken
 
     def side(self, source: str) -> SecuredSide:
         return _WorkerSide(self, source)

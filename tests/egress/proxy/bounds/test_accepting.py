@@ -9,8 +9,10 @@ from mitmproxy.connection import Client
 
 from palyra_egress.proxy.bounds.accepting import ACCEPTED_AT_ONCE, BACKLOG, with_long_queue
 from palyra_egress.proxy.guard.guard import ConnectionGuard
+from tests.egress.proxy.channels.channel_world import channel_world, worker_tls
 from tests.egress.proxy.lanes import chaos, plain_head
 from tests.fakes.proxy_harness import Injection
+from tests.fakes.until import until
 
 MANY = 64
 
@@ -44,6 +46,22 @@ async def test_a_pass_takes_a_few_connections_and_the_others_wait_without_being_
         for connection in connections:
             connection.close()
     assert MANY < BACKLOG
+    assert max(by_pass) <= ACCEPTED_AT_ONCE + 1
+
+
+async def test_the_tls_listener_takes_as_few_in_a_pass(tmp_path: Path):
+    by_pass = list[int]()
+    async with channel_world(tmp_path, worker_tls(tmp_path)) as world:
+        channels = world.harness.proxy.channels
+        assert channels.worker_tls_address is not None and channels.worker_tls is not None
+        connections = storm(channels.worker_tls_address)
+        async with asyncio.timeout(60):
+            while (before := channels.worker_tls.handshakes) < MANY:
+                await asyncio.sleep(0)
+                by_pass.append(channels.worker_tls.handshakes - before)
+        for connection in connections:
+            reset(connection)
+        await until("all are gone", lambda: not channels.worker_tls.handshakes)
     assert max(by_pass) <= ACCEPTED_AT_ONCE + 1
 
 
