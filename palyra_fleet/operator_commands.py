@@ -25,6 +25,7 @@ from palyra_fleet.wire import models as wire
 from palyra_fleet.wire.freeze_models import FreezeRequest, FreezeView, UnfreezeRequest
 from palyra_fleet.wire.label_models import LabelRequest
 from palyra_fleet.wire.lease_models import LeasesThat, LeaseView
+from palyra_fleet.wire.reattest_models import ReattestRequest
 from palyra_fleet.wire.traffic_models import TrafficView
 
 MAX_LISTED = 1_000
@@ -156,6 +157,17 @@ class OperatorCommands(FleetCore):
         """Clears failed work after newer evidence; releases nobody."""
         return await self._on_worker(
             worker_id, lambda now: self._manager.reverify(worker_id, actor, reason, now)
+        )
+
+    async def reattest(
+        self, actor: str, worker_id: str, request: ReattestRequest
+    ) -> wire.WorkerView:
+        """Demands newer evidence, or that and a new key; the worker is told."""
+        return await self._on_worker(
+            worker_id,
+            lambda now: self._manager.reattest(
+                worker_id, request.new_key, request.within_ms, actor, request.reason, now
+            ),
         )
 
     async def cordon(self, actor: str, worker_id: str, reason: str) -> wire.WorkerView:

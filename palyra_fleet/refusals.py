@@ -26,6 +26,8 @@ class FleetReason(StrEnum):
     DIGEST_ARTIFACT = "attestation.digest_mismatch_artifact"
     INCOMPATIBLE = "attestation.incompatible"
     RECEIPT_REFUSED = "attestation.receipt_refused"
+    NEW_KEY_DEMANDED = "attestation.new_key_demanded"
+    EVIDENCE_BEFORE_DEMAND = "attestation.evidence_before_demand"
     WORKER_UNKNOWN = "worker.unknown"
     WORKER_EXISTS = "worker.already_registered"
     WORKER_QUARANTINED = "worker.quarantined"
@@ -52,6 +54,7 @@ class FleetReason(StrEnum):
     LEASE_INVALID = "lease.invalid"
     NO_WORKER = "lease.no_worker_available"
     DRAINING = "lease.worker_draining"
+    REATTESTATION_DEMANDED = "lease.reattestation_demanded"
     BINDING_STALE = "lease.binding_stale"
     NO_GRANT = "lease.grant_missing"
     GRANT_SPENT = "lease.grant_spent"
@@ -106,6 +109,8 @@ _TABLE: dict[FleetReason, tuple[str, int]] = {
     FleetReason.DIGEST_ARTIFACT: ("Unexpected artifact digest", 403),
     FleetReason.INCOMPATIBLE: ("The worker is not compatible", 403),
     FleetReason.RECEIPT_REFUSED: ("The proxy's receipt is not believed", 403),
+    FleetReason.NEW_KEY_DEMANDED: ("An operator demands a new key of the worker", 403),
+    FleetReason.EVIDENCE_BEFORE_DEMAND: ("The evidence is older than what was demanded", 403),
     FleetReason.WORKER_UNKNOWN: ("No such worker", 404),
     FleetReason.WORKER_EXISTS: ("The worker is registered already", 409),
     FleetReason.WORKER_QUARANTINED: ("The worker is quarantined", 403),
@@ -131,6 +136,7 @@ _TABLE: dict[FleetReason, tuple[str, int]] = {
     FleetReason.NOT_FROZEN: ("That is not frozen", 409),
     FleetReason.LEASE_INVALID: ("The lease request is invalid", 400),
     FleetReason.NO_WORKER: ("The worker may not take this lease", 409),
+    FleetReason.REATTESTATION_DEMANDED: ("New evidence is demanded of the worker first", 409),
     FleetReason.BINDING_STALE: ("The binding to the proxy must be proved again", 409),
     FleetReason.DRAINING: ("The worker takes no new leases", 409),
     FleetReason.NO_GRANT: ("No grant for this run", 403),

@@ -18,6 +18,7 @@ from ulid import ULID
 from palyra_fleet.approval_rule_commands import ApprovalRuleCommands
 from palyra_fleet.attestation.evidence import WorkerAttestationExpectation
 from palyra_fleet.attestation.result import AttestationResult
+from palyra_fleet.attestation.succession import succeeded_key
 from palyra_fleet.attestation.verifier import judge, open_evidence
 from palyra_fleet.clock import process_clock, timekeeper
 from palyra_fleet.enrolment_commands import EnrolmentCommands
@@ -31,7 +32,7 @@ from palyra_fleet.ledger.decision import Decision
 from palyra_fleet.ledger.facts import ends_of, lifecycle_state
 from palyra_fleet.ledger.liveness import heartbeat_within_ms, leases_to_stop
 from palyra_fleet.ledger.manager import Outcome
-from palyra_fleet.ledger.wire_views import carried_of, lease_state, transport_of
+from palyra_fleet.ledger.wire_views import carried_of, demanded, lease_state, transport_of
 from palyra_fleet.placement_commands import PlacementCommands
 from palyra_fleet.proxy_commands import ProxyCommands
 from palyra_fleet.refusals import (
@@ -180,9 +181,9 @@ class FleetService(
         if isinstance(evidence, Refusal):
             raise FleetRefusal.of(evidence)
         attestation = evidence.attestation
-        spent = self._nonces.spend(attestation.nonce, attestation.key_sha256, "register", now)
-        if spent is not None:
-            raise FleetRefusal.of(spent)
+        issued = self._nonces.spend(attestation.nonce, attestation.key_sha256, "register", now)
+        if isinstance(issued, Refusal):
+            raise FleetRefusal.of(issued)
         result = judge(evidence, request.receipt, keys, self._expectation(), now)
         if isinstance(result, Refusal):
             raise FleetRefusal.of(result)
@@ -199,7 +200,19 @@ class FleetService(
         known_until = self._known_until(result, device_id)
         if isinstance(known_until, Refusal):
             raise FleetRefusal.of(known_until)
-        result = replace(result, device_id=device_id, known_until_unix_ms=known_until)
+        succeeded = None
+        if worker is not None:
+            current = (worker.candidate or worker.proof).public_key
+            succeeded = succeeded_key(request.succession, attestation, current)
+        if isinstance(succeeded, Refusal):
+            raise FleetRefusal.of(succeeded)
+        result = replace(
+            result,
+            device_id=device_id,
+            known_until_unix_ms=known_until,
+            nonce_issued_at_unix_ms=issued,
+            succeeds_key_sha256=succeeded,
+        )
         attestor = self._attestors[result.evidence_kind]
         used = await asyncio.to_thread(attestor.claim, request, now)
         if used is not None:
@@ -259,6 +272,7 @@ class FleetService(
                 state=self._manager.lifecycle(worker_id, now).value,
                 heartbeat_within_ms=within_ms,
                 stop_leases=leases_to_stop(self._manager.state, worker_id, held),
+                demanded=demanded(self._manager.state.workers[worker_id]),
             )
 
         return await self._locked(act)

@@ -31,6 +31,7 @@ from palyra_fleet.wire.models import (
     ReasonRequest,
     WorkerView,
 )
+from palyra_fleet.wire.reattest_models import ReattestRequest
 from palyra_fleet.wire.traffic_models import TrafficView
 
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]
@@ -103,6 +104,12 @@ async def label(call: Call) -> web.StreamResponse:
     """Give a worker labels, and take some; the same again changes nothing."""
     asked, worker_id = call.read(LabelRequest), call.part("worker_id")
     return answers.model(await call.service.label(call.identity.id, worker_id, asked))
+
+
+@answers.gives(WorkerView)
+async def reattest(call: Call) -> web.StreamResponse:
+    asked, worker_id = call.read(ReattestRequest), call.part("worker_id")
+    return answers.model(await call.service.reattest(call.identity.id, worker_id, asked))
 
 
 @answers.gives(WorkerView)

@@ -48,6 +48,7 @@ from palyra_fleet.wire.ids import NAME_PATTERN, ULID_PATTERN
 from palyra_fleet.wire.join_models import MintJoinToken
 from palyra_fleet.wire.label_models import LabelRequest
 from palyra_fleet.wire.principal_models import CreatePrincipal, Role
+from palyra_fleet.wire.reattest_models import ReattestRequest
 from palyra_fleet.wire.snapshot_models import SaveSnapshot
 from palyra_fleet.wire.traffic_models import TrafficReport
 
@@ -177,6 +178,7 @@ ROUTES: Final = (
     Row("POST", f"{_WORKER}:evict", _TRUST, _change(lambda fleet: fleet.evict), _REASON),
     Row("POST", f"{_WORKER}:label", _STOP, _O.label, LabelRequest),
     Row("POST", f"{_WORKER}:drain", _STOP, _O.drain, wire.DrainRequest),
+    Row("POST", f"{_WORKER}:reattest", _STOP, _O.reattest, ReattestRequest),
     Row("POST", f"{_WORKER}:request-release", _STOP, _R.request_release, _REASON),
     Row("GET", "/v1/release-requests", _LOOK, _R.list_requests),
     Row("POST", f"{_RELEASE}:approve", _LET_IN, _R.approve, _REASON),

@@ -44,8 +44,9 @@ class NonceBook:
         self._per_key[key_sha256] = self._per_key.get(key_sha256, 0) + 1
         return expires_at_unix_ms
 
-    def spend(self, nonce: str, key_sha256: str, purpose: str, now_unix_ms: int) -> Refusal | None:
-        """Use up a nonce. One text for every failure, so that probing teaches nothing."""
+    def spend(self, nonce: str, key_sha256: str, purpose: str, now_unix_ms: int) -> int | Refusal:
+        """Use up a nonce; answers when it was issued. One text for every failure, so that probing
+        teaches nothing."""
         now = self._advance(now_unix_ms)
         refusal = Refusal(
             FleetReason.NONCE_REFUSED, "the nonce is unknown, spent, late or not this key's"
@@ -56,7 +57,9 @@ class NonceBook:
             return refusal
         self._remove(digest)
         late = now >= entry.expires_at_unix_ms
-        return refusal if late or entry.purpose != purpose else None
+        if late or entry.purpose != purpose:
+            return refusal
+        return entry.expires_at_unix_ms - self.ttl_ms
 
     def _advance(self, now_unix_ms: int) -> int:
         self._high_water_unix_ms = max(self._high_water_unix_ms, now_unix_ms)

@@ -4,7 +4,9 @@ Only `attestation.verifier` makes one in the service; the ledger takes it as fac
 `binding_proxy_id` names the enrolled proxy that saw the worker's key, at `bound_at_unix_ms`, under
 the policy `binding_policy_digest`. `measured`: not the worker alone speaks for its digests.
 `known_until_unix_ms`: when the certificate or token ends that it, its machine or its proxy's
-machine is known by. `labels` are the operators' (in a join token), never the worker's own.
+machine is known by. `nonce_issued_at_unix_ms`: when the fleet gave out the nonce that it is over
+(None: not known). `succeeds_key_sha256`: the key that signed for this one as its next.
+`labels` are the operators' (in a join token), never the worker's own.
 """
 
 from dataclasses import dataclass
@@ -48,3 +50,5 @@ class AttestationResult:
     credential_issued_at_unix_ms: int | None = None
     known_until_unix_ms: int | None = None
     labels: Labels = ()
+    nonce_issued_at_unix_ms: int | None = None
+    succeeds_key_sha256: str | None = None

@@ -56,6 +56,14 @@ def add_fleet_policy_arguments(parser: argparse.ArgumentParser) -> None:
         help="how long a run is kept for the worker that it is offered to "
         f"(default {plain.offer_ms // 1000})",
     )
+    parser.add_argument(
+        "--reattest-s",
+        type=types.between(1, 3_600),
+        default=plain.reattest_within_ms // 1000,
+        metavar="SECONDS",
+        help="how long a worker has to show the new evidence that an operator demands "
+        f"(default {plain.reattest_within_ms // 1000})",
+    )
     amounts = parser.add_argument_group("how much the fleet takes")
     for field, (most, counted) in AMOUNTS.items():
         default: int = getattr(plain, field)
@@ -74,5 +82,6 @@ def fleet_policy_of(arguments: argparse.Namespace) -> WorkerFleetPolicy:
         trusted_capabilities=frozenset(arguments.trust_capability),
         two_person_release=arguments.two_person_release,
         offer_ms=arguments.offer_s * 1000,
+        reattest_within_ms=arguments.reattest_s * 1000,
         **{field: getattr(arguments, field) for field in AMOUNTS},
     )

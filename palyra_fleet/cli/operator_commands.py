@@ -15,6 +15,7 @@ from palyra_fleet.client import OperatorClient, WorkerAction
 from palyra_fleet.wire.label_models import LabelRequest
 from palyra_fleet.wire.lease_models import LeasesThat
 from palyra_fleet.wire.models import GrantRequest
+from palyra_fleet.wire.reattest_models import ReattestRequest
 
 
 def run(command: Command, arguments: Namespace) -> ExitCode:
@@ -66,6 +67,18 @@ async def change_worker(arguments: Namespace, client: OperatorClient) -> ExitCod
         return await _only_look(arguments, client)
     action = WorkerAction(arguments.verb)
     show_one(await client.act(action, arguments.worker_id, arguments.reason), arguments.output)
+    return ExitCode.DONE
+
+
+async def reattest_worker(arguments: Namespace, client: OperatorClient) -> ExitCode:
+    if arguments.dry_run:
+        return await _only_look(arguments, client)
+    asked = ReattestRequest(
+        reason=arguments.reason,
+        new_key=arguments.new_key,
+        within_ms=None if arguments.within_s is None else arguments.within_s * 1000,
+    )
+    show_one(await client.reattest(arguments.worker_id, asked), arguments.output)
     return ExitCode.DONE
 
 

@@ -258,6 +258,17 @@ def _worker(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
     drain.add_argument("--reason", type=types.reason, required=True)
     drain.add_argument("--within-s", type=types.seconds, default=900)
     _add_dry_run(drain)
+    reattest = _operator_verb(
+        verbs,
+        "reattest",
+        "demand new evidence of a worker; what it does not show in time ends its lease",
+        operator_commands.reattest_worker,
+    )
+    reattest.add_argument("worker_id", type=types.ulid)
+    reattest.add_argument("--reason", type=types.reason, required=True)
+    reattest.add_argument("--new-key", action="store_true", help="and a new key")
+    reattest.add_argument("--within-s", type=types.seconds, help="default: the fleet's policy")
+    _add_dry_run(reattest)
     add_releases(verbs, _operator_verb)
     add_worker_programs(verbs)
 

@@ -37,6 +37,7 @@ from palyra_fleet.wire.models import (
     ViolationView,
     WorkerView,
 )
+from palyra_fleet.wire.reattest_models import ReattestRequest
 from palyra_fleet.wire.traffic_models import TrafficView
 from palyra_fleet.wire.worker_actions import WorkerAction
 
@@ -96,6 +97,10 @@ class OperatorClient(
     async def label(self, worker_id: str, asked: LabelRequest) -> WorkerView:
         """Give and take labels; the same again changes nothing."""
         return await self.call("POST", f"/v1/workers/{worker_id}:label", WorkerView, asked)
+
+    async def reattest(self, worker_id: str, request: ReattestRequest) -> WorkerView:
+        """Demand newer evidence of it."""
+        return await self.call("POST", f"/v1/workers/{worker_id}:reattest", WorkerView, request)
 
     async def drain(self, worker_id: str, reason: str, deadline_ms: int) -> WorkerView:
         request = DrainRequest(reason=reason, deadline_ms=deadline_ms)

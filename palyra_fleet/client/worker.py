@@ -39,6 +39,11 @@ class WorkerClient(FleetClient):
     ) -> None:
         super().__init__(where, ProofCredentials(key), timeout_ms=timeout_ms)
         self._public_key = base64.b64encode(key.public_key).decode()
+        self._where_to, self._patience_ms = where, timeout_ms
+
+    def with_key(self, key: SigningKey) -> "WorkerClient":
+        """Another client of the same fleet."""
+        return WorkerClient(self._where_to, key, timeout_ms=self._patience_ms)
 
     async def issue_nonce(self) -> NonceAnswer:
         request = NonceRequest(public_key=self._public_key, purpose="register")

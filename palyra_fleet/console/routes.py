@@ -71,6 +71,8 @@ CONSOLE_ROUTES: Final = (
     Row("POST", f"{_RELEASE}/approve", _LET_IN, twins.approve_release, _REASON),
     Row("POST", f"{_RELEASE}/withdraw", _STOP, twins.withdraw_release, _REASON),
     Row("POST", f"{_WORKER}/reverify", _LET_IN, _CHANGE(lambda f: f.reverify), _REASON),
+    Row("POST", f"{_WORKER}/reattest", _STOP, twins.reattest(new_key=False), _REASON),
+    Row("POST", f"{_WORKER}/rotate-key", _STOP, twins.reattest(new_key=True), _REASON),
     Row("POST", f"{_WORKER}/cordon", _STOP, _CHANGE(lambda f: f.cordon), _REASON),
     Row("POST", f"{_WORKER}/uncordon", _STOP, _CHANGE(lambda f: f.uncordon), _REASON),
     Row("POST", f"{_WORKER}/ban", _TRUST, _CHANGE(lambda f: f.ban), _REASON),

@@ -39,6 +39,7 @@ from palyra_fleet.wire.node_models import (
     PairingRequestView,
     RotateDeviceRequest,
 )
+from palyra_fleet.wire.reattest_models import ReattestRequest
 from palyra_fleet.wire.release_models import ReleaseRequestView
 
 type WorkerChange = Callable[[str, str, str], Awaitable[WorkerView]]
@@ -166,6 +167,18 @@ def change_worker(choose: Callable[[FleetService], WorkerChange]) -> ConsoleHand
         reason = call.read(ReasonRequest).reason
         change = choose(call.desk.service)
         return envelope(worker=await change(call.actor, call.part("worker_id"), reason))
+
+    return handler
+
+
+def reattest(*, new_key: bool) -> ConsoleHandler:
+    """The handler that demands newer evidence of a worker, under a new key or under any."""
+
+    @gives("Worker", worker=WorkerView)
+    async def handler(call: ConsoleCall) -> web.StreamResponse:
+        asked = ReattestRequest(reason=call.read(ReasonRequest).reason, new_key=new_key)
+        worker_id = call.part("worker_id")
+        return envelope(worker=await call.desk.service.reattest(call.actor, worker_id, asked))
 
     return handler
 

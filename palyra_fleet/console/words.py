@@ -50,6 +50,7 @@ EVENT_TONES: Final[Mapping[str, str]] = {
     "worker.offer_lapsed": "warn",
     "worker.ttl_expired": "warn",
     "worker.lease_revoked": "warn",
+    "worker.reattestation_demanded": "warn",
     "worker.released_by_operator": "good",
     "worker.release_requested": "warn",
     "worker.release_approved": "good",

@@ -4,9 +4,10 @@ Inputs are verified attestations and operators' commands; outputs are decisions 
 leaves tombstones on worker id, key and evidence identity. A registration counts as the new
 session's first heartbeat. With the same key it keeps a live lease (the worker proved itself again);
 with a new key it is a new process, and the lease of the old one ends. One that `continues` a
-session is that session proving itself again:
-it needs the session's own key, so an older session cannot take the worker back, and it cleans up
-nothing that ended meanwhile. Source: specification 20, section 1.
+session is that session proving itself again: it needs the session's own key, or a key that the own
+one signed for, so an older session cannot take the worker back, and it cleans up nothing that ended
+meanwhile. What an operator demanded (`reattesting`) is met here. Source: specification 20, section
+1.
 """
 
 from dataclasses import replace
@@ -35,6 +36,7 @@ from palyra_fleet.ledger.facts import (
 )
 from palyra_fleet.ledger.guards import find_worker
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
+from palyra_fleet.ledger.reattesting import met, unmet
 from palyra_fleet.ledger.state import LedgerState
 from palyra_fleet.refusals import FleetReason, Refusal, worker_already_registered, worker_unknown
 from palyra_fleet.wire.labels import written
@@ -87,6 +89,7 @@ def register(
         PolicyWord(result.binding_proxy_id, result.binding_policy_digest, result.bound_at_unix_ms)
     )
     detail: Detail = {
+        **met(worker),
         "attestation_epoch": epoch,
         "key_sha256": result.key_sha256,
         "evidence_kind": result.evidence_kind,
@@ -135,7 +138,9 @@ def _registration_refusal(
         return Refusal(FleetReason.FLEET_FULL, text)
     if known is not None and known.evidence_identity != result.evidence_identity:
         return worker_already_registered(result.worker_id)
-    return None if known is None else _credential_refusal(known, result)
+    if known is None:
+        return None
+    return unmet(known, result) or _credential_refusal(known, result)
 
 
 def _credential_refusal(worker: WorkerRecord, result: AttestationResult) -> Refusal | None:
@@ -150,11 +155,15 @@ def _credential_refusal(worker: WorkerRecord, result: AttestationResult) -> Refu
 
 
 def _continuation_refusal(state: LedgerState, result: AttestationResult) -> Refusal | None:
-    """Only the worker's current key goes on: whoever registered last holds the worker."""
+    """Only the worker's current key goes on, or the next one that it signed for: whoever registered
+    last holds the worker. A quarantined worker's next key begins a new session."""
     worker = find_worker(state, result.worker_id)
     if isinstance(worker, Refusal):
         return worker
-    if result.key_sha256 == (worker.candidate or worker.proof).key_sha256:
+    current = (worker.candidate or worker.proof).key_sha256
+    if result.key_sha256 == current:
+        return None
+    if result.succeeds_key_sha256 == current and not worker.confined:
         return None
     text = f"worker '{result.worker_id}' has a newer session with another key"
     return Refusal(FleetReason.SESSION_STALE, text)
@@ -210,18 +219,14 @@ def _renew_evidence(draft: Draft, worker: WorkerRecord, proof: Proof, continues:
     """New evidence. A lease that is kept never outlives it; a run that was orphaned is forgiven to
     a new session only, since the old one may not have ended its processes yet."""
     lease = draft.live_lease_of(worker.worker_id)
-    if lease is not None and proof.key_sha256 != worker.proof.key_sha256:
+    if lease is not None and proof.key_sha256 != worker.proof.key_sha256 and not continues:
         draft.end_lease(
             lease, LeaseStatus.REVOKED, EventReason.LEASE_REVOKED, "registered with a new key"
         )
         lease = None
-    if lease is not None and lease.expires_at_unix_ms > proof.attested_until_unix_ms:
-        draft.put_lease(replace(lease, expires_at_unix_ms=proof.attested_until_unix_ms))
-        detail: Detail = {
-            "fence": lease.fence,
-            "expires_at_unix_ms": proof.attested_until_unix_ms,
-        }
-        draft.event(EventReason.LEASE_SHORTENED, worker.worker_id, lease.lease_id, detail)
+    draft.shorten_lease_of(worker.worker_id, proof.attested_until_unix_ms)
+    if worker.demand is not None and worker.demand.new_key:
+        draft.put(Tombstone(TombstoneKind.KEY, worker.proof.key_sha256))
     worker = draft.worker(worker.worker_id)
     unclean = {Work.FAILED, Work.ORPHANED} if continues else {Work.FAILED}
     clean = lease is None and worker.work not in unclean
@@ -234,6 +239,7 @@ def _renew_evidence(draft: Draft, worker: WorkerRecord, proof: Proof, continues:
             liveness=Liveness.LIVE,
             work=Work.IDLE if clean else worker.work,
             cleanup_verified=clean,
+            demand=None,
         )
     )
 

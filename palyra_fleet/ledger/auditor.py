@@ -50,6 +50,7 @@ def audit_worker(state: LedgerState, policy: WorkerFleetPolicy, worker_id: str) 
         return (f"worker {worker_id} is forgotten and holds a lease",) if held else ()
     found = [*_identity(state, worker), *_standing(state, worker), *_liveness(state, worker)]
     found += _request(state, worker)
+    found += _demand(worker)
     found += _placing(state, worker)
     labels = dict(worker.labels)
     if sorted_labels(labels) != worker.labels or len(labels) > MAX_LABELS:
@@ -135,7 +136,10 @@ def _standing(state: LedgerState, worker: WorkerRecord) -> Iterator[str]:
     }
     if worker.admission is Admission.BANNED and not marks <= state.tombstones:
         yield f"3: {name} is banned and could come back"
-    if worker.admission is Admission.ACTIVE and marks & state.tombstones:
+    found = marks & state.tombstones
+    if worker.demand is not None and worker.demand.new_key:
+        found = {mark for mark in found if mark.kind is not TombstoneKind.KEY}
+    if worker.admission is Admission.ACTIVE and found:
         yield f"3: {name} is active under a tombstone"
     if (worker.quarantine is not None) != worker.confined:
         yield f"4: {name} is held without a reason, or has one and is not held"
@@ -162,6 +166,17 @@ def _request(state: LedgerState, worker: WorkerRecord) -> Iterator[str]:
     due = state.deadlines.at(DeadlineKind.RELEASE, worker.worker_id)
     if due is None or due > request.expires_at_unix_ms:
         yield f"11: nothing would end {name}"
+
+
+def _demand(worker: WorkerRecord) -> Iterator[str]:
+    demand = worker.demand
+    if demand is None:
+        return
+    name = f"worker {worker.worker_id}"
+    if worker.confined:
+        yield f"4: {name} is held, and less is demanded of it than its release takes"
+    if worker.proof.attested_until_unix_ms > demand.due_at_unix_ms:
+        yield f"5: {name} is attested for longer than what is demanded of it lets it"
 
 
 def _liveness(state: LedgerState, worker: WorkerRecord) -> Iterator[str]:

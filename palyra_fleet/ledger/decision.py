@@ -21,6 +21,7 @@ class EventReason(StrEnum):
 
     REGISTERED = "worker.registered"
     REATTESTED = "worker.reattested"
+    REATTESTATION_DEMANDED = "worker.reattestation_demanded"
     CANDIDATE_ATTESTED = "worker.candidate_attested"
     ASSIGNED = "worker.assigned"
     STARTED = "worker.started"
@@ -106,7 +107,8 @@ class LedgerEvent:
 
 
 class TombstoneKind(StrEnum):
-    """What is remembered for ever about the banned, and about keys retired by a release."""
+    """What is remembered for ever about the banned, and about keys that were retired: by a release,
+    or since a new one was demanded."""
 
     WORKER = "worker"
     KEY = "key"

@@ -112,6 +112,15 @@ class Draft:
         self.event(reason, lease.worker_id, lease.lease_id, detail)
         self.notice(lease.worker_id, OrderKind.STOP_LEASE, lease.lease_id, reason.value)
 
+    def shorten_lease_of(self, worker_id: str, until_unix_ms: int) -> None:
+        """A live lease of the worker ends no later than that."""
+        lease = self.live_lease_of(worker_id)
+        if lease is None or lease.expires_at_unix_ms <= until_unix_ms:
+            return
+        self.put_lease(replace(lease, expires_at_unix_ms=until_unix_ms))
+        detail: Detail = {"fence": lease.fence, "expires_at_unix_ms": until_unix_ms}
+        self.event(EventReason.LEASE_SHORTENED, worker_id, lease.lease_id, detail)
+
     def go_stale(self, worker_id: str) -> None:
         """The heartbeat deadline passed: offline; a lease it held is orphaned, an offer ends."""
         self.end_offer_to(worker_id, "heartbeat missed")
@@ -158,7 +167,13 @@ class Draft:
             why, self.now_unix_ms, evidence_sha256, worker.attestation_epoch, key, decision_id
         )
         self.put_worker(
-            replace(worker, admission=Admission.QUARANTINED, quarantine=quarantine, candidate=None)
+            replace(
+                worker,
+                admission=Admission.QUARANTINED,
+                quarantine=quarantine,
+                candidate=None,
+                demand=None,  # the way out of quarantine takes newer evidence and a new key anyway
+            )
         )
         self._quarantines += 1
 

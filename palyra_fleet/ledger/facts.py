@@ -136,9 +136,25 @@ class ReleaseRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class EvidenceDemand:
+    """An operator wants newer evidence of a worker, with `new_key` under another key as well.
+
+    What it forbids is said by what is there anyway: the worker is attested until
+    `due_at_unix_ms` at the latest, and so is every lease. It is met by evidence over a nonce that
+    was given out no earlier than it was asked, and is open until then.
+    """
+
+    asked_by: str
+    why: str
+    new_key: bool
+    asked_at_unix_ms: int
+    due_at_unix_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerRecord:
     """Everything durable about one worker. `candidate` is evidence sent while quarantined, and
-    `release_request` asks for a release on it."""
+    `release_request` asks for a release on it. `demand` is open: no evidence has met it."""
 
     worker_id: str
     evidence_identity: str
@@ -157,6 +173,7 @@ class WorkerRecord:
     quarantine: Quarantine | None = None
     candidate: Proof | None = None
     release_request: ReleaseRequest | None = None
+    demand: EvidenceDemand | None = None
     last_used_at_unix_ms: int = 0
     """When it last took a lease. For placing alone, as is what follows."""
     recent_outcomes: int = 0
@@ -216,7 +233,7 @@ def why_void(worker: WorkerRecord, request: ReleaseRequest) -> str | None:
 def lifecycle_state(worker: WorkerRecord, now_unix_ms: int) -> WorkerLifecycleState:
     """The public state. First match wins."""
     attested = now_unix_ms < worker.proof.attested_until_unix_ms
-    available = worker.liveness is Liveness.LIVE and attested
+    available = worker.liveness is Liveness.LIVE and attested and worker.demand is None
     ladder = (
         (worker.confined, WorkerLifecycleState.QUARANTINED),
         (worker.work is Work.FAILED, WorkerLifecycleState.FAILED),
@@ -241,6 +258,7 @@ def idle(worker: WorkerRecord) -> bool:
         and worker.liveness is Liveness.LIVE
         and worker.work is Work.IDLE
         and worker.cleanup_verified
+        and worker.demand is None
     )
 
 

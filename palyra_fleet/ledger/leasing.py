@@ -54,6 +54,9 @@ def grant_lease(
         return worker
     if worker.eligibility is not Eligibility.ELIGIBLE:
         return Refusal(FleetReason.DRAINING, f"worker '{worker_id}' takes no new leases: draining")
+    if worker.demand is not None:
+        text = f"worker '{worker_id}' must attest again before it takes a lease"
+        return Refusal(FleetReason.REATTESTATION_DEMANDED, text)
     refusal = _order_refusal(policy, worker, order)
     if refusal is not None:
         return refusal

@@ -101,8 +101,15 @@ def reap(state: LedgerState, now_unix_ms: int) -> Decision:
 
 
 def _expire(draft: Draft, lease_id: str) -> None:
-    lease = draft.live_lease_of(draft.state.leases[lease_id].worker_id)
-    if lease is not None and lease.lease_id == lease_id:
+    worker_id = draft.state.leases[lease_id].worker_id
+    lease = draft.live_lease_of(worker_id)
+    if lease is None or lease.lease_id != lease_id:
+        return
+    demand = draft.worker(worker_id).demand
+    if demand is not None and lease.expires_at_unix_ms >= demand.due_at_unix_ms:
+        why = "the evidence that was demanded was not shown in time"
+        draft.end_lease(lease, LeaseStatus.REVOKED, EventReason.LEASE_REVOKED, why)
+    else:
         draft.end_lease(lease, LeaseStatus.EXPIRED, EventReason.TTL_EXPIRED, "its time is over")
 
 

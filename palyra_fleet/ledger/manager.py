@@ -25,6 +25,7 @@ from palyra_fleet.ledger import (
     liveness,
     lost_time,
     placing,
+    reattesting,
     releasing,
 )
 from palyra_fleet.ledger.decision import Decision, EventReason, Record
@@ -249,6 +250,21 @@ class WorkerFleetManager:
     def reverify(self, worker_id: str, actor: str, why: str, now_unix_ms: int) -> Outcome:
         now = self.effective_now(now_unix_ms)
         return admission.reverify(self.state, worker_id, actor, why, now)
+
+    def reattest(
+        self,
+        worker_id: str,
+        new_key: bool,
+        within_ms: int | None,
+        actor: str,
+        why: str,
+        now_unix_ms: int,
+    ) -> Outcome:
+        """`within_ms` is a length of time from now."""
+        now = self.effective_now(now_unix_ms)
+        return reattesting.reattest(
+            self.state, self.policy, worker_id, new_key, within_ms, actor, why, now
+        )
 
     def ban(self, worker_id: str, actor: str, why: str, now_unix_ms: int) -> Outcome:
         return admission.ban(self.state, worker_id, actor, why, self.effective_now(now_unix_ms))

@@ -27,7 +27,8 @@ class WorkerFleetPolicy:
     `heartbeat_timeout_ms`. With `two_person_release` no worker leaves quarantine unless one
     principal asks and another approves; a request is good for `release_request_ms` at most, and
     never longer than the evidence that it speaks of. `offer_ms` is how long a run is kept for the
-    worker that it is offered to.
+    worker that it is offered to. `reattest_within_ms` is how long a worker has to show the new
+    evidence that an operator demands, where the operator does not say.
     """
 
     max_workers: int = 10_000
@@ -53,6 +54,7 @@ class WorkerFleetPolicy:
     two_person_release: bool = False
     release_request_ms: int = 60 * MINUTE_MS
     offer_ms: int = 10_000
+    reattest_within_ms: int = 5 * MINUTE_MS
 
     def __post_init__(self) -> None:
         if self.leases_per_worker != 1:
@@ -74,6 +76,7 @@ class WorkerFleetPolicy:
             self.proxy_silence_ms,
             self.release_request_ms,
             self.offer_ms,
+            self.reattest_within_ms,
         )
         if min(amounts) < 1:
             raise ValueError("every limit of the fleet policy must be at least 1")

@@ -2,9 +2,9 @@
 
 Input is the ledger of the snapshot and, if the state that it replaces could be read, whom that one
 holds and trusts: its confined workers come as they are there, whoever of the snapshot has a key, an
-identity or an id of theirs is quarantined too, and what it trusts no more is not trusted again. If
-it could not be read, everybody is quarantined unless the operator says that workers may return.
-Pure. Times: Unix ms.
+identity or an id of theirs is quarantined too, what it trusts no more is not trusted again, and the
+evidence and keys that it demanded are demanded still. If it could not be read, everybody is
+quarantined unless the operator says that workers may return. Pure. Times: Unix ms.
 """
 
 from dataclasses import dataclass, field, replace
@@ -21,24 +21,27 @@ from palyra_fleet.ledger.decision import (
     WithdrawnReference,
 )
 from palyra_fleet.ledger.draft import Draft
-from palyra_fleet.ledger.facts import Admission, WorkerRecord
+from palyra_fleet.ledger.facts import Admission, EvidenceDemand, WorkerRecord
 from palyra_fleet.ledger.lost_time import end_all, with_evidence_over
+from palyra_fleet.ledger.reattesting import log_demand, put_demand, stricter_of
 from palyra_fleet.ledger.state import LedgerState
 
 UNKNOWN = "restored without the state that followed"
+RETIRED = "its key was retired in the state that was replaced"
 HELD = "quarantined in the state that was replaced"
 
 
 @dataclass(frozen=True, slots=True)
 class Confined:
     """Whom a ledger holds: the quarantined and banned, what is remembered for ever; whom it trusts,
-    and what it took back; what is frozen."""
+    and what it took back; what is frozen; of whom new evidence is demanded."""
 
     workers: tuple[WorkerRecord, ...]
     tombstones: frozenset[Tombstone]
     enrolled: tuple[EnrolledKey, ...] = ()
     references: frozenset[ReferenceValue] = frozenset()
     freeze: FleetFreeze = field(default_factory=lambda: FleetFreeze(False, 0))
+    demanded: tuple[WorkerRecord, ...] = ()
 
     @classmethod
     def of(cls, state: LedgerState) -> "Confined":
@@ -49,6 +52,7 @@ class Confined:
             tuple(state.enrolled.values()),
             frozenset(state.references),
             state.freeze,
+            tuple(worker for worker in state.workers.values() if worker.demand is not None),
         )
 
 
@@ -97,6 +101,24 @@ def _hold(draft: Draft, held: Confined) -> None:
             over = with_evidence_over(worker, draft.now_unix_ms)
             draft.put_worker(replace(over, release_request=None))
             draft.event(EventReason.QUARANTINED_BY_RESTORE, worker.worker_id, None, {"why": HELD})
+    _demand_again(draft, held)
+
+
+def _demand_again(draft: Draft, held: Confined) -> None:
+    """What was demanded since the snapshot still is, and a key that was retired since stays so."""
+    demanded = {worker.worker_id: worker.demand for worker in held.demanded}
+    for worker_id in draft.state.workers:
+        worker = draft.worker(worker_id)
+        if worker.confined:
+            continue
+        retired = Tombstone(TombstoneKind.KEY, worker.proof.key_sha256) in held.tombstones
+        demand = stricter_of(worker.demand, demanded.get(worker_id))
+        if retired:
+            now = draft.now_unix_ms
+            demand = stricter_of(demand, EvidenceDemand(draft.actor, RETIRED, True, now, now))
+        if demand is not None and demand != worker.demand:
+            put_demand(draft, worker, demand)
+            log_demand(draft, worker, demand)
 
 
 def _trust_no_more_than(draft: Draft, key: EnrolledKey) -> None:

@@ -8,7 +8,7 @@ from palyra_fleet.leases.artifacts import Artifact, ArtifactTransport, CarriedAr
 from palyra_fleet.leases.offers import Offer, PlacementOrder
 from palyra_fleet.leases.records import WorkerApprovalGrant, WorkerLease
 from palyra_fleet.ledger.decision import EnrolledKey
-from palyra_fleet.ledger.facts import WorkerRecord, lifecycle_state
+from palyra_fleet.ledger.facts import EvidenceDemand, WorkerRecord, lifecycle_state
 from palyra_fleet.wire.enrolment_models import EnrolmentView
 from palyra_fleet.wire.keys import thumbprint_sha256
 from palyra_fleet.wire.lease_models import LeaseView
@@ -16,6 +16,8 @@ from palyra_fleet.wire.models import (
     ArtifactModel,
     ArtifactTransportModel,
     CleanupReport,
+    EvidenceDemanded,
+    EvidenceDemandView,
     GrantView,
     LeaseState,
     WorkerView,
@@ -50,6 +52,27 @@ def worker_view(worker: WorkerRecord, lease: WorkerLease | None, now_unix_ms: in
         quarantined_at_unix_ms=None if confined is None else confined.at_unix_ms,
         quarantine_evidence_sha256=None if confined is None else confined.evidence_sha256,
         quarantine_decision_id=None if confined is None else confined.decision_id,
+        demanded=_demand_view(worker.demand),
+    )
+
+
+def demanded(worker: WorkerRecord) -> EvidenceDemanded | None:
+    """What is demanded of the worker, as it is told."""
+    demand = worker.demand
+    if demand is None:
+        return None
+    return EvidenceDemanded(new_key=demand.new_key, due_at_unix_ms=demand.due_at_unix_ms)
+
+
+def _demand_view(demand: EvidenceDemand | None) -> EvidenceDemandView | None:
+    if demand is None:
+        return None
+    return EvidenceDemandView(
+        new_key=demand.new_key,
+        due_at_unix_ms=demand.due_at_unix_ms,
+        asked_by=demand.asked_by,
+        why=demand.why,
+        asked_at_unix_ms=demand.asked_at_unix_ms,
     )
 
 

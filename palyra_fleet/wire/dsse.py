@@ -19,6 +19,7 @@ VerifiedPayload = NewType("VerifiedPayload", bytes)
 
 ATTESTATION_TYPE = "application/vnd.palyra.worker-attestation.v1+json"
 RECEIPT_TYPE = "application/vnd.palyra.proxy-receipt.v1+json"
+SUCCESSION_TYPE = "application/vnd.palyra.key-succession.v1+json"
 VIOLATION_TYPE = "application/vnd.palyra.egress-violation.v1+json"
 
 MAX_PAYLOAD_BYTES = 64 * 1024

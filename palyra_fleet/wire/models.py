@@ -81,7 +81,8 @@ class RegisterRequest(WireModel):
     """Registration: signed evidence, what backs it, and the proxy's receipt over the same nonce.
     Without `backing` the evidence must be an enrolled launcher's.
     `continues_session`: a running session proves itself again, with its own key; it is refused once
-    a newer session has registered with another. Without it, a new session begins.
+    a newer session has registered with another. Without it, a new session begins. `succession`: the
+    session goes on with a new key, since its own one signs for that (`SuccessionPayload`).
     """
 
     public_key: Base64Key
@@ -89,6 +90,7 @@ class RegisterRequest(WireModel):
     receipt: DsseEnvelope
     backing: Backing | None = None
     continues_session: bool = False
+    succession: DsseEnvelope | None = None
 
 
 class RegisterAnswer(WireModel):
@@ -114,12 +116,22 @@ class HeartbeatRequest(WireModel):
     """The worker waits for a run and may be offered one; it counts until the next beat."""
 
 
+class EvidenceDemanded(WireModel):
+    """The worker must attest again, with `new_key` under a new key; what it holds ends at
+    `due_at_unix_ms` otherwise."""
+
+    new_key: bool
+    due_at_unix_ms: UnixMs
+
+
 class HeartbeatAnswer(WireModel):
-    """`stop_leases` names leases the fleet does not hold: the worker ends those runs at once."""
+    """`stop_leases` names leases the fleet does not hold: the worker ends those runs at once.
+    `demanded` is there until the worker has shown it."""
 
     state: str
     heartbeat_within_ms: int
     stop_leases: tuple[Ulid, ...] = ()
+    demanded: EvidenceDemanded | None = None
 
 
 class WorkspaceScopeModel(WireModel):
@@ -324,6 +336,14 @@ class DrainOneRequest(DrainRequest):
     worker_id: Ulid
 
 
+class EvidenceDemandView(EvidenceDemanded):
+    """What an operator demanded of a worker, and it has not shown yet."""
+
+    asked_by: str
+    why: str
+    asked_at_unix_ms: UnixMs
+
+
 class WorkerView(WireModel):
     """A worker as operators see it. `state` is the public WorkerLifecycleState."""
 
@@ -350,6 +370,7 @@ class WorkerView(WireModel):
     quarantined_at_unix_ms: int | None
     quarantine_evidence_sha256: str | None
     quarantine_decision_id: str | None
+    demanded: EvidenceDemandView | None = None
 
 
 class EventView(WireModel):

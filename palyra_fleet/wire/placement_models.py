@@ -84,11 +84,12 @@ class OrderKind(StrEnum):
     EGRESS_SUSPENDED = "egress_suspended"
     EGRESS_RESUMED = "egress_resumed"
     OFFERED = "offered"
+    REATTEST = "reattest"
 
 
 class WorkerOrder(WireModel):
     """One order. `offer` where the kind is `offered`: an old one may have ended meanwhile, and
-    taking it is refused then."""
+    taking it is refused then. `reattest` says to beat now: what is demanded is in the answer."""
 
     seq: int
     kind: OrderKind

@@ -1,17 +1,16 @@
 """WorkerSession: one registered worker with a fresh key, from attestation to the last heartbeat.
 
 `open` gets a nonce, has the proxy sign a receipt over it, and registers with signed evidence.
-From then on the session beats, listens for orders, proves itself again at half of what its
-attestation has left, and renews a lease it holds at half life. Whatever ends the run early resolves
-`stopped`, once: an order, a quarantine, a newer session, a program that changed, or *self-fencing*:
-no renewal or no proof came through before the end on the monotonic clock. The session only says so;
-the runner ends the processes.
+From then on the session beats, listens for orders, proves itself again (`proving`), also with a new
+key where the fleet demands one, and renews a lease it holds at half life. Whatever ends the run
+early resolves `stopped`, once: an order, a quarantine, a newer session, a program that changed, or
+*self-fencing*: no renewal or no proof came through before the end on the monotonic clock. The
+session only says so; the runner ends the processes.
 """
 
 import asyncio
 import contextlib
 import logging
-import zlib
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
@@ -58,7 +57,7 @@ from palyra_fleet.worker.launcher import (
 from palyra_fleet.worker.lease_clock import LeaseClock
 from palyra_fleet.worker.lease_in_hand import LeaseInHand
 from palyra_fleet.worker.offer_box import OfferBox
-from palyra_fleet.worker.receipt import ReceiptRefused
+from palyra_fleet.worker.proving import Proving
 from palyra_fleet.worker.standing import Standing
 from palyra_fleet.worker.stop import Stop, StopKind, state_is_quarantined, stop_for_problem
 from palyra_fleet.worker.timekeeper import Alarm, LoopTime, Timekeeper
@@ -67,10 +66,8 @@ ORDERS_WAIT_MS: Final = 20_000
 RETRY_AFTER_S: Final = 0.5
 PROOFS_FOR_A_LEASE: Final = 3
 """How often the binding is proved anew for one lease: the proxy's policy may change meanwhile."""
+_PROVE_FIRST: Final = frozenset({FleetReason.BINDING_STALE, FleetReason.REATTESTATION_DEMANDED})
 _log = logging.getLogger(__name__)
-
-
-type _NoProof = FleetError | ReceiptRefused | EvidenceUnavailable
 
 
 class LeaseNotHeld(Exception):
@@ -93,9 +90,9 @@ class SessionSettings:
 class WorkerSession:
     """A registered worker. Use as `async with await WorkerSession.open(...)`."""
 
-    def __init__(self, client: WorkerClient, standing: Standing, time: Timekeeper) -> None:
-        self._client = client
+    def __init__(self, standing: Standing, time: Timekeeper) -> None:
         self._standing = standing
+        self._proving = Proving(standing, time, self._adopt, self.stop, self._obey)
         self._time = time
         self._beats = 0
         self._beating = asyncio.Lock()
@@ -103,7 +100,6 @@ class WorkerSession:
         self._offers = OfferBox()
         self._held: LeaseInHand | None = None
         self._attestation_end: Alarm | None = None
-        self._proof_problem: str | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self.stopped: asyncio.Future[Stop] = asyncio.get_running_loop().create_future()
 
@@ -124,13 +120,13 @@ class WorkerSession:
             settings.egress_enforced,
         )
         try:
-            standing = await Standing.open(client, attester)
+            standing = await Standing.open(attester)
             # orders of earlier sessions; what concerns this one comes after its first lease
             earlier = await client.orders(0, 0)
         except BaseException:
             await client.close()
             raise
-        session = cls(client, standing, settings.time)
+        session = cls(standing, settings.time)
         session._begin(seen=max((order.seq for order in earlier), default=0))
         return session
 
@@ -167,7 +163,7 @@ class WorkerSession:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
         self.stopped.cancel()
-        await self._client.close()
+        await self._standing.close()
 
     def stop(self, stop: Stop) -> None:
         """Say that the run must end. Only the first reason counts."""
@@ -224,7 +220,7 @@ class WorkerSession:
         itself."""
         with contextlib.suppress(FleetError):
             await self._standing.speak(
-                lambda epoch: self._client.decline_offer(
+                lambda epoch: self._standing.client.decline_offer(
                     offer.offer_id, DeclineRequest(session_epoch=epoch, reason=why)
                 )
             )
@@ -243,14 +239,13 @@ class WorkerSession:
             try:
                 return await self._take(order)
             except FleetProblem as problem:
-                if problem.reason != FleetReason.BINDING_STALE:
+                if problem.reason not in _PROVE_FIRST:
                     raise
             await self._time.sleep(attempt * RETRY_AFTER_S)
             try:
-                await self._standing.prove_again()
+                await self._proving.prove_again()
             except ArtifactChanged as changed:
                 raise EvidenceUnavailable(str(changed)) from changed
-            self._adopt()
         return await self._take(order)
 
     async def _take(self, order: LeaseRequest) -> LeaseAnswer:
@@ -264,14 +259,16 @@ class WorkerSession:
         return lease
 
     async def _ask(self, order: LeaseRequest, epoch: int) -> LeaseAnswer:
-        return await self._client.request_lease(order.model_copy(update={"session_epoch": epoch}))
+        return await self._standing.client.request_lease(
+            order.model_copy(update={"session_epoch": epoch})
+        )
 
     async def start_lease(self, ttl_ms: int | None = None) -> None:
         """Tell the fleet that the run begins, and renew from now on (by `ttl_ms` each time)."""
         held = self._require_lease()
         lease = held.answer
         await self._standing.speak(
-            lambda epoch: self._client.start_lease(
+            lambda epoch: self._standing.client.start_lease(
                 lease.lease_id, LeaseCommand(session_epoch=epoch, fence=lease.fence)
             )
         )
@@ -283,7 +280,7 @@ class WorkerSession:
         lease = self._require_lease().answer
         await self._let_go()
         return await self._standing.speak(
-            lambda epoch: self._client.complete_lease(
+            lambda epoch: self._standing.client.complete_lease(
                 lease.lease_id,
                 CompleteRequest(session_epoch=epoch, fence=lease.fence, cleanup=cleanup),
             )
@@ -294,7 +291,7 @@ class WorkerSession:
         for loop, name in (
             (self._keep_beating(), "heartbeat"),
             (self._keep_listening(seen), "orders"),
-            (self._keep_proving(), "proof"),
+            (self._proving.keep(self.stopped), "proof"),
         ):
             self._tasks.append(spawn(loop, f"{name} {self.worker_id}"))
 
@@ -307,7 +304,7 @@ class WorkerSession:
         async with self._beating:  # the fleet takes no beat that is older than the last
             self._beats += 1
             try:
-                answer = await self._standing.speak(self._beat)
+                epoch, answer = await self._standing.speak(self._beat)
             except FleetUnavailable:
                 self._beat_after_s = min(self._beat_after_s, RETRY_AFTER_S)
                 return
@@ -318,41 +315,17 @@ class WorkerSession:
         if state_is_quarantined(answer.state):
             self.stop(Stop(StopKind.QUARANTINED, "the worker is quarantined"))
         self._stop_if_held(answer.stop_leases, "the fleet does not hold this lease")
+        if epoch == self._standing.answer.session_epoch:  # else it speaks of older evidence
+            self._proving.hear(answer.demanded)
 
-    async def _beat(self, epoch: int) -> HeartbeatAnswer:
+    async def _beat(self, epoch: int) -> tuple[int, HeartbeatAnswer]:
         request = HeartbeatRequest(
             session_epoch=epoch,
             seq=self._beats,
             held_leases=self._held_leases(),
             waits=self._offers.waits,
         )
-        return await self._client.heartbeat(request)
-
-    async def _keep_proving(self) -> None:
-        proofs = failures = 0
-        while not self.stopped.done():
-            spread = zlib.crc32(f"{self.worker_id}/{proofs}/{failures}".encode()) % 1000 / 1000
-            now_s = self._time.now_s()
-            await self._time.sleep(self._standing.life.prove_after_s(now_s, failures, spread))
-            if self.stopped.done():
-                return
-            try:
-                await self._standing.prove_again()
-            except ArtifactChanged as changed:
-                self.stop(Stop(StopKind.PROGRAM_CHANGED, str(changed)))
-            except (FleetError, ReceiptRefused, EvidenceUnavailable) as error:
-                failures += 1
-                self._note_failed_proof(error, failures)
-            else:
-                proofs, failures, self._proof_problem = proofs + 1, 0, None
-                self._adopt()
-
-    def _note_failed_proof(self, error: _NoProof, failures: int) -> None:
-        if isinstance(error, FleetProblem):
-            self._obey(error)
-        self._proof_problem = error.detail if isinstance(error, FleetProblem) else str(error)
-        if failures == 1 and not self.stopped.done():
-            _log.warning("this worker cannot attest again yet: %s", self._proof_problem)
+        return epoch, await self._standing.client.heartbeat(request)
 
     def _adopt(self) -> None:
         """Take over what the fleet said to a proof: state, end, a lease that must be shorter."""
@@ -368,7 +341,7 @@ class WorkerSession:
     async def _keep_listening(self, seen: int) -> None:
         while True:
             try:
-                orders = await self._client.orders(seen, ORDERS_WAIT_MS)
+                orders = await self._standing.speak(partial(self._orders, seen))
             except FleetUnavailable:
                 await self._time.sleep(RETRY_AFTER_S)
                 continue
@@ -380,6 +353,11 @@ class WorkerSession:
             for order in sorted(orders, key=lambda one: one.kind is not OrderKind.QUARANTINED):
                 seen = max(seen, order.seq)
                 self._follow(order)
+            if any(order.kind is OrderKind.REATTEST for order in orders):
+                await self._beat_once()  # what is demanded now is in the answer
+
+    async def _orders(self, seen: int, _epoch: int) -> tuple[WorkerOrder, ...]:
+        return await self._standing.client.orders(seen, ORDERS_WAIT_MS)
 
     def _follow(self, order: WorkerOrder) -> None:
         match order.kind:
@@ -395,10 +373,12 @@ class WorkerSession:
             case OrderKind.OFFERED:
                 if order.offer is not None:
                     self._offers.put(order.offer)
+            case OrderKind.REATTEST:
+                pass  # see `_keep_listening`
 
     async def _renew(self, lease: LeaseAnswer, ttl_ms: int | None, epoch: int) -> LeaseState:
         command = LeaseCommand(session_epoch=epoch, fence=lease.fence, ttl_ms=ttl_ms)
-        return await self._client.renew_lease(lease.lease_id, command)
+        return await self._standing.client.renew_lease(lease.lease_id, command)
 
     async def _let_go(self) -> None:
         held, self._held = self._held, None
@@ -409,7 +389,7 @@ class WorkerSession:
         """A lease or the attestation ends now: say which, and why it could not go on."""
         held, life = self._held, self._standing.life
         if held is None or held.clock.end_s >= life.fence_at_s:
-            why = self._proof_problem or "no answer in time"
+            why = self._proving.problem or "no answer in time"
             detail = f"this worker's attestation ended and could not be renewed: {why}"
         elif held.at_its_end:
             detail = "the lease ended, and the fleet makes it no longer: its approval is over"

@@ -55,6 +55,7 @@ def attested(
         binding_proxy_id="proxy-1",
         bound_at_unix_ms=now_unix_ms,
         binding_policy_digest="policy",
+        nonce_issued_at_unix_ms=now_unix_ms,
     )
 
 

@@ -149,15 +149,15 @@ def test_a_nonce_is_bound_to_key_purpose_and_time(
 ) -> None:
     book = NonceBook(60_000)
     assert book.issue("n", "k", "register", 1_000) == 61_000
-    assert (book.spend(nonce, key, purpose, now) is None) is accepted
+    assert isinstance(book.spend(nonce, key, purpose, now), int) is accepted
 
 
 def test_a_nonce_is_spent_by_its_first_use_and_a_strangers_try_spends_nothing() -> None:
     book = NonceBook(60_000)
     book.issue("n", "k", "register", 1_000)
-    assert book.spend("n", "stranger", "register", 1_000) is not None
-    assert book.spend("n", "k", "register", 1_000) is None
-    assert book.spend("n", "k", "register", 1_000) is not None
+    assert isinstance(book.spend("n", "stranger", "register", 1_000), Refusal)
+    assert book.spend("n", "k", "register", 1_050) == 1_000  # when it was issued
+    assert isinstance(book.spend("n", "k", "register", 1_050), Refusal)
 
 
 def test_a_clock_that_moves_back_does_not_revive_a_nonce() -> None:
@@ -165,7 +165,7 @@ def test_a_clock_that_moves_back_does_not_revive_a_nonce() -> None:
     book = NonceBook(60_000)
     book.issue("n", "k", "register", 1_000)
     book.issue("m", "k", "register", 61_000)
-    assert book.spend("n", "k", "register", 1_001) is not None
+    assert isinstance(book.spend("n", "k", "register", 1_001), Refusal)
 
 
 def test_a_key_has_so_many_nonces_outstanding_and_no_more() -> None:

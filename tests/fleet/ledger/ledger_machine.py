@@ -25,7 +25,7 @@ from tests.fleet.ledger.machine_base import (
     some,
     workers,
 )
-from tests.fleet.ledger.machine_placing import PlacingMachine
+from tests.fleet.ledger.machine_reattesting import ReattestingMachine
 from tests.fleet.ledger.transitions import broken_by
 
 answers = st.sampled_from(
@@ -33,7 +33,7 @@ answers = st.sampled_from(
 )
 
 
-class LedgerMachine(PlacingMachine):
+class LedgerMachine(ReattestingMachine):
     """The ledger on a memory store."""
 
     @initialize()
@@ -297,8 +297,11 @@ class LedgerMachine(PlacingMachine):
     @rule()
     def reap(self) -> None:
         self.do("reap", self.manager.reap(self.now))
-        now = self.manager.effective_now(self.now)
-        assert all(lease.expires_at_unix_ms > now for lease in self.manager.state.leases.values())
+        state, now = self.manager.state, self.manager.effective_now(self.now)
+        assert all(lease.expires_at_unix_ms > now for lease in state.leases.values())
+        for worker_id in state.lease_by_worker:
+            demand = state.workers[worker_id].demand
+            assert demand is None or demand.due_at_unix_ms > now
 
     @rule(which=some, now=rarely)
     @precondition(lambda self: self.manager.state.leases)

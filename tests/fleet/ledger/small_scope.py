@@ -19,6 +19,8 @@ from palyra_fleet.ledger.binding import binding_refusal
 from palyra_fleet.ledger.decision import (
     Decision,
     FleetFreeze,
+    Tombstone,
+    TombstoneKind,
 )
 from palyra_fleet.ledger.facts import Proof, WorkerRecord
 from palyra_fleet.ledger.manager import WorkerFleetManager
@@ -146,7 +148,7 @@ def _worker(place: Place, worker: WorkerRecord) -> tuple[object, ...]:
     lease = state.live_lease_of(worker.worker_id)
     held = worker.quarantine
     drain = worker.drain_deadline_unix_ms
-    asked = worker.release_request
+    asked, wanted = worker.release_request, worker.demand
     return (
         worker.admission,
         worker.eligibility,
@@ -165,6 +167,9 @@ def _worker(place: Place, worker: WorkerRecord) -> tuple[object, ...]:
         99 if asked is None else max(-1, asked.expires_at_unix_ms - now),
         any(w.worker_id == worker.worker_id for w in place.ended[-2:]),
         beat is not None and beat.waits,
+        () if wanted is None else (wanted.new_key, max(-1, wanted.due_at_unix_ms - now)),
+        Tombstone(TombstoneKind.KEY, result_of(place, worker.worker_id, "a").key_sha256)
+        in state.tombstones,
         *_offer(place, worker),
     )
 

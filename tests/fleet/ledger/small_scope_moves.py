@@ -33,6 +33,7 @@ POLICY = WorkerFleetPolicy(
     lease_binding_max_age_ms=2,
     release_request_ms=2,
     offer_ms=1,
+    reattest_within_ms=1,
     max_workers=2,
     max_leases=2,
     storm_quarantines_per_minute=1_000,
@@ -128,6 +129,20 @@ def _of_worker(who: str) -> dict[str, Move]:
         )
         return manager.register(result, place.now, True)
 
+    def go_on_with_the_next_key(manager: WorkerFleetManager, place: Place) -> Outcome | None:
+        worker = place.state.workers.get(who)
+        if worker is None:
+            return None
+        key = f"next/{sum(who in part for part in place.path)}/{place.serial}"
+        signer = (worker.candidate or worker.proof).key_sha256
+        result = replace(result_of(place, who, key), succeeds_key_sha256=signer)
+        return manager.register(result, place.now, True)
+
+    def demand(new_key: bool) -> Move:
+        return lambda manager, place: manager.reattest(
+            who, new_key, None, "alice", "why", place.now
+        )
+
     def beat(waits: bool) -> Move:
         def act(manager: WorkerFleetManager, place: Place) -> Outcome | None:
             worker = place.state.workers.get(who)
@@ -183,6 +198,9 @@ def _of_worker(who: str) -> dict[str, Move]:
         "register same": register,
         "register new": register_anew,
         "register continue": go_on,
+        "register next": go_on_with_the_next_key,
+        "reattest": demand(new_key=False),
+        "reattest key": demand(new_key=True),
         "heartbeat": beat(waits=False),
         "heartbeat waits": beat(waits=True),
         "decline": decline,

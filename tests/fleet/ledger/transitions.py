@@ -80,6 +80,8 @@ def leased_wrongly(command: str, decision: Decision, before: LedgerState) -> lis
         if isinstance(record, WorkerLease) and record.lease_id not in before.leases:
             if command != "grant_lease":
                 found.append(f"{command} gave a lease")
+            if before.workers[record.worker_id].demand is not None:
+                found.append(f"{command} gave a lease to a worker that must attest first")
             offer = before.placing.offer_of(record.run_id)
             if offer is not None and offer.worker_id != record.worker_id:
                 found.append(f"{command} gave a run that is offered to another worker")
@@ -111,11 +113,28 @@ def _changed(command: str, was: WorkerRecord, now: WorkerRecord) -> list[str]:
             found.append(f"8: {command} forgave an orphaned run")
     if was.work is Work.FAILED and now.work is not Work.FAILED and command != "reverify":
         found.append(f"8: {command} forgave failed work")
+    found += _demand_changed(command, was, now)
     if now.last_fence < was.last_fence:
         found.append(f"2: {command} took a fence back")
     if now.session_epoch < was.session_epoch or now.attestation_epoch < was.attestation_epoch:
         found.append(f"{command} took an epoch back")
     return found
+
+
+def _demand_changed(command: str, was: WorkerRecord, now: WorkerRecord) -> list[str]:
+    """A demand is met by newer evidence, which it says the key of, or the worker is quarantined;
+    until then it only becomes stricter."""
+    if was.demand is None or now.confined:
+        return []
+    if now.demand is not None:
+        longer = now.demand.due_at_unix_ms > was.demand.due_at_unix_ms
+        weaker = was.demand.new_key and not now.demand.new_key
+        return [f"{command} made a demand weaker"] if longer or weaker else []
+    newer = now.proof.attestation_epoch > was.proof.attestation_epoch
+    same_key = now.proof.key_sha256 == was.proof.key_sha256
+    if command not in REGISTERS or not newer or (was.demand.new_key and same_key):
+        return [f"{command} met a demand"]
+    return []
 
 
 def _freed(command: str, was: WorkerRecord, now: WorkerRecord) -> list[str]:
