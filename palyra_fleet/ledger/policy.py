@@ -58,7 +58,8 @@ class WorkerFleetPolicy:
 
     def __post_init__(self) -> None:
         if self.leases_per_worker != 1:
-            raise ValueError("leases_per_worker: only 1 is supported")
+            text = "only 1: a quarantine or a bad clean-up of one run must not be another run's"
+            raise ValueError(f"leases_per_worker: {text} (decision 0079)")
         if self.least_binding_level < BindingLevel.OBSERVED:
             raise ValueError("least_binding_level: 'observed' at least; a claim proves nothing")
         amounts = (

@@ -136,8 +136,13 @@ async def test_a_worker_that_does_not_obey_is_cut_at_the_deadline(
             url = place.upstreams.url(API, "/open/thing")
             reply = await ask_proxy(apart.proxy_url, url, puppet.proxy_url)
             assert reply is not None and reply.reason == "egress.no_lease"
+
+            async def has_no_lease() -> bool:
+                (worker,) = await place.workers()
+                return (worker.lease_id, worker.work) == (None, "orphaned")
+
+            await until("the fleet has ended the lease", has_no_lease)
             (worker,) = await place.workers()
-            assert (worker.lease_id, worker.work) == (None, "orphaned")
             assert worker.demanded is not None
             (event,) = await place.events("worker.lease_revoked")
             why = "the evidence that was demanded was not shown in time"

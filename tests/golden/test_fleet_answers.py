@@ -112,6 +112,7 @@ async def a_worker(story: Story, shell: Shell) -> None:
     await story.tell("worker", "approve-release", WORKER, *BECAUSE, code=1)
     await story.tell("worker", "withdraw-release", WORKER, *BECAUSE, code=1)
     await story.tell("worker", "reverify", WORKER, *BECAUSE, code=1)
+    await story.tell("worker", "reattest", WORKER, "--new-key", *BECAUSE, code=1)
     await story.tell("worker", "drain", WORKER, *BECAUSE)
     await story.tell("worker", "evict", WORKER, *BECAUSE, "--dry-run")
     await story.tell("worker", "ban", WORKER, *BECAUSE)
