@@ -99,6 +99,7 @@ class _Issuer(_Table):
     ca_file: _Text | None = None
     leeway_s: int = Field(default=LEEWAY_S, ge=0, le=MOST_LEEWAY_S)
     longest_life_s: int = Field(default=LONGEST_LIFE_S, ge=60, le=MOST_LIFE_S)
+    authorized_parties: _Texts = ()
 
 
 class _File(_Table):
@@ -216,6 +217,7 @@ def _issuers(said: Mapping[str, _Issuer], reader: "_Reader") -> tuple[TrustedIss
                 reader.ca_file(one.ca_file, (*key, "ca_file")),
                 one.leeway_s,
                 one.longest_life_s,
+                one.authorized_parties,
             )
         )
     return tuple(made)

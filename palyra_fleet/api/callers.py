@@ -11,6 +11,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -18,7 +19,8 @@ from typing import Final
 
 from palyra_fleet.api.problems import ApiReason, ApiRefusal, Headers
 from palyra_fleet.issuers.keeper import IssuerKeys
-from palyra_fleet.issuers.tokens import NotBelieved, TokenFault, has_form
+from palyra_fleet.issuers.tokens import FAULTS, NotBelieved, TokenFault, has_form
+from palyra_fleet.logs.fields import Field, told
 from palyra_fleet.principals.book import Principal, PrincipalBook
 from palyra_fleet.principals.roles import Roles
 from palyra_fleet.service import Caller
@@ -35,6 +37,7 @@ from palyra_fleet.wire.request_proof import (
 ATTEMPTS_PER_WINDOW: Final = 10
 ATTEMPT_WINDOW_MS: Final = 60_000
 MAX_ADDRESSES: Final = 1024
+_log = logging.getLogger(__name__)
 
 
 class Who(StrEnum):
@@ -90,15 +93,15 @@ class FailedAttempts:
 
     _counts: dict[str, tuple[int, int]] = field(default_factory=dict)
 
-    def note(self, address: str, now_unix_ms: int) -> bool:
-        """Note one failure; True while the address has not had more than its share."""
+    def note(self, address: str, now_unix_ms: int) -> int:
+        """Note one failure; how many the address has had in this window, this one included."""
         began, count = self._counts.pop(address, (now_unix_ms, 0))
         if not 0 <= now_unix_ms - began < ATTEMPT_WINDOW_MS:
             began, count = now_unix_ms, 0
         if len(self._counts) >= MAX_ADDRESSES:
             del self._counts[next(iter(self._counts))]
         self._counts[address] = (began, count + 1)
-        return count < ATTEMPTS_PER_WINDOW
+        return count + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,29 +128,33 @@ class TokenGate:
     def believed(self, authorization: str | None, address: str, now_unix_ms: int) -> Believed:
         """Whose token this is. Raises ApiRefusal, the same for every way to be wrong."""
         scheme, _, token = (authorization or "").partition(" ")
+        found: Believed | NotBelieved | None = None
         if scheme.lower() == "bearer":
-            believed = self._of_token(token.strip(), now_unix_ms)
-            if believed is not None:
-                return believed
-        if self._failed.note(address, now_unix_ms):
+            found = self._of_token(token.strip(), now_unix_ms)
+        if isinstance(found, Believed):
+            return found
+        attempt = self._failed.note(address, now_unix_ms)
+        if found is not None and attempt <= ATTEMPTS_PER_WINDOW:
+            _log_refused(found, address, is_last=attempt == ATTEMPTS_PER_WINDOW)
+        if attempt <= ATTEMPTS_PER_WINDOW:
             challenge = Headers({"WWW-Authenticate": 'Bearer realm="palyra-fleet"'})
             raise ApiRefusal(ApiReason.TOKEN_REFUSED, headers=challenge)
         wait = Headers({"Retry-After": str(ATTEMPT_WINDOW_MS // 1000)})
         raise ApiRefusal(ApiReason.TOO_MANY_ATTEMPTS, headers=wait)
 
-    def _of_token(self, token: str, now_unix_ms: int) -> Believed | None:
+    def _of_token(self, token: str, now_unix_ms: int) -> Believed | NotBelieved | None:
+        """None: neither a token of ours nor written as one of an issuer."""
         principal = self.book.by_token(token, now_unix_ms)
         if principal is not None:
             return Believed(principal)
         if self.issuers is None or not has_form(token):
             return None
         about = self.issuers.subject_of(token, now_unix_ms)
-        if about is None:
-            return None
+        if isinstance(about, NotBelieved):
+            return about
         principal = self.book.by_subject(about.subject, now_unix_ms)
         if principal is None:
-            self.issuers.refused(NotBelieved(TokenFault.SUBJECT_UNKNOWN, about.issuer_name))
-            return None
+            return NotBelieved(TokenFault.SUBJECT_UNKNOWN, about.issuer_name)
         return Believed(principal, about.until_unix_ms)
 
 
@@ -224,6 +231,17 @@ class ProofGate:
             raise ApiRefusal(ApiReason.TOO_MANY_CALLS, str(exhausted), wait) from exhausted
         except ProofRefused as refused:
             raise _proof_refused() from refused
+
+
+def _log_refused(why: NotBelieved, address: str, *, is_last: bool) -> None:
+    """Tell the operator why, with nothing of the token. A line for each wrong token that an address
+    may bring in a window, so that nobody fills the log; the last says that there may be more."""
+    extra = told(
+        {Field.ACTION: "token-refused", Field.REASON: why.fault, Field.ADDRESS: address or None}
+    )
+    more = "; more from there are not told for a minute" if is_last else ""
+    said = (why.issuer_name or "-", why.fault, FAULTS[why.fault], more)
+    _log.warning("a token of issuer %s was refused: %s: %s%s", *said, extra=extra)
 
 
 def _proof_refused() -> ApiRefusal:

@@ -18,9 +18,8 @@ from typing import Final
 
 from palyra_fleet.clock import now_unix_ms
 from palyra_fleet.issuers.key_sources import KeysUnreadable, KeysWithdrawn, read_keys
-from palyra_fleet.issuers.tokens import FAULTS, NotBelieved, TokenFault, VerifiedSubject, judge
+from palyra_fleet.issuers.tokens import NotBelieved, TokenFault, VerifiedSubject, judge
 from palyra_fleet.issuers.trusted import TrustedIssuer
-from palyra_fleet.logs.fields import Field, told
 from palyra_fleet.tasks import spawn
 from palyra_fleet.wire.key_sets import VerifyingKey
 
@@ -28,6 +27,7 @@ REREAD_S: Final = 300.0
 UNREADABLE: Final = "its keys cannot be read or used, and hold an hour at most; the log says why"
 GAP_S: Final = 10.0
 HOLD_MS: Final = 3_600_000
+_LOOK_FOR_KEYS: Final = frozenset({TokenFault.KEY_UNKNOWN, TokenFault.KEYS_UNKNOWN})
 _log = logging.getLogger(__name__)
 
 
@@ -60,22 +60,13 @@ class IssuerKeys:
     def __repr__(self) -> str:
         return f"IssuerKeys({', '.join(self._held)})"
 
-    def subject_of(self, token: str, now_unix_ms: int) -> VerifiedSubject | None:
-        """Whom the token is about, if it is believed; why not is a line of the log."""
+    def subject_of(self, token: str, now_unix_ms: int) -> VerifiedSubject | NotBelieved:
+        """Whom the token is about, or why it is not believed. A key that is not known is looked
+        for."""
         judged = judge(token, self._issuers, self._keys_of, now_unix_ms)
-        if isinstance(judged, VerifiedSubject):
-            return judged
-        if judged.fault in {TokenFault.KEY_UNKNOWN, TokenFault.KEYS_UNKNOWN}:
+        if isinstance(judged, NotBelieved) and judged.fault in _LOOK_FOR_KEYS:
             self._held[judged.issuer_name].wanted.set()
-        self.refused(judged)
-        return None
-
-    def refused(self, why: NotBelieved) -> None:
-        """Tell the operator why, with nothing of the token."""
-        issuer = why.issuer_name or "-"
-        extra = told({Field.ACTION: "token-refused", Field.REASON: why.fault})
-        said = (issuer, why.fault, FAULTS[why.fault])
-        _log.warning("a token of issuer %s was refused: %s: %s", *said, extra=extra)
+        return judged
 
     async def read_once(self, issuer: TrustedIssuer) -> None:
         """Read one issuer's keys, and keep what was good before if that fails."""

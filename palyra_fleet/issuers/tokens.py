@@ -4,10 +4,13 @@
 looked up by its exact address, the key by `kid` among that issuer's keys, and the key decides the
 algorithm. Nothing in a token's header names a key or an address that would be used, a critical
 header is refused, and so is a token that is bound to a key of its holder (`cnf`), since nobody here
-asks for that proof. Every time in it is compared with `now`, with the issuer's leeway; who it is
-about is for the principals' book to say. A token is a bearer secret: nothing of it is in a fault.
+asks for that proof. A token for several audiences must say that it was made for a client of ours
+(`azp`): whoever else it is for could bring it here. Every time in it is compared with `now`, with
+the issuer's leeway; who it is about is for the principals' book to say. A token is a bearer secret:
+nothing of it is in a fault.
 Times: Unix ms outside, Unix seconds in claims. Pure.
-Source: RFC 7519, RFC 8725 (best practices), RFC 9068 (types), OpenID Connect Core 1.0, section 2.
+Source: RFC 7519, RFC 8725 (best practices), RFC 9068 (types), OpenID Connect Core 1.0, sections 2
+and 3.1.3.7.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -41,6 +44,7 @@ class TokenFault(StrEnum):
     KEY_UNKNOWN = "key_unknown"
     SIGNATURE = "signature_wrong"
     AUDIENCE = "audience_wrong"
+    PARTY = "authorized_party_wrong"
     CLAIMS = "claims_unusable"
     NOT_YET = "not_yet_valid"
     EXPIRED = "expired"
@@ -58,6 +62,7 @@ FAULTS: Final[Mapping[TokenFault, str]] = MappingProxyType(
         TokenFault.KEY_UNKNOWN: "the issuer has no such key; its keys are being read again",
         TokenFault.SIGNATURE: "its signature is not that of the key it names",
         TokenFault.AUDIENCE: "it is for another audience; compare `audience` with the issuer's",
+        TokenFault.PARTY: "another client asked for it; compare its azp with `authorized_parties`",
         TokenFault.CLAIMS: "it lacks exp, iat or sub, or one of them has no usable form",
         TokenFault.NOT_YET: "it is not valid yet; compare the clocks",
         TokenFault.EXPIRED: "it has expired",
@@ -95,7 +100,13 @@ class _Claims(BaseModel):
     iat: _Seconds
     nbf: _Seconds | None = None
     sub: SubjectText
+    aud: str | list[str]
+    azp: str | None = None
     cnf: object = None
+
+    @property
+    def is_for_others_too(self) -> bool:
+        return isinstance(self.aud, list) and len(set(self.aud)) > 1
 
 
 def has_form(token: str) -> bool:
@@ -169,6 +180,8 @@ def _verified(
 def _fault(claims: _Claims, issuer: TrustedIssuer, now_unix_ms: int) -> TokenFault | None:
     leeway_ms = issuer.leeway_s * 1000
     begins_s = claims.iat if claims.nbf is None else max(claims.iat, claims.nbf)
+    if not _asked_for_by_one_of_ours(claims, issuer):
+        return TokenFault.PARTY
     if claims.cnf is not None:
         return TokenFault.BOUND
     if now_unix_ms >= claims.exp * 1000 + leeway_ms:
@@ -180,3 +193,11 @@ def _fault(claims: _Claims, issuer: TrustedIssuer, now_unix_ms: int) -> TokenFau
     if claims.exp - claims.iat > issuer.longest_life_s:
         return TokenFault.TOO_LONG
     return None
+
+
+def _asked_for_by_one_of_ours(claims: _Claims, issuer: TrustedIssuer) -> bool:
+    """Whether the client that the token was made for (`azp`) is one that counts. A token for
+    several audiences must name it; where the settings name clients, every token must."""
+    if issuer.authorized_parties:
+        return claims.azp in issuer.authorized_parties
+    return not claims.is_for_others_too or claims.azp == issuer.audience

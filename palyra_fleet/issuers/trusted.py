@@ -18,8 +18,9 @@ EXPECTED_URL: Final = "expected https://HOST[/PATH], without user, query and fra
 
 @dataclass(frozen=True, slots=True)
 class TrustedIssuer:
-    """`url` is what tokens say as `iss`, byte by byte. `jwks_file` None: discovery at `url`, whose
-    certificate is verified with `ca_file` (None: the public roots)."""
+    """`url` is what tokens say as `iss`, byte by byte. `authorized_parties` are the clients whose
+    tokens count (`azp`); empty: only our own where a token is for others as well. `jwks_file` None:
+    discovery at `url`, whose certificate is verified with `ca_file` (None: the public roots)."""
 
     name: str
     url: str
@@ -28,6 +29,7 @@ class TrustedIssuer:
     ca_file: Path | None = None
     leeway_s: int = LEEWAY_S
     longest_life_s: int = LONGEST_LIFE_S
+    authorized_parties: tuple[str, ...] = ()
 
 
 def checked_https(text: str) -> str:

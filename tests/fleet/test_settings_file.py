@@ -113,6 +113,7 @@ discovery = true
 ca_file = "ca.pem"
 leeway_s = 5
 longest_life_s = 900
+authorized_parties = ["cli", "portal"]
 """
 
 
@@ -124,13 +125,16 @@ def test_issuers_are_read_with_their_bounds(place: Path) -> None:
         "corp", "https://issuer.example/team", "palyra-fleet", place / "jwks.json"
     )
     assert cloud == TrustedIssuer(
-        "cloud", "https://cloud.example", "palyra", None, place / "ca.pem", 5, 900
+        "cloud",
+        *("https://cloud.example", "palyra", None, place / "ca.pem", 5, 900),
+        ("cli", "portal"),
     )
     file.write_text("")
     assert read_settings(file).issuers == ()
 
 
 ISSUER_MISTAKES = [
+    ('["cli", "portal"]', "[]", 14, "authorized_parties: Tuple should have at least 1 item"),
     ('jwks_file = "jwks.json"', "", 2, "corp: expected jwks_file, or discovery = true"),
     ("discovery = true", 'discovery = true\njwks_file = "jwks.json"', 7, "cloud: expected jwks"),
     ('"jwks.json"', '"gone.json"', 5, "jwks_file: "),

@@ -48,7 +48,9 @@ def test_a_token_that_the_issuer_signed_for_us_says_whom_it_is_about() -> None:
     about = Subject(issuer=ISSUER.url, subject=SUBJECT)
     good = VerifiedSubject("corp", about, (NOW_S + 600 + TRUSTED.leeway_s) * 1000)
     assert judged(ISSUER.token(NOW_S)) == good
-    assert judged(ISSUER.token(NOW_S, aud=["other", AUDIENCE])) == good
+    assert judged(ISSUER.token(NOW_S, aud=["other", AUDIENCE], azp=AUDIENCE)) == good
+    assert judged(ISSUER.token(NOW_S, aud=[AUDIENCE, AUDIENCE])) == good
+    assert judged(ISSUER.token(NOW_S, azp="another-client")) == good
     assert judged(ISSUER.token(NOW_S, nbf=None)) == good
     for kind in ("JWT", "at+jwt", "application/AT+jwt"):
         assert judged(ISSUER.token(NOW_S, {"typ": kind})) == good
@@ -65,6 +67,11 @@ def test_a_token_that_the_issuer_signed_for_us_says_whom_it_is_about() -> None:
         ({"aud": ["a", "b"]}, TokenFault.AUDIENCE),
         ({"aud": []}, TokenFault.AUDIENCE),
         ({"aud": None}, TokenFault.AUDIENCE),
+        ({"aud": ["other", AUDIENCE]}, TokenFault.PARTY),
+        ({"aud": ["other", AUDIENCE], "azp": None}, TokenFault.PARTY),
+        ({"aud": ["other", AUDIENCE], "azp": "other"}, TokenFault.PARTY),
+        ({"aud": ["other", AUDIENCE], "azp": ""}, TokenFault.PARTY),
+        ({"aud": ["other", AUDIENCE], "azp": [AUDIENCE]}, TokenFault.CLAIMS),
         ({"exp": None}, TokenFault.CLAIMS),
         ({"iat": None}, TokenFault.CLAIMS),
         ({"sub": None}, TokenFault.CLAIMS),
@@ -208,3 +215,14 @@ def test_any_text_has_an_answer(text: str) -> None:
 
 def test_every_fault_says_what_it_means() -> None:
     assert set(FAULTS) == set(TokenFault)
+
+
+def test_where_clients_are_named_every_token_must_be_of_one_of_them() -> None:
+    named = replace(TRUSTED, authorized_parties=("cli", "portal"))
+    for audience in (AUDIENCE, [AUDIENCE], ["other", AUDIENCE]):
+        for party in ("cli", "portal"):
+            good = judged(ISSUER.token(NOW_S, aud=audience, azp=party), trusted=named)
+            assert isinstance(good, VerifiedSubject)
+        for stranger in (None, "", "CLI", AUDIENCE, "other"):
+            wrong = judged(ISSUER.token(NOW_S, aud=audience, azp=stranger), trusted=named)
+            assert wrong is TokenFault.PARTY

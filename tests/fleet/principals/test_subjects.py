@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from palyra_egress.demo.upstream_ca import UpstreamCa
+from palyra_fleet.api.callers import ATTEMPTS_PER_WINDOW
 from palyra_fleet.client import FleetProblem, OperatorClient
 from palyra_fleet.clock import now_unix_ms
 from palyra_fleet.console.sessions import ConsoleSessions
@@ -28,7 +29,7 @@ from tests.fakes.raw_http import ask
 from tests.fakes.real_fleet import RealFleet, real_fleet
 from tests.fakes.token_issuer import AUDIENCE, SUBJECT, TokenIssuer, served_issuer
 
-LOGGER = "palyra_fleet.issuers.keeper"
+LOGGER = "palyra_fleet.api.callers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,27 @@ async def test_every_wrong_token_gets_the_answer_of_every_other_and_a_line_for_t
         assert answers[0][0] == 401
         assert len(set(answers)) == 1
         assert [line["event.reason"] for line in lines] == list(wrong)
-        assert all(token not in json.dumps(lines) for token in wrong.values())
+        assert {line["source.ip"] for line in lines} == {"127.0.0.1"}
+        written = json.dumps(lines)
+        assert all(token not in written for token in wrong.values())
+        assert all(part not in written for part in ("account-2", "other.example"))
+
+
+async def test_refused_tokens_of_one_address_are_few_lines_and_the_last_says_so(
+    tmp_path: Path,
+) -> None:
+    async with trusting(tmp_path) as place:
+        with json_lines(LOGGER) as lines:
+            for number in range(ATTEMPTS_PER_WINDOW + 5):
+                await ask(
+                    place.fleet.server.admin_url,
+                    "GET",
+                    "/v1/whoami",
+                    headers={"Authorization": f"Bearer {place.token(sub=f'account-{number}')}"},
+                )
+        assert len(lines) == ATTEMPTS_PER_WINDOW
+        told = ["more from there are not told" in str(line["message"]) for line in lines]
+        assert told == [False] * (ATTEMPTS_PER_WINDOW - 1) + [True]
 
 
 async def test_who_is_revoked_is_unknown_at_once_and_a_subject_is_bound_once(
