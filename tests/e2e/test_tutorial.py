@@ -1,29 +1,51 @@
-"""docs/tutorial.md, step by step as it is written, in an installation of its own.
+"""The tutorial and a guide, step by step as they are written, each in an installation of its own.
 
 A `console` block is commands after `$ ` and what they print; `…` matches anything, and a line that
-is `…` alone any number of lines. Ports are replaced by free ones, which is all that is changed.
+is `…` alone any number of lines. Ports are replaced by free ones and `var/` by a folder of the
+test, which is all that is changed.
 """
 
 import os
 import re
-import shlex
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.programs import Programs, programs
 from tests.fakes.free_port import free_port
+from tests.fakes.until import until
 from tests.project.documents import Block, blocks
 
 REPOSITORY = Path(__file__).parent.parent.parent
-PAGE = REPOSITORY / "docs" / "tutorial.md"
+PAGES = {"docs/tutorial.md": 8, "docs/how-to/join-a-second-proxy.md": 8}
+"""How many commands each has at least."""
 BACKGROUND = re.compile(r"background until: (?P<said>.*)")
+PORT = re.compile(r"127\.0\.0\.1:(\d+)")
 IN_SIGHT = ("available", "(?:available|offline)")  # a slow machine's beats may have come too late
 
 
-def free_address() -> str:
-    return f"127.0.0.1:{free_port()}"
+@dataclass(slots=True)
+class Here:
+    """Where a page is run: its folder, and a free port for each that it names."""
+
+    home: Path
+    ports: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if name[:7] != "PALYRA_"}
+        return {**kept, "PALYRA_HOME": str(self.home)}
+
+    def command(self, words: str) -> str:
+        moved = re.sub(r"(?<![\w/.])var/", f"{self.home}/", words)
+        return PORT.sub(lambda found: f"127.0.0.1:{self._port(found[1])}", moved)
+
+    def _port(self, named: str) -> int:
+        if named not in self.ports:
+            self.ports[named] = free_port()
+        return self.ports[named]
 
 
 def steps(block: Block) -> Iterator[tuple[str, list[str]]]:
@@ -50,33 +72,37 @@ def pattern(lines: list[str]) -> re.Pattern[str]:
 
 
 @pytest.mark.timeout(600)
-async def test_the_tutorial_goes_as_it_says(tmp_path: Path, curl: str) -> None:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PALYRA_")}
-    environment = {**kept, "PALYRA_HOME": str(tmp_path / "var")}
-    ran = 0
+@pytest.mark.parametrize(("page", "least"), PAGES.items())
+async def test_a_page_goes_as_it_says(tmp_path: Path, curl: str, page: str, least: int) -> None:
+    here, ran = Here(tmp_path / "var"), 0
+    here.home.mkdir()
     async with programs() as registry:
-        for block in blocks(PAGE):
+        for block in blocks(REPOSITORY / page):
             if found := BACKGROUND.fullmatch(block.marker):
-                await start(registry, block, found["said"], environment)
+                await start(registry, block, found["said"], here)
             elif block.language == "console":
                 for command, expected in steps(block):
                     done = await registry.finished(
-                        *("sh", "-c", f"{command} 2>&1"),
-                        environment=environment,
+                        *("sh", "-c", f"{{ {here.command(command)}\n}} 2>&1"),
+                        environment=here.environment,
                         directory=REPOSITORY,
                         within_s=120,
                     )
                     assert pattern(expected).fullmatch(done.out), f"{command}\n{done.out}"
                     ran += 1
-    assert ran >= 8
+    assert ran >= least
 
 
-async def start(
-    registry: Programs, block: Block, until_it_says: str, environment: dict[str, str]
-) -> None:
+async def start(registry: Programs, block: Block, until_it_says: str, here: Here) -> None:
     (command,) = block.text.splitlines()
-    places = ("--listen", free_address(), "--admin", free_address())
+    if PORT.search(command) is None:  # listens where it always does
+        command += " --listen 127.0.0.1:8080 --admin 127.0.0.1:8081"
     started = await registry.start(
-        *shlex.split(command), *places, environment=environment, directory=REPOSITORY
+        *("sh", "-c", f"exec {here.command(command)}"),
+        environment=here.environment,
+        directory=REPOSITORY,
     )
-    await started.says(until_it_says, within_s=120)
+    await until(
+        f"{command} says {until_it_says}",
+        lambda: until_it_says in started.out.text + started.err.text,
+    )

@@ -16,7 +16,9 @@ import pytest
 from tests.project.documents import anchors, blocks, inline, links
 
 NAMED_PATH = re.compile(r"[a-z_]+/[\w./-]*\w/?(?:::\w+)?")
-RUN_BY = {"docs/tutorial.md": "tests/e2e/test_tutorial.py"}
+RUN_BY = dict.fromkeys(
+    ("docs/tutorial.md", "docs/how-to/join-a-second-proxy.md"), "tests/e2e/test_tutorial.py"
+)
 """Pages whose commands a test runs, block by block."""
 NOT_RUN = {
     "README.md": "tests/e2e/test_demo.py, tests/e2e/test_run.py and CI run these commands",
