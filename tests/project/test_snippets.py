@@ -42,7 +42,8 @@ OF_HISTORY: Final = {"CHANGELOG.md", "security-review.md"}
 _SAMPLE_ID: Final = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
 _SAMPLES: Final = (
     (re.compile(r"[A-Z]+[-_]ID"), _SAMPLE_ID),
-    (re.compile(r"\$key"), base64.b64encode(bytes(32)).decode()),
+    (re.compile(r"\$key|\$\([^)]* key [^)]*\)"), base64.b64encode(bytes(32)).decode()),
+    (re.compile(r"\$\([^)]* -o name\)"), _SAMPLE_ID),
 )
 _PUNCTUATION: Final = "();<>|&"
 
@@ -69,6 +70,8 @@ def commands(text: str) -> Iterator[tuple[str, list[str]]]:
                 command = []
             else:
                 command.append(word)
+                for inner in re.findall(r"\$\(([^)]*)\)", word):
+                    yield from commands(inner)
 
 
 def _ours(words: list[str]) -> Iterator[tuple[str, list[str]]]:
