@@ -1,12 +1,12 @@
 """DeviceKeeper: the certificate of this paired machine, for programs that speak to the fleet's API.
 
 Gives the TLS of each new connection and renews the certificate by itself: at half of its life, and
-when the fleet says that it is time, which it is asked at every look. Many programs of one machine
-may share a home: the file is looked at anew for every connection, and one of them renews, under the
-home's lock; while a node agent holds that lock, the agent does. A new certificate is stored before
-it is used, and takes the place of the old one once the fleet has answered to it. TLS 1.3
-only; the roots are those of the pairing and no others, and the server must be the fleet by name.
-Times: Unix ms.
+when the fleet says that it is time, which it is asked at each look, by one program of a machine at
+a time. Many programs may share a home: the file is looked at anew for every connection, and one of
+them renews, under the home's lock; while a node agent holds that lock, the agent does. A new
+certificate is stored before it is used, and takes the place of the old one once the fleet has
+answered to it. TLS 1.3 only; the roots are those of the pairing and no others, and the server must
+be the fleet by name. Times: Unix ms.
 """
 
 import asyncio
@@ -98,13 +98,26 @@ class DeviceKeeper:
         return True
 
     async def _wanted(self, url: str) -> str | None:
-        """The certificate in use, if the fleet wants it replaced. A fleet that cannot be asked is
-        asked again at the next look."""
+        """The certificate in use, if the fleet wants it replaced. Of all programs of this home one
+        asks at a time, since a machine has few calls; a fleet that cannot be asked is asked again
+        at a later look."""
+        if self._asked_lately():
+            return None
         with contextlib.suppress(FleetError):
             async with DeviceClient(self.fleet(url)) as client:
                 own = await client.certificate()
             return own.fingerprint_sha256 if own.renewal_due else None
         return None
+
+    def _asked_lately(self) -> bool:
+        """Whether a program asked within the last half of a look; if not, this one does now."""
+        asked = self.home.asked_file
+        with contextlib.suppress(FileNotFoundError):
+            age_s = self.clock() / 1000 - asked.stat().st_mtime
+            if 0 <= age_s < self.look_every_s / 2:
+                return True
+        asked.touch(mode=0o600)
+        return False
 
     async def _next(self, client: DeviceClient, material: NodeMaterial) -> NodeMaterial:
         """Ask for the next certificate, and store it beside the one in use."""

@@ -110,6 +110,11 @@ class AgentHome:
         return self.directory / "agent.lock"
 
     @property
+    def asked_file(self) -> Path:
+        """Touched whenever the fleet is asked whether it wants another certificate."""
+        return self.directory / "asked"
+
+    @property
     def status_file(self) -> Path:
         return self.directory / "status.json"
 
@@ -138,7 +143,7 @@ class AgentHome:
 
     def forget(self) -> None:
         """Remove everything; the master key last, when nothing is left that it opens."""
-        for file in (self.material_file, self.status_file, self.key_file):
+        for file in (self.material_file, self.status_file, self.asked_file, self.key_file):
             file.unlink(missing_ok=True)
 
     def _key(self) -> MasterKey:

@@ -60,7 +60,7 @@ async def test_a_machine_without_a_stream_hears_of_a_demand_at_its_next_look(
 ) -> None:
     async with remote_world(identity=SETTINGS) as world:
         machine = await world.pair("proxy")
-        keeper = DeviceKeeper(machine.store_in(tmp_path / "home"))
+        keeper = DeviceKeeper(machine.store_in(tmp_path / "home"), look_every_s=0)
         first = keeper.material.certificate
         assert not await keeper.renew_if_due(world.url)
         await world.identity.demand_rotation(machine.device_id, 60_000, "leaked", "alice")
@@ -71,6 +71,24 @@ async def test_a_machine_without_a_stream_hears_of_a_demand_at_its_next_look(
         async with machine.as_itself() as old:
             with pytest.raises((FleetProblem, FleetUnavailable)):
                 await old.is_accepted()
+
+
+async def test_of_many_programs_one_asks_in_the_time_of_a_look(tmp_path: Path) -> None:
+    """A machine has few calls of its own, and may run hundreds of workers."""
+    async with remote_world(identity=SETTINGS) as world:
+        home = (await world.pair("node")).store_in(tmp_path / "home")
+        clock = Ahead()
+        keepers = [DeviceKeeper(home, clock, look_every_s=3_600) for _ in range(3)]
+        assert not await keepers[0].renew_if_due(world.url)
+        first = home.asked_file.stat().st_mtime_ns
+        await world.identity.demand_rotation(home.load().device_id, 3_600_000, "leaked", "alice")
+        for keeper in keepers:
+            assert not await keeper.renew_if_due(world.url)
+        assert home.asked_file.stat().st_mtime_ns == first
+        clock.ahead_ms = 1_500_000
+        assert not await keepers[1].renew_if_due(world.url)
+        os.utime(home.asked_file, (0, 0))
+        assert await keepers[2].renew_if_due(world.url)
 
 
 async def test_of_many_programs_one_renews_and_all_use_the_new_one(tmp_path: Path) -> None:
