@@ -12,7 +12,8 @@ from tests.fakes.until import until
 
 @dataclass
 class Hurry:
-    """`harness`' monotonic time, which runs on by itself and jumps where it is told to."""
+    """`harness`' monotonic time, which stands still but where it is told to go on, so that a slow
+    machine changes nothing."""
 
     harness: Harness
     ahead_ms: int = 0
@@ -20,7 +21,8 @@ class Hurry:
     def __post_init__(self) -> None:
         core = self.harness.core
         real = core.clocks
-        core.clocks = Clocks(real.now_unix_ms, lambda: real.now_monotonic_ms() + self.ahead_ms)
+        stopped_ms = real.now_monotonic_ms()
+        core.clocks = Clocks(real.now_unix_ms, lambda: stopped_ms + self.ahead_ms)
 
     def pass_s(self, seconds: float) -> None:
         self.ahead_ms += round(seconds * 1000)

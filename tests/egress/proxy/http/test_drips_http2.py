@@ -232,6 +232,6 @@ async def test_a_connection_that_only_pings_is_closed(tmp_path):
                 worker.h2.ping(b"12345678")
                 worker.flush()
 
-            await hurry.drip(ping, ended(worker), every_s=0)
+            await hurry.drip(ping, ended(worker), every_s=1)
         world.nothing_arrived()
         assert world.harness.core.connections.by_worker() == {}
