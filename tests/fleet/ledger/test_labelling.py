@@ -42,6 +42,10 @@ def test_an_event_says_what_changed_and_why(world: LedgerWorld) -> None:
     (event,) = world.do(outcome).events
     assert (event.reason, event.actor, event.worker_id) == (EventReason.LABELLED, "bob", W1)
     assert event.detail == {"given": "disk=", "taken": "rack", "why": "moved"}
+    (given,) = world.do(world.manager.label(W1, {"zone": "b"}, (), "bob", "moved", NOW)).events
+    assert given.detail == {"given": "zone=b", "taken": None, "why": "moved"}
+    (taken,) = world.do(world.manager.label(W1, {}, ("zone",), "bob", "gone", NOW)).events
+    assert taken.detail == {"given": None, "taken": "zone", "why": "gone"}
 
 
 def test_the_same_again_changes_nothing_and_is_no_event(world: LedgerWorld) -> None:
