@@ -17,7 +17,7 @@ from tests.fleet.cli.conftest import Shell, running
 from tests.fleet.cli.described import (
     CALLERS,
     NOBODY,
-    SECONDS,
+    TIMEOUT_S,
     assert_no_access_beyond_the_table,
     own_name,
     try_all,
@@ -31,7 +31,7 @@ ENDLESS = {
 
 
 @pytest.mark.e2e
-@pytest.mark.timeout(600 + 2 * (SECONDS or 0))
+@pytest.mark.timeout(TIMEOUT_S)
 @pytest.mark.parametrize("caller", CALLERS)
 async def test_no_caller_gets_an_answer_that_is_not_in_the_document(
     shell: Shell, tmp_path: Path, caller: str
