@@ -18,7 +18,6 @@ from palyra_egress.audit.segments import DEFAULT_SEGMENT_BYTES
 from palyra_egress.credentials.settings import VAULT_ONLY, SecretSettings
 from palyra_egress.errors import OperatorMustAct
 from palyra_egress.installation import EgressNote, Installation, written
-from palyra_egress.policy_window import PolicyWindow
 from palyra_egress.proxy.bounds.caps import CAPS, Caps
 from palyra_egress.proxy.bounds.deadlines import DEADLINES, Deadlines
 from palyra_egress.proxy.channels.settings import NO_CHANNELS, ChannelSettings
@@ -101,7 +100,6 @@ async def embedded(
     installation.create()
     home = installation.home
     principals = open_principals(home.directory, find_operator_token(home.token_file))
-    window = PolicyWindow()
     fleet_settings = _fleet_settings(installation, settings)
     fleet = await FleetService.start(fleet_settings)
     try:
@@ -115,7 +113,6 @@ async def embedded(
                 settings.admin_port,
                 principals,
                 issuers=fleet_settings.file.issuers,
-                policies=window,
                 spans=spans,
             ) as server,
         ):
@@ -126,7 +123,6 @@ async def embedded(
             )
             try:
                 await _until_ready(proxy)
-                window.enforcement = proxy.enforcement
                 note = _note(installation, settings, proxy)
                 note.write(installation.note)
                 yield Embedded(installation, fleet, proxy, server.admin_url, note)
@@ -205,10 +201,11 @@ def _note(installation: Installation, settings: EmbeddedSettings, proxy: EgressP
 
 
 async def _until_ready(proxy: EgressProxy) -> None:
-    """Wait until the proxy has heard the fleet."""
+    """Wait until the proxy has heard the fleet, and the fleet the proxy."""
     try:
         async with asyncio.timeout(READY_WITHIN_S):
             await proxy.enforcement.link.heard.wait()
+            await proxy.enforcement.talk.heard.wait()
     except TimeoutError as error:
         wrong = {k: v for k, v in proxy.enforcement.problems().items() if v != "ok"}
         raise NotReady(f"the proxy is not ready: {wrong}") from error

@@ -36,6 +36,7 @@ from palyra_fleet.ledger.manager import WorkerFleetManager
 from palyra_fleet.log_end import LogEnd
 from palyra_fleet.order_desk import OrderDesk
 from palyra_fleet.origin import nobodys_doing, note_written, with_origin
+from palyra_fleet.policy_desk import PolicyDesk
 from palyra_fleet.refusals import FleetReason, FleetRefusal, Refusal
 from palyra_fleet.settings import FleetSettings
 from palyra_fleet.signals.counts import NOBODY, FleetCounts
@@ -109,6 +110,7 @@ class FleetCore:
         self._log_end = LogEnd(snapshot.last_event_seq)
         self._hub = ViewHub(snapshot.epoch, snapshot.highest_fence)
         self._desk = OrderDesk(snapshot.epoch)
+        self._policies = PolicyDesk()
         self._unbound_evidence = UnboundEvidence()
         self.counts = FleetCounts()
         self._traffic = TrafficBook(snapshot.high_water_unix_ms)
@@ -153,6 +155,7 @@ class FleetCore:
         self._closed = True
         self._hub.close()
         self._desk.close()
+        self._policies.close()
         background = [one for one in (self._reaper, self._follower) if one is not None]
         self._reaper = self._follower = None
         for task in background:
@@ -285,6 +288,8 @@ class FleetCore:
         for record in decision.records:
             if isinstance(record, EvictedWorker):
                 self._desk.forget(record.worker_id)
+            if isinstance(record, EnrolledKey) and record.kind == "proxy" and record.revoked:
+                self._policies.forget(record.name)
 
     async def _forget_what_was_lost(self) -> None:
         """Read memory again if it holds what could not be made durable."""

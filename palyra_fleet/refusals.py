@@ -76,6 +76,12 @@ class FleetReason(StrEnum):
     EVIDENCE_REORDERED = "violation.seq_reordered"
     EVIDENCE_GAP = "violation.seq_gap"
     EVIDENCE_CHAIN = "violation.chain_broken"
+    POLICY_PROXY_UNKNOWN = "policy.proxy_unknown"
+    POLICY_PROXY_SILENT = "policy.proxy_silent"
+    POLICIES_DIFFER = "policy.proxies_differ"
+    POLICY_BUSY = "policy.too_many_questions"
+    POLICY_OTHER = "policy.other_policy"
+    QUESTION_UNKNOWN = "policy.question_unknown"
     PRINCIPAL_UNKNOWN = "principal.unknown"
     PRINCIPAL_REFUSED = "principal.refused"
     SNAPSHOT_BUSY = "fleet.snapshot_busy"
@@ -159,6 +165,12 @@ _TABLE: dict[FleetReason, tuple[str, int]] = {
     FleetReason.EVIDENCE_REORDERED: ("The evidence's number was used before", 409),
     FleetReason.EVIDENCE_GAP: ("Evidence before this one is missing", 409),
     FleetReason.EVIDENCE_CHAIN: ("The evidence does not follow the one before", 409),
+    FleetReason.POLICY_PROXY_UNKNOWN: ("No such proxy is enrolled", 404),
+    FleetReason.POLICY_PROXY_SILENT: ("The proxy cannot be asked about its policy now", 503),
+    FleetReason.POLICIES_DIFFER: ("The proxies have several policies; say which proxy", 409),
+    FleetReason.POLICY_BUSY: ("Too many questions wait for this proxy", 429),
+    FleetReason.POLICY_OTHER: ("The answer is not about the policy in force", 409),
+    FleetReason.QUESTION_UNKNOWN: ("Nobody waits for an answer to this question", 404),
     FleetReason.PRINCIPAL_UNKNOWN: ("No such principal", 404),
     FleetReason.PRINCIPAL_REFUSED: ("The principals cannot be changed like this", 409),
     FleetReason.SNAPSHOT_BUSY: ("A snapshot is being saved, or was just now", 429),

@@ -35,7 +35,6 @@ from palyra_fleet.api.protocol import (
 from palyra_fleet.api.remote_listener import RemoteSettings, served_remotely
 from palyra_fleet.api.routes import Listener
 from palyra_fleet.clock import now_unix_ms
-from palyra_fleet.console.policy_port import PolicyPort
 from palyra_fleet.issuers.keeper import kept_keys
 from palyra_fleet.issuers.trusted import TrustedIssuer
 from palyra_fleet.nodes.operations import NodeOperations
@@ -85,7 +84,6 @@ class FleetServer:
         *,
         issuers: Sequence[TrustedIssuer] = (),
         nodes: NodeOperations | None = None,
-        policies: PolicyPort | None = None,
         remote: RemoteSettings | None = None,
         spans: Spans | None = None,
         clock: Callable[[], int] = now_unix_ms,
@@ -114,7 +112,6 @@ class FleetServer:
                 settings = ApiSettings(
                     principals=principals,
                     issuers=await serving.enter_async_context(keys),
-                    policies=policies,
                     spans=spans,
                     admin_hosts=_LOOPBACK_NAMES | {admin_host.lower()},
                     body_within_ms=body_within_ms,

@@ -34,7 +34,7 @@ from palyra_fleet.ledger.liveness import heartbeat_within_ms, leases_to_stop
 from palyra_fleet.ledger.manager import Outcome
 from palyra_fleet.ledger.wire_views import carried_of, demanded, lease_state, transport_of
 from palyra_fleet.placement_commands import PlacementCommands
-from palyra_fleet.proxy_commands import ProxyCommands
+from palyra_fleet.policy_commands import PolicyCommands
 from palyra_fleet.refusals import (
     FleetReason,
     FleetRefusal,
@@ -70,7 +70,7 @@ class FleetService(
     EnrolmentCommands,
     JoinTokenCommands,
     ApprovalRuleCommands,
-    ProxyCommands,
+    PolicyCommands,
     FleetCore,
 ):
     """The fleet. `start` it, `close` it. What operators and proxies may ask is mixed in."""

@@ -146,6 +146,11 @@ class ViewHub:
             return [self._snapshot()]
         return missed or [self._message("tick")]
 
+    def binding_of(self, worker_id: str) -> Binding | None:
+        """What proxies are told of the worker's live lease, if it has one."""
+        lease = self._lease_of.get(worker_id)
+        return None if lease is None else self._bindings.get(lease.lease_id)
+
     def suspend(self, worker_ids: frozenset[str]) -> None:
         """Whose egress is suspended now; the listeners hear what changed."""
         before, self._suspended = self._suspended, worker_ids

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from palyra_egress.policy.compile import CompiledPolicy
-from palyra_egress.policy.errors import PolicyFileError
+from palyra_egress.policy.errors import PolicyFileError, Problem
 from palyra_egress.policy.load import (
     PolicyFiles,
     Stamp,
@@ -69,23 +69,25 @@ class EveryGate:
 
 
 class PolicyFile:
-    """The last good policy of one path, and what is wrong with the newest text, if anything."""
+    """The last good policy of one path, and what is wrong with the newest text, if anything:
+    `problem` in words, `found` with its places, empty where it is about no line."""
 
     def __init__(self, path: str | Path, gate: PolicyGate | None = None) -> None:
         self.path = Path(path)
         self.gate = gate
         self.policy: CompiledPolicy | None = None
         self.problem: str | None = "the policy file has not been read yet"
+        self.found: tuple[Problem, ...] = ()
         self._looks: dict[Path, Stamp | None] = {}
 
     def poll(self) -> CompiledPolicy | None:
         """The new policy if there is one that is good; otherwise None."""
         if look(self.path) is None:
-            self._looks = {}
+            self._looks, self.found = {}, ()
             self.problem = f"{self.path}: the policy file is gone or cannot be read"
             return None
         if not self.path.is_file():  # a pipe would hold us until somebody writes, perhaps for ever
-            self._looks = {}
+            self._looks, self.found = {}, ()
             self.problem = f"{self.path}: the policy file is no regular file"
             return None
         if self._looks and is_at_rest(self._looks):
@@ -101,8 +103,9 @@ class PolicyFile:
             is_known = known is not None and files.is_whole and files.digest == known.digest
             policy = known if known is not None and is_known else load_files(files)
         except PolicyFileError as error:
-            self.problem = str(error)
+            self.problem, self.found = str(error), error.problems
             return None
+        self.found = ()
         self.problem = None if self.gate is None else self.gate.refusal(files, policy)
         if isinstance(self.problem, PassingRefusal):
             self._looks = {}

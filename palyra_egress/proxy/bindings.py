@@ -15,6 +15,7 @@ from palyra_egress.facts import BINDING_LEVELS, UNATTESTED, AttestedFacts
 from palyra_egress.proxy.channels.channel import Channel
 from palyra_egress.reasons import Reason
 from palyra_egress.request import Requester
+from palyra_fleet.wire.view_models import AttestedFacts as TrustedFacts
 from palyra_fleet.wire.view_models import Binding, ViewMessage
 
 DEFAULT_MAX_AGE_MS = 5_000
@@ -160,7 +161,7 @@ class BindingView:
         Asked again on every request: a worker may have proved itself anew since it connected."""
         binding = self._bindings.get(requester.lease_id)
         is_same = binding is not None and binding.fence == requester.fence
-        return _facts(binding) if binding is not None and is_same else UNATTESTED
+        return known_facts(binding.facts) if binding is not None and is_same else UNATTESTED
 
     def forget(self) -> None:
         """Believe nothing until the fleet is heard again. Blocks, epoch and fence stay."""
@@ -307,7 +308,7 @@ def _requester(binding: Binding) -> Requester:
         profile=binding.egress_profile,
         run_id=binding.run_id,
         fence=binding.fence,
-        facts=_facts(binding),
+        facts=known_facts(binding.facts),
     )
 
 
@@ -317,8 +318,8 @@ def _unbound(before: Binding | None, after: Binding) -> set[str]:
     return set(had) - set(after.client_certificates_sha256)
 
 
-def _facts(binding: Binding) -> AttestedFacts:
-    told = binding.facts
+def known_facts(told: TrustedFacts) -> AttestedFacts:
+    """What the fleet verified about a worker, as the judge takes it."""
     return AttestedFacts(
         image_digest=told.image_digest_sha256,
         build_digest=told.build_digest_sha256,
@@ -332,4 +333,6 @@ def _carries_on(before: Binding | None, after: Binding) -> bool:
     """Whether what is open under a lease may go on now that it is bound like this."""
     if before is None:
         return True
-    return before.fence == after.fence and _facts(after).holds_all_of(_facts(before))
+    return before.fence == after.fence and known_facts(after.facts).holds_all_of(
+        known_facts(before.facts)
+    )

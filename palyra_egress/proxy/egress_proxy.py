@@ -52,6 +52,7 @@ from palyra_egress.proxy.master import (
     make_master,
     room_for_connections,
 )
+from palyra_egress.proxy.policy_talk import PolicyTalk
 from palyra_egress.proxy.review import Review
 from palyra_egress.proxy.settings import ProxySettings
 from palyra_egress.proxy.signals.told import ProxyTold
@@ -60,6 +61,7 @@ from palyra_egress.proxy.tls.server_tls import ServerTlsStore
 from palyra_egress.proxy.tls.server_tls_gate import ServerTlsGate
 from palyra_egress.proxy.tls.upstream_bundle import read_extra_roots, write_bundle
 from palyra_egress.proxy.writers_gate import WritersGate
+from palyra_egress.questions.standing import Loaded
 from palyra_egress.reasons import Reason
 from palyra_egress.service import EgressProxyPolicyService
 from palyra_fleet.client.errors import FleetError
@@ -95,12 +97,15 @@ class Enforcement:
     sources: SecretSources | None = None
     channels: Channels | None = None
     told: ProxyTold = field(init=False)
+    talk: PolicyTalk = field(init=False)
+    loaded_policy_at_unix_ms: int = field(default_factory=now_unix_ms)
     replaced_policy: CompiledPolicy | None = None
     """What was in force before the policy that is, if it changed since the start."""
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.told = ProxyTold(self.core, self.authority, self.problems)
+        self.talk = PolicyTalk(self.link, self.loaded)
 
     @classmethod
     def open(cls, settings: ProxySettings, secrets: SecretLookup | None = None) -> Self:
@@ -154,6 +159,20 @@ class Enforcement:
         link = FleetLink(core, ProxyClient(settings.fleet, key), settings.join)
         return cls(settings, core, parts, authority, server_tls, link, policy_file, sources)
 
+    def loaded(self) -> Loaded | None:
+        """The policy in force, for who asks about it."""
+        policy = self.core.service.policy
+        if policy is None:
+            return None
+        return Loaded(
+            policy=policy,
+            loaded_at_unix_ms=self.loaded_policy_at_unix_ms,
+            before=self.replaced_policy,
+            problem=self.policy_file.problem,
+            problems=self.policy_file.found,
+            signed=self.settings.approvers_file is not None,
+        )
+
     def begin(
         self, listening: frozenset[tuple[str, int]], channels: Channels | None = None
     ) -> None:
@@ -170,8 +189,9 @@ class Enforcement:
         if self.sources is not None:
             self._spawn(self.sources.keep(), "keep the secrets")
         self._spawn(self._expire(), "expire bindings")
-        # the one task whose end refuses nobody anything: numbers for people
+        # tasks whose end refuses nobody anything: numbers and answers for people
         self._tasks.append(spawn(self.link.tell_traffic(), "tell the fleet of the traffic"))
+        self._tasks.append(spawn(self.talk.answer_for_ever(), "answer about the policy"))
         self.channels = channels
         if channels is not None and channels.lease_listeners is not None:
             self._spawn(channels.follow(self.core.view), "follow the view with listeners")
@@ -293,7 +313,7 @@ class Enforcement:
             _log.critical("audit log: %s; everything is refused", error)
         await asyncio.to_thread(self.core.leaks.watch, policy)
         self.core.service.replace_policy(policy)
-        self.replaced_policy = before
+        self.replaced_policy, self.loaded_policy_at_unix_ms = before, now_unix_ms()
         if change.widening:
             shown = "; ".join(change.widening[:WIDENING_SHOWN])
             count = len(change.widening)

@@ -46,6 +46,7 @@ class FleetLink:
     _chain_compared: bool = False
     _joined: bool = False
     _believes: bool = False
+    _said_policy: str | None = None
 
     async def follow_view(self) -> None:
         """Follow the stream for ever."""
@@ -59,6 +60,7 @@ class FleetLink:
                         self.core.connections.cut(ended)
                         if message.kind == "snapshot":  # perhaps another state than before
                             self._chain_compared = False
+                            self._said_policy = None
                             self.core.evidence_waiting.set()
                         self.view_problem = None
                         self._believes = True
@@ -96,10 +98,18 @@ class FleetLink:
         while True:
             if self.view_problem is None:
                 with contextlib.suppress(FleetError):  # the view tells of it, and goes stale
-                    await self.client.beat(
-                        self.core.spool.head_seq, self.core.service.policy_digest
-                    )
+                    await self._beat()
             await asyncio.sleep(REPORT_EVERY_S)
+
+    async def say_policy(self) -> None:
+        """Beat at once where the fleet has not heard of the policy in force. Raises FleetError."""
+        if self._said_policy != self.core.service.policy_digest:
+            await self._beat()
+
+    async def _beat(self) -> None:
+        digest = self.core.service.policy_digest
+        await self.client.beat(self.core.spool.head_seq, digest)
+        self._said_policy = digest
 
     async def tell_traffic(self) -> None:
         """Say for ever what passed. Apart from `report`, so that numbers which are late, or which

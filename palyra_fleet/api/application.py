@@ -38,7 +38,6 @@ from palyra_fleet.api.routes import ROUTES, Listener, RouteTableError, refuse_st
 from palyra_fleet.clock import now_unix_ms
 from palyra_fleet.console.application import PREFIX as CONSOLE_PREFIX
 from palyra_fleet.console.application import make_console
-from palyra_fleet.console.policy_port import PolicyPort
 from palyra_fleet.identity.refusals import NodeReason, NodeRefused, refuse
 from palyra_fleet.issuers.keeper import IssuerKeys
 from palyra_fleet.logs.fields import Field, told, within
@@ -67,8 +66,6 @@ class ApiSettings:
     principals: PrincipalBook
     issuers: IssuerKeys | None = None
     """Believes the tokens of other services, where the settings name issuers."""
-    policies: PolicyPort | None = None
-    """Answers the console about policies, where a proxy runs in this process."""
     admin_hosts: frozenset[str] = frozenset({"localhost", "127.0.0.1", "::1"})
     spans: Spans | None = None
     """Where calls are told as spans."""
@@ -121,9 +118,7 @@ def make_application(
     application.on_shutdown.append(keeper.end_long_calls)
     refuse_strays(application, rows)
     if listener is Listener.ADMIN:
-        console = make_console(
-            service, nodes, settings.principals, keeper.tokens, clock, settings.policies
-        )
+        console = make_console(service, nodes, settings.principals, keeper.tokens, clock)
         application.add_subapp(CONSOLE_PREFIX, console)
     return application
 

@@ -18,6 +18,7 @@ from palyra_fleet.api.problems import ApiReason, ApiRefusal, Headers
 from palyra_fleet.refusals import FleetRefusal
 from palyra_fleet.wire.dsse import DsseEnvelope
 from palyra_fleet.wire.models import EvidenceChain, ProxyBeat, ViolationAnswer
+from palyra_fleet.wire.policy_models import PolicyPoll, PolicyQuestions, ProxyAnswer
 from palyra_fleet.wire.traffic_models import TrafficReport
 from palyra_fleet.wire.view_models import ViewMessage
 
@@ -63,6 +64,20 @@ async def report_traffic(call: Call) -> web.StreamResponse:
     if not call.service.traffic_is_due(call.identity.id):
         raise ApiRefusal(ApiReason.TOO_FAST, headers=Headers({"Retry-After": "1"}))
     call.service.report_traffic(call.identity.id, call.read(TrafficReport))
+    return answers.nothing()
+
+
+@answers.gives(PolicyQuestions)
+async def next_question(call: Call) -> web.StreamResponse:
+    """Long poll: answers when there is a question about the policy, or with none when the wait is
+    over."""
+    question = await call.service.next_question(call.identity.id, call.read(PolicyPoll))
+    return answers.model(PolicyQuestions(items=() if question is None else (question,)))
+
+
+@answers.gives(answers.NOTHING)
+async def answer_question(call: Call) -> web.StreamResponse:
+    call.service.take_answer(call.identity.id, call.read(ProxyAnswer))
     return answers.nothing()
 
 

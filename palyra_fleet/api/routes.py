@@ -27,6 +27,7 @@ from palyra_fleet.api import (
     operator_calls,
     operators_device_calls,
     placement_calls,
+    policy_calls,
     principal_calls,
     proxy_calls,
     release_calls,
@@ -47,6 +48,12 @@ from palyra_fleet.wire.freeze_models import FreezeRequest, UnfreezeRequest
 from palyra_fleet.wire.ids import NAME_PATTERN, ULID_PATTERN
 from palyra_fleet.wire.join_models import MintJoinToken
 from palyra_fleet.wire.label_models import LabelRequest
+from palyra_fleet.wire.policy_models import (
+    CheckRequest,
+    ExplainRequest,
+    PolicyPoll,
+    ProxyAnswer,
+)
 from palyra_fleet.wire.principal_models import CreatePrincipal, Role
 from palyra_fleet.wire.reattest_models import ReattestRequest
 from palyra_fleet.wire.snapshot_models import SaveSnapshot
@@ -128,7 +135,7 @@ _CERTIFICATES: Final = (*_DEVICES, "device_id", "expires_within_ms")
 
 _W, _P, _O, _N = worker_calls, proxy_calls, operator_calls, node_calls
 _D, _E, _PR, _R = device_calls, enrolment_calls, principal_calls, release_calls
-_PL, _OD, _EV = placement_calls, operators_device_calls, event_calls
+_PL, _PO, _OD, _EV = placement_calls, policy_calls, operators_device_calls, event_calls
 _KEY, _WORK, _PROXY, _DEV = Who.KEY_IN_BODY, Who.WORKER, Who.PROXY, Who.DEVICE
 _LOOK, _STOP, _LET_IN, _TRUST = Role.VIEWER, Role.OPERATOR, Role.APPROVER, Role.ADMIN
 _REASON: Final = wire.ReasonRequest
@@ -158,6 +165,8 @@ ROUTES: Final = (
     Row("POST", "/v1/proxy/traffic", _PROXY, _P.report_traffic, TrafficReport),
     Row("POST", "/v1/proxy/violations", _PROXY, _P.accept_violation, DsseEnvelope),
     Row("GET", "/v1/proxy/chain", _PROXY, _P.evidence_chain),
+    Row("POST", "/v1/proxy/policy-questions", _PROXY, _P.next_question, PolicyPoll, streams=True),
+    Row("POST", "/v1/proxy/policy-answers", _PROXY, _P.answer_question, ProxyAnswer),
     # paired machines
     Row("GET", "/v1/device/certificate", _DEV, _D.show_certificate),
     Row("POST", "/v1/device/certificate:rotate", _DEV, _D.rotate_certificate, _CSR),
@@ -203,6 +212,11 @@ ROUTES: Final = (
     Row("POST", "/v1/events:verify", _LOOK, _EV.verify_events),
     Row("GET", "/v1/snapshot", _LOOK, snapshot_calls.list_snapshots),
     Row("POST", "/v1/snapshot", _TRUST, snapshot_calls.save, SaveSnapshot),
+    # principals, about egress policies
+    Row("GET", "/v1/policies", _LOOK, _PO.list_policies),
+    Row("GET", f"/v1/policies/{_NAME}", _LOOK, _PO.show_rules),
+    Row("POST", "/v1/policies:explain", _LOOK, _PO.explain, ExplainRequest),
+    Row("POST", "/v1/policies:check", _LOOK, _PO.check, CheckRequest),
     # principals, about what is trusted besides workers
     Row("GET", "/v1/launchers", _LOOK, _E.listing("launcher")),
     Row("POST", "/v1/launchers", _TRUST, _E.enrol_launcher, wire.EnrolKeyRequest),

@@ -14,6 +14,7 @@ from palyra_fleet.wire.models import (
 )
 from palyra_fleet.wire.page_models import PageModel
 from palyra_fleet.wire.placement_models import OfferView, WorkerOrder
+from palyra_fleet.wire.policy_models import ProxyPolicy
 from palyra_fleet.wire.release_models import ReleaseRequestView
 
 
@@ -27,6 +28,12 @@ class ReleaseRequestList(WireModel):
 
 class OfferList(WireModel):
     items: tuple[OfferView, ...]
+
+
+class PolicyList(WireModel):
+    """By the proxy's name."""
+
+    items: tuple[ProxyPolicy, ...]
 
 
 class GrantList(PageModel[GrantView]):

@@ -19,6 +19,7 @@ from palyra_fleet.client.lists import (
 )
 from palyra_fleet.client.nodes import NodeCalls
 from palyra_fleet.client.placements import PlacementCalls
+from palyra_fleet.client.policies import PolicyCalls
 from palyra_fleet.client.principals import PrincipalCalls
 from palyra_fleet.client.releases import ReleaseCalls
 from palyra_fleet.client.snapshots import SnapshotCalls
@@ -51,6 +52,7 @@ class OperatorClient(
     ReleaseCalls,
     PlacementCalls,
     SnapshotCalls,
+    PolicyCalls,
 ):
     """The operator's calls. `base_url` is the admin listener's, such as `http://127.0.0.1:7741`."""
 

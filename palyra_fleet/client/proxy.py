@@ -21,6 +21,13 @@ from palyra_fleet.client.transport import (
 from palyra_fleet.wire.dsse import DsseEnvelope
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.models import EvidenceChain, ProxyBeat, ViolationAnswer
+from palyra_fleet.wire.policy_models import (
+    PolicyPoll,
+    PolicyQuestion,
+    PolicyQuestions,
+    PolicyStanding,
+    ProxyAnswer,
+)
 from palyra_fleet.wire.traffic_models import TrafficReport
 from palyra_fleet.wire.view_models import ViewMessage
 
@@ -67,6 +74,19 @@ class ProxyClient(FleetClient):
     async def report_traffic(self, report: TrafficReport) -> None:
         """Say what passed since this proxy started. Only numbers for people hang on it."""
         await self.send("POST", "/v1/proxy/traffic", report)
+
+    async def next_question(
+        self, standing: PolicyStanding, wait_ms: int = 0
+    ) -> PolicyQuestion | None:
+        """Say what is in force, and take what is asked about it; None when the wait is over."""
+        poll = PolicyPoll(standing=standing, wait_ms=wait_ms)
+        target = "/v1/proxy/policy-questions"
+        found = await self.call("POST", target, PolicyQuestions, poll, extra_wait_ms=wait_ms)
+        return found.items[0] if found.items else None
+
+    async def answer_question(self, answer: ProxyAnswer) -> None:
+        """FleetProblem where nobody waits for it any more, or the policy is another one."""
+        await self.send("POST", "/v1/proxy/policy-answers", answer)
 
     async def evidence_chain(self) -> EvidenceChain:
         """How far the fleet holds this proxy's evidence. Less than was acknowledged before: its

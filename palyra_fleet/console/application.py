@@ -10,7 +10,6 @@ from aiohttp import web
 from palyra_fleet.api.callers import TokenGate
 from palyra_fleet.console.gate import PREFIX, ConsoleDesk, serve
 from palyra_fleet.console.openapi import console_openapi_bytes
-from palyra_fleet.console.policy_port import PolicyPort
 from palyra_fleet.console.routes import CONSOLE_ROUTES
 from palyra_fleet.console.sessions import ConsoleSessions
 from palyra_fleet.nodes.operations import NodeOperations
@@ -26,12 +25,11 @@ def make_console(
     principals: PrincipalBook,
     tokens: TokenGate,
     clock: Callable[[], int],
-    policies: PolicyPort | None = None,
 ) -> web.Application:
     """One application with sessions of its own; `tokens` counts wrong tokens for both ways in."""
     sessions = ConsoleSessions(principals.still_holds)
     described = console_openapi_bytes(CONSOLE_ROUTES)
-    desk = ConsoleDesk(service, nodes, sessions, tokens, clock, policies, described)
+    desk = ConsoleDesk(service, nodes, sessions, tokens, clock, described)
 
     async def sign_everybody_out(_: web.Application) -> None:
         """Live streams end with their sessions, so that a stop does not wait for open pages."""

@@ -24,7 +24,6 @@ from palyra_fleet.api.once import HEADER as ONCE_HEADER
 from palyra_fleet.api.once import OnceOnly
 from palyra_fleet.api.paging import DEFAULT_ROWS, MAX_ROWS, ListOf, read_cursor
 from palyra_fleet.api.problems import ApiReason, ApiRefusal
-from palyra_fleet.console.policy_port import PolicyPort
 from palyra_fleet.console.sessions import ConsoleSession, ConsoleSessions
 from palyra_fleet.nodes.operations import NodeOperations
 from palyra_fleet.origin import ORIGIN, REQUEST_ID, Origin
@@ -44,15 +43,13 @@ _BODY_WITHIN_MS: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class ConsoleDesk:
-    """What the console's handlers work with. `operations` is None where no nodes are served,
-    `policies` where no proxy runs in this process."""
+    """What the console's handlers work with. `operations` is None where no nodes are served."""
 
     service: FleetService
     operations: NodeOperations | None
     sessions: ConsoleSessions
     tokens: TokenGate
     clock: Callable[[], int]
-    policies: PolicyPort | None = None
     described: bytes = b""
     """The OpenAPI document of the JSON routes."""
     streams: LongCalls = field(default_factory=lambda: LongCalls(MAX_STREAMS, MAX_STREAMS_IN_ALL))

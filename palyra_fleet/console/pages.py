@@ -1,6 +1,5 @@
 """The pages: what each shows, gathered from the fleet. Nothing here changes anything."""
 
-import asyncio
 import re
 from collections.abc import Iterable
 from functools import partial
@@ -13,7 +12,7 @@ from palyra_fleet.api.call import read_choice, read_labels, read_name, read_word
 from palyra_fleet.api.paging import MAX_ROWS, ListOf, Page, cut, narrowed
 from palyra_fleet.console import charts, latency, traffic
 from palyra_fleet.console.gate import PREFIX, ConsoleCall
-from palyra_fleet.console.policy_port import Again, PolicyAnswer, ReplayAnswer
+from palyra_fleet.console.policy_pages import judged_today, profiles_known
 from palyra_fleet.console.rendering import render
 from palyra_fleet.ledger.facts import WorkerLifecycleState
 from palyra_fleet.ledger.worker_filter import ATTESTORS, ELIGIBILITIES, STATES, WorkerFilter
@@ -29,7 +28,6 @@ _WAITING_ON_A_PAGE: Final = 20
 _ASKED_ON_A_PAGE: Final = 20
 _WAITING: Final = "waiting"
 """A filter of the list of workers that is no state: who waits for a run may be in several."""
-_NO_PROFILE: Final = ReplayAnswer(Again.UNKNOWN, "the fleet does not know its lease")
 _OWN_PAGE: Final = re.compile(rf"{PREFIX}(?:/[A-Za-z0-9_-]+)*(?:\?[!-\[\]-~]*)?")
 """How a page of ours is written: names without dots or escapes, so that no browser reads another
 path or host in it, and a query of printable signs without the backslash, which browsers turn."""
@@ -119,7 +117,7 @@ async def worker(call: ConsoleCall) -> web.StreamResponse:
         title=f"Worker {worker_id}",
         worker=found,
         evidence=evidence,
-        today=await _judged_today(call, evidence),
+        today=await judged_today(call, evidence),
         cause=_cause(found, evidence),
         passed=_passed(call, worker_id),
         waits=service.waits(worker_id),
@@ -162,14 +160,13 @@ async def violations(call: ConsoleCall) -> web.StreamResponse:
         "violations.html",
         title="Violations",
         page=page,
-        today=await _judged_today(call, page.items),
+        today=await judged_today(call, page.items),
         first=before is None,
     )
 
 
 async def approvals(call: ConsoleCall) -> web.StreamResponse:
     service, operations = call.desk.service, call.desk.operations
-    policy = None if call.desk.policies is None else call.desk.policies.in_force()
     before = call.cursor(ListOf.GRANTS)
     grants = await service.grants(_ON_A_PAGE + 1, before)
     pairing, asked = call.cursor(ListOf.PAIRING, "devices"), _asked_after(call)
@@ -183,7 +180,7 @@ async def approvals(call: ConsoleCall) -> web.StreamResponse:
         first_asked=asked is None,
         page=cut(ListOf.GRANTS, grants, lambda one: one.grant_id, _ON_A_PAGE),
         first=before is None,
-        profiles=() if policy is None else policy.profiles,
+        profiles=profiles_known(call),
     )
 
 
@@ -228,24 +225,6 @@ def _asked_page(
     return cut(ListOf.CAPABILITIES, found, lambda one: one.request_id, rows)
 
 
-async def policies(call: ConsoleCall) -> web.StreamResponse:
-    """The policy in force, what changed last, and how a request would be judged."""
-    port = call.desk.policies
-    policy = None if port is None else port.in_force()
-    view = call.desk.service.traffic()
-    return render(
-        call,
-        "policies.html",
-        title="Policies",
-        known=port is not None,
-        policy=policy,
-        verdicts=None if policy is None else traffic.of_policy(view, policy.digest),
-        proxies=view.proxies,
-        asked=_asked(call),
-        answer=_answer(call),
-    )
-
-
 async def audit(call: ConsoleCall) -> web.StreamResponse:
     """The event log, newest first; searched by the words that stand in an entry."""
     wanted, before = call.query.get("q", "").strip(), call.cursor(ListOf.EVENTS)
@@ -261,42 +240,6 @@ async def audit(call: ConsoleCall) -> web.StreamResponse:
         wanted=wanted,
         first=before is None,
     )
-
-
-def _asked(call: ConsoleCall) -> dict[str, str]:
-    """What the explain box holds: as it was sent, cut to what a request may be."""
-    given = call.query
-    return {
-        "profile": given.get("profile", "")[:64],
-        "method": given.get("method", "GET")[:16],
-        "url": given.get("url", "").strip()[:2000],
-    }
-
-
-def _answer(call: ConsoleCall) -> PolicyAnswer | None:
-    asked, port = _asked(call), call.desk.policies
-    if port is None or not asked["url"]:
-        return None
-    return port.explain(asked["profile"], asked["method"], asked["url"])
-
-
-async def _judged_today(
-    call: ConsoleCall, found: Iterable[ViolationView]
-) -> dict[str, ReplayAnswer] | None:
-    """By evidence, how the policy in force would judge it; None where none is known."""
-    port, evidence = call.desk.policies, tuple(found)
-    if port is None:
-        return None
-    leases = await call.desk.service.profiles_of(one.payload.lease_id for one in evidence)
-    answers: dict[str, ReplayAnswer] = {}
-    for one in evidence:
-        await asyncio.sleep(0)  # the proxy of this process has its turns in between
-        told, profile = one.payload, leases.get(one.payload.lease_id)
-        if profile is None:
-            answers[one.evidence_sha256] = _NO_PROFILE
-        elif (answer := port.replay(profile, told.reason, told.target)) is not None:
-            answers[one.evidence_sha256] = answer
-    return answers
 
 
 def _passed(call: ConsoleCall, worker_id: str) -> traffic.WorkerTraffic | None:

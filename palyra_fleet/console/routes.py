@@ -5,7 +5,16 @@ Role None is for what is needed to sign in. Nothing below `/console` is reachabl
 
 from typing import Final
 
-from palyra_fleet.console import auth_calls, openapi, pages, qr_calls, rendering, stream, twins
+from palyra_fleet.console import (
+    auth_calls,
+    openapi,
+    pages,
+    policy_pages,
+    qr_calls,
+    rendering,
+    stream,
+    twins,
+)
 from palyra_fleet.console.gate import ConsoleRow as Row
 from palyra_fleet.wire import models as wire
 from palyra_fleet.wire import node_models as node_wire
@@ -44,7 +53,7 @@ CONSOLE_ROUTES: Final = (
     Row("GET", "/violations", _LOOK, pages.violations, query=("cursor",), page=True),
     Row("GET", "/approvals", _LOOK, pages.approvals, query=_APPROVALS, page=True),
     Row("GET", "/nodes", _LOOK, pages.nodes, query=("cursor", "devices", "asked"), page=True),
-    Row("GET", "/policies", _LOOK, pages.policies, query=("profile", "method", "url"), page=True),
+    Row("GET", "/policies", _LOOK, policy_pages.policies, query=policy_pages.QUERY, page=True),
     Row("GET", "/audit", _LOOK, pages.audit, query=("q", "cursor"), page=True),
     Row("GET", "/events", _LOOK, stream.events),
     # their twins: nodes and devices

@@ -29,6 +29,7 @@ from palyra_fleet.wire.placement_models import OrderKind, WorkerOrder
 from palyra_fleet.wire.view_models import ViewMessage
 from tests.fakes.fake_worker import FakeWorker
 from tests.fakes.no_join_tokens import NoJoinTokens
+from tests.fakes.no_policies import NoPolicies
 from tests.fakes.no_release_requests import NoReleaseRequests
 from tests.fakes.no_snapshots import NoSnapshots
 from tests.fakes.remembered_freeze import RemembersFreeze
@@ -38,7 +39,13 @@ NO_DIGEST = "0" * 64
 
 
 class FakeFleetService(
-    NoSnapshots, NoJoinTokens, NoReleaseRequests, RemembersFreeze, ReadByOperators, FleetService
+    NoSnapshots,
+    NoJoinTokens,
+    NoPolicies,
+    NoReleaseRequests,
+    RemembersFreeze,
+    ReadByOperators,
+    FleetService,
 ):
     """The fake. Everything it keeps is open to tests."""
 

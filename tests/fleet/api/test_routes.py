@@ -88,7 +88,7 @@ def test_looking_takes_a_viewer_and_changing_takes_more() -> None:
     }
     assert by_method["GET"] == {Role.VIEWER, Role.ADMIN}
     looking = {row.path for row in ROUTES if row.method == "POST" and row.allowed is Role.VIEWER}
-    assert looking == {"/v1/events:verify"}
+    assert looking == {"/v1/events:verify", "/v1/policies:check", "/v1/policies:explain"}
 
 
 def test_the_settings_never_show_a_tokens_digest() -> None:

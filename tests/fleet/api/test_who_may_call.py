@@ -22,6 +22,15 @@ from palyra_fleet.wire.freeze_models import FreezeRequest, UnfreezeRequest
 from palyra_fleet.wire.join_models import MintJoinToken
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.label_models import LabelRequest
+from palyra_fleet.wire.policy_models import (
+    CheckRequest,
+    Explained,
+    ExplainRequest,
+    PolicyPoll,
+    PolicyStanding,
+    PolicyText,
+    ProxyAnswer,
+)
 from palyra_fleet.wire.principal_models import CreatePrincipal, Role
 from palyra_fleet.wire.request_proof import HEADER, WINDOW_MS, prove
 from palyra_fleet.wire.snapshot_models import SaveSnapshot
@@ -56,6 +65,9 @@ ALLOWED = {
     Role.APPROVER: {Role.APPROVER, Role.ADMIN, "first principal"},
     Role.ADMIN: {Role.ADMIN, "first principal"},
 }
+STANDING = PolicyStanding(
+    policy_digest="0" * 64, name="egress", mode="enforce", loaded_at_unix_ms=1, rules=0
+)
 PRINCIPALS = {*Role, "first principal"}
 ROWS = tuple(
     pytest.param(row, listener, id=f"{listener} {row.method} {row.path}")
@@ -121,6 +133,14 @@ def body_of(row: Row, key: SigningKey) -> bytes:
         DsseEnvelope: envelope,
         wire.ProxyBeat: wire.ProxyBeat(spooled_seq=0, policy_digest="policy"),
         TrafficReport: TrafficReport(since_unix_ms=0),
+        PolicyPoll: PolicyPoll(standing=STANDING),
+        ProxyAnswer: ProxyAnswer(
+            question_id=str(ULID()),
+            policy_digest=STANDING.policy_digest,
+            answer=Explained(allowed=False),
+        ),
+        ExplainRequest: ExplainRequest(profile="api", url="https://api.example/"),
+        CheckRequest: CheckRequest(files=(PolicyText(name="egress.yaml", text="version: 1"),)),
         FreezeRequest: FreezeRequest(reason="because"),
         SaveSnapshot: SaveSnapshot(reason="because"),
         UnfreezeRequest: UnfreezeRequest(reason="because"),

@@ -1,11 +1,14 @@
 """What the console is told when it asks whether something that was refused still would be."""
 
+from typing import Any
+
 import pytest
 
 from palyra_egress.policy.load import load_policy
-from palyra_egress.policy_window import PolicyWindow, replayed
 from palyra_egress.proxy.evidence import TARGET_CUT_AT
-from palyra_fleet.console.policy_port import Again
+from palyra_egress.questions.judged import explained, replayed
+from palyra_fleet.wire.policy_models import AskExplain, Refused, RequestDescribed
+from palyra_fleet.wire.view_models import AttestedFacts
 
 POLICY = load_policy(
     b"""version: 1
@@ -21,6 +24,7 @@ profiles:
 """,
     "policy.yaml",
 )
+SANDBOXED = {"facts": AttestedFacts(capabilities=("sandboxed",))}
 HOST = "egress.host_not_allowed"
 
 
@@ -70,11 +74,64 @@ def test_what_was_refused_is_judged_by_the_policy_in_force(
     where: str | None,
     finding: str,
 ) -> None:
-    answer = replayed(POLICY, profile, reason, target)
-    assert (answer.again, answer.rule_id, answer.where) == (Again(again), rule_id, where), answer
+    answer = replayed(POLICY, Refused(profile=profile, reason=reason, target=target), 0)
+    assert (answer.again, answer.rule_id, answer.where) == (again, rule_id, where), answer
     assert finding in answer.finding
 
 
-def test_before_the_proxy_has_started_there_is_no_answer() -> None:
-    window = PolicyWindow()
-    assert window.replay("coding", HOST, "GET https://api.example/") is None
+def ask(profile: str, request: RequestDescribed) -> AskExplain:
+    return AskExplain(profile=profile, request=request)
+
+
+@pytest.mark.parametrize(
+    ("profile", "request_", "allowed", "reason", "rule_id", "where"),
+    [
+        ("coding", {"url": "https://api.example/x"}, True, None, None, None),
+        (
+            *("coding", {"url": "https://api.example/x", "resolved": ("93.184.216.34",)}),
+            *(True, "egress.allowed", "api", "policy.yaml:4"),
+        ),
+        (
+            *("coding", {"url": "https://api.example/x", "resolved": ("10.0.0.1",)}),
+            *(False, "egress.private_target", "api", "policy.yaml:4"),
+        ),
+        (
+            *("coding", {"url": "https://api.example/x", "method": "POST"}),
+            *(False, "egress.method_not_allowed", "api", "policy.yaml:4"),
+        ),
+        (
+            *("coding", {"url": "bad.example:443", "method": "CONNECT"}),
+            *(False, "egress.host_denied", "never", "policy.yaml:7"),
+        ),
+        (
+            *("coding", {"url": "gopher://api.example/"}),
+            *(False, "egress.scheme_unsupported", None, None),
+        ),
+        (
+            *("proven", {"url": "https://api.example/x"}),
+            *(False, "egress.profile_requirements", None, "policy.yaml:10"),
+        ),
+        (
+            *("proven", {"url": "https://api.example/x"} | SANDBOXED),
+            *(True, None, None, None),
+        ),
+    ],
+)
+def test_a_request_is_explained_as_the_judge_decides_it(
+    profile: str,
+    request_: dict[str, Any],
+    allowed: bool,
+    reason: str | None,
+    rule_id: str | None,
+    where: str | None,
+) -> None:
+    found = explained(POLICY, ask(profile, RequestDescribed(**request_)), 0)
+    said = (found.allowed, found.reason, found.rule_id, found.where)
+    assert said == (allowed, reason, rule_id, where), found
+    assert found.steps[-1].finding
+
+
+def test_an_explanation_of_a_hostile_url_fits_one_answer() -> None:
+    url = "https://api.example/" + "\U0001f512" * 1_900
+    found = explained(POLICY, ask("coding", RequestDescribed(url=url)), 0)
+    assert len(found.model_dump_json().encode()) < 64 * 1024
