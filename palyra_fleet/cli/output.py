@@ -30,6 +30,7 @@ from palyra_fleet.wire.models import (
 )
 from palyra_fleet.wire.moments import date_of
 from palyra_fleet.wire.placement_models import OfferView
+from palyra_fleet.wire.policy_models import ProxyPolicy, RuleInForce
 from palyra_fleet.wire.release_models import ReleaseRequestView
 from palyra_fleet.wire.snapshot_models import SnapshotView
 
@@ -93,6 +94,15 @@ COLUMNS: Final[dict[type[BaseModel], tuple[str, ...]]] = {
         "expires_at_unix_ms",
     ),
     SnapshotView: ("snapshot_id", "saved_at_unix_ms", "saved_by", "epoch", "seq", "size_bytes"),
+    ProxyPolicy: (
+        "proxy_id",
+        "heard",
+        "as_expected",
+        "standing.rules",
+        "standing.loaded_at_unix_ms",
+        "standing.policy_digest",
+    ),
+    RuleInForce: ("rule_id", "kind", "hosts", "methods", "profiles", "where", "owner"),
     LeaseState: ("lease_id", "state", "expires_at_unix_ms"),
     EventView: ("seq", "at_unix_ms", "reason", "actor", "worker_id", "lease_id"),
     ViolationView: (
@@ -221,7 +231,7 @@ def _cell(name: str, value: object) -> str:
 
 def _dig(item: object, path: str) -> object:
     for name in path.split("."):
-        item = getattr(item, name)
+        item = None if item is None else getattr(item, name)
     return item
 
 

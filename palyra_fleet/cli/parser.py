@@ -28,6 +28,7 @@ from palyra_fleet.cli.node_parser import add_node_operations, add_node_state
 from palyra_fleet.cli.output import FORMS
 from palyra_fleet.cli.place import Home
 from palyra_fleet.cli.placement_parser import add_runs
+from palyra_fleet.cli.policy_parser import add_policies
 from palyra_fleet.cli.principal_parser import add_principals
 from palyra_fleet.cli.release_commands import add_releases
 from palyra_fleet.cli.snapshot_parser import add_snapshots
@@ -76,6 +77,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_runs(_noun(nouns, "run", "approved runs, for workers that wait"), _operator_verb)
     add_freeze(_noun(nouns, "freeze", "the kill switch"), _operator_verb)
     add_unfreeze(_noun(nouns, "unfreeze", "the end of a freeze"), _operator_verb)
+    add_policies(_noun(nouns, "policy", "egress policies, as proxies have them"), _operator_verb)
     _violation(_noun(nouns, "violation", "what workers tried"))
     _event(_noun(nouns, "event", "the event log"))
     proxies = _noun(nouns, "proxy", "egress proxies")

@@ -176,6 +176,7 @@ def _trouble_of_problem(problem: FleetProblem) -> Trouble:
         FleetReason.LEASES_FULL,
         FleetReason.FLEET_FULL,
         FleetReason.SNAPSHOT_BUSY,
+        FleetReason.POLICY_BUSY,
     }
     if problem.status in {401, 421, 429} and not limit_reached:
         return Trouble(
@@ -183,6 +184,13 @@ def _trouble_of_problem(problem: FleetProblem) -> Trouble:
             "the fleet did not accept the credentials",
             why,
             "check --token-file and --url",
+        )
+    if problem.reason == FleetReason.POLICY_PROXY_SILENT:
+        return Trouble(
+            ExitCode.UNREACHABLE,
+            "the proxy could not be asked",
+            why,
+            "`palyra-fleet policy list` says when each proxy spoke last; see whether it runs",
         )
     if problem.status >= 500:
         return Trouble(

@@ -98,10 +98,11 @@ async def test_over_the_api_a_request_is_explained_a_bundle_checked_and_a_gone_p
         rules = await operator.policy_rules(PROXY_NAME)
         assert [one.rule_id for one in rules.rules] == ["api", "git", "packages"]
 
+        await the_commands_say_the_same(apart, asked.url)
         apart.proxy.signal(signal.SIGTERM)
         assert await apart.proxy.ended() == 0
         await until("the proxy is shown as silent", lambda: heard(apart, "silent"))
-        with pytest.raises(FleetProblem, match="does not speak") as refused:
+        with pytest.raises(FleetProblem, match="to the fleet now") as refused:
             await operator.explain(asked)
         assert (refused.value.status, refused.value.reason) == (503, "policy.proxy_silent")
     token = (place.home / "operator.token").read_text().strip()
@@ -112,6 +113,30 @@ async def test_over_the_api_a_request_is_explained_a_bundle_checked_and_a_gone_p
         said = await console.page.locator("main").inner_text()
         assert f"{PROXY_NAME} cannot be asked now" in said
         assert "may have changed since" in said
+
+
+async def the_commands_say_the_same(apart: Apart, url: str) -> None:
+    """Of `palyra-fleet policy`: what is in force, explained, checked; with exit codes."""
+    place = apart.place
+    (listed,) = await place.fleet_json("policy", "list")
+    assert (listed["proxy_id"], listed["as_expected"]) == (PROXY_NAME, True)
+    shown = await place.fleet("policy", "show", PROXY_NAME, "-o", "name")
+    assert shown.out.split() == ["api", "git", "packages"]
+    allowed = await place.fleet(
+        "policy", "explain", url, "--profile", "api", "--resolved", "127.0.0.1"
+    )
+    assert allowed.code == 0, allowed.err
+    assert "egress.allowed" in allowed.out
+    assert f"of {PROXY_NAME}" in allowed.err
+    refused = await place.fleet("policy", "explain", url, "--profile", "api", "--method", "POST")
+    assert (refused.code, "egress.method_not_allowed" in refused.out) == (1, True)
+    good = await place.fleet("policy", "check", place.policy_file)
+    assert good.code == 0, good.err
+    bent = place.directory / "bent.yaml"
+    bent.write_text(place.policy_file.read_text().replace("hosts:", "hsots:", 1))
+    bad = await place.fleet("policy", "check", bent)
+    assert bad.code == 1
+    assert bad.out.startswith("bent.yaml:5:")
 
 
 async def heard(apart: Apart, how: str) -> bool:

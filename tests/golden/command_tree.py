@@ -58,6 +58,7 @@ SAMPLES: Final = {
     "release_id": _ULID,
     "request_id": _ULID,
     "run_id": "run-1",
+    "request_url": "https://api.example/",
     "source": "absent.db",
     "from_": "absent.db",
     "state_dir": "absent",

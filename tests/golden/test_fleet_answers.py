@@ -23,6 +23,8 @@ from tests.golden.transcript import Transcript, compare
 __all__ = ["shell"]
 WORKER: Final = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
 BECAUSE: Final = ("--reason", "sample")
+SILENT: Final = 69
+"""The exit code where a proxy cannot be asked."""
 
 
 class Story(Transcript):
@@ -48,6 +50,7 @@ async def test_every_command_of_operators_answers_json_that_was_read_and_found_g
     async with running(shell, *NODES, "--settings", str(settings)) as said:
         await enrolments(story, shell)
         await a_worker(story, shell)
+        await policies(story, shell)
         await what_was_lent(story)
         await a_node(story, shell, said)
         await people(story)
@@ -117,6 +120,18 @@ async def a_worker(story: Story, shell: Shell) -> None:
     await story.tell("worker", "evict", WORKER, *BECAUSE, "--dry-run")
     await story.tell("worker", "ban", WORKER, *BECAUSE)
     await story.tell("violation", "list")
+
+
+async def policies(story: Story, shell: Shell) -> None:
+    """The proxy of this story only signs receipts: it never tells of a policy."""
+    story.heading("policies, where the proxy cannot be asked")
+    policy = shell.home / "egress.yaml"
+    policy.write_text("version: 1\nname: sample\nprofiles: {api: []}\n")
+    await story.tell("policy", "list")
+    await story.tell("policy", "show", "proxy-1", code=SILENT)
+    asked = ("--profile", "api", "--proxy", "proxy-1")
+    await story.tell("policy", "explain", "https://api.example/", *asked, code=SILENT)
+    await story.tell("policy", "check", str(policy), code=SILENT)
 
 
 async def what_was_lent(story: Story) -> None:

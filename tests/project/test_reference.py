@@ -28,7 +28,9 @@ ELSEWHERE: Final = {
     "palyra-fleet config show": "tests/fleet/cli/test_configuration.py",
 }
 """Commands whose JSON depends on the machine or its settings, and who looks at it."""
-LOOKS: Final = {"list", "show", "requests", "asked", "offers", "tail", "verify", "self"}
+LOOKS: Final = {
+    *("list", "show", "requests", "asked", "offers", "tail", "verify", "self", "explain", "check")
+}
 """What a viewer may do."""
 ANSWERS: Final[dict[str, type[BaseModel]]] = {
     "proxy list": EnrolmentView,
