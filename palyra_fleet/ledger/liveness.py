@@ -11,7 +11,7 @@ Times: Unix ms.
 import zlib
 from dataclasses import replace
 
-from palyra_fleet.leases.records import LeaseStatus
+from palyra_fleet.leases.records import LeaseStatus, WorkerLease
 from palyra_fleet.ledger.deadlines import DeadlineKind
 from palyra_fleet.ledger.decision import Beat, Decision, EventReason
 from palyra_fleet.ledger.draft import Draft
@@ -101,11 +101,13 @@ def reap(state: LedgerState, now_unix_ms: int) -> Decision:
 
 
 def _expire(draft: Draft, lease_id: str) -> None:
-    worker_id = draft.state.leases[lease_id].worker_id
-    lease = draft.live_lease_of(worker_id)
-    if lease is None or lease.lease_id != lease_id:
-        return
-    demand = draft.worker(worker_id).demand
+    lease = draft.live_lease_of(draft.state.leases[lease_id].worker_id)
+    if lease is not None and lease.lease_id == lease_id:
+        _end_in_time(draft, lease)
+
+
+def _end_in_time(draft: Draft, lease: WorkerLease) -> None:
+    demand = draft.worker(lease.worker_id).demand
     if demand is not None and lease.expires_at_unix_ms >= demand.due_at_unix_ms:
         why = "the evidence that was demanded was not shown in time"
         draft.end_lease(lease, LeaseStatus.REVOKED, EventReason.LEASE_REVOKED, why)
