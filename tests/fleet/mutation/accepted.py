@@ -33,7 +33,10 @@ ACCEPTED: dict[str, str] = {
         "only the live have a deadline of beats (`LedgerState._put_worker` cancels the others'), "
         "and nothing else in a reap makes a worker stale"
     ),
-    "liveness._expire: lease is None or lease.lease_id != lease_id -> lease is None": (
+    "reattesting.reattest: demand is None or demand == worker.demand -> demand == worker.demand": (
+        "only types ask: of two demands, one of which is there, one holds"
+    ),
+    "liveness._expire: lease is not None and lease.lease_id == lease_id -> lease is not None": (
         "only a lease that is held has a deadline, and a worker holds one at a time (invariant 1): "
         "what it holds is this one"
     ),
