@@ -28,7 +28,7 @@ from palyra_fleet.leases.records import LeaseOrder, WorkerApprovalGrant, WorkerL
 from palyra_fleet.ledger.decision import Decision, Record
 from palyra_fleet.ledger.manager import Outcome, WorkerFleetManager
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
-from palyra_fleet.service import FleetService
+from palyra_fleet.service.fleet_service import FleetService
 from palyra_fleet.store.sqlite import SqliteFleetStore
 from tests.fakes.fleet_world import Clock, FleetWorld, WorkerPen, settings
 from tests.fakes.ledger_world import SCOPE, attested, ulid

@@ -25,7 +25,6 @@ from palyra_egress.proxy.egress_proxy import EgressProxy
 from palyra_egress.proxy.http.trace_headers import TraceHeaders
 from palyra_egress.proxy.settings import ProxySettings
 from palyra_egress.proxy.tls.server_tls import NOTHING_NAMED, ServerTlsSettings
-from palyra_fleet.approval_watch import followed
 from palyra_fleet.exports.running import exporting
 from palyra_fleet.exports.settings import NO_EXPORTS, ExportSettings
 from palyra_fleet.serve import (
@@ -34,9 +33,10 @@ from palyra_fleet.serve import (
     open_principals,
     write_admin_url,
 )
-from palyra_fleet.service import FleetService
-from palyra_fleet.settings import FleetSettings
-from palyra_fleet.settings_file import settings_file
+from palyra_fleet.service.fleet_service import FleetService
+from palyra_fleet.settings.approval_watch import followed
+from palyra_fleet.settings.file import settings_file
+from palyra_fleet.settings.fleet_settings import FleetSettings
 from palyra_fleet.traces.running import FLEET_SERVICE, tracing
 from palyra_fleet.traces.settings import NO_TRACES, TraceSettings
 from palyra_fleet.wire.keys import SigningKey

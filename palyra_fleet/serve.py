@@ -40,7 +40,7 @@ from palyra_fleet.issuers.trusted import TrustedIssuer
 from palyra_fleet.nodes.operations import NodeOperations
 from palyra_fleet.principals.book import PrincipalBook, PrincipalFileError, token_sha256
 from palyra_fleet.private_files import OPERATOR_TOKEN, credential, read_private
-from palyra_fleet.service import FleetService
+from palyra_fleet.service.fleet_service import FleetService
 from palyra_fleet.traces.spans import Spans
 from palyra_fleet.wire.keys import KeyFileError
 

@@ -44,11 +44,11 @@ from palyra_fleet.logs.fields import Field, told, within
 from palyra_fleet.logs.lines import places_of
 from palyra_fleet.nodes.capability_refusals import CapabilityRefused
 from palyra_fleet.nodes.operations import NodeOperations
-from palyra_fleet.origin import REQUEST_ID
 from palyra_fleet.principals.book import PrincipalBook
 from palyra_fleet.principals.desk import PrincipalDesk
 from palyra_fleet.refusals import FleetRefusal
-from palyra_fleet.service import FleetService
+from palyra_fleet.service.fleet_service import FleetService
+from palyra_fleet.service.origin import REQUEST_ID
 from palyra_fleet.store.protocol import StoreFailed
 from palyra_fleet.traces.calls import follow
 from palyra_fleet.traces.spans import Attribute, Spans, Value

@@ -22,7 +22,7 @@ from palyra_fleet.api.problems import ApiReason, ApiRefusal, places_that_are_wro
 from palyra_fleet.identity.messages import PairedDevice
 from palyra_fleet.nodes.operations import NodeOperations
 from palyra_fleet.principals.desk import PrincipalDesk
-from palyra_fleet.service import FleetService
+from palyra_fleet.service.fleet_service import FleetService
 from palyra_fleet.wire.ids import NAME_PATTERN
 from palyra_fleet.wire.labels import MAX_LABELS, WantedLabel, wanted_label
 from palyra_fleet.wire.models import Ulid

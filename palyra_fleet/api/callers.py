@@ -23,7 +23,7 @@ from palyra_fleet.issuers.tokens import FAULTS, NotBelieved, TokenFault, has_for
 from palyra_fleet.logs.fields import Field, told
 from palyra_fleet.principals.book import Principal, PrincipalBook
 from palyra_fleet.principals.roles import Roles
-from palyra_fleet.service import Caller
+from palyra_fleet.service.fleet_service import Caller
 from palyra_fleet.wire.request_proof import (
     MAX_REMEMBERED_PER_KEY,
     WINDOW_MS,

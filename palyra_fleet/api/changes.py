@@ -16,8 +16,8 @@ from pydantic import BaseModel
 from palyra_fleet.api.answers import SEQ_HEADER
 from palyra_fleet.api.call import parse_body
 from palyra_fleet.ledger.decision import Detail, EventReason
-from palyra_fleet.origin import ORIGIN
-from palyra_fleet.service import FleetService
+from palyra_fleet.service.fleet_service import FleetService
+from palyra_fleet.service.origin import ORIGIN
 from palyra_fleet.wire.principal_models import Role
 
 _TOLD: Final = {"reason": "why", "capability": "capability"}

@@ -5,7 +5,7 @@ from aiohttp import web
 from palyra_fleet.api import answers
 from palyra_fleet.api.call import Call
 from palyra_fleet.api.operator_calls import Handler
-from palyra_fleet.enrolment_commands import Kind
+from palyra_fleet.service.enrolment_commands import Kind
 from palyra_fleet.wire import enrolment_models as wire
 from palyra_fleet.wire.models import EnrolKeyRequest, ReasonRequest, ReferenceValues
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from aiohttp import web
 
-from palyra_fleet.service import FleetService
+from palyra_fleet.service.fleet_service import FleetService
 from palyra_fleet.wire.models import EventView
 
 EVENT_STREAM: Final = "text/event-stream"

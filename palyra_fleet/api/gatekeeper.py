@@ -32,10 +32,10 @@ from palyra_fleet.identity.records import ClientKind
 from palyra_fleet.identity.refusals import NodeReason, NodeRefused, refuse
 from palyra_fleet.nodes.operations import NodeOperations
 from palyra_fleet.nodes.peer import Peer
-from palyra_fleet.origin import ORIGIN, REQUEST_ID, Origin
 from palyra_fleet.principals.desk import PrincipalDesk
 from palyra_fleet.principals.roles import permits
-from palyra_fleet.service import FleetService
+from palyra_fleet.service.fleet_service import FleetService
+from palyra_fleet.service.origin import ORIGIN, REQUEST_ID, Origin
 from palyra_fleet.traces.calls import traced
 from palyra_fleet.wire.principal_models import Role
 from palyra_fleet.wire.request_proof import HEADER as PROOF_HEADER

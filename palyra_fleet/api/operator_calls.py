@@ -19,7 +19,7 @@ from palyra_fleet.client.lists import (
     WorkerList,
 )
 from palyra_fleet.ledger.worker_filter import ATTESTORS, ELIGIBILITIES, STATES, WorkerFilter
-from palyra_fleet.service import FleetService
+from palyra_fleet.service.fleet_service import FleetService
 from palyra_fleet.wire.freeze_models import FreezeRequest, FreezeView, UnfreezeRequest
 from palyra_fleet.wire.label_models import LabelRequest
 from palyra_fleet.wire.lease_models import LeasesThat

@@ -8,7 +8,7 @@ from palyra_fleet.cli.export_arguments import KEYS as EXPORT_KEYS
 from palyra_fleet.cli.trace_arguments import KEYS as TRACE_KEYS
 from palyra_fleet.exports.receivers import receivers
 from palyra_fleet.exports.settings import ExportSettings
-from palyra_fleet.settings_file import read_settings
+from palyra_fleet.settings.file import read_settings
 from palyra_fleet.traces.running import check_traces
 from palyra_fleet.traces.settings import TraceSettings
 

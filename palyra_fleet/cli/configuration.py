@@ -17,7 +17,7 @@ from typing import Final
 
 from palyra_fleet.cli.output import quoted
 from palyra_fleet.cli.trouble import ExitCode, Trouble
-from palyra_fleet.settings_errors import line_of
+from palyra_fleet.settings.errors import line_of
 from palyra_fleet.trusted_files import UntrustedFile, read_edited
 
 MAX_FILE_BYTES: Final = 1024 * 1024

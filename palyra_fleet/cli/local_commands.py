@@ -12,7 +12,6 @@ from argparse import Namespace
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
-from palyra_fleet.approval_watch import followed
 from palyra_fleet.cli.export_arguments import exports_of
 from palyra_fleet.cli.fleet_policy_arguments import fleet_policy_of
 from palyra_fleet.cli.output import put, say
@@ -28,9 +27,10 @@ from palyra_fleet.serve import (
     open_principals,
     write_admin_url,
 )
-from palyra_fleet.service import FleetService
-from palyra_fleet.settings import FleetSettings
-from palyra_fleet.settings_file import settings_file
+from palyra_fleet.service.fleet_service import FleetService
+from palyra_fleet.settings.approval_watch import followed
+from palyra_fleet.settings.file import settings_file
+from palyra_fleet.settings.fleet_settings import FleetSettings
 from palyra_fleet.supervised import serving_notice
 from palyra_fleet.traces.running import FLEET_SERVICE, tracing
 from palyra_fleet.wire.keys import SigningKey

@@ -19,7 +19,7 @@ from palyra_fleet.nodes.worker_certificates import (
     certificates_of,
     keep_looking,
 )
-from palyra_fleet.service import FleetService
+from palyra_fleet.service.fleet_service import FleetService
 from palyra_fleet.store.state_directory import AUTHORITY
 from palyra_fleet.tasks import spawn
 

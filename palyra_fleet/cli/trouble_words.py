@@ -7,7 +7,7 @@ from palyra_fleet.leases.approval_file import ApprovalFileError
 from palyra_fleet.nodes.errors import ListenError, TlsUnsound
 from palyra_fleet.refusals import FleetReason, FleetRefusal
 from palyra_fleet.serve import ServeError
-from palyra_fleet.settings_file import SettingsFileError
+from palyra_fleet.settings.file import SettingsFileError
 from palyra_fleet.store.protocol import StateUnusable, StoreFailed
 from palyra_fleet.wire.keys import KeyFileError
 from palyra_fleet.wire.sealing import SealBroken

@@ -14,7 +14,7 @@ from palyra_fleet.console.routes import CONSOLE_ROUTES
 from palyra_fleet.console.sessions import ConsoleSessions
 from palyra_fleet.nodes.operations import NodeOperations
 from palyra_fleet.principals.book import PrincipalBook
-from palyra_fleet.service import FleetService
+from palyra_fleet.service.fleet_service import FleetService
 
 __all__ = ["PREFIX", "make_console"]
 

@@ -26,9 +26,9 @@ from palyra_fleet.api.paging import DEFAULT_ROWS, MAX_ROWS, ListOf, read_cursor
 from palyra_fleet.api.problems import ApiReason, ApiRefusal
 from palyra_fleet.console.sessions import ConsoleSession, ConsoleSessions
 from palyra_fleet.nodes.operations import NodeOperations
-from palyra_fleet.origin import ORIGIN, REQUEST_ID, Origin
 from palyra_fleet.principals.roles import permits
-from palyra_fleet.service import FleetService
+from palyra_fleet.service.fleet_service import FleetService
+from palyra_fleet.service.origin import ORIGIN, REQUEST_ID, Origin
 from palyra_fleet.wire.principal_models import Role
 
 COOKIE: Final = "palyra_console_session"

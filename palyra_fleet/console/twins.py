@@ -15,7 +15,7 @@ from palyra_fleet.console.envelope_models import gives, gives_page
 from palyra_fleet.console.envelopes import envelope, page
 from palyra_fleet.console.gate import ConsoleCall, ConsoleHandler
 from palyra_fleet.ledger.decision import EventReason
-from palyra_fleet.service import FleetService
+from palyra_fleet.service.fleet_service import FleetService
 from palyra_fleet.wire.freeze_models import FreezeRequest, FreezeView, UnfreezeRequest
 from palyra_fleet.wire.label_models import LabelRequest
 from palyra_fleet.wire.models import (

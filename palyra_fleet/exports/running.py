@@ -11,7 +11,7 @@ from palyra_fleet.exports.cursor import Cursor
 from palyra_fleet.exports.exporter import Exporter
 from palyra_fleet.exports.receivers import receivers
 from palyra_fleet.exports.settings import ExportSettings
-from palyra_fleet.service import FleetService
+from palyra_fleet.service.fleet_service import FleetService
 from palyra_fleet.signals.export_counts import ExportCounts, ExportProblem
 from palyra_fleet.tasks import spawn
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
-from palyra_fleet.settings_errors import SettingsFileError
+from palyra_fleet.settings.errors import SettingsFileError
 
 EXPECTED_URL: Final = "expected https://HOST/PATH, or http to a loopback address"
 EXPECTED_SYSLOG: Final = (

@@ -13,7 +13,7 @@ from typing import Final
 
 from palyra_fleet.exports.settings import checked_url
 from palyra_fleet.private_files import read_private
-from palyra_fleet.settings_errors import SettingsFileError
+from palyra_fleet.settings.errors import SettingsFileError
 from palyra_fleet.wire.keys import KeyFileError
 
 EXTRA: Final = "opentelemetry"

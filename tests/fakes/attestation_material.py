@@ -24,7 +24,7 @@ from palyra_fleet.attestation.attestor import Attestor
 from palyra_fleet.attestation.attestors.k8s_psat import ClusterTrust, ServiceAccountAttestor
 from palyra_fleet.attestation.attestors.oci_dsse import IN_TOTO_TYPE, ProvenanceAttestor
 from palyra_fleet.attestation.attestors.x509pop import CertificateSelector, X509PopAttestor
-from palyra_fleet.settings_file import SettingsFile
+from palyra_fleet.settings.file import SettingsFile
 from palyra_fleet.wire.backing import (
     Backing,
     EvidenceKind,

@@ -15,10 +15,10 @@ from ulid import ULID
 
 from palyra_fleet.clock import now_unix_ms
 from palyra_fleet.ledger.decision import Detail, EventReason
-from palyra_fleet.log_end import LogEnd
-from palyra_fleet.origin import note_written
 from palyra_fleet.refusals import FleetReason, FleetRefusal
-from palyra_fleet.service import Caller, FleetService
+from palyra_fleet.service.fleet_service import Caller, FleetService
+from palyra_fleet.service.log_end import LogEnd
+from palyra_fleet.service.origin import note_written
 from palyra_fleet.signals.counts import FleetCounts
 from palyra_fleet.signals.metrics import FleetState
 from palyra_fleet.wire import models as wire

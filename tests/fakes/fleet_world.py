@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
-from palyra_fleet.service import FleetService
-from palyra_fleet.settings import FleetSettings
-from palyra_fleet.settings_file import SettingsFile
+from palyra_fleet.service.fleet_service import FleetService
+from palyra_fleet.settings.file import SettingsFile
+from palyra_fleet.settings.fleet_settings import FleetSettings
 from palyra_fleet.store.protocol import FleetStore
 from palyra_fleet.wire import models as wire
 from palyra_fleet.wire.dsse import (

@@ -14,8 +14,8 @@ from palyra_fleet.issuers.trusted import TrustedIssuer
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.principals.book import PrincipalBook
 from palyra_fleet.serve import FleetServer, load_or_create_operator_token, open_principals
-from palyra_fleet.service import FleetService
-from palyra_fleet.settings import FleetSettings
+from palyra_fleet.service.fleet_service import FleetService
+from palyra_fleet.settings.fleet_settings import FleetSettings
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.models import EnrolKeyRequest, ReferenceValues
 from palyra_fleet.worker.launcher import Launcher, Measurement, WorkerIdentity, measure

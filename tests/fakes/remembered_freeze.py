@@ -1,6 +1,6 @@
 """The fake fleet's kill switch: it only remembers what was said last."""
 
-from palyra_fleet.service import FleetService
+from palyra_fleet.service.fleet_service import FleetService
 from palyra_fleet.wire.freeze_models import FreezeRequest, FreezeView, UnfreezeRequest
 
 

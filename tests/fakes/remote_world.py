@@ -20,7 +20,7 @@ from palyra_fleet.nodes.tls_port import FrontLimits
 from palyra_fleet.nodes.worker_certificates import certificate_end_of
 from palyra_fleet.principals.book import PrincipalBook, token_sha256
 from palyra_fleet.serve import FleetServer
-from palyra_fleet.service import FleetService
+from palyra_fleet.service.fleet_service import FleetService
 from palyra_fleet.tasks import spawn
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.models import RegisterAnswer

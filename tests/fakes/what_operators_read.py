@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from functools import cached_property
 
-from palyra_fleet.log_end import LogEnd
+from palyra_fleet.service.log_end import LogEnd
 from palyra_fleet.signals.traffic import TrafficBook
 from palyra_fleet.wire.lease_models import LeasesThat, LeaseView
 from palyra_fleet.wire.models import EventView, LeaseAnswer, ViolationView

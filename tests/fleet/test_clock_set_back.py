@@ -8,7 +8,7 @@ import pytest
 from palyra_fleet.clock import ForwardClock
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.refusals import FleetReason, FleetRefusal
-from palyra_fleet.service import FleetService
+from palyra_fleet.service.fleet_service import FleetService
 from tests.fakes.fleet_world import START_UNIX_MS, FleetWorld, WorkerPen, settings
 from tests.fakes.ledger_world import ulid
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from palyra_fleet.attestation.join_tokens import JoinTokenBook
-from palyra_fleet.fleet_core import JOIN_TOKENS
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.refusals import FleetReason, FleetRefusal
-from palyra_fleet.settings_file import SettingsFile
+from palyra_fleet.service.core import JOIN_TOKENS
+from palyra_fleet.settings.file import SettingsFile
 from palyra_fleet.store.sqlite import SqliteFleetStore
 from palyra_fleet.wire import models as wire
 from palyra_fleet.wire.keys import SigningKey

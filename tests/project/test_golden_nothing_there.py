@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from tests.golden.command_tree import Leaf, leaves
+from tests.golden.command_tree import SAMPLES, Leaf, leaves
 from tests.golden.transcript import Transcript, compare
 
 NOT_HERE: Final = {
@@ -71,6 +71,8 @@ def test_every_question_to_a_fleet_that_does_not_answer_is_told_the_same(
     token.write_text("x" * 43)
     monkeypatch.setenv("PALYRA_FLEET_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("PALYRA_FLEET_TOKEN_FILE", str(token))
+    monkeypatch.chdir(tmp_path)
+    Path(SAMPLES["files"]).touch()  # what a command reads before it asks
     for leaf in leaves():
         if leaf.asks_the_fleet:
             code, out, err = transcript(*leaf.asked())

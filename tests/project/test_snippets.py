@@ -26,7 +26,7 @@ from palyra_egress.cli.main import main as egress
 from palyra_egress.policy.load import load_policy
 from palyra_fleet.cli.main import main as fleet
 from palyra_fleet.leases.approval_file import read_approvals
-from palyra_fleet.settings_file import SettingsFileError, read_settings
+from palyra_fleet.settings.file import SettingsFileError, read_settings
 from palyra_fleet.wire.keys import SigningKey
 from tests.fakes.attestation_material import new_authority
 from tests.golden.command_tree import PARSERS

@@ -17,8 +17,8 @@ from palyra_fleet.client.errors import FleetProblem
 from palyra_fleet.client.operator import OperatorClient
 from palyra_fleet.client.proxy import ProxyClient
 from palyra_fleet.serve import FleetServer, open_principals
-from palyra_fleet.service import FleetService
-from palyra_fleet.settings import FleetSettings
+from palyra_fleet.service.fleet_service import FleetService
+from palyra_fleet.settings.fleet_settings import FleetSettings
 from palyra_fleet.tasks import spawn
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.models import EnrolKeyRequest

@@ -18,7 +18,7 @@ from palyra_fleet.api.callers import (
 )
 from palyra_fleet.api.problems import ApiReason, ApiRefusal
 from palyra_fleet.principals.book import PrincipalBook, token_sha256
-from palyra_fleet.service import Caller
+from palyra_fleet.service.fleet_service import Caller
 from palyra_fleet.wire.keys import SigningKey, thumbprint_sha256
 from palyra_fleet.wire.request_proof import parse_proof, prove
 

@@ -9,8 +9,8 @@ import pytest
 from ulid import ULID
 
 from palyra_fleet.client import FleetProblem, OperatorClient, ProxyClient
-from palyra_fleet.policy_desk import MAX_WAITING, SILENT_AFTER_MS, PolicyDesk
 from palyra_fleet.refusals import FleetReason, FleetRefusal
+from palyra_fleet.service.policy_desk import MAX_WAITING, SILENT_AFTER_MS, PolicyDesk
 from palyra_fleet.tasks import spawn
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.policy_models import (

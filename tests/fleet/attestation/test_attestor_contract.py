@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from palyra_fleet.refusals import FleetReason, FleetRefusal
-from palyra_fleet.settings_file import SettingsFile
+from palyra_fleet.settings.file import SettingsFile
 from palyra_fleet.wire import models as wire
 from palyra_fleet.wire.dsse import ATTESTATION_TYPE, RECEIPT_TYPE, DsseEnvelope
 from palyra_fleet.wire.keys import SigningKey

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
-from palyra_fleet.service import FleetService
+from palyra_fleet.service.fleet_service import FleetService
 from palyra_fleet.store import failpoints
 from palyra_fleet.store.protocol import Retention
 from palyra_fleet.store.restore import restore

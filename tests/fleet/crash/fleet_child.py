@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
-from palyra_fleet.service import FleetService
+from palyra_fleet.service.fleet_service import FleetService
 from tests.fakes.fleet_world import Clock, FleetWorld, ProxyPen, WorkerPen, settings
 from tests.fakes.ledger_world import ulid
 

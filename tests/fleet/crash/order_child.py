@@ -8,7 +8,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from palyra_fleet.service import FleetService
+from palyra_fleet.service.fleet_service import FleetService
 from tests.fakes.fleet_world import Clock, FleetWorld, WorkerPen, settings
 from tests.fakes.ledger_world import ulid
 from tests.fleet.crash.failpoint_child import kill_at

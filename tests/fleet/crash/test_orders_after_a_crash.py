@@ -16,7 +16,7 @@ from typing import cast
 import pytest
 
 from palyra_egress.proxy.bindings import BindingView
-from palyra_fleet.service import FleetService
+from palyra_fleet.service.fleet_service import FleetService
 from palyra_fleet.wire import models as wire
 from palyra_fleet.wire.view_models import Binding, ViewMessage
 from tests.fakes.fleet_world import Clock, settings

@@ -8,7 +8,7 @@ from palyra_fleet.ledger import storm
 from palyra_fleet.ledger.decision import Decision, FleetFreeze
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.refusals import FleetReason, FleetRefusal, Refusal
-from palyra_fleet.service import FleetService
+from palyra_fleet.service.fleet_service import FleetService
 from palyra_fleet.store.sqlite import SqliteFleetStore
 from palyra_fleet.wire.freeze_models import UnfreezeRequest
 from tests.fakes.fleet_world import FleetWorld, WorkerPen, fleet_world, settings

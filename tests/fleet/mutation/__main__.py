@@ -30,16 +30,16 @@ SLOW = (
     "tests/fleet/ledger/test_small_scope.py",
     "tests/fleet/ledger/test_ledger_stateful.py",
     "tests/fleet/violations",
-    "tests/fleet/test_service_approvals.py",
-    "tests/fleet/test_service_leases.py",
-    "tests/fleet/test_service_operators.py",
-    "tests/fleet/test_service_registration.py",
+    "tests/fleet/service/test_service_approvals.py",
+    "tests/fleet/service/test_service_leases.py",
+    "tests/fleet/service/test_service_operators.py",
+    "tests/fleet/service/test_service_registration.py",
     "tests/fleet/test_clock_set_back.py",
 )
 QUICK = ("tests/fleet/ledger", "tests/fleet/leases")
 QUICK_OF = {
     "restoring": ("tests/fleet/store/test_snapshots.py",),
-    "worker_filter": ("tests/fleet/test_worker_lists.py",),
+    "worker_filter": ("tests/fleet/service/test_worker_lists.py",),
 }
 """What a module needs before the slow ones."""
 

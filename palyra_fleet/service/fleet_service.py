@@ -15,15 +15,11 @@ from typing import Literal, Self
 
 from ulid import ULID
 
-from palyra_fleet.approval_rule_commands import ApprovalRuleCommands
 from palyra_fleet.attestation.evidence import WorkerAttestationExpectation
 from palyra_fleet.attestation.result import AttestationResult
 from palyra_fleet.attestation.succession import succeeded_key
 from palyra_fleet.attestation.verifier import judge, open_evidence
 from palyra_fleet.clock import process_clock, timekeeper
-from palyra_fleet.enrolment_commands import EnrolmentCommands
-from palyra_fleet.fleet_core import FleetCore, open_store
-from palyra_fleet.join_token_commands import JoinTokenCommands
 from palyra_fleet.leases.credential import EgressSecret
 from palyra_fleet.leases.records import LeaseOrder, WorkerLease
 from palyra_fleet.leases.workspace import WorkerWorkspaceScope
@@ -33,8 +29,6 @@ from palyra_fleet.ledger.facts import ends_of, lifecycle_state
 from palyra_fleet.ledger.liveness import heartbeat_within_ms, leases_to_stop
 from palyra_fleet.ledger.manager import Outcome
 from palyra_fleet.ledger.wire_views import carried_of, demanded, lease_state, transport_of
-from palyra_fleet.placement_commands import PlacementCommands
-from palyra_fleet.policy_commands import PolicyCommands
 from palyra_fleet.refusals import (
     FleetReason,
     FleetRefusal,
@@ -42,9 +36,15 @@ from palyra_fleet.refusals import (
     worker_already_registered,
     worker_unknown,
 )
-from palyra_fleet.release_commands import ReleaseCommands
-from palyra_fleet.settings import FleetSettings
-from palyra_fleet.snapshot_commands import SnapshotCommands
+from palyra_fleet.service.approval_rule_commands import ApprovalRuleCommands
+from palyra_fleet.service.core import FleetCore, open_store
+from palyra_fleet.service.enrolment_commands import EnrolmentCommands
+from palyra_fleet.service.join_token_commands import JoinTokenCommands
+from palyra_fleet.service.placement_commands import PlacementCommands
+from palyra_fleet.service.policy_commands import PolicyCommands
+from palyra_fleet.service.release_commands import ReleaseCommands
+from palyra_fleet.service.snapshot_commands import SnapshotCommands
+from palyra_fleet.settings.fleet_settings import FleetSettings
 from palyra_fleet.store.protocol import FleetStore
 from palyra_fleet.store.sqlite import SqliteFleetStore
 from palyra_fleet.wire import models as wire

@@ -10,8 +10,8 @@ import heapq
 from ulid import ULID
 
 from palyra_fleet.ledger.wire_views import release_request_view
-from palyra_fleet.operator_commands import MAX_LISTED, OperatorCommands
 from palyra_fleet.refusals import FleetReason, FleetRefusal
+from palyra_fleet.service.operator_commands import MAX_LISTED, OperatorCommands
 from palyra_fleet.wire import models as wire
 from palyra_fleet.wire.release_models import ReleaseRequestView
 

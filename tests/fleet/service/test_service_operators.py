@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from palyra_fleet.refusals import FleetReason, FleetRefusal
-from palyra_fleet.service import FleetService
-from palyra_fleet.settings import FleetSettings
+from palyra_fleet.service.fleet_service import FleetService
+from palyra_fleet.settings.fleet_settings import FleetSettings
 from palyra_fleet.wire import models as wire
 from palyra_fleet.wire.placement_models import OrderKind
 from tests.fakes.fleet_world import DIRTY, Clock, FleetWorld, WorkerPen, fleet_world, settings

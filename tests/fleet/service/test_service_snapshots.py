@@ -11,7 +11,7 @@ import pytest
 
 from palyra_fleet.api.answers import SEQ_HEADER
 from palyra_fleet.refusals import FleetReason, FleetRefusal
-from palyra_fleet.snapshot_commands import MIN_BETWEEN_MS
+from palyra_fleet.service.snapshot_commands import MIN_BETWEEN_MS
 from palyra_fleet.store import snapshot, snapshot_process, snapshot_shelf
 from palyra_fleet.store.snapshot_shelf import FOLDER, MAX_KEPT
 from palyra_fleet.tasks import spawn

@@ -6,7 +6,7 @@ import pytest
 
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.refusals import FleetReason, FleetRefusal
-from palyra_fleet.service import FleetService
+from palyra_fleet.service.fleet_service import FleetService
 from palyra_fleet.signals.metrics import exposition
 from palyra_fleet.store.sqlite import SqliteFleetStore
 from palyra_fleet.wire import models as wire

@@ -9,7 +9,7 @@ from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.principals.book import PrincipalBook, token_sha256
 from palyra_fleet.principals.desk import PrincipalDesk
 from palyra_fleet.refusals import FleetReason, FleetRefusal
-from palyra_fleet.service import FleetService
+from palyra_fleet.service.fleet_service import FleetService
 from palyra_fleet.store.sqlite import SqliteFleetStore
 from palyra_fleet.wire import models as wire
 from palyra_fleet.wire.principal_models import CreatePrincipal, Role

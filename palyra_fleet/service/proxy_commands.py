@@ -7,9 +7,9 @@ even if the fleet does not know the lease it is about. Times: Unix ms.
 
 from collections.abc import AsyncIterator
 
-from palyra_fleet.fleet_core import FleetCore
 from palyra_fleet.ledger.decision import EnrolledKey
 from palyra_fleet.refusals import FleetReason, FleetRefusal, Refusal
+from palyra_fleet.service.core import FleetCore
 from palyra_fleet.traces.calls import note, step
 from palyra_fleet.traces.spans import Attribute, Value
 from palyra_fleet.violations.effects import violation_decision

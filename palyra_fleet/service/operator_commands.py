@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 
 from ulid import ULID
 
-from palyra_fleet.fleet_core import FleetCore
 from palyra_fleet.leases.records import WorkerApprovalGrant, WorkerLease
 from palyra_fleet.ledger import freezing
 from palyra_fleet.ledger.decision import Decision, Detail, EventReason, LedgerEvent
@@ -19,6 +18,7 @@ from palyra_fleet.ledger.manager import Outcome
 from palyra_fleet.ledger.wire_views import grant_view, lease_state, lease_view, worker_view
 from palyra_fleet.ledger.worker_filter import WorkerFilter
 from palyra_fleet.refusals import FleetReason, FleetRefusal, worker_unknown
+from palyra_fleet.service.core import FleetCore
 from palyra_fleet.signals.metrics import FleetState
 from palyra_fleet.store.protocol import ChainBroken, StateUnusable, StoreFailed
 from palyra_fleet.wire import models as wire

@@ -10,9 +10,9 @@ from ulid import ULID
 
 from palyra_fleet.attestation.attestors.join_token import JoinTokenAttestor
 from palyra_fleet.attestation.join_tokens import JoinToken, NewToken
-from palyra_fleet.fleet_core import FleetCore
 from palyra_fleet.ledger.decision import Decision, Detail, EventReason, LedgerEvent
 from palyra_fleet.refusals import FleetReason, FleetRefusal, Refusal
+from palyra_fleet.service.core import FleetCore
 from palyra_fleet.wire.join_models import JoinTokenMinted, JoinTokenView, MintJoinToken
 from palyra_fleet.wire.labels import sorted_labels, written
 

@@ -9,8 +9,8 @@ Times: Unix ms.
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from palyra_fleet.proxy_commands import ProxyCommands
 from palyra_fleet.refusals import FleetReason, FleetRefusal, worker_unknown
+from palyra_fleet.service.proxy_commands import ProxyCommands
 from palyra_fleet.wire.models import ViolationView
 from palyra_fleet.wire.policy_models import (
     MAX_REPLAYED,

@@ -11,8 +11,8 @@ from typing import Final
 from ulid import ULID
 
 from palyra_fleet.ledger.decision import Detail, EventReason
-from palyra_fleet.operator_commands import OperatorCommands
 from palyra_fleet.refusals import FleetReason, FleetRefusal
+from palyra_fleet.service.operator_commands import OperatorCommands
 from palyra_fleet.store import snapshot_shelf as shelf
 from palyra_fleet.store.protocol import StateUnusable, StoreFailed
 from palyra_fleet.store.snapshot import SnapshotSummary

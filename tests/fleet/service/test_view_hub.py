@@ -7,12 +7,12 @@ from typing import cast
 
 import pytest
 
-from palyra_fleet import view_hub
 from palyra_fleet.attestation.result import BindingLevel
 from palyra_fleet.ledger.manager import WorkerFleetManager
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
+from palyra_fleet.service import view_hub
+from palyra_fleet.service.view_hub import ViewHub
 from palyra_fleet.tasks import spawn
-from palyra_fleet.view_hub import ViewHub
 from palyra_fleet.wire.view_models import ViewMessage
 from tests.fakes.ledger_world import LedgerWorld, attested, ulid
 

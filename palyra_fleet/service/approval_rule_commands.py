@@ -5,8 +5,8 @@ Mixed into `FleetService`. The rules in force are followed by `FleetCore`. Times
 
 from ulid import ULID
 
-from palyra_fleet.fleet_core import FleetCore
 from palyra_fleet.leases.approval_rules import RunAsked
+from palyra_fleet.service.core import FleetCore
 from palyra_fleet.wire.approval_models import ApprovalRuleView
 from palyra_fleet.wire.models import LeaseRequest
 

@@ -36,7 +36,7 @@ from palyra_fleet.issuers.trusted import (
     TrustedIssuer,
     checked_https,
 )
-from palyra_fleet.settings_errors import SettingsFileError, line_of
+from palyra_fleet.settings.errors import SettingsFileError, line_of
 from palyra_fleet.trusted_files import UntrustedFile, read_edited, read_trusted
 from palyra_fleet.wire.key_sets import KeySetError, VerifyingKey, read_key_set
 from palyra_fleet.wire.models import Name

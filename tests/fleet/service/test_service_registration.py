@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from palyra_fleet.refusals import FleetReason, FleetRefusal
-from palyra_fleet.service import Caller, FleetService
+from palyra_fleet.service.fleet_service import Caller, FleetService
 from palyra_fleet.wire import models as wire
 from palyra_fleet.wire.dsse import RECEIPT_TYPE, seal
 from palyra_fleet.wire.keys import SigningKey

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from palyra_fleet.approval_watch import ApprovalRuleFile
 from palyra_fleet.leases.approval_file import ApprovalFileError
 from palyra_fleet.refusals import FleetReason, FleetRefusal
-from palyra_fleet.service import FleetService
-from palyra_fleet.settings import FleetSettings
+from palyra_fleet.service.fleet_service import FleetService
+from palyra_fleet.settings.approval_watch import ApprovalRuleFile
+from palyra_fleet.settings.fleet_settings import FleetSettings
 from palyra_fleet.store.sqlite import SqliteFleetStore
 from palyra_fleet.wire import models as wire
 from tests.fakes.fleet_world import SCOPE, Clock, FleetWorld, WorkerPen

@@ -12,11 +12,11 @@ from collections.abc import Collection
 from typing import Literal
 
 from palyra_fleet.attestation.attestor import TrustedKeys
-from palyra_fleet.fleet_core import FleetCore
 from palyra_fleet.ledger import enrolment
 from palyra_fleet.ledger.decision import Decision, EnrolledKey, EventReason, LedgerEvent
 from palyra_fleet.ledger.decision import ReferenceValue as Reference
 from palyra_fleet.ledger.wire_views import enrolment_view
+from palyra_fleet.service.core import FleetCore
 from palyra_fleet.wire import enrolment_models as wire
 from palyra_fleet.wire.keys import thumbprint_sha256
 from palyra_fleet.wire.models import EnrolKeyRequest, ReferenceValues

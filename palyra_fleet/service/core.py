@@ -33,12 +33,13 @@ from palyra_fleet.ledger.decision import (
 )
 from palyra_fleet.ledger.facts import WorkerRecord
 from palyra_fleet.ledger.manager import WorkerFleetManager
-from palyra_fleet.log_end import LogEnd
-from palyra_fleet.order_desk import OrderDesk
-from palyra_fleet.origin import nobodys_doing, note_written, with_origin
-from palyra_fleet.policy_desk import PolicyDesk
 from palyra_fleet.refusals import FleetReason, FleetRefusal, Refusal
-from palyra_fleet.settings import FleetSettings
+from palyra_fleet.service.log_end import LogEnd
+from palyra_fleet.service.order_desk import OrderDesk
+from palyra_fleet.service.origin import nobodys_doing, note_written, with_origin
+from palyra_fleet.service.policy_desk import PolicyDesk
+from palyra_fleet.service.view_hub import ViewHub
+from palyra_fleet.settings.fleet_settings import FleetSettings
 from palyra_fleet.signals.counts import NOBODY, FleetCounts
 from palyra_fleet.signals.event_lines import log_events
 from palyra_fleet.signals.traffic import TrafficBook
@@ -52,7 +53,6 @@ from palyra_fleet.store.protocol import (
     StoreFailed,
 )
 from palyra_fleet.tasks import spawn
-from palyra_fleet.view_hub import ViewHub
 from palyra_fleet.violations.alarm import UnboundEvidence
 from palyra_fleet.violations.silence import ProxyWatch
 from palyra_fleet.wire.keys import thumbprint_sha256

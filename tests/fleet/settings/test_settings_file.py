@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from palyra_fleet.attestation.join_tokens import JoinTokenBook
 from palyra_fleet.issuers.trusted import TrustedIssuer
-from palyra_fleet.settings_file import SettingsFileError, read_settings
+from palyra_fleet.settings.file import SettingsFileError, read_settings
 from tests.fakes.attestation_material import ServiceAccountProver, new_authority
 
 GOOD = """

@@ -9,8 +9,8 @@ import heapq
 from ulid import ULID
 
 from palyra_fleet.ledger.wire_views import offer_view, placement_order
-from palyra_fleet.operator_commands import MAX_LISTED, OperatorCommands
 from palyra_fleet.refusals import FleetReason, FleetRefusal
+from palyra_fleet.service.operator_commands import MAX_LISTED, OperatorCommands
 from palyra_fleet.wire.placement_models import DeclineRequest, OfferView, PlaceRequest
 
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from palyra_fleet.approval_watch import ApprovalRuleFile
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
-from palyra_fleet.settings_file import SettingsFile
+from palyra_fleet.settings.approval_watch import ApprovalRuleFile
+from palyra_fleet.settings.file import SettingsFile
 from palyra_fleet.store.protocol import Retention
 
 

@@ -1,0 +1,1 @@
+"""What the fleet is told when it starts: its settings, and the file they come from."""
