@@ -7,6 +7,7 @@ import ast
 import re
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -177,3 +178,10 @@ def test_every_decision_has_a_number_of_its_own_and_a_row(repository: Path) -> N
     for name in records:
         assert f"| [{name[:4]}]({name}) |" in table
         assert (folder / name).read_text(encoding="utf-8").startswith(f"# {name[:4]}")
+
+
+def test_every_invariant_has_a_number_of_its_own(repository: Path) -> None:
+    text = (repository / "docs" / "invariants.md").read_text()
+    numbers = Counter(re.findall(r"(?m)^\| ([A-Z]\d+) \|", text))
+    assert len(numbers) > 100
+    assert [number for number, times in numbers.items() if times > 1] == []
