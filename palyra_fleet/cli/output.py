@@ -225,8 +225,18 @@ def _heading(name: str) -> str:
 
 
 def _cell(name: str, value: object) -> str:
-    """A value in a table, where a time is one for people."""
-    return moment(value) if name.endswith(_TIME) and isinstance(value, int) else printable(value)
+    """A value in a table, where a time is one for people and what has parts is told part by part;
+    `-` where there is nothing."""
+    match value:
+        case int() if name.endswith(_TIME):
+            return moment(value)
+        case dict():
+            told = [f"{_heading(str(key))}={_cell(str(key), one)}" for key, one in value.items()]
+        case list() | tuple():
+            told = [_cell("", one) for one in value]
+        case _:
+            return printable(value)
+    return ", ".join(printable(one) for one in told) or "-"
 
 
 def _dig(item: object, path: str) -> object:

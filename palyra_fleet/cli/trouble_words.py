@@ -210,6 +210,8 @@ def _where_to_look(reason: str) -> str:
         return "`palyra-fleet snapshot list` shows those there are"
     if reason == "api.ahead_of_log":
         return "look whether a snapshot was restored; `palyra-fleet event tail` begins anew"
+    if reason == "node.not_served":
+        return "start the fleet with `palyra-fleet serve --nodes`"
     if reason == "api.role_refused":
         return "name the token of somebody with that role; `palyra-fleet principal self` says yours"
     match reason.partition(".")[0]:

@@ -12,6 +12,7 @@ from palyra_fleet.client import FleetProblem
     [
         ("capability.not_available", "node show"),
         ("node.replay_stale", "node show"),
+        ("node.not_served", "serve --nodes"),
         ("pairing.already_decided", "node requests"),
         ("identity.authority_overlap", "ca show"),
         ("fleet.worker_quarantined", "worker show"),
