@@ -7,6 +7,7 @@ evidence and keys that it demanded are demanded still. If it could not be read, 
 quarantined unless the operator says that workers may return. Pure. Times: Unix ms.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from palyra_fleet.ledger.decision import (
@@ -27,7 +28,7 @@ from palyra_fleet.ledger.reattesting import log_demand, put_demand, stricter_of
 from palyra_fleet.ledger.state import LedgerState
 
 UNKNOWN = "restored without the state that followed"
-RETIRED = "its key was retired in the state that was replaced"
+RETIRED = "its key was retired, or to be, in the state that was replaced"
 HELD = "quarantined in the state that was replaced"
 
 
@@ -41,18 +42,19 @@ class Confined:
     enrolled: tuple[EnrolledKey, ...] = ()
     references: frozenset[ReferenceValue] = frozenset()
     freeze: FleetFreeze = field(default_factory=lambda: FleetFreeze(False, 0))
-    demanded: tuple[WorkerRecord, ...] = ()
+    demanded: tuple[tuple[WorkerRecord, EvidenceDemand], ...] = ()
 
     @classmethod
     def of(cls, state: LedgerState) -> "Confined":
-        held = tuple(worker for worker in state.workers.values() if worker.confined)
+        workers = tuple(state.workers.values())
+        held = tuple(worker for worker in workers if worker.confined)
         return cls(
             held,
             frozenset(state.tombstones),
             tuple(state.enrolled.values()),
             frozenset(state.references),
             state.freeze,
-            tuple(worker for worker in state.workers.values() if worker.demand is not None),
+            tuple((one, one.demand) for one in workers if one.demand is not None),
         )
 
 
@@ -105,20 +107,37 @@ def _hold(draft: Draft, held: Confined) -> None:
 
 
 def _demand_again(draft: Draft, held: Confined) -> None:
-    """What was demanded since the snapshot still is, and a key that was retired since stays so."""
-    demanded = {worker.worker_id: worker.demand for worker in held.demanded}
+    """What was demanded since the snapshot still is, and a key that was retired since stays so. The
+    fleet's time begins anew, and with it the time that evidence must be begun after."""
+    now = draft.now_unix_ms
+    demanded = {worker.worker_id: demand for worker, demand in held.demanded}
+    doubted = set(_doubted_keys(draft, held))
+    for tombstone in sorted(doubted, key=str):
+        draft.put(tombstone)
+    retired = held.tombstones | doubted
     for worker_id in draft.state.workers:
         worker = draft.worker(worker_id)
         if worker.confined:
             continue
-        retired = Tombstone(TombstoneKind.KEY, worker.proof.key_sha256) in held.tombstones
         demand = stricter_of(worker.demand, demanded.get(worker_id))
-        if retired:
-            now = draft.now_unix_ms
+        if Tombstone(TombstoneKind.KEY, worker.proof.key_sha256) in retired:
             demand = stricter_of(demand, EvidenceDemand(draft.actor, RETIRED, True, now, now))
-        if demand is not None and demand != worker.demand:
+        if demand is None:
+            continue
+        demand = replace(demand, asked_at_unix_ms=min(demand.asked_at_unix_ms, now))
+        if demand != worker.demand:
             put_demand(draft, worker, demand)
             log_demand(draft, worker, demand)
+
+
+def _doubted_keys(draft: Draft, held: Confined) -> Iterator[Tombstone]:
+    """Keys in whose place others were demanded, of workers that the snapshot does not know, or not
+    by that key: the demand upon the worker would let them in."""
+    for worker, demand in held.demanded:
+        mine = draft.state.workers.get(worker.worker_id)
+        same = mine is not None and mine.proof.key_sha256 == worker.proof.key_sha256
+        if demand.new_key and not same:
+            yield Tombstone(TombstoneKind.KEY, worker.proof.key_sha256)
 
 
 def _trust_no_more_than(draft: Draft, key: EnrolledKey) -> None:

@@ -10,7 +10,7 @@ from palyra_fleet.ledger.decision import Decision, LedgerEvent, Tombstone, Tombs
 from palyra_fleet.ledger.facts import EvidenceDemand, Work, WorkerLifecycleState
 from palyra_fleet.ledger.manager import Outcome
 from palyra_fleet.ledger.reattesting import stricter_of
-from palyra_fleet.ledger.restoring import Confined, restored
+from palyra_fleet.ledger.restoring import RETIRED, Confined, restored
 from palyra_fleet.ledger.wire_views import demanded, worker_view
 from palyra_fleet.refusals import FleetReason
 from palyra_fleet.wire.placement_models import OrderKind
@@ -333,13 +333,60 @@ def test_a_key_that_was_retired_after_the_snapshot_stays_retired(world: LedgerWo
     since.do(demand(since, new_key=True))
     since.do(since.manager.register(evidence(since, "next"), NOW, continues=True))
     put_back(since, world)
-    kept = world.worker(W1).demand
-    assert kept == EvidenceDemand(
-        "fleet", "its key was retired in the state that was replaced", True, DUE, DUE
-    )
+    assert world.worker(W1).demand == EvidenceDemand("fleet", RETIRED, True, DUE, DUE)
     assert audit_worker(world.manager.state, world.manager.policy, W1) == ()
     assert refused(world.manager.register(attested(W1), DUE)) is FleetReason.WORKER_BANNED
     world.do(world.manager.register(evidence(world, "next", at=DUE), DUE))
+    assert world.worker(W1).demand is None
+
+
+def test_a_key_that_is_to_be_replaced_does_not_come_back_beside_the_snapshots(
+    world: LedgerWorld,
+) -> None:
+    since = LedgerWorld()
+    since.register(W1)
+    since.do(since.manager.register(evidence(since, "doubted"), NOW))
+    since.do(demand(since, new_key=True))
+    put_back(since, world)
+    kept = world.worker(W1).demand
+    assert kept == EvidenceDemand("alice", "why", True, NOW, DUE)
+    for key, met in (("key", False), ("doubted", False), ("next", True)):
+        outcome = world.manager.register(evidence(world, key, at=DUE), DUE)
+        assert isinstance(outcome, Decision) is met, key
+
+
+@pytest.mark.parametrize("under_another_id", [False, True])
+def test_a_key_that_is_to_be_replaced_does_not_come_back_under_another_id(
+    world: LedgerWorld, under_another_id: bool
+) -> None:
+    """Its worker was new, or had another id, after the snapshot."""
+    world.do(world.manager.evict(W1, "alice", "why", NOW))
+    if under_another_id:
+        same_key = replace(attested(W1), worker_id=W2, evidence_identity="of another")
+        world.do(world.manager.register(same_key, NOW))
+    since = LedgerWorld()
+    since.register(W1)
+    since.do(demand(since, new_key=True))
+    put_back(since, world)
+    again = attested(W1, now_unix_ms=DUE)
+    assert refused(world.manager.register(again, DUE)) is FleetReason.WORKER_BANNED
+    if under_another_id:
+        assert world.worker(W2).demand == EvidenceDemand("fleet", RETIRED, True, DUE, DUE)
+        assert audit_worker(world.manager.state, world.manager.policy, W2) == ()
+
+
+@pytest.mark.parametrize("new_key", [False, True])
+def test_a_restore_to_a_clock_that_was_ahead_locks_nobody_out(
+    world: LedgerWorld, new_key: bool
+) -> None:
+    """The time of a fleet that was restored begins at the clock's."""
+    ahead = DUE + 86_400_000
+    since = LedgerWorld()
+    since.register(W1)
+    since.do(demand(since, new_key, at=ahead))
+    put_back(since, world)
+    shown = evidence(world, "next" if new_key else "key", at=DUE)
+    world.do(world.manager.register(shown, DUE))
     assert world.worker(W1).demand is None
 
 
