@@ -135,11 +135,14 @@ class IdentityLedger:
         leaf: IssuedLeaf,
         overlap_ms: int,
     ) -> Outcome:
-        """The device is (again) paired, and this is its certificate."""
+        """The device is (again) paired, and this is its certificate. A key that an operator wanted
+        replaced comes back this way no more than by a rotation, unless the device was removed."""
         refusal = self.may_pair(verified.device_id)
         if refusal is not None:
             return refusal
         before = self.devices.get(verified.device_id)
+        if before is not None and uses_a_replaced_key(leaf, self.history(verified.device_id)):
+            return refuse(NodeReason.KEY_REUSED)
         overlaps = before is None or (
             before.identity_fingerprint == verified.identity_fingerprint and before.rotation is None
         )

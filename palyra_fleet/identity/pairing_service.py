@@ -47,7 +47,7 @@ from palyra_fleet.store.protocol import StoreConflict, StoreFailed
 from palyra_fleet.tasks import spawn
 
 TOKEN_BYTES: Final = 32
-_VOID: Final = frozenset({NodeReason.DEVICE_REVOKED, NodeReason.CSR_MISSING})
+_VOID: Final = frozenset({NodeReason.DEVICE_REVOKED, NodeReason.CSR_MISSING, NodeReason.KEY_REUSED})
 """Refusals of issuing that no later poll can overcome."""
 _log = logging.getLogger(__name__)
 

@@ -92,6 +92,7 @@ async def test_who_does_not_renew_is_refused_from_the_deadline_on(world: Identit
     with pytest.raises(NodeRefused) as refused:
         await demand(world, device)
     assert refused.value.refusal.reason is NodeReason.NO_CERTIFICATE
+    device.tls = PairingDevice(device.device_id).tls
     again = (await world.pair(device)).mtls_client_certificate_pem
     assert await reason(world, again) is None
 
@@ -131,6 +132,24 @@ async def test_the_key_that_was_to_go_does_not_come_back(world: IdentityWorld) -
         await renew(world, new, device)
     assert refused.value.refusal.reason is NodeReason.KEY_REUSED
     assert await reason(world, await renew(world, new, other)) is None
+
+
+@pytest.mark.parametrize("in_time", [True, False])
+async def test_the_key_that_was_to_go_does_not_come_back_by_pairing_again(
+    world: IdentityWorld, in_time: bool
+) -> None:
+    device = PairingDevice(ulid(1))
+    old = await pair(world, device)
+    await demand(world, device)
+    if not in_time:
+        world.clock.forward(MINUTE)
+        await world.identity.settle()
+    answered = await world.pair(device)
+    assert (answered.paired, answered.mtls_client_certificate_pem) == (False, "")
+    assert "another key" in answered.reason
+    assert (await reason(world, old) is None) is in_time, "nothing has changed"
+    await world.identity.remove_device(device.device_id, "lost", "anna")
+    assert await reason(world, await pair(world, device)) is None, "that was forgotten"
 
 
 async def test_a_deadline_is_only_ever_brought_forward(world: IdentityWorld) -> None:
