@@ -8,7 +8,6 @@ it. What cannot be proved until the attestation ends, ends the session: that is 
 """
 
 import asyncio
-import contextlib
 import logging
 import zlib
 from collections.abc import Callable
@@ -97,8 +96,7 @@ class Proving:
             self._told.clear()
             for task in (told, asleep):
                 task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+            await asyncio.wait({told, asleep})  # takes nobody's cancellation for one of these
 
     def _note(self, error: FleetError | ReceiptRefused | EvidenceUnavailable, first: bool) -> None:
         if isinstance(error, FleetProblem):
