@@ -10,7 +10,7 @@ from palyra_fleet.ledger.worker_filter import WorkerFilter
 from palyra_fleet.refusals import FleetReason
 from palyra_fleet.store import codec
 from palyra_fleet.wire.labels import MAX_LABELS, WantedLabel
-from tests.fakes.ledger_world import LedgerWorld, attested, reasons, refused, ulid
+from tests.fakes.ledger_world import LedgerWorld, attested, refused, ulid
 
 W1, W2 = ulid(1001), ulid(1002)
 NOW = 2_000
@@ -95,8 +95,14 @@ def test_who_is_new_has_the_labels_of_what_let_it_in_and_who_is_known_keeps_its_
     assert world.worker(W1).labels == ()
     world.do(world.manager.label(W2, {}, ("pool",), "alice", "why", NOW))
     again = world.manager.register(replace(attested(W2, "two"), labels=pooled), NOW)
-    assert reasons(world.do(again)) == [EventReason.REGISTERED]
+    (event,) = world.do(again).events
+    assert (event.reason, event.detail.get("labels")) == (EventReason.REGISTERED, None)
     assert world.worker(W2).labels == ()
+
+
+def test_of_who_is_let_in_without_labels_the_event_says_none(world: LedgerWorld) -> None:
+    (event,) = world.do(world.manager.register(attested(W2, "two"), NOW)).events
+    assert "labels" not in event.detail
 
 
 def test_a_record_of_before_there_were_labels_has_none(world: LedgerWorld) -> None:
