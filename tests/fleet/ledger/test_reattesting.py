@@ -313,6 +313,7 @@ def test_a_restore_forgets_no_demand(world: LedgerWorld) -> None:
     assert reasons(told) == ["worker.reattestation_demanded", "fleet.restored"]
     kept = world.worker(W1).demand
     assert kept == EvidenceDemand("alice", "why", True, NOW, DUE)
+    assert world.manager.state.tombstones == set(), "the demand says of the key what is to be said"
     assert world.worker(W2).demand is None
     assert audit_worker(world.manager.state, world.manager.policy, W1) == ()
 
@@ -353,6 +354,16 @@ def test_a_key_that_is_to_be_replaced_does_not_come_back_beside_the_snapshots(
     for key, met in (("key", False), ("doubted", False), ("next", True)):
         outcome = world.manager.register(evidence(world, key, at=DUE), DUE)
         assert isinstance(outcome, Decision) is met, key
+
+
+def test_a_key_of_which_only_evidence_was_demanded_may_come_back(world: LedgerWorld) -> None:
+    since = LedgerWorld()
+    since.register(W1)
+    since.do(since.manager.register(evidence(since, "other"), NOW))
+    since.do(demand(since))
+    put_back(since, world)
+    world.do(world.manager.register(evidence(world, "other", at=DUE), DUE))
+    assert world.worker(W1).demand is None
 
 
 @pytest.mark.parametrize("under_another_id", [False, True])
