@@ -99,6 +99,8 @@ class Standing:
             except FleetProblem as problem:
                 if problem.reason != FleetReason.NEW_KEY_DEMANDED:
                     raise
+                # the fleet says so of the key it has: of the next one, if an answer was lost
+                self._take_next()
                 await self._prove(new_key=True)
 
     async def _prove(self, new_key: bool) -> None:
@@ -112,9 +114,14 @@ class Standing:
             answer = await self._register(attester.client, request)
             self._answer, self._life = answer, _life(answer, wall_unix_ms, begun_s)
             if attester is self._next:
-                # calls that are on their way end by themselves
-                self._past.append(self.client)
-                self._attester, self._next = attester, None
+                self._take_next()
+
+    def _take_next(self) -> None:
+        """Speak with the next key from now on, if there is one."""
+        if self._next is not None:
+            # calls that are on their way end by themselves
+            self._past.append(self.client)
+            self._attester, self._next = self._next, None
 
     async def _register(self, client: WorkerClient, request: RegisterRequest) -> RegisterAnswer:
         doubted, self._in_doubt = self._in_doubt, True

@@ -164,6 +164,27 @@ async def test_a_lost_answer_to_the_new_key_is_asked_for_again_with_the_same_key
             assert len(keys.made) == 3
 
 
+async def test_a_key_whose_acceptance_was_lost_and_that_is_demanded_replaced_is_replaced(
+    fleet: RealFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fleet has the new key, the session does not know so, and the fleet wants yet another."""
+    keys = KnownKeys(monkeypatch)
+    async with lossy_relay(fleet.server.socket_path, fleet.home) as relay:
+        settings = replace(fleet.session(), fleet=relay.path)
+        async with leased(fleet, settings) as session:
+            before = await fleet.operator.worker(session.worker_id)
+            relay.lose = b"/v1/workers:register"
+            await demand(fleet, session.worker_id, new_key=True)
+            await relay.lost.wait()
+            await relay.down()
+            await demand(fleet, session.worker_id, new_key=True)
+            await relay.up()
+            after = await met(fleet, session.worker_id)
+            assert after.key_sha256 == keys.made[2].thumbprint
+            assert (after.lease_id, after.work) == (before.lease_id, "busy")
+            assert not session.stopped.done()
+
+
 @dataclass(slots=True)
 class Reluctant:
     """An attestor that stops vouching."""
