@@ -29,7 +29,8 @@ class Progress(NamedTuple):
 
 
 class Waits(NamedTuple):
-    """What waits here for one side to take it. `own` is what of it, here and in the kernel, belongs
+    """What waits here for one side to take it; for a server also what of other streams has the
+    windows in which its worker would send. `own` is what of it, here and in the kernel, belongs
     to this exchange alone, `in_windows` what waits for windows of HTTP/2. `pings` is how often both
     sides have shown in HTTP/2 that they are there."""
 

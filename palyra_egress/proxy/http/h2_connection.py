@@ -211,6 +211,13 @@ class CreditedHttp2(Http2Connection):
         """The streams whose credit waits, by their own numbers."""
         return list(self._held.bytes_of)
 
+    def withheld_bytes(self, stream_id: int) -> int:
+        """What must go on, of whichever streams, before the peer may send on this one; 0 where it
+        may."""
+        if self.is_closed(stream_id) or self.h2_conn.remote_flow_control_window(stream_id) > 0:
+            return 0
+        return sum(self._held.bytes_of.values())
+
     def release(self, event: ReleaseCredit) -> Commands:
         """Hand credit back."""
         for stream_id in event.streams:

@@ -275,9 +275,13 @@ class JudgedHttpLayer(UpstreamPool):
             for to, side in zip((client, server), sides, strict=True)
             if isinstance(side, Http1Connection)
         ]
+        worker = self._worker
+        withheld = 0
+        if isinstance(worker, StrictHttp2Server):
+            withheld = worker.withheld_bytes(stream.stream_id)
         return Waits(
             for_worker=windows[0] + unsent[0],
-            for_server=windows[1] + unsent[1],
+            for_server=windows[1] + unsent[1] + withheld,
             own=sum(windows) + sum(alone),
             in_windows=sum(windows),
             pings=sum(one.pings for one in in_http2),

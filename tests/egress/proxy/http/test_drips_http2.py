@@ -9,6 +9,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from palyra_egress.proxy.bounds.deadlines import Deadlines
+from palyra_egress.proxy.guard.guard_upstream import UpstreamGuard
+from palyra_egress.proxy.http.h2_connection import STREAM_WINDOW
+from palyra_egress.proxy.http.http_layer import MAX_WAITING_BYTES
 from palyra_fleet.tasks import spawn
 from tests.egress.proxy.http.h2_floods import CONTINUATION, HEADERS, still_serves
 from tests.egress.proxy.http.h2_world import Http2World, http2_world
@@ -114,6 +117,51 @@ async def test_a_slow_but_steady_upload_lives(world, hurry):
         await hurry.steps(30, 50, one_byte)
         await worker.answer(stream)
         assert (stream.status, stream.reset) == (200, None)
+
+
+async def test_who_may_not_send_a_body_since_other_streams_have_the_window_owes_nothing(
+    world, hurry, monkeypatch
+):
+    monkeypatch.setattr("palyra_egress.proxy.http.h2_connection.CONNECTION_WINDOW", STREAM_WINDOW)
+    looks, reading = seen_looks(monkeypatch), asyncio.Event()
+
+    async def takes_nothing(_head, _writer):
+        await reading.wait()
+
+    world.first.respond = takes_nothing
+    async with world.worker(speaks=1) as worker:
+        greedy = worker.ask(worker.fields("POST", content_length=str(1 << 30)), end=False)
+        late = worker.ask(worker.fields("POST", content_length="100"), end=False)
+        await until("both arrive", lambda: world.first.open_now == 2)
+        upload = spawn(worker.data(greedy.stream_id, bytes(32 << 20)), "send without an end")
+        await until("its server takes no more", lambda: is_stuck(world, worker))
+        for _ in range(4):
+            hurry.pass_s(50)
+            before = len(looks)
+            await until("it was looked at twice", lambda: len(looks) >= before + 2)
+        assert not late.over
+        assert hurry.outcomes() == []
+        upload.cancel()
+        reading.set()
+
+
+def seen_looks(monkeypatch) -> list[None]:
+    """One entry for each look at what is open."""
+    looks: list[None] = []
+    overdue = UpstreamGuard.overdue
+
+    def look(self, waits):
+        looks.append(None)
+        overdue(self, waits)
+
+    monkeypatch.setattr(UpstreamGuard, "overdue", look)
+    return looks
+
+
+def is_stuck(world, worker) -> bool:
+    (handler,) = world.harness.core.connections._all
+    unsent = sum(handler.unsent_bytes(one) for one in handler.open_upstreams())
+    return unsent > MAX_WAITING_BYTES and worker.h2.outbound_flow_control_window == 0
 
 
 # --- streams both ways ----------------------------------------------------------------------------
