@@ -14,7 +14,7 @@ from palyra_egress.policy.fields import Fields
 from palyra_egress.policy.language import CANARY
 from palyra_egress.policy.schema import CanarySpec
 from palyra_egress.policy.values import CANARY_PATTERN, EXPECTED_CANARY, MIN_CANARY_SIGNS
-from palyra_fleet.strict_yaml.document import Mapping, Node, Scalar
+from palyra_fleet.strict_yaml.document import Mapping, Node, Scalar, Sequence
 
 _VALUE: Final = re.compile(CANARY_PATTERN, re.ASCII)
 
@@ -62,5 +62,12 @@ def _read_canary(node: Node, problems: Problems) -> CanarySpec | None:
 
 def read_canaries(fields: Fields, problems: Problems) -> tuple[CanarySpec, ...]:
     """The canaries of a file, in its order."""
-    found = [_read_canary(node, problems) for node in fields.items("canaries", "canaries") or ()]
+    listed = fields.node("canaries")
+    if listed is None:
+        return ()
+    if not isinstance(listed, Sequence):  # perhaps a value: not quoted
+        message = "'canaries' is no list"
+        fields.refuse(listed.position, ProblemCode.WRONG_TYPE, message, "a list of canaries")
+        return ()
+    found = [_read_canary(node, problems) for node in listed.items]
     return tuple(canary for canary in found if canary is not None)

@@ -25,6 +25,7 @@ def _policy(*canaries: str, more: str = ""):
 
 REFUSED = [
     ("canaries: decoy", "3:11: wrong_type", "a list of canaries"),
+    (f"canaries: {VALUE}", "3:11: wrong_type", "a list of canaries"),
     ("canaries: [decoy]", "3:12: wrong_type", "a mapping with id, and value or secret"),
     (f"canaries: [{{value: {VALUE}}}]", "3:12: missing_key", "has no 'id'"),
     ("canaries: [{id: c}]", "3:12: bad_value", "neither value nor secret"),
