@@ -22,6 +22,9 @@ from palyra_fleet.wire.policy_models import PolicyQuestion, ProxyAnswer
 
 POLL_MS: Final = 3_000
 AGAIN_AFTER_S: Final = 1.0
+WAITED_PART: Final = 0.5
+"""Of `POLL_MS`: a fleet that says sooner that nothing is asked, as one that shuts down, is not asked
+again at once."""
 
 _log = logging.getLogger(__name__)
 
@@ -37,10 +40,10 @@ class PolicyTalk:
 
     async def answer_for_ever(self) -> None:
         while True:
-            if self.link.view_problem is not None or not await self._answer_one():
+            if self.link.view_problem is not None or not await self.answer_one():
                 await asyncio.sleep(AGAIN_AFTER_S)
 
-    async def _answer_one(self) -> bool:
+    async def answer_one(self) -> bool:
         """Poll once, and answer what came; False where it is better to wait a moment."""
         loaded = self.loaded()
         if loaded is None:
@@ -48,10 +51,13 @@ class PolicyTalk:
         try:
             await self.link.say_policy()
             wait_ms = POLL_MS if self.heard.is_set() else 0
+            began_s = asyncio.get_running_loop().time()
             question = await self.link.client.next_question(standing_of(loaded), wait_ms)
             self.heard.set()
-            if question is not None:
-                await self._answer(question)
+            if question is None:
+                waited_ms = (asyncio.get_running_loop().time() - began_s) * 1000
+                return waited_ms >= wait_ms * WAITED_PART
+            await self._answer(question)
         except FleetError as error:
             _log.debug("no question about the policy can be taken: %s", error)
             return False

@@ -72,4 +72,6 @@ def fitting[Model: BaseModel](
 
 
 def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    """Names of files may hold bytes that are no text, which no model takes."""
+    plain = text.encode(errors="backslashreplace").decode()
+    return plain if len(plain) <= most else f"{plain[: most - 1]}…"

@@ -125,3 +125,9 @@ def test_every_answer_names_the_policy_it_is_about() -> None:
         question = PolicyQuestion(question_id="0" * 26, ask=ask)
         answer = answer_to(Loaded(SMALL, 1), question, 0)
         assert (answer.policy_digest, answer.answer.kind) == (SMALL.digest, ask.kind)
+
+
+def test_a_path_that_is_no_text_is_told_all_the_same() -> None:
+    loaded = Loaded(SMALL, 1, problem="/etc/\udcff.yaml: the policy file is gone")
+    (problem,) = standing_of(loaded).problems
+    assert problem.message == "/etc/\\udcff.yaml: the policy file is gone"
