@@ -23,8 +23,8 @@ from palyra_fleet.wire.policy_models import PolicyQuestion, ProxyAnswer
 POLL_MS: Final = 3_000
 AGAIN_AFTER_S: Final = 1.0
 WAITED_PART: Final = 0.5
-"""Of `POLL_MS`: a fleet that says sooner that nothing is asked, as one that shuts down, is not asked
-again at once."""
+"""Of `POLL_MS`: a fleet that says sooner that nothing is asked, as one that shuts down, is not
+asked again at once."""
 
 _log = logging.getLogger(__name__)
 
