@@ -77,11 +77,15 @@ def read_edited(path: Path, max_bytes: int) -> tuple[bytes, os.stat_result]:
     return _read(path, max_bytes, _A_TEAMS)
 
 
-def check_edited(path: Path) -> None:
-    """Look at who may change a file that people edit together, without reading it. Raises
+def check_edited(path: Path, below: Path | None = None) -> None:
+    """Look at who may change a file that people edit together, without reading it; and, of one that
+    is named from a folder, who may change the folders on the way from there (`below`). Raises
     UntrustedFile, or OSError where it leads to nothing."""
     way = _checked_way(path, _A_TEAMS)
     _check_file(way.real, way.real.lstat(), _A_TEAMS)
+    if below is not None and path.is_relative_to(below):
+        for folder in path.parents[: len(path.relative_to(below).parts) - 1]:
+            _check_folder(path, folder, _A_TEAMS)
 
 
 def _read(path: Path, max_bytes: int, rule: _Rule) -> tuple[bytes, os.stat_result]:

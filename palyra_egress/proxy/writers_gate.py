@@ -1,8 +1,9 @@
 """Which policies may be in force here, by who may change their files.
 
 Who can write a policy decides what workers reach. Teams edit one together, so a file may be
-anybody's and its group's to write; a file, or a folder it lies in, that everybody on the machine
-can write is refused, with its mode and what to run. Blocking; `PolicyFile` asks it in a thread.
+anybody's and its group's to write; a file, a folder it lies in, or one on the way to what it
+includes, that everybody on the machine can write is refused, with its mode and what to run.
+Blocking; `PolicyFile` asks it in a thread.
 """
 
 from pathlib import Path
@@ -21,9 +22,10 @@ class WritersGate:
     def refusal(self, files: PolicyFiles, _policy: CompiledPolicy) -> str | None:
         """The first file that everybody can change. It is looked at again at each poll, since a
         folder that was mended shows at no file."""
+        below = next((path.parent for path in files.looks), None)
         for path in files.looks:
             try:
-                check_edited(path)
+                check_edited(path, below)
             except UntrustedFile as error:
                 return PassingRefusal(error)
             except OSError as error:

@@ -50,3 +50,18 @@ def test_one_that_becomes_writable_is_told_and_the_last_good_policy_stays(
     part.chmod(0o664)
     changed = live.poll()
     assert changed is not None and changed is not good
+
+
+def test_a_folder_on_the_way_to_what_is_included_is_not_everybodys_either(tmp_path: Path) -> None:
+    """Who can write there puts another folder in the place of the one that is included from."""
+    outer, part = tmp_path / "p.yaml", tmp_path / "teams" / "a" / "rules.yaml"
+    part.parent.mkdir(parents=True)
+    part.write_text(PART)
+    outer.write_text(OUTER.replace("parts/rules.yaml", "teams/a/rules.yaml"))
+    (tmp_path / "teams").chmod(0o777)
+    live = PolicyFile(outer, WritersGate())
+    assert live.poll() is None
+    assert live.problem is not None
+    assert live.problem.endswith(f"run: chmod o-w {tmp_path / 'teams'}")
+    (tmp_path / "teams").chmod(0o755)
+    assert live.poll() is not None
