@@ -1,9 +1,9 @@
 """The proxy's side of questions about its policy: say what is in force, take one, answer it.
 
 Everything goes out from here, so that a proxy needs no way in. One question at a time, in a thread,
-since a large policy takes long to compare; a question that fails here costs its asker an answer and
-nobody anything else. Before anything is said about a new policy, the fleet hears by the beat that
-it is in force: it takes answers about that one only.
+or in a process of its own where the asker sent files to look at; a question that fails here costs
+its asker an answer and nobody anything else. Before anything is said about a new policy, the fleet
+hears by the beat that it is in force: it takes answers about that one only.
 """
 
 import asyncio
@@ -16,9 +16,10 @@ from typing import Final
 from palyra_egress.clock import now_unix_ms
 from palyra_egress.proxy.fleet_link import FleetLink
 from palyra_egress.questions.answering import answer_to
+from palyra_egress.questions.check_process import checked_apart
 from palyra_egress.questions.standing import Loaded, standing_of
 from palyra_fleet.client.errors import FleetError
-from palyra_fleet.wire.policy_models import PolicyQuestion, ProxyAnswer
+from palyra_fleet.wire.policy_models import AskCheck, PolicyQuestion, ProxyAnswer
 
 POLL_MS: Final = 3_000
 AGAIN_AFTER_S: Final = 1.0
@@ -67,12 +68,22 @@ class PolicyTalk:
         loaded = self.loaded()
         if loaded is None:
             return
-        (answer,) = await asyncio.gather(
-            asyncio.to_thread(answer_to, loaded, question, now_unix_ms()), return_exceptions=True
-        )
+        (answer,) = await asyncio.gather(answered(loaded, question), return_exceptions=True)
         if not isinstance(answer, ProxyAnswer):
             _log.error("a question about the policy failed: %s", type(answer).__name__)
             return
         await self.link.say_policy()
         with contextlib.suppress(FleetError):  # nobody waits for it any more, or asks again
             await self.link.client.answer_question(answer)
+
+
+async def answered(loaded: Loaded, question: PolicyQuestion) -> ProxyAnswer:
+    """By the policy as it is now: in a thread, and what takes as long as its asker likes apart."""
+    now, ask = now_unix_ms(), question.ask
+    if not isinstance(ask, AskCheck):
+        return await asyncio.to_thread(answer_to, loaded, question, now)
+    return ProxyAnswer(
+        question_id=question.question_id,
+        policy_digest=loaded.policy.digest,
+        answer=await checked_apart(loaded.policy, ask, now),
+    )

@@ -24,7 +24,6 @@ from ruamel.yaml.events import (
     DocumentStartEvent,
     Event,
     MappingEndEvent,
-    MappingStartEvent,
     NodeEvent,
     ScalarEvent,
     SequenceEndEvent,
@@ -139,6 +138,14 @@ def _position(event: Event) -> Position:
     return Position() if mark is None else Position(mark.line + 1, mark.column + 1)
 
 
+class _TooDeep(Exception):
+    """Nothing further is read: what the parser does for each opening grows with those before it."""
+
+    def __init__(self, place: Position) -> None:
+        super().__init__()
+        self.place = place
+
+
 class _Builder:
     """Builds the tree from the parser's events; one instance for one file."""
 
@@ -179,23 +186,10 @@ class _Builder:
         if getattr(event, "tag", None) is not None:
             self._add(event, Fault.TAG, "an explicit tag", "no tags")
         if depth >= MAX_DEPTH:
-            self._add(event, Fault.SYNTAX, "nesting is too deep", f"at most {MAX_DEPTH}")
-            self._skip()
-            return Scalar(None, "", position)
+            raise _TooDeep(position)
         if isinstance(event, SequenceStartEvent):
             return self._sequence(position, depth)
         return self._mapping(position, depth)
-
-    def _skip(self) -> None:
-        """Reads to the end of a collection whose start was just read."""
-        open_collections = 1
-        for event in self._events:
-            if isinstance(event, SequenceStartEvent | MappingStartEvent):
-                open_collections += 1
-            elif isinstance(event, SequenceEndEvent | MappingEndEvent):
-                open_collections -= 1
-                if open_collections == 0:
-                    return
 
     def _scalar(self, event: ScalarEvent, position: Position) -> Scalar:
         text = str(event.value)
@@ -268,7 +262,7 @@ class Document:
 
 def read_yaml(source: bytes, *, max_bytes: int, what: str) -> Document:
     """One file; `what` says what an empty one should hold. Never raises; an error of syntax ends
-    the reading."""
+    the reading, and so does nesting that is too deep."""
     if len(source) > max_bytes:
         wrong, expected = f"the file has {len(source)} bytes", f"at most {max_bytes}"
         return _refused(Position(), Fault.TOO_LARGE, wrong, expected)
@@ -288,6 +282,9 @@ def read_yaml(source: bytes, *, max_bytes: int, what: str) -> Document:
     mistakes: list[Mistake] = []
     try:
         root = _Builder(iter(YAML(typ="safe", pure=True).parse(text)), mistakes).read()
+    except _TooDeep as deep:
+        wrong, expected = "nesting is too deep", f"at most {MAX_DEPTH}"
+        return Document(None, (*mistakes, Mistake(deep.place, Fault.SYNTAX, wrong, expected)))
     except (YAMLError, ValueError, RecursionError) as error:
         return Document(None, (*mistakes, _syntax(error, text)))
     if root is None:
