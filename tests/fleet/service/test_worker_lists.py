@@ -50,6 +50,16 @@ def test_only_what_a_worker_proved_is_its_capability(capability: str | None, fit
     assert WorkerFilter(capability=capability).fits(world.worker(IDLE), 2_000, waits=False) is fits
 
 
+@pytest.mark.parametrize(
+    ("wanted", "waits", "fits"),
+    [(True, True, True), (True, False, False), (False, True, True), (False, False, True)],
+)
+def test_who_asks_for_those_that_wait_gets_only_them(wanted: bool, waits: bool, fits: bool) -> None:
+    world = LedgerWorld()
+    world.register(IDLE)
+    assert WorkerFilter(waits=wanted).fits(world.worker(IDLE), 2_000, waits=waits) is fits
+
+
 async def test_pages_of_those_that_fit_miss_and_repeat_none() -> None:
     async with fleet_world() as world:
         await populated(world)
