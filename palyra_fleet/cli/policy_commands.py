@@ -71,7 +71,11 @@ async def explain(arguments: Namespace, client: OperatorClient) -> ExitCode:
 
 async def check(arguments: Namespace, client: OperatorClient) -> ExitCode:
     files = _bundle(arguments.files)
-    answer = await client.check_policy(CheckRequest(proxy_id=arguments.proxy, files=files))
+    try:
+        asked = CheckRequest(proxy_id=arguments.proxy, files=files)
+    except ValidationError as error:
+        raise _too_long("the files cannot be asked about", error) from error
+    answer = await client.check_policy(asked)
     checked = answer.checked
     if arguments.output == "table":
         for problem in (*checked.problems, *checked.warnings):
@@ -107,7 +111,7 @@ def _bundle(paths: list[Path]) -> tuple[PolicyText, ...]:
 
 def _too_long(what: str, error: ValidationError) -> Trouble:
     places = ", ".join(".".join(map(str, one["loc"])) for one in error.errors())
-    remedy = "files lie beside or below the first; URLs have up to 2000 characters"
+    remedy = "files lie beside or below the first, each once; URLs have up to 2000 characters"
     return Trouble(ExitCode.YOURS, what, f"it does not fit: {places or 'the request'}", remedy)
 
 

@@ -8,7 +8,7 @@ of it. Lines and columns count from 1; times are Unix ms.
 
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from palyra_fleet.wire.models import DigestSha256, Name, Ulid, UnixMs, WireModel
 from palyra_fleet.wire.traffic_models import Count
@@ -131,17 +131,25 @@ class PolicyText(WireModel):
     text: str
 
 
+def _names_each_once(files: tuple[PolicyText, ...]) -> tuple[PolicyText, ...]:
+    if len({one.name for one in files}) != len(files):
+        raise ValueError("a file is given twice")
+    return files
+
+
+Bundle = Annotated[
+    tuple[PolicyText, ...],
+    Field(min_length=1, max_length=MAX_FILES),
+    AfterValidator(_names_each_once),
+]
+"""The first file is the outermost."""
+
+
 class AskCheck(WireModel):
     """Is this a policy, and what would it change? The first file is the outermost."""
 
     kind: Literal["check"] = "check"
-    files: Annotated[tuple[PolicyText, ...], Field(min_length=1, max_length=MAX_FILES)]
-
-    @model_validator(mode="after")
-    def _names_each_once(self) -> Self:
-        if len({one.name for one in self.files}) != len(self.files):
-            raise ValueError("a file is given twice")
-        return self
+    files: Bundle
 
 
 class AskRules(WireModel):
@@ -315,7 +323,7 @@ class CheckRequest(WireModel):
     without it any, where all have one policy."""
 
     proxy_id: Name | None = None
-    files: Annotated[tuple[PolicyText, ...], Field(min_length=1, max_length=MAX_FILES)]
+    files: Bundle
 
 
 class CheckAnswer(WireModel):

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from ulid import ULID
 
 from palyra_fleet.client import FleetProblem, OperatorClient, ProxyClient
@@ -16,6 +17,7 @@ from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.policy_models import (
     MAX_STEPS,
     Answer,
+    AskCheck,
     AskExplain,
     AskRules,
     CheckRequest,
@@ -268,3 +270,12 @@ async def test_an_answer_to_a_question_that_was_never_asked_is_refused() -> None
     with pytest.raises(FleetRefusal) as refused:
         desk.answer("proxy-1", invented, OLD)
     assert refused.value.reason is FleetReason.QUESTION_UNKNOWN
+
+
+@pytest.mark.parametrize("model", [CheckRequest, AskCheck])
+def test_a_bundle_with_one_name_twice_is_refused_where_it_comes_in(
+    model: type[CheckRequest | AskCheck],
+) -> None:
+    one = PolicyText(name="egress.yaml", text="")
+    with pytest.raises(ValidationError, match="a file is given twice"):
+        model(files=(one, one))
