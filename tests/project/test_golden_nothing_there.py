@@ -41,6 +41,9 @@ def transcript(
     monkeypatch.setattr("sys.stdin", io.StringIO())
     for name in ("PALYRA_HOME", "PALYRA_FLEET_URL", "PALYRA_FLEET_TOKEN_FILE", "PALYRA_MASTER_KEY"):
         monkeypatch.delenv(name, raising=False)
+    # this process goes on with other tests: what serves would take its core files for good
+    monkeypatch.setattr("palyra_egress.cli.serve_commands.forbid_core_files", lambda: None)
+    monkeypatch.setattr("palyra_fleet.cli.local_commands.forbid_core_files", lambda: None)
     return Transcript(capsys)
 
 
