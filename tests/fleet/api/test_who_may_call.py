@@ -32,6 +32,7 @@ from palyra_fleet.wire.policy_models import (
     ProxyAnswer,
 )
 from palyra_fleet.wire.principal_models import CreatePrincipal, Role
+from palyra_fleet.wire.reattest_models import ReattestRequest
 from palyra_fleet.wire.request_proof import HEADER, WINDOW_MS, prove
 from palyra_fleet.wire.snapshot_models import SaveSnapshot
 from palyra_fleet.wire.traffic_models import TrafficReport
@@ -149,6 +150,7 @@ def body_of(row: Row, key: SigningKey) -> bytes:
         node_wire.PairingCodeRequest: node_wire.PairingCodeRequest(),
         node_wire.ApproveDevice: node_wire.ApproveDevice(reason="because"),
         LabelRequest: LabelRequest(reason="because"),
+        ReattestRequest: ReattestRequest(reason="because"),
         node_wire.RotateDeviceRequest: node_wire.RotateDeviceRequest(reason="because"),
         node_wire.InvokeRequest: node_wire.InvokeRequest(capability="echo"),
     }

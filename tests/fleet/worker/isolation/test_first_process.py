@@ -86,10 +86,10 @@ def test_orphans_leave_no_zombies(here: Cell) -> None:
 
 
 def test_a_program_has_the_signals_of_any_other(here: Cell) -> None:
-    """Python ignores two of them, and so must not have told the program to. What ignored others
-    before us (`nohup`, a shell's `&`) is believed."""
+    """Python sets three of them, ignores two, and so must not have told the program to. What
+    ignored others before us (`nohup`, a shell's `&`) is believed."""
     _, out, _ = here.run("/bin/sh", "-c", "grep SigIgn /proc/$$/status")
-    pythons = _mask({signal.SIGPIPE, signal.SIGXFSZ})
+    pythons = _mask({signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ})
     assert int(out.split()[1], 16) == _ignored_here() & ~pythons
 
 
