@@ -10,8 +10,9 @@ pass of the loop, so that the others are served, and evidence leaves, in between
 
 import asyncio
 import contextlib
+import logging
 from collections import deque
-from collections.abc import Set
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -25,6 +26,9 @@ from palyra_egress.request import Requester
 
 STRANGERS_PART: Final = 4  # one part in so many of the places is for those that belong to nobody
 PATIENCE_MS: Final = 1_000  # with those beyond it, while there are places: many may start at once
+
+
+_log = logging.getLogger(__name__)
 
 
 class LiveConnection(Protocol):
@@ -175,12 +179,9 @@ class ConnectionTable:
         """Cut those that were not cut before; how many that are."""
         hit = hit - self._severed
         self._severed |= hit
-        for connection in hit:
-            connection.stop_sending(reason)
-        for connection in hit:
-            connection.hang_up()
-        for connection in hit:
-            connection.keep_quiet()
+        _each(hit, lambda connection: connection.stop_sending(reason))
+        _each(hit, lambda connection: connection.hang_up())
+        _each(hit, lambda connection: connection.keep_quiet())
         is_idle = not self._to_unwind
         self._to_unwind.extend(hit)
         if hit and is_idle:
@@ -200,9 +201,22 @@ class ConnectionTable:
 
     def review(self) -> None:
         """Have every open connection judged again."""
-        for connection in list(self._all):
-            connection.review()
+        self.sever(_each(self._all, lambda connection: connection.review()), Reason.INTERNAL)
 
     def cut_everything(self, reason: Reason) -> int:
         """Abort every connection there is; how many that are."""
         return self.sever(self._all, reason)
+
+
+def _each(
+    connections: Set[LiveConnection], step: Callable[[LiveConnection], None]
+) -> set[LiveConnection]:
+    """Take a step with each, whatever fails with one of them; those with which it failed."""
+    failed = set[LiveConnection]()
+    for connection in set(connections):
+        try:
+            step(connection)
+        except Exception:  # noqa: BLE001 what fails is told, and stops no sweep
+            _log.exception("a step with an open connection failed; the others take theirs")
+            failed.add(connection)
+    return failed

@@ -36,6 +36,9 @@ class Line:
     def keep_quiet(self) -> None:
         self.steps.append("keep quiet")
 
+    def review(self) -> None:
+        self.steps.append("review")
+
     def unwind(self) -> None:
         self.steps.append("unwind")
         self.unwound.set()
@@ -97,6 +100,39 @@ async def test_nothing_leaves_any_more_before_a_worker_is_hung_up_on_and_unwindi
         await asyncio.sleep(0)
     assert steps[9:] == ["unwind"] * 3
     assert others == ["0 unwound", "1 unwound", "2 unwound"]
+
+
+@pytest.mark.parametrize("step", ["stop_sending", "hang_up", "keep_quiet", "unwind"])
+async def test_one_that_cannot_be_cut_keeps_no_other_from_it(
+    step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = ConnectionTable()
+    lines = [line(table, "a") for _ in range(5)]
+    for broken in lines[::2]:
+        monkeypatch.setattr(broken, step, _fail)
+    assert table.cut(Ended(worker_ids=frozenset({"a"}))) == 5
+    for whole in lines[1::2]:
+        await whole.unwound.wait()
+        assert whole.steps == ["stop sending", "hang up", "keep quiet", "unwind"]
+    if step != "unwind":
+        for broken in lines[::2]:
+            await broken.unwound.wait()
+
+
+async def test_one_that_cannot_be_judged_again_is_cut_and_the_others_are_judged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    table = ConnectionTable()
+    broken, *others = (line(table, "a") for _ in range(4))
+    monkeypatch.setattr(broken, "review", _fail)
+    table.review()
+    assert [each.steps for each in others] == [["review"]] * 3
+    assert broken.cuts == [Reason.INTERNAL]
+    assert not any(each.cuts for each in others)
+
+
+def _fail(*_: object) -> None:
+    raise RuntimeError("this one is broken")
 
 
 async def test_a_second_sweep_joins_the_queue_of_the_first():
