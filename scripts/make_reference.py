@@ -12,6 +12,7 @@ from palyra_egress.policy.language_page import language_page, table
 from palyra_egress.reasons import REASONS, ReasonClass
 from palyra_fleet.api.openapi import openapi_bytes
 from palyra_fleet.api.problems import ApiReason
+from palyra_fleet.api.routes import ROUTES, shape
 from palyra_fleet.cli.configuration import EGRESS, FLEET, settings_page
 from palyra_fleet.cli.parser import make_parser as fleet_parser
 from palyra_fleet.cli.reference_page import help_sections
@@ -20,6 +21,7 @@ from palyra_fleet.console.routes import CONSOLE_ROUTES
 from palyra_fleet.identity.refusals import NodeReason
 from palyra_fleet.nodes.capability_refusals import CapabilityReason
 from palyra_fleet.refusals import FleetReason
+from palyra_fleet.wire.principal_models import Role
 from palyra_fleet.worker.environment import TABLE, Value
 
 REASONS_HEAD: Final = """\
@@ -77,6 +79,13 @@ Each variable is tried alone with the first program of its row, which reaches it
 proxy with it and not without it (`tests/e2e/test_env.py`); where that program is not installed the
 test says that it was not tried. Of the others the row repeats what they say of themselves.
 Variables are for programs that want to: what enforces is [isolation](../isolation.md).
+"""
+ROLES_HEAD: Final = """\
+# Roles
+
+Made from the code by `make reference`; not to be edited. What each role may ask of the admin
+listener, besides what a viewer may: an operator and an approver do not include each other, an admin
+includes everybody. Which powers these are, in words: [operators](../operators.md).
 """
 CLASSES: Final[Mapping[ReasonClass, str]] = {
     ReasonClass.ALLOWED: "Allowed",
@@ -142,6 +151,16 @@ def environment_page() -> bytes:
     return "\n".join([ENVIRONMENT_HEAD, *table(head, rows), ""]).encode()
 
 
+def roles_page() -> bytes:
+    """Every route of principals, under the role that it takes."""
+    lines = [ROLES_HEAD.rstrip("\n")]
+    for role in Role:
+        lines.append(f"\n## {role}\n")
+        asks = sorted((shape(row.path), row.method) for row in ROUTES if row.allowed is role)
+        lines += [f"- `{method} {path}`" for path, method in asks]
+    return ("\n".join(lines) + "\n").encode()
+
+
 PAGES: Final[Mapping[str, Callable[[], bytes]]] = {
     "cli.md": cli_page,
     "environment.md": environment_page,
@@ -149,6 +168,7 @@ PAGES: Final[Mapping[str, Callable[[], bytes]]] = {
     "console-openapi.json": lambda: console_openapi_bytes(CONSOLE_ROUTES),
     "policy-language.md": language_page,
     "reasons.md": reasons_page,
+    "roles.md": roles_page,
     "settings.md": settings_reference,
 }
 """What each page holds."""

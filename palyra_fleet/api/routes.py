@@ -275,7 +275,7 @@ def refuse_strays(application: web.Application, rows: Iterable[Row]) -> None:
     rows = tuple(rows)
     if roleless := [row.path for row in rows if row.allowed is Who.OPERATOR]:
         raise RouteTableError(f"routes of principals without a role: {roleless}")
-    expected = sorted((row.method, _shape(row.path)) for row in rows)
+    expected = sorted((row.method, shape(row.path)) for row in rows)
     served = sorted(
         (route.method, route.resource.canonical if route.resource is not None else "?")
         for route in application.router.routes()
@@ -285,6 +285,6 @@ def refuse_strays(application: web.Application, rows: Iterable[Row]) -> None:
         raise RouteTableError(f"routes and table differ: {strays}")
 
 
-def _shape(path: str) -> str:
+def shape(path: str) -> str:
     """The path as aiohttp names it: variable parts without their pattern."""
     return path.replace(f":{ULID_PATTERN}}}", "}").replace(f":{NAME_PATTERN}}}", "}")
