@@ -1,7 +1,9 @@
 """What the commands of operators answer as JSON, against a fleet that runs.
 
-One story: a proxy and a launcher are enrolled, a worker runs a program, is stopped and looked at, a
-node pairs. Every command that can answer JSON has a line in it.
+One story: a proxy and a launcher are enrolled, a worker runs a program, is stopped, looked at and
+let in again, a proxy answers about its policy, a node pairs. Every command that can answer JSON has
+a line in it. A refusal is all there is of what two persons release, of `worker reverify`, `lease
+revoke`, `run place`, `node reject`, and of what nodes ask approval for.
 """
 
 import asyncio
@@ -13,6 +15,13 @@ from typing import Final
 
 import pytest
 
+from palyra_egress.policy.load import load_policy
+from palyra_egress.questions.answering import answer_to
+from palyra_egress.questions.standing import Loaded, standing_of
+from palyra_fleet.cli.place import Home
+from palyra_fleet.client import ProxyClient
+from palyra_fleet.clock import now_unix_ms
+from palyra_fleet.tasks import spawn
 from palyra_fleet.wire.keys import SigningKey
 from tests.fakes.receipt_proxy import receipt_proxy
 from tests.fakes.until import until
@@ -23,6 +32,13 @@ from tests.golden.transcript import Transcript, compare
 __all__ = ["shell"]
 WORKER: Final = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
 BECAUSE: Final = ("--reason", "sample")
+POLICY: Final = """\
+version: 1
+name: sample
+rules:
+  - {id: api, hosts: [api.example], methods: [GET], owner: ops, reason: sample}
+profiles: {api: [api]}
+"""
 SILENT: Final = 69
 """The exit code where a proxy cannot be asked."""
 
@@ -49,8 +65,8 @@ async def test_every_command_of_operators_answers_json_that_was_read_and_found_g
     settings.write_text("[attestors.join_token]\n")
     async with running(shell, *NODES, "--settings", str(settings)) as said:
         await enrolments(story, shell)
-        await a_worker(story, shell)
-        await policies(story, shell)
+        proxy_key = await a_worker(story, shell)
+        await policies(story, shell, proxy_key)
         await what_was_lent(story)
         await a_node(story, shell, said)
         await people(story)
@@ -78,8 +94,9 @@ async def enrolments(story: Story, shell: Shell) -> None:
     await story.tell("join-token", "revoke", minted["view"]["token_id"], *BECAUSE)
 
 
-async def a_worker(story: Story, shell: Shell) -> None:
-    story.heading("a worker: it runs, is stopped, and looked at")
+async def a_worker(story: Story, shell: Shell) -> SigningKey:
+    """Gives the key of its proxy."""
+    story.heading("a worker: it runs, is stopped, looked at and let in again")
     proxy_key = SigningKey.generate()
     public = base64.b64encode(proxy_key.public_key).decode()
     await shell("proxy", "enrol", "proxy-1", public)
@@ -89,49 +106,85 @@ async def a_worker(story: Story, shell: Shell) -> None:
     await story.tell(
         *("grant", "create", "run-1", "--tool", "sh", "--principal", "ops", "--profile", "api")
     )
+
+    async def is_met() -> bool:
+        shown = (await shell("worker", "show", WORKER, "-o", "json")).out
+        return json.loads(shown)["demanded"] is None
+
     async with receipt_proxy(proxy_key) as proxy:
         ca = str(shell.home / "ca.pem")
-        process = await shell.start(
+        run = (
             *("worker", "run", "--proxy", proxy.address, "--run-id", "run-1"),
             *("--worker-id", WORKER, "--launcher-key", str(shell.home / "launcher.pem")),
             *("--ca-bundle", ca, "--ca", ca, "--", "sh", "-c", "echo up; exec sleep 600"),
         )
+        process = await shell.start(*run)
         assert process.stdout is not None
         assert await process.stdout.readline() == b"up\n"
         await story.tell("lease", "list")
+        await story.tell("worker", "reattest", WORKER, "--new-key", *BECAUSE, "--within-s", "600")
+        await until("the worker has shown what was demanded", is_met)
         await story.tell("worker", "cordon", WORKER, *BECAUSE)
         await story.tell("worker", "uncordon", WORKER, *BECAUSE)
         await story.tell("worker", "quarantine", WORKER, *BECAUSE)
         await process.communicate()
-    await story.tell("worker", "list")
-    await story.tell("worker", "list", "--state", "available", "--attestor", "launcher")
-    await story.tell("worker", "list", "--capability", "gpu")
-    await story.tell("worker", "label", WORKER, "zone=a", "rack-", *BECAUSE)
-    await story.tell("worker", "list", "--label", "zone=b", "--label", "zone")
-    await story.tell("worker", "show", WORKER)
-    await story.tell("worker", "release", WORKER, *BECAUSE, code=1)
-    await story.tell("worker", "request-release", WORKER, *BECAUSE, code=1)
-    await story.tell("worker", "requests")
-    await story.tell("worker", "approve-release", WORKER, *BECAUSE, code=1)
-    await story.tell("worker", "withdraw-release", WORKER, *BECAUSE, code=1)
-    await story.tell("worker", "reverify", WORKER, *BECAUSE, code=1)
-    await story.tell("worker", "reattest", WORKER, "--new-key", *BECAUSE, code=1)
+        await story.tell("worker", "list")
+        await story.tell("worker", "list", "--state", "available", "--attestor", "launcher")
+        await story.tell("worker", "list", "--capability", "gpu")
+        await story.tell("worker", "label", WORKER, "zone=a", "rack-", *BECAUSE)
+        await story.tell("worker", "list", "--label", "zone=b", "--label", "zone")
+        await story.tell("worker", "show", WORKER)
+        await story.tell("worker", "release", WORKER, *BECAUSE, code=1)
+        await story.tell("worker", "request-release", WORKER, *BECAUSE, code=1)
+        await story.tell("worker", "requests")
+        await story.tell("worker", "approve-release", WORKER, *BECAUSE, code=1)
+        await story.tell("worker", "withdraw-release", WORKER, *BECAUSE, code=1)
+        await story.tell("worker", "reverify", WORKER, *BECAUSE, code=1)
+        await story.tell("worker", "reattest", WORKER, "--new-key", *BECAUSE, code=1)
+        again = await shell.start(*run)  # it attests anew, and stays out until it is released
+        await again.communicate()
+        await story.tell("worker", "release", WORKER, *BECAUSE)
     await story.tell("worker", "drain", WORKER, *BECAUSE)
     await story.tell("worker", "evict", WORKER, *BECAUSE, "--dry-run")
     await story.tell("worker", "ban", WORKER, *BECAUSE)
     await story.tell("violation", "list")
+    return proxy_key
 
 
-async def policies(story: Story, shell: Shell) -> None:
-    """The proxy of this story only signs receipts: it never tells of a policy."""
-    story.heading("policies, where the proxy cannot be asked")
+async def policies(story: Story, shell: Shell, proxy_key: SigningKey) -> None:
+    """The proxy of this story only signs receipts, so it is silent first; then it tells."""
     policy = shell.home / "egress.yaml"
-    policy.write_text("version: 1\nname: sample\nprofiles: {api: []}\n")
+    policy.write_text(POLICY)
+    asked = ("--profile", "api", "--proxy", "proxy-1")
+    story.heading("policies, where the proxy cannot be asked")
     await story.tell("policy", "list")
     await story.tell("policy", "show", "proxy-1", code=SILENT)
-    asked = ("--profile", "api", "--proxy", "proxy-1")
     await story.tell("policy", "explain", "https://api.example/", *asked, code=SILENT)
     await story.tell("policy", "check", str(policy), code=SILENT)
+    story.heading("policies, where it answers")
+    async with ProxyClient(Home(shell.home).socket_path, proxy_key) as client:
+        heard = asyncio.Event()
+        telling = spawn(tells_its_policy(client, heard), "the proxy of the story")
+        await heard.wait()
+        await story.tell("policy", "list")
+        await story.tell("policy", "show", "proxy-1")
+        await story.tell("policy", "explain", "https://api.example/", *asked)
+        await story.tell("policy", "explain", "https://paste.example/", *asked, code=1)
+        policy.write_text(POLICY.replace("[GET]", "[GET, PUT]"))
+        await story.tell("policy", "check", str(policy))
+        telling.cancel()
+        await asyncio.wait({telling})
+
+
+async def tells_its_policy(client: ProxyClient, heard: asyncio.Event) -> None:
+    """Answer what operators ask about `POLICY`, as a proxy that has it in force."""
+    loaded = Loaded(load_policy(POLICY.encode(), "egress.yaml"), 1_700_000_000_000)
+    while True:
+        await client.beat(0, loaded.policy.digest)
+        question = await client.next_question(standing_of(loaded), 1000 if heard.is_set() else 0)
+        heard.set()
+        if question is not None:
+            await client.answer_question(answer_to(loaded, question, now_unix_ms()))
 
 
 async def what_was_lent(story: Story) -> None:
