@@ -3,9 +3,12 @@
 from argparse import Namespace
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Final
 
+from palyra_fleet.cli.output import say
 from palyra_fleet.cli.place import find_token, find_url
+from palyra_fleet.cli.trouble import Trouble
 from palyra_fleet.client import FleetProblem, OperatorClient
 
 _BUSY: Final = frozenset({429, 503})
@@ -17,6 +20,18 @@ async def fresh_client(arguments: Namespace) -> AsyncIterator[OperatorClient]:
     """A client of the fleet where it is now. Raises Trouble where nothing says so."""
     async with OperatorClient(find_url(arguments.url), find_token(arguments.token_file)) as client:
         yield client
+
+
+@dataclass(slots=True)
+class Told:
+    """What keeps a command from asking again, in words: said once, and again when it is another."""
+
+    last: str = ""
+
+    def tell(self, trouble: Trouble) -> None:
+        if str(trouble) != self.last:
+            self.last = str(trouble)
+            say(self.last)
 
 
 def passes(error: Exception) -> bool:

@@ -11,7 +11,7 @@ from argparse import Namespace
 from collections import deque
 from typing import Final
 
-from palyra_fleet.cli.away import fresh_client, passes
+from palyra_fleet.cli.away import Told, fresh_client, passes
 from palyra_fleet.cli.output import put, say, show_many
 from palyra_fleet.cli.trouble import ExitCode, Trouble
 from palyra_fleet.client import FleetProblem, FleetUnavailable, OperatorClient
@@ -60,14 +60,16 @@ async def _follow(
 
 async def _once_back(arguments: Namespace, seen: int) -> tuple[EventView, ...]:
     """What comes after entry `seen`, from the fleet where it is by then."""
-    pause_s = _PAUSE_S
+    pause_s, told = _PAUSE_S, Told()
     while True:
         await asyncio.sleep(pause_s)
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
         try:
             async with fresh_client(arguments) as client:
                 return await client.events(seen, _PAGE)
-        except (FleetUnavailable, FleetProblem, Trouble) as error:
+        except Trouble as trouble:
+            told.tell(trouble)
+        except (FleetUnavailable, FleetProblem) as error:
             if not passes(error):
                 raise
 

@@ -9,7 +9,7 @@ import time
 from argparse import Namespace
 from typing import Final
 
-from palyra_fleet.cli.away import fresh_client, passes
+from palyra_fleet.cli.away import Told, fresh_client, passes
 from palyra_fleet.cli.output import say, show_many, show_one
 from palyra_fleet.cli.trouble import ExitCode, Trouble
 from palyra_fleet.client import FleetProblem, FleetUnavailable, OperatorClient
@@ -58,12 +58,17 @@ async def _taken(arguments: Namespace, client: OperatorClient, request: PlaceReq
         if not passes(error):
             raise
         say(f"the fleet is away ({error}); the run is placed once it is back")
+    told = Told()
     while True:
         await asyncio.sleep(_AWAY_S)
         try:
             async with fresh_client(arguments) as fresh:
                 return await _offered_until_taken(fresh, request, until_s)
-        except (FleetUnavailable, FleetProblem, Trouble) as error:
+        except Trouble as trouble:
+            told.tell(trouble)
+            if time.monotonic() >= until_s:
+                raise
+        except (FleetUnavailable, FleetProblem) as error:
             if not passes(error) or time.monotonic() >= until_s:
                 raise
 
