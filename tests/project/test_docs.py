@@ -170,6 +170,20 @@ def test_the_readme_names_every_target_of_the_first_minute(repository: Path) -> 
         assert command in readme
 
 
+def test_the_readme_says_what_lies_in_every_room(
+    repository: Path, tracked_files: tuple[Path, ...]
+) -> None:
+    readme = (repository / "README.md").read_text(encoding="utf-8")
+    table = readme.partition("## Where things lie\n")[2]
+    named: set[str] = set()
+    for row in re.findall(r"(?m)^\| (`palyra_[^|]+) \|", table):
+        package = row[1:].partition("/")[0]
+        named |= {f"{package}/{room.split('/')[-2]}" for room in re.findall(r"`([^`]+)`", row)}
+    parts = [path.relative_to(repository).parts for path in tracked_files]
+    rooms = {"/".join(one[:2]) for one in parts if one[0].startswith("palyra_") and len(one) > 2}
+    assert named == rooms
+
+
 def test_every_decision_has_a_number_of_its_own_and_a_row(repository: Path) -> None:
     folder = repository / "docs" / "decisions"
     records = sorted(path.name for path in folder.glob("[0-9]*.md"))
