@@ -2,19 +2,19 @@
 
 The client runs with one row of the table and the rows that it needs to get so far; without the one
 the same command must fail. The client of a row is the first that the table names as its reader, and
-docs/reference/environment.md says so. A client that is not installed skips its rows.
+docs/reference/environment.md says so. A client that is not installed skips its rows; a Node.js
+that reads NODE_USE_ENV_PROXY always is.
 """
 
 import json
 import os
-import re
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import playwright
 import pytest
 
 from palyra_fleet.worker.environment import TABLE
@@ -28,9 +28,6 @@ REQUESTS = (
     f" sys.exit(answer.status_code != 200 and {OF_THE_PROXY!r} not in answer.reason)"
 )
 NODE_CLIENT = Path(__file__).with_name("node_client.mjs")
-FROM_THE_ENVIRONMENT = ((22, 21), (24, 0))
-"""The versions of Node.js that read NODE_USE_ENV_PROXY: from the one on in its line, and from the
-other on in all. Source: nodejs.org, command-line API."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +56,9 @@ def installed(program: str) -> Callable[[], tuple[str, ...]]:
 
 
 def node_with_the_variable() -> tuple[str, ...]:
-    node = needed("node")
-    said = subprocess.run([node, "--version"], check=True, capture_output=True, text=True).stdout
-    version = tuple(map(int, re.findall(r"\d+", said)[:2]))
-    since, all_since = FROM_THE_ENVIRONMENT
-    if not (version >= all_since or (version[0] == since[0] and version >= since)):
-        pytest.skip(f"Node.js {said.strip()} does not read NODE_USE_ENV_PROXY; 22.21 or 24 does")
-    return (node,)
+    """The Node.js that Playwright's wheel carries, locked with it: the one on the PATH may be older
+    than the variable."""
+    return (str(Path(playwright.__file__).parent / "driver" / "node"),)
 
 
 CLIENTS = {
