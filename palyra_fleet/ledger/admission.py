@@ -117,7 +117,9 @@ def _registration_refusal(
     )
     for mark in marks:
         if mark in state.tombstones:
-            return Refusal(FleetReason.WORKER_BANNED, f"this worker's {mark.kind} is banned")
+            itself = mark.kind is TombstoneKind.WORKER
+            banned = "this worker" if itself else f"this worker's {mark.kind}"
+            return Refusal(FleetReason.WORKER_BANNED, f"{banned} is banned")
     if now_unix_ms >= min((result.evidence_until_unix_ms, *ends_of(result.known_until_unix_ms))):
         return Refusal(FleetReason.ATTESTATION_EXPIRED, "worker attestation has expired")
     if result.binding_level < policy.least_binding_level:

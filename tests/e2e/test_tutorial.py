@@ -1,8 +1,8 @@
-"""The tutorial and a guide, step by step as they are written, each in an installation of its own.
+"""The tutorial and guides, step by step as they are written, each in an installation of its own.
 
 A `console` block is commands after `$ ` and what they print; `…` matches anything, and a line that
 is `…` alone any number of lines. Ports are replaced by free ones and `var/` by a folder of the
-test, which is all that is changed.
+test, in commands and in what they print, which is all that is changed.
 """
 
 import os
@@ -19,7 +19,12 @@ from tests.fakes.until import until
 from tests.project.documents import Block, blocks
 
 REPOSITORY = Path(__file__).parent.parent.parent
-PAGES = {"docs/tutorial.md": 8, "docs/how-to/join-a-second-proxy.md": 8}
+PAGES = {
+    "docs/tutorial.md": 8,
+    "docs/how-to/change-a-policy.md": 11,
+    "docs/how-to/investigate-a-quarantine.md": 14,
+    "docs/how-to/join-a-second-proxy.md": 8,
+}
 """How many commands each has at least."""
 BACKGROUND = re.compile(r"background until: (?P<said>.*)")
 PORT = re.compile(r"127\.0\.0\.1:(\d+)")
@@ -38,9 +43,10 @@ class Here:
         kept = {name: value for name, value in os.environ.items() if name[:7] != "PALYRA_"}
         return {**kept, "PALYRA_HOME": str(self.home)}
 
-    def command(self, words: str) -> str:
-        moved = re.sub(r"(?<![\w/.])var/", f"{self.home}/", words)
-        return PORT.sub(lambda found: f"127.0.0.1:{self._port(found[1])}", moved)
+    def moved(self, words: str) -> str:
+        """A command, or what it prints, of a page."""
+        words = re.sub(r"(?<![\w/.])var/", f"{self.home}/", words)
+        return PORT.sub(lambda found: f"127.0.0.1:{self._port(found[1])}", words)
 
     def _port(self, named: str) -> int:
         if named not in self.ports:
@@ -83,12 +89,13 @@ async def test_a_page_goes_as_it_says(tmp_path: Path, curl: str, page: str, leas
             elif block.language == "console":
                 for command, expected in steps(block):
                     done = await registry.finished(
-                        *("sh", "-c", f"{{ {here.command(command)}\n}} 2>&1"),
+                        *("sh", "-c", f"{{ {here.moved(command)}\n}} 2>&1"),
                         environment=here.environment,
                         directory=REPOSITORY,
                         within_s=120,
                     )
-                    assert pattern(expected).fullmatch(done.out), f"{command}\n{done.out}"
+                    printed = pattern([here.moved(line) for line in expected])
+                    assert printed.fullmatch(done.out), f"{command}\n{done.out}"
                     ran += 1
     assert ran >= least
 
@@ -98,7 +105,7 @@ async def start(registry: Programs, block: Block, until_it_says: str, here: Here
     if PORT.search(command) is None:  # listens where it always does
         command += " --listen 127.0.0.1:8080 --admin 127.0.0.1:8081"
     started = await registry.start(
-        *("sh", "-c", f"exec {here.command(command)}"),
+        *("sh", "-c", f"exec {here.moved(command)}"),
         environment=here.environment,
         directory=REPOSITORY,
     )
