@@ -187,13 +187,14 @@ def _what_must_stay(database: Path) -> tuple[_Present, ChainHead]:
         state = LedgerState()
         records = load_records(connection, int(meta["high_water_unix_ms"]))
         state.load(records, int(meta["highest_fence"]), int(meta["high_water_unix_ms"]), 1)
-        evidence = connection.execute(f"SELECT {EVIDENCE_COLUMNS} FROM evidence ORDER BY rowid")  # noqa: S608 (a constant)
+        asked = f"SELECT {EVIDENCE_COLUMNS} FROM evidence ORDER BY rowid"  # noqa: S608 (a constant)
+        evidence = connection.execute(asked).fetchall()  # whole: what is read on holds a lock
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         present = _Present(
             int(meta["epoch"]),
             int(meta["highest_fence"]),
             Confined.of(state),
-            tuple(evidence.fetchall()),
+            tuple(evidence),
         )
         return present, ChainHead(int(meta["chain_seq"]), meta["chain_sha256"])
 
