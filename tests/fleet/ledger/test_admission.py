@@ -8,7 +8,7 @@ from palyra_fleet.ledger.decision import Tombstone, TombstoneKind
 from palyra_fleet.ledger.facts import Work
 from palyra_fleet.ledger.manager import WorkerFleetManager
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
-from palyra_fleet.refusals import FleetReason
+from palyra_fleet.refusals import FleetReason, Refusal
 from tests.fakes.ledger_world import LedgerWorld, attested, reasons, refused, ulid
 
 W1, W2 = ulid(1001), ulid(1002)
@@ -152,6 +152,21 @@ def test_nothing_is_done_for_or_with_a_banned_worker() -> None:
         manager.uncordon(W1, "alice", "why", NOW),
     ):
         assert refused(outcome) is FleetReason.WORKER_BANNED
+
+
+def test_who_comes_is_told_what_of_it_is_banned() -> None:
+    world = LedgerWorld()
+    world.register(W1)
+    world.do(world.manager.ban(W1, "alice", "why", NOW))
+    first = attested(W1)
+    same_key = replace(attested(W2), public_key=first.public_key, key_sha256=first.key_sha256)
+    for comes, told in (
+        (first, "this worker is banned"),
+        (same_key, "this worker's key is banned"),
+        (attested(W2, identity=first.evidence_identity), "this worker's identity is banned"),
+    ):
+        outcome = world.manager.register(comes, NOW)
+        assert isinstance(outcome, Refusal) and outcome.text == told
 
 
 def test_a_registration_with_a_new_key_ends_the_lease_of_the_process_before() -> None:
