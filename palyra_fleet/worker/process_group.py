@@ -1,4 +1,5 @@
-"""One program with all that comes of it, ended whole: TERM, two seconds, KILL, and then a look.
+"""One program with all that comes of it, ended whole: TERM, two seconds, KILL, and looks until none
+of it is there, for ten seconds at most: nothing can refuse KILL, but a busy machine takes its time.
 
 A program that is not isolated runs below a *keeper*, a small process of ours to which the kernel
 gives every descendant that loses its parent. So what belongs to the program is the tree below the
@@ -28,6 +29,7 @@ from palyra_fleet.worker import keeper
 from palyra_fleet.worker.keeper import look_at
 
 GRACE_S: Final = 2.0
+KILLED_WITHIN_S: Final = 10.0
 ANSWERS_WITHIN_S: Final = 10.0
 _POLL_S: Final = 0.02
 _PROC: Final = Path("/proc")
@@ -207,9 +209,9 @@ class ProcessGroup:
         return ended
 
     async def _end_all(self, first: signal.Signals, grace_s: float) -> bool:
-        for number in (first, signal.SIGKILL):
+        for number, within_s in ((first, grace_s), (signal.SIGKILL, KILLED_WITHIN_S)):
             self._signal(number, spare_group=self.namespace is not None and number is first)
-            if await self._gone_within(grace_s, again=number is signal.SIGKILL):
+            if await self._gone_within(within_s, again=number is signal.SIGKILL):
                 if self.namespace is not None:
                     await self.process.wait()
                     self.namespace.let_go()
@@ -226,16 +228,20 @@ class ProcessGroup:
             found.append(self.namespace.first_pid)
         return tuple(dict.fromkeys(found))
 
-    async def _gone_within(self, grace_s: float, *, again: bool) -> bool:
+    async def _gone_within(self, within_s: float, *, again: bool) -> bool:
+        """Whether a look finds nothing alive; the last one begins after the time is up, so that a
+        launcher that was held up itself does not tell of what ended meanwhile."""
         loop = asyncio.get_running_loop()
-        end_s = loop.time() + grace_s
-        while self.survivors():
-            if loop.time() >= end_s:
+        end_s = loop.time() + within_s
+        while True:
+            is_last = loop.time() >= end_s
+            if not self.survivors():
+                return True
+            if is_last:
                 return False
             await asyncio.sleep(_POLL_S)
             if again:  # a process forked between the look and the KILL
                 self._signal(signal.SIGKILL)
-        return True
 
     def _signal(self, number: signal.Signals, *, spare_group: bool = False) -> None:
         """Signal everything. The group of an isolated program is what holds it, and is spared

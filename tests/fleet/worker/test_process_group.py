@@ -37,6 +37,24 @@ async def test_a_stopped_program_is_ended_too() -> None:
     assert await group.wait() in {128 + signal.SIGTERM, 128 + signal.SIGKILL}
 
 
+async def test_what_ended_while_the_launcher_was_held_up_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    group, clock = await started("pass"), asyncio.get_running_loop().time
+    assert await group.wait() == 0
+    looks = iter([(group.leader,)])
+
+    def held_up(_self: ProcessGroup) -> tuple[int, ...]:
+        found, over_s = next(looks, ()), clock() + 0.05
+        while clock() < over_s:
+            pass
+        return found
+
+    monkeypatch.setattr(ProcessGroup, "survivors", held_up)
+    assert await group._gone_within(0.02, again=False)
+    assert await group.end()
+
+
 async def test_the_first_signal_is_the_one_that_was_asked_for() -> None:
     group = await started("print(flush=True); import signal; signal.pause()")
     assert await group.end(signal.SIGHUP)
