@@ -15,6 +15,7 @@ import pytest
 from palyra_egress.proxy.master import Door
 from palyra_egress.proxy.sockets.pinned_dial import DialRefused, dial_pinned
 from palyra_egress.reasons import Reason
+from tests.egress.proxy.held_deadlines import held_deadlines
 from tests.egress.proxy.lanes import Chaos, chaos, plain
 from tests.fakes.proxy_harness import WORKER, Injection, basic, read_reply, read_to_end
 
@@ -261,7 +262,7 @@ async def test_a_body_is_not_read_before_its_request_is_decided(world):
     assert await pour(writer, b"@" * MIB, ENOUGH) < ENOUGH
     world.nothing_was_dialled()
     decided.set()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await writer.drain()
         await world.plain.arrived.wait()
 
@@ -286,10 +287,15 @@ async def test_a_connection_that_does_not_say_whose_it_is_ends(tmp_path):
         reader, writer = await world.harness.connect()
         writer.write(b"GET http://plain.example/ HTTP/1.1\r\nX: slow")
         assert await read_to_end(reader) == b""
+
+
+async def test_a_connection_that_said_whose_it_is_goes_on(tmp_path, monkeypatch):
+    time_to_say_passes = held_deadlines(monkeypatch, 101.0)
+    async with chaos(tmp_path, Injection(identity_deadline_s=101.0)) as world:
         reader, writer = await world.harness.connect()
         writer.write(plain_head(world))
         assert (await read_reply(reader)) is not None
-        await asyncio.sleep(0.2)
+        time_to_say_passes()
         writer.write(plain_head(world))
         reply = await read_reply(reader)
         assert reply is not None and reply.status == 200

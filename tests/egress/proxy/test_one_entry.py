@@ -7,8 +7,9 @@ import pytest
 
 from palyra_egress.proxy import core
 from palyra_egress.proxy.http import layers
+from tests.egress.proxy.held_deadlines import held_deadlines
 from tests.egress.proxy.lanes import chaos, plain_head
-from tests.fakes.proxy_harness import WORKER, Injection, basic, read_to_end
+from tests.fakes.proxy_harness import WORKER, Injection, basic, read_reply, read_to_end
 
 AUTHORITY = "api.example:443"
 FRAMING = {
@@ -27,14 +28,14 @@ async def test_a_connect_with_a_body_is_one_refusal_and_one_entry(tmp_path, fram
         head = f"CONNECT {AUTHORITY} HTTP/1.1\r\nHost: {AUTHORITY}\r\n"
         writer.write(f"{head}Proxy-Authorization: {basic()}\r\n".encode() + framing)
         got = b""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while b"egress.request_malformed" not in got:
                 got += await reader.read(65536)
             writer.write(b"no chunk either\r\n")
             got += await reader.read()
         assert got.count(b"HTTP/1.1 ") == 1
         world.nothing_was_dialled()
-        await world.core.connections.wait_until_empty(10)
+        await world.core.connections.wait_until_empty(60)
         assert reasons(world) == ["egress.request_malformed"]
 
 
@@ -84,18 +85,21 @@ async def test_a_connection_that_is_cut_without_a_request_is_in_the_log_once(tmp
         reader, writer = await world.harness.connect()
         writer.write(sent)
         assert await read_to_end(reader) == b""
-        await world.core.connections.wait_until_empty(10)
+        await world.core.connections.wait_until_empty(60)
         assert reasons(world) == ["egress.no_identity"]
 
 
 async def test_a_refusal_that_is_followed_by_the_cut_is_one_entry(tmp_path, monkeypatch):
     """The rest of its body is still awaited when the time is up."""
     monkeypatch.setattr(layers, "DISCARD_FOR_S", 3600.0)
-    async with chaos(tmp_path, Injection(identity_deadline_s=2.0)) as world:
+    time_to_say_passes = held_deadlines(monkeypatch, 201.0)
+    async with chaos(tmp_path, Injection(identity_deadline_s=201.0)) as world:
         reader, writer = await world.harness.connect()
         writer.write(ASKED)
-        assert await read_to_end(reader) != b""
-        await world.core.connections.wait_until_empty(10)
+        assert await read_reply(reader) is not None
+        time_to_say_passes()
+        assert await read_to_end(reader) == b""
+        await world.core.connections.wait_until_empty(60)
         assert reasons(world) == ["egress.no_identity"]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from palyra_egress.proxy.bounds.deadlines import Deadlines
+from tests.egress.proxy.held_deadlines import held_deadlines
 from tests.egress.proxy.lanes import Chaos, chaos, inner_head
 from tests.fakes.client_hello import hello
 from tests.fakes.proxy_harness import (
@@ -142,8 +143,9 @@ async def test_a_client_that_says_nothing_inside_is_cut_off(tmp_path):
         world.nothing_was_dialled()
 
 
-async def test_an_idle_plain_tunnel_that_has_spoken_is_not_cut_off(tmp_path):
-    inject = Injection(deadlines=Deadlines(hello_s=0.05))
+async def test_an_idle_plain_tunnel_that_has_spoken_is_not_cut_off(tmp_path, monkeypatch):
+    time_to_speak_passes = held_deadlines(monkeypatch, 51.0)
+    inject = Injection(deadlines=Deadlines(hello_s=51.0))
     async with chaos(tmp_path, inject) as world:
         authority = f"plain.example:{world.plain.port}"
         code, (reader, writer) = await asked(world.harness, "plain.example", world.plain.port)
@@ -151,9 +153,7 @@ async def test_an_idle_plain_tunnel_that_has_spoken_is_not_cut_off(tmp_path):
         raw = f"GET /x HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode()
         writer.write(raw)
         assert await read_reply(reader) is not None
-        passed = asyncio.Event()
-        asyncio.get_running_loop().call_later(0.2, passed.set)
-        await passed.wait()
+        time_to_speak_passes()
         writer.write(raw)
         reply = await read_reply(reader)
         assert reply is not None and reply.status == 200
