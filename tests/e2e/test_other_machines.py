@@ -28,6 +28,7 @@ async def test_a_violation_at_one_proxy_cuts_the_workers_open_tunnel_at_the_othe
     assert (violation.status, violation.reason) == (403, "egress.metadata_target")
     await stream.until_cut()
     await until("the runtime ends the program", lambda: not puppet.is_alive())
+    assert await puppet.program.ended() == 128 + signal.SIGTERM
     assert "this worker was quarantined" in puppet.program.err.text
     (worker,) = await place.workers()
     assert (worker.admission, worker.lease_id) == ("quarantined", None)

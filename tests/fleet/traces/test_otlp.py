@@ -96,6 +96,7 @@ async def test_a_receiver_that_is_down_or_that_does_not_answer_costs_nobody_anyt
                 tell(spans)
                 await tried(lambda: spans.counts.failed == 1)
             receiver.gate.set()
+    monkeypatch.setattr(otlp, "TRY_WITHIN_S", 60.0)
     with json_lines(LOGGER) as down:
         async with spans_to(gone) as spans:
             tell(spans)
