@@ -21,7 +21,7 @@ import h2.exceptions
 import h2.settings
 
 type Fields = Sequence[tuple[str | bytes, str | bytes]]
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 @dataclass

@@ -55,8 +55,8 @@ def redirect(port: int) -> None:
       }}
     }}
     """
-    subprocess.run(["nft", "-f", "-"], input=rules.encode(), check=True, timeout=20)
+    subprocess.run(["nft", "-f", "-"], input=rules.encode(), check=True, timeout=60)
 
 
 def _run(*command: str) -> None:
-    subprocess.run(command, check=True, timeout=20)
+    subprocess.run(command, check=True, timeout=60)

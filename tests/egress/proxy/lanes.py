@@ -120,7 +120,7 @@ class Chaos:
         """Both sides of every connection end, and the proxy remembers none of them."""
         for upstream in self.upstreams:
             await upstream.wait_until_closed()
-        await self.core.connections.wait_until_empty(5)
+        await self.core.connections.wait_until_empty(60)
         assert len(self.core.connections) == 0
 
 

@@ -186,7 +186,7 @@ async def test_a_hook_that_fails_lets_nothing_through(tmp_path, hook, fault, lat
     )
     async with chaos(tmp_path, inject) as world:
         got = await lane(world)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await struck.event.wait()
         await world.everything_is_closed()
         match expected:

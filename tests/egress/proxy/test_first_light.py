@@ -162,10 +162,10 @@ async def test_a_violation_quarantines_and_cuts_every_open_connection_of_the_wor
     refused, _, _ = await harness.tunnel("169.254.169.254:80")
     assert refused is not None
     assert (refused.status, refused.reason) == (403, "egress.metadata_target")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         with contextlib.suppress(ConnectionError):
             assert await reader.read() == b""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await secure.closed.wait()
     again, _, _ = await harness.tunnel(authority)
     assert again is not None and (again.status, again.reason) == (403, "egress.quarantined")
@@ -184,7 +184,7 @@ async def test_an_ended_lease_cuts_its_open_connection(world):
     writer.write(get("/open/1", authority))
     assert (await read_reply(reader)) is not None
     harness.tell("unbind", lease_id=LEASE)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         with contextlib.suppress(ConnectionError):
             assert await reader.read() == b""
     reply, _, _ = await harness.tunnel(authority)
@@ -251,7 +251,7 @@ async def test_a_server_that_answers_early_is_not_our_fault(world):
     assert reply is not None and reply.status == 403
     with contextlib.suppress(ConnectionError):
         writer.write(b"3\r\ndef\r\n0\r\n\r\n")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert await reader.read() == b""
     assert bytes(secure.received).count(b"def") == 0
     assert [entry["reason"] for entry in harness.verdicts()] == ["egress.allowed"] * 2
@@ -271,7 +271,7 @@ async def test_a_response_over_its_budget_is_refused_or_cut(world):
     _, reader, writer = await harness.tunnel(authority)
     writer.write(get("/open/big", authority))
     got = b""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         try:
             while data := await reader.read(65536):
                 got += data
@@ -384,7 +384,7 @@ async def test_a_view_that_goes_stale_cuts_what_is_streaming(world):
     assert (await read_reply(reader)) is not None
     await asyncio.sleep(0.2)  # the proxy has looked at a fresh view at least once
     harness.core.view.max_age_ms = 0
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         with contextlib.suppress(ConnectionError):
             assert await reader.read() == b""
 

@@ -111,7 +111,7 @@ async def test_an_addon_that_fails_at_a_hook_lets_nothing_through(tmp_path, name
     )
     async with chaos(tmp_path, inject) as world:
         got = await lane(world)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await struck.wait()
         await world.everything_is_closed()
         if name in NOT_DIALLED or (name == "request" and lane is not inspected_streamed):

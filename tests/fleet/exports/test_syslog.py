@@ -107,7 +107,7 @@ async def test_a_daemon_here_gets_a_datagram_each(
     with socket.socket(family, socket.SOCK_DGRAM) as daemon:
         path = str(tmp_path / "log")
         daemon.bind(path if family is socket.AF_UNIX else ("127.0.0.1", 0))
-        daemon.settimeout(20)
+        daemon.settimeout(60)
         address = path if family is socket.AF_UNIX else daemon.getsockname()
         syslog = DatagramSyslog(address)
         await syslog.deliver(entries(3))

@@ -43,7 +43,7 @@ def handshake(
     address = ("127.0.0.1", world.port(listener))
     try:
         with (
-            socket.create_connection(address, timeout=20) as plain,
+            socket.create_connection(address, timeout=60) as plain,
             context.wrap_socket(plain, server_hostname=SERVER_NAME, session=session) as found,
         ):
             found.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
@@ -146,7 +146,7 @@ async def test_the_server_certificate_is_renewed_without_a_dropped_connection(
 
 def _presented(world: NodeWorld, context: ssl.SSLContext) -> str:
     with (
-        socket.create_connection(("127.0.0.1", world.port("node")), timeout=20) as plain,
+        socket.create_connection(("127.0.0.1", world.port("node")), timeout=60) as plain,
         context.wrap_socket(plain, server_hostname=SERVER_NAME) as found,
     ):
         certificate = found.getpeercert(binary_form=True)

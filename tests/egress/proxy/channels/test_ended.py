@@ -174,7 +174,7 @@ async def test_what_is_open_ends_with_its_channel(tmp_path: Path, way, opened):
         await read_to_end(held.stream[0])
         async with asyncio.timeout(60):
             await held.server.was_reset.wait()
-        await held.harness.core.connections.wait_until_empty(10)
+        await held.harness.core.connections.wait_until_empty(60)
         (transfer,) = [e for e in held.harness.audit() if e["kind"] == "transfer"]
         assert transfer["outcome"] == WAYS[way]
 
@@ -188,7 +188,7 @@ async def test_a_server_that_ends_a_tunnel_inside_tls_ends_it_whole_and_loses_no
         held.server.writer.write(APPLICATION)
         held.server.writer.close()
         assert await read_to_end(held.stream[0]) == APPLICATION
-        await held.harness.core.connections.wait_until_empty(10)
+        await held.harness.core.connections.wait_until_empty(60)
         (transfer,) = [e for e in held.harness.audit() if e["kind"] == "transfer"]
         assert transfer["outcome"] == "complete"
         assert [e["effect"] for e in held.harness.verdicts()] == ["allow"]

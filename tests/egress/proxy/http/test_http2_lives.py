@@ -108,7 +108,7 @@ async def test_a_worker_that_does_not_read_its_last_answer_is_cut_all_the_same(w
     async with world.worker() as worker:
         worker.ask(worker.fields(authority="evil.example"))
         worker.writer.transport.pause_reading()
-        await world.harness.core.connections.wait_until_empty(10)
+        await world.harness.core.connections.wait_until_empty(60)
         assert len(world.harness.core.connections) == 0
         worker.writer.transport.resume_reading()
 
@@ -159,7 +159,7 @@ async def test_another_policy_ends_the_streams_it_does_not_allow_and_no_others(w
         assert not kept.over
         assert (await worker.get("/x/1")).status == 403
         assert not kept.over
-    await world.harness.core.connections.wait_until_empty(10)
+    await world.harness.core.connections.wait_until_empty(60)
     outcomes = [entry["outcome"] for entry in world.transfers()]
     assert outcomes[0] == "egress.path_not_allowed"
     assert outcomes[1] in ("aborted", "client_closed")

@@ -110,6 +110,6 @@ async def test_a_server_that_updates_its_key_for_ever_is_cut(tmp_path):
             writer.write(f"GET / HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode())
             reply = await read_reply(reader)
             assert reply is None or reply.status == 502
-            await harness.core.connections.wait_until_empty(10)
+            await harness.core.connections.wait_until_empty(60)
             (transfer,) = [e for e in harness.audit() if e["kind"] == "transfer"]
             assert transfer["outcome"] == "egress.upstream_protocol"

@@ -40,7 +40,7 @@ async def test_a_server_that_does_not_speak_tls_reaches_no_worker(tmp_path, answ
         reader, writer = await world.open()
         writer.write(HELLO)
         assert await read_to_end(reader) == b""
-        await world.harness.core.connections.wait_until_empty(5)
+        await world.harness.core.connections.wait_until_empty(60)
         assert world.outcomes() == ["egress.upstream_protocol"]
 
 
@@ -48,7 +48,7 @@ async def test_garbage_after_the_hello_reaches_no_server(world):
     reader, writer = await world.established()
     writer.write(b"plain text that was not asked for")
     assert await read_to_end(reader) == b""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await world.raw.was_reset.wait()
     assert bytes(world.raw.received) == HELLO
     assert world.reasons() == ["allowed", "non_http_in_tunnel"]
@@ -111,7 +111,7 @@ async def test_a_server_that_resets_resets_the_worker(world):
     reader, _ = await world.established()
     world.raw.writer.transport.abort()
     assert await read_to_end(reader) == b""
-    await world.harness.core.connections.wait_until_empty(5)
+    await world.harness.core.connections.wait_until_empty(60)
 
 
 async def _streams_until_cut(world: World, happens: Any) -> None:
@@ -140,9 +140,9 @@ async def _streams_until_cut(world: World, happens: Any) -> None:
         group.create_task(pour(server))
         group.create_task(_suppressed(drink()))
         group.create_task(change())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await world.raw.was_reset.wait()
-    await world.harness.core.connections.wait_until_empty(5)
+    await world.harness.core.connections.wait_until_empty(60)
     assert len(world.harness.core.connections) == 0
 
 
@@ -234,7 +234,7 @@ async def test_a_tunnel_ends_at_the_moment_its_rule_ends(tmp_path):
         rule.until_unix_ms, policy.ends_unix_ms = end, (end,)
         object.__setattr__(clocks, "now_unix_ms", lambda: end)
         assert await read_to_end(reader) == b""
-        await world.harness.core.connections.wait_until_empty(5)
+        await world.harness.core.connections.wait_until_empty(60)
         assert world.revoked() == ["egress.rule_expired"]
 
 

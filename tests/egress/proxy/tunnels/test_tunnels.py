@@ -41,7 +41,7 @@ async def test_the_worker_sees_the_servers_own_certificate_and_the_proxy_counts(
     assert answer is not None and answer.body == b"hello"
     assert bytes(world.secure.received).startswith(b"PUT /not/judged HTTP/1.1\r\n")
     writer.close()
-    await world.harness.core.connections.wait_until_empty(5)
+    await world.harness.core.connections.wait_until_empty(60)
     (connect,) = world.harness.verdicts()
     (transfer,) = [e for e in world.harness.audit() if e["kind"] == "transfer"]
     assert (connect["method"], connect["rule_id"]) == ("CONNECT", "plainly")
@@ -72,13 +72,13 @@ async def test_a_hello_may_come_in_any_pieces(world, with_connect):
 async def test_an_end_is_passed_on_and_the_other_direction_goes_on(world):
     reader, writer = await world.established()
     writer.write_eof()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await world.raw.heard_the_end.wait()
     world.raw.writer.write(APPLICATION)
     assert await reader.readexactly(len(APPLICATION)) == APPLICATION
     world.raw.writer.close()
     assert await read_to_end(reader) == b""
-    await world.harness.core.connections.wait_until_empty(5)
+    await world.harness.core.connections.wait_until_empty(60)
     assert world.outcomes() == ["complete"]
 
 
@@ -132,7 +132,7 @@ async def test_what_is_not_this_tunnels_hello_goes_nowhere(world, name, sent, re
     reader, writer = await world.open(name)
     writer.write(sent)
     assert await read_to_end(reader) == b""
-    await world.harness.core.connections.wait_until_empty(5)
+    await world.harness.core.connections.wait_until_empty(60)
     assert world.raw.connections == 0
     if reason is not None:
         assert world.reasons() == ["allowed", reason]
@@ -193,5 +193,5 @@ async def test_a_server_that_cannot_be_reached_ends_the_tunnel(world):
     assert reply is not None and reply.status == 200
     writer.write(HELLO)
     assert await read_to_end(reader) == b""
-    await world.harness.core.connections.wait_until_empty(5)
+    await world.harness.core.connections.wait_until_empty(60)
     assert world.outcomes() == ["egress.upstream_unreachable"]

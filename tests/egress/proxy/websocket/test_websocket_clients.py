@@ -111,7 +111,7 @@ async def test_aiohttp_talks_with_a_real_server_inside_inspected_tls(place):
     assert [entry["effect"] for entry in verdicts] == ["allow", "allow"]
     assert verdicts[1]["target"] == f"wss://api.example:{echo.port}/socket"
     async with asyncio.timeout(60):
-        await harness.core.connections.wait_until_empty(10)
+        await harness.core.connections.wait_until_empty(60)
     (transfer,) = [entry for entry in harness.audit() if entry["kind"] == "transfer"]
     assert transfer["outcome"] == "complete"
     assert transfer["request_frames"] >= 7
