@@ -3,6 +3,7 @@
 import contextlib
 import os
 import resource
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,3 +30,13 @@ def core_limit(pid: int) -> tuple[str, str]:
 
 NO_CORE_FILES = (("1", "1"), ("0", "0"))
 """The limits of a process that leaves none; the second where its hard limit was 0 before."""
+
+
+def core_limit_may_be_1() -> bool:
+    """Whether a process here can be given that limit of core files: not where its hard limit is 0,
+    unless it has CAP_SYS_RESOURCE."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    if hard != 0:
+        return True
+    raised = subprocess.run(("sh", "-c", "ulimit -c 1"), stderr=subprocess.DEVNULL, check=False)
+    return raised.returncode == 0

@@ -13,7 +13,7 @@ from palyra_fleet.doctor.machine import core_files
 SERVE = """
 import resource, socket, sys
 _, hard = resource.getrlimit(resource.RLIMIT_CORE)
-limit = hard if sys.argv[2] == "hard" else int(sys.argv[2])
+limit = hard if sys.argv[2] == "hard" else int(sys.argv[2]) if hard else 0
 resource.setrlimit(resource.RLIMIT_CORE, (limit, hard))
 with socket.socket(socket.AF_UNIX) as listening:
     listening.bind(sys.argv[1])
