@@ -38,7 +38,7 @@ REPEATED: Final = frozenset({"label"})
 @dataclass(frozen=True, slots=True)
 class Call:
     """What a handler gets. `write_timeout_ms` bounds each write of a streamed answer; `still`
-    raises ApiRefusal once the principal may no longer do what it asked for; `log_readers` are the
+    raises ApiRefusal once the caller may no longer do what it asked for; `log_readers` are the
     places of calls that follow the log. `device` is the paired machine that calls, None for this
     one."""
 
@@ -54,6 +54,14 @@ class Call:
     log_readers: LongCalls
     device: PairedDevice | None = None
     devices: DeviceGate | None = None
+
+    def may_still(self) -> bool:
+        """Whether `still` lets it."""
+        try:
+            self.still()
+        except ApiRefusal:
+            return False
+        return True
 
     @property
     def device_id(self) -> str | None:

@@ -201,6 +201,13 @@ class ProofGate:
             raise ApiRefusal(ApiReason.OTHER_DEVICE)
         return Identity(who, caller.id)
 
+    def still(self, key_sha256: str, identity: Identity, device_id: str | None) -> None:
+        """Raise ApiRefusal unless this is still the key of a caller that was believed."""
+        caller = self.caller_by_key(key_sha256)
+        now = None if caller is None else (caller.kind, caller.id, caller.device_id)
+        if now != (identity.who.value, identity.id, device_id):
+            raise _proof_refused()
+
     def holder_of(
         self, public_key: str, proof: ParsedProof, request: SignedRequest, now_unix_ms: int
     ) -> Identity:

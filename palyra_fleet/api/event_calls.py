@@ -91,11 +91,7 @@ async def _follow(call: Call, stream: EventStream, seen: int) -> None:
 
 
 def _may_read(call: Call) -> bool:
-    try:
-        call.still()
-    except ApiRefusal:
-        return False
-    return not call.log_readers.ending
+    return call.may_still() and not call.log_readers.ending
 
 
 def _message(event: EventView) -> str:

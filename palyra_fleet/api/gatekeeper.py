@@ -73,11 +73,12 @@ _NOT_ONCE: Final = frozenset({Who.ANYBODY, Who.STRANGER, Who.KEY_IN_BODY})
 
 @dataclass(frozen=True, slots=True)
 class _Admitted:
-    """Who calls, from which device, with what body."""
+    """Who calls, from which device, with what body; by which key (None: without a proof)."""
 
     identity: Identity
     body: bytes
     device: PairedDevice | None
+    key_sha256: str | None = None
 
 
 @dataclass(slots=True)
@@ -117,7 +118,7 @@ class Gatekeeper:
                 query=query,
                 body=admitted.body,
                 write_timeout_ms=self.view_write_within_ms,
-                still=lambda: self._still(row, request, admitted.identity),
+                still=lambda: self._still(row, request, admitted),
                 log_readers=self.log_readers,
                 device=device,
                 devices=self.devices,
@@ -197,10 +198,15 @@ class Gatekeeper:
             raise ApiRefusal(ApiReason.ROLE_REFUSED, f"it takes the role {row.allowed}")
         return operator
 
-    def _still(self, row: Row, request: web.Request, identity: Identity) -> None:
-        """Raise ApiRefusal unless the caller is who it was, and may still call the row."""
+    def _still(self, row: Row, request: web.Request, admitted: _Admitted) -> None:
+        """Raise ApiRefusal unless the caller is who it was, and may still call the row: an operator
+        by its token, a worker or proxy by the key that it called with."""
+        if row.who in {Who.WORKER, Who.PROXY}:
+            device_id = None if admitted.device is None else admitted.device.device_id
+            self.proofs.still(admitted.key_sha256 or "", admitted.identity, device_id)
+            return
         try:
-            if row.who is not Who.OPERATOR or self._operator(row, request) == identity:
+            if row.who is not Who.OPERATOR or self._operator(row, request) == admitted.identity:
                 return
         except ApiRefusal as refusal:
             raise ApiRefusal(ApiReason.TOKEN_REFUSED) from refusal
@@ -218,7 +224,7 @@ class Gatekeeper:
             device_id = None if device is None else device.device_id
             identity = self.proofs.known_caller(proof, signed, row.who, device_id, self.clock())
             self._spend_as(identity)
-            return _Admitted(identity, body, device)
+            return _Admitted(identity, body, device, proof.key_thumbprint)
         key = getattr(parse_body(row.body or BaseModel, body), "public_key", "")
         identity = self.proofs.holder_of(key, proof, signed, self.clock())
         return _Admitted(identity, body, device)

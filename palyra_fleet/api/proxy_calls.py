@@ -70,8 +70,9 @@ async def report_traffic(call: Call) -> web.StreamResponse:
 @answers.gives(PolicyQuestions)
 async def next_question(call: Call) -> web.StreamResponse:
     """Long poll: answers when there is a question about the policy, or with none when the wait is
-    over."""
+    over. A proxy that was taken back is refused at once."""
     question = await call.service.next_question(call.identity.id, call.read(PolicyPoll))
+    call.still()
     return answers.model(PolicyQuestions(items=() if question is None else (question,)))
 
 

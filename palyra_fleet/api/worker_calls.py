@@ -71,8 +71,10 @@ async def complete_lease(call: Call) -> web.StreamResponse:
 
 @answers.gives(OrderList)
 async def orders(call: Call) -> web.StreamResponse:
-    """Long poll: answers when there is an order, or with none when the wait is over."""
+    """Long poll: answers when there is an order, or with none when the wait is over. A key that
+    is the worker's no more is refused at once."""
     after_seq = call.number("after_seq", default=0, least=0, most=MAX_SEQ)
     wait_ms = call.number("wait_ms", default=0, least=0, most=MAX_WAIT_MS)
-    found = await call.service.orders(call.identity.id, after_seq, wait_ms)
+    found = await call.service.orders(call.identity.id, after_seq, wait_ms, call.may_still)
+    call.still()
     return answers.model(OrderList(items=found))

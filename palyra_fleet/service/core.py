@@ -286,6 +286,8 @@ class FleetCore:
         self._hub.take(decision.records, decision.highest_fence)
         self._desk.take(decision.notices)
         for record in decision.records:
+            if isinstance(record, WorkerRecord):
+                self._desk.look(record.worker_id)
             if isinstance(record, EvictedWorker):
                 self._desk.forget(record.worker_id)
             if isinstance(record, EnrolledKey) and record.kind == "proxy" and record.revoked:
@@ -302,6 +304,7 @@ class FleetCore:
         self._launchers, self._proxies = {}, {}
         self._learn_keys(snapshot.records)
         self._memory_ahead, self._undurable = False, None
+        self._desk.look_at_all()
 
     async def _put_rules_in_force(self, rules: ApprovalRules) -> None:
         """What no rule of these gave, and nobody used, is taken back in the same decision."""

@@ -369,11 +369,18 @@ class FleetService(
 
         return await self._locked(act)
 
-    async def orders(self, worker_id: str, after_seq: int, wait_ms: int) -> tuple[WorkerOrder, ...]:
-        """Long poll. A quarantined worker may ask too: it must be told."""
+    async def orders(
+        self,
+        worker_id: str,
+        after_seq: int,
+        wait_ms: int,
+        may_hear: Callable[[], bool] = lambda: True,
+    ) -> tuple[WorkerOrder, ...]:
+        """Long poll. A quarantined worker may ask too: it must be told. It ends at once, without
+        an order, when `may_hear` does not hold any more of who asked."""
         if worker_id not in self._manager.state.workers:
             raise FleetRefusal.of(worker_unknown(worker_id))
-        return await self._desk.wait(worker_id, after_seq, wait_ms)
+        return await self._desk.wait(worker_id, after_seq, wait_ms, may_hear)
 
 
 def _lease_of(decision: Decision, lease_id: str) -> WorkerLease:

@@ -252,7 +252,14 @@ class FakeFleetService(
             lease_id=lease_id, state="completed", expires_at_unix_ms=lease.expires_at_unix_ms
         )
 
-    async def orders(self, worker_id: str, after_seq: int, wait_ms: int) -> tuple[WorkerOrder, ...]:
+    async def orders(
+        self,
+        worker_id: str,
+        after_seq: int,
+        wait_ms: int,
+        may_hear: Callable[[], bool] = lambda: True,
+    ) -> tuple[WorkerOrder, ...]:
+        del may_hear
         self._enter("orders")
         self.orders_asked.put_nowait(worker_id)
         worker = self._worker(worker_id)
