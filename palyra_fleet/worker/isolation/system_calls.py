@@ -14,7 +14,9 @@ would make anybody on this machine the launcher's account; so does a lease on a 
 the limit of core dumps is answered with success and not made: at any other limit than 1 a crash may
 start a handler outside (`core_dumps`), and a program may always lower its limits. Another
 architecture's calls (x32, 32 bit) end the process; before Linux 5.4 those of x32 could be called by
-their numbers, 512 to 547.
+their numbers, 512 to 547. The number -1 is no call of anybody's, though it looks like one of x32's:
+programs ask for it to learn that there is none, and tracers put it in the place of a call that is
+not to be made. It answers ENOSYS, as the kernel does.
 
 Output: a classic BPF program as bytes, for `bwrap --seccomp`. Sources: seccomp(2), linux/filter.h,
 linux/audit.h, the kernel's system call tables, keyrings(7), ioctl_tty(2), inode(7).
@@ -33,6 +35,7 @@ _EQUAL, _AT_LEAST, _ANY_BIT = 0x15, 0x35, 0x45  # BPF_JMP with JEQ|K, JGE|K, JSE
 _NUMBER_AT, _ARCHITECTURE_AT, _ARGUMENTS_AT = 0, 4, 16  # struct seccomp_data
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000  # SECCOMP_RET_*
 _X32: Final = 0x40000000
+_NO_CALL: Final = 0xFFFFFFFF
 _IO_URING_AND_OPENAT2: Final = (425, 426, 427, 437)  # the same on every architecture
 _TYPES_FOR_ANOTHER: Final = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX
 _OF_X32: Final = (512, 547)
@@ -120,6 +123,7 @@ def _steps(architecture: _Architecture) -> list[_Step]:
         (_EQUAL, 1, 0, architecture.audit),
         (_RETURN, 0, 0, _KILL),
         (_LOAD, 0, 0, _NUMBER_AT),
+        *_for(_NO_CALL, [_refuse(errno.ENOSYS)]),
         (_AT_LEAST, 0, 1, _X32),
         (_RETURN, 0, 0, _KILL),
         *(_kill_from(*_OF_X32) if architecture.has_x32 else ()),

@@ -69,6 +69,8 @@ def answer(program: bytes, number: int, *arguments: int, machine: int = X86_64) 
         (59, 0, ALLOW),
         (0x40000000 + 41, socket.AF_INET, KILL),  # x32
         (0x40000000, 0, KILL),
+        (0xFFFFFFFF, 0, NO_CALL),  # -1: no call, and none of x32's
+        (0xFFFFFFFE, 0, KILL),
         (511, 0, ALLOW),
         (512, 0, KILL),  # rt_sigaction of x32, by its number alone on kernels before 5.4
         (514, 0, KILL),  # ioctl
