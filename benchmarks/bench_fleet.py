@@ -3,20 +3,23 @@
     python benchmarks/bench_fleet.py [SIZE ...]        (default 1000 100000; 1000000 takes minutes)
 
 Prints per size: each command in memory per second with its p99, bytes of memory per worker, and
-the time from start to ready on SQLite with the CPU time in it. Then durable leases per second
-through the service, for one caller and for many at once (group commit). CPU time where the disk
-takes no part, so that a busy machine does not change the answer.
+the time from start to ready on SQLite with the CPU time in it, and a snapshot: how long it takes,
+its size, the memory of the process that makes it, and how long the loop, a heartbeat and a durable
+grant wait meanwhile, beside how long they wait without one. Then durable leases per second through
+the service, for one caller and for many at once (group commit). CPU time where the disk takes no
+part, so that a busy machine does not change the answer.
 """
 
 import asyncio
 import gc
 import hashlib
+import itertools
 import resource
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,12 +33,17 @@ from palyra_fleet.ledger.manager import Outcome, WorkerFleetManager
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.service.fleet_service import FleetService
 from palyra_fleet.store.sqlite import SqliteFleetStore
+from palyra_fleet.tasks import spawn
+from palyra_fleet.wire.models import GrantRequest, HeartbeatRequest
 from tests.fakes.fleet_world import Clock, FleetWorld, WorkerPen, settings
 from tests.fakes.ledger_world import SCOPE, attested, ulid
 
 NOW = 1_800_000_000_000
 SAMPLES = 2_000
 DURABLE = 300
+BESIDE_S = 3
+BEATS = itertools.count(1)
+GRANT = GrantRequest(run_id="r", tool_name="t", principal="p", egress_profile="e", ttl_ms=60_000)
 BIG = WorkerFleetPolicy(
     max_workers=10**7,
     max_leases=10**7,
@@ -183,7 +191,46 @@ async def start_to_ready(size: int, place: Path) -> None:
     service = await FleetService.start(settings(place, BIG), Clock(NOW))
     cpu = time.process_time() - cpu_began
     print(f"  start to ready         {time.monotonic() - began:10.2f} s   ({cpu:.2f} s of CPU)")
+    await snapshot(service, place)
     await service.close()
+
+
+async def snapshot(service: FleetService, place: Path) -> None:
+    """What one costs, and what the calls beside it wait."""
+    store_mib = sum(one.stat().st_size for one in place.iterdir() if one.is_file()) / 2**20
+    print(f"  waits alone            {await waits(service, asyncio.sleep(BESIDE_S))}")
+    began = time.monotonic()
+    saving = spawn(service.save_snapshot("alice", "benchmark"), "snapshot")
+    beside = await waits(service, saving)
+    took, saved = time.monotonic() - began, saving.result()
+    memory_mib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**10
+    print(f"  waits beside snapshot  {beside}")
+    print(
+        f"  snapshot               {took:10.2f} s   {saved.size_bytes / 2**20:,.0f} MiB"
+        f" of a store of {store_mib:,.0f} MiB, {memory_mib:,.0f} MiB of memory in its process"
+    )
+
+
+async def waits(service: FleetService, work: Awaitable[object]) -> str:
+    """How long the loop, a heartbeat and a durable grant wait while `work` goes on: median, most.
+    The worker that beats is the first."""
+    took: dict[str, list[float]] = {"loop": [], "heartbeat": [], "grant": []}
+    done = asyncio.ensure_future(work)
+    while not done.done():
+        began = time.monotonic()
+        await asyncio.sleep(0.001)
+        took["loop"].append(time.monotonic() - began - 0.001)
+        began = time.monotonic()
+        await service.heartbeat(ulid(0), HeartbeatRequest(session_epoch=1, seq=next(BEATS)))
+        took["heartbeat"].append(time.monotonic() - began)
+        began = time.monotonic()
+        await service.create_grant("alice", GRANT)
+        took["grant"].append(time.monotonic() - began)
+    await done
+    return ", ".join(
+        f"{name} {1_000 * statistics.median(one):.1f}/{1_000 * max(one):.1f} ms"
+        for name, one in took.items()
+    )
 
 
 async def durable(place: Path) -> None:

@@ -31,6 +31,7 @@ MAX_BODY_BYTES: Final = 64 * 1024
 _WHOLE_NUMBER: Final = re.compile(r"[0-9]{1,15}")
 _CONTENT_TYPE: Final = re.compile(r'application/json(?:\s*;\s*charset="?utf-8"?)?', re.IGNORECASE)
 _ULID: Final = TypeAdapter(Ulid)
+FLAGS: Final = ("true", "false")
 REPEATED: Final = frozenset({"label"})
 """Parameters that may stand in a query several times."""
 
@@ -113,6 +114,11 @@ class Call:
     def choice(self, name: str, words: tuple[str, ...]) -> str | None:
         """One of these words in the query, if it is there."""
         return read_word(self.query, name, words)
+
+    def flag(self, name: str) -> bool | None:
+        """`true` or `false` in the query, if it is there."""
+        word = read_word(self.query, name, FLAGS)
+        return None if word is None else word == FLAGS[0]
 
     def labels(self, name: str) -> tuple[WantedLabel, ...]:
         """Every label that is asked for in the query."""

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from palyra_fleet.api.answers import REQUEST_ID_HEADER, SEQ_HEADER, Gives, what_gives
+from palyra_fleet.api.call import FLAGS
 from palyra_fleet.api.callers import Who
 from palyra_fleet.api.event_calls import LAST_EVENT_ID, MAX_WAIT_S
 from palyra_fleet.api.event_stream import EVENT_STREAM
@@ -41,6 +42,7 @@ QUERY: Final[Mapping[str, Json]] = {
     "attestor": {"type": "string", "enum": list(ATTESTORS)},
     "capability": {"type": "string", "pattern": f"^{NAME_PATTERN}$"},
     "cursor": {"type": "string", "maxLength": 200, "pattern": "^[A-Za-z0-9_-]+$"},
+    "demanded": {"type": "string", "enum": list(FLAGS)},
     "device_id": {"type": "string", "pattern": f"^{ULID_PATTERN}$"},
     "eligibility": {"type": "string", "enum": list(ELIGIBILITIES)},
     "epoch": {"type": "integer", "minimum": 0, "default": 0},

@@ -76,6 +76,7 @@ async def list_workers(call: Call) -> web.StreamResponse:
         attestor=call.choice("attestor", ATTESTORS),
         capability=call.name("capability"),
         labels=call.labels("label"),
+        demanded=call.flag("demanded"),
     )
     found = await call.service.workers_page(wanted, limit + 1, call.cursor(ListOf.WORKERS))
     page = cut(ListOf.WORKERS, found, lambda one: one.worker_id, limit)

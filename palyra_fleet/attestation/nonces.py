@@ -61,6 +61,14 @@ class NonceBook:
             return refusal
         return entry.expires_at_unix_ms - self.ttl_ms
 
+    def forget_issued_before(self, unix_ms: int) -> None:
+        """What was begun with an older nonce, whosoever it is, must begin anew."""
+        while self._entries:
+            oldest = next(iter(self._entries))
+            if self._entries[oldest].expires_at_unix_ms - self.ttl_ms >= unix_ms:
+                return
+            self._remove(oldest)
+
     def _advance(self, now_unix_ms: int) -> int:
         self._high_water_unix_ms = max(self._high_water_unix_ms, now_unix_ms)
         while self._entries:

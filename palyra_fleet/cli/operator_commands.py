@@ -41,6 +41,7 @@ async def list_workers(arguments: Namespace, client: OperatorClient) -> ExitCode
         arguments.attestor,
         arguments.capability,
         tuple(arguments.label),
+        demanded=True if arguments.demanded else None,
     )
     show_many(found, arguments.output)
     return ExitCode.DONE

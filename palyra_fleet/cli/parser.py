@@ -231,6 +231,9 @@ def _worker(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
     listed.add_argument("--attestor", choices=ATTESTORS, help="only those it vouched for")
     listed.add_argument("--capability", type=types.name, help="only those that proved it")
     listed.add_argument(
+        "--demanded", action="store_true", help="only those of whom new evidence is demanded"
+    )
+    listed.add_argument(
         "--label",
         type=types.wanted_label,
         action="append",

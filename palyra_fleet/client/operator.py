@@ -76,9 +76,11 @@ class OperatorClient(
         attestor: str | None = None,
         capability: str | None = None,
         labels: tuple[str, ...] = (),
+        *,
+        demanded: bool | None = None,
     ) -> tuple[WorkerView, ...]:
         """All of them that are as asked for, the newest id first. `labels`: `KEY` or `KEY=VALUE`,
-        all of which they must have."""
+        all of which they must have. `demanded`: whether newer evidence is demanded of them."""
         return await self.every(
             "/v1/workers",
             WorkerList,
@@ -87,6 +89,7 @@ class OperatorClient(
             attestor=attestor,
             capability=capability,
             label=labels,
+            demanded=None if demanded is None else str(demanded).lower(),
         )
 
     async def worker(self, worker_id: str) -> WorkerView:

@@ -307,7 +307,9 @@ def ban(
 def evict(
     state: LedgerState, worker_id: str, actor: str, why: str, now_unix_ms: int
 ) -> Decision | Refusal:
-    """Forget a worker that is neither confined nor leased."""
+    """Forget a worker that is neither confined nor leased. What was demanded of it still holds for
+    whoever comes as this worker: the key that was to be replaced is retired. Nonces from before the
+    demand are the caller's to forget."""
     worker = state.workers.get(worker_id)
     if worker is None:
         return worker_unknown(worker_id)
@@ -321,5 +323,9 @@ def evict(
         return Refusal(FleetReason.WORKER_LEASED, text)
     draft = Draft(state, now_unix_ms, actor)
     draft.put(EvictedWorker(worker_id))
-    draft.event(EventReason.EVICTED, worker_id, None, {"why": why})
+    detail: Detail = {"why": why}
+    if worker.demand is not None and worker.demand.new_key:
+        draft.put(Tombstone(TombstoneKind.KEY, worker.proof.key_sha256))
+        detail = {**detail, "retired_key_sha256": worker.proof.key_sha256}
+    draft.event(EventReason.EVICTED, worker_id, None, detail)
     return draft.finish()

@@ -21,7 +21,8 @@ ATTESTORS: Final[tuple[str, ...]] = get_args(EvidenceKind)
 @dataclass(frozen=True, slots=True)
 class WorkerFilter:
     """Whatever is said must be so; `capability` is one that the worker proved, of `labels` it has
-    every one, `waits` those that wait for a run, in whatever state."""
+    every one, `waits` those that wait for a run, in whatever state, `demanded` whether a demand for
+    newer evidence is open."""
 
     state: str | None = None
     eligibility: str | None = None
@@ -29,6 +30,7 @@ class WorkerFilter:
     capability: str | None = None
     waits: bool = False
     labels: tuple[WantedLabel, ...] = ()
+    demanded: bool | None = None
 
     def fits(self, worker: WorkerRecord, now_unix_ms: int, *, waits: bool) -> bool:
         """`waits`: whether this worker does."""
@@ -37,6 +39,7 @@ class WorkerFilter:
             and self.attestor in {None, worker.proof.evidence_kind}
             and (self.capability is None or self.capability in worker.proof.capabilities)
             and (waits or not self.waits)
+            and self.demanded in {None, worker.demand is not None}
             and has_labels(dict(worker.labels), self.labels)
             and (self.state is None or self.state == lifecycle_state(worker, now_unix_ms))
         )

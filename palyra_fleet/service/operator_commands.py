@@ -204,13 +204,16 @@ class OperatorCommands(FleetCore):
         )
 
     async def evict(self, actor: str, worker_id: str, reason: str) -> wire.WorkerView:
-        """Answers the worker as it was just before it was forgotten."""
+        """Answers the worker as it was just before it was forgotten. Evidence that was begun before
+        newer one was demanded of it is worth nothing to who comes as this worker next."""
 
         async def act(now: int) -> wire.WorkerView:
             outcome = self._manager.evict(worker_id, actor, reason, now)
-            known = worker_id in self._manager.state.workers
-            last = self._worker_view(worker_id) if known else None
+            worker = self._manager.state.workers.get(worker_id)
+            last = None if worker is None else self._worker_view(worker_id)
             await self._settle(outcome)
+            if worker is not None and worker.demand is not None:
+                self._nonces.forget_issued_before(worker.demand.asked_at_unix_ms)
             if last is None:
                 raise FleetRefusal.of(worker_unknown(worker_id))
             return last

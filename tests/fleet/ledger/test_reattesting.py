@@ -287,6 +287,23 @@ def test_a_quarantine_takes_the_place_of_a_demand(world: LedgerWorld) -> None:
     assert world.worker(W1).demand is None
 
 
+@pytest.mark.parametrize("new_key", [False, True])
+def test_forgetting_the_worker_brings_no_key_back_that_was_to_be_replaced(
+    world: LedgerWorld, new_key: bool
+) -> None:
+    world.do(demand(world, new_key))
+    shown = evidence(world)
+    told = world.do(world.manager.evict(W1, "alice", "gone", NOW))
+    detail = event_of(told, "worker.evicted_by_operator").detail
+    assert detail.get("retired_key_sha256") == (shown.key_sha256 if new_key else None)
+    outcome = world.manager.register(shown, NOW)
+    if new_key:
+        assert refused(outcome) is FleetReason.WORKER_BANNED
+        world.do(world.manager.register(attested(W1, "other", now_unix_ms=NOW), NOW))
+    else:
+        world.do(outcome)
+
+
 def test_an_offer_to_the_worker_ends(world: LedgerWorld) -> None:
     beat = world.manager.heartbeat(W1, world.worker(W1).session_epoch, 1, NOW, waits=True)
     world.do(beat)

@@ -11,6 +11,7 @@ from palyra_fleet.service.fleet_service import Caller, FleetService
 from palyra_fleet.wire import models as wire
 from palyra_fleet.wire.dsse import RECEIPT_TYPE, seal
 from palyra_fleet.wire.keys import SigningKey
+from palyra_fleet.wire.reattest_models import ReattestRequest
 from tests.fakes.fleet_world import (
     Clock,
     FleetWorld,
@@ -166,6 +167,24 @@ async def test_a_nonce_registers_once_and_in_time_for_its_own_key() -> None:
             receipt=world.proxy.receipt(worker.key, others, world.clock()),
         )
         assert await _reason(world, stolen) is FleetReason.NONCE_REFUSED
+
+
+@pytest.mark.parametrize("demanded", [False, True])
+async def test_evidence_from_before_a_demand_is_worth_nothing_after_an_evict(
+    demanded: bool,
+) -> None:
+    async with fleet_world() as world:
+        worker = WorkerPen(W1)
+        await world.register(worker)
+        begun = await world.registration(worker)
+        world.clock.forward(1)
+        if demanded:
+            await world.service.reattest("alice", W1, ReattestRequest(reason="looked odd"))
+        later = await world.registration(worker)
+        await world.service.evict("alice", W1, "gone")
+        if demanded:
+            assert await _reason(world, begun) is FleetReason.NONCE_REFUSED
+        await world.service.register(later)
 
 
 async def test_one_of_64_racing_registrations_with_one_nonce_wins() -> None:

@@ -5,6 +5,7 @@ import pytest
 from palyra_fleet.ledger.manager import WorkerFleetManager
 from palyra_fleet.ledger.policy import WorkerFleetPolicy
 from palyra_fleet.ledger.worker_filter import WorkerFilter
+from palyra_fleet.wire.reattest_models import ReattestRequest
 from tests.fakes.fleet_world import FleetWorld, WorkerPen, fleet_world
 from tests.fakes.ledger_world import LedgerWorld, attested, ulid
 
@@ -17,6 +18,7 @@ async def populated(world: FleetWorld) -> None:
         await world.register(pen)
         if worker_id == BUSY:
             await world.lease(pen, "run-1")
+    await world.service.reattest("alice", BUSY, ReattestRequest(reason="why", new_key=True))
     await world.service.cordon("alice", CORDONED, "why")
     await world.service.quarantine("alice", HELD, "why")
 
@@ -33,6 +35,9 @@ async def populated(world: FleetWorld) -> None:
         (WorkerFilter(attestor="k8s_psat"), []),
         (WorkerFilter(capability="gpu"), []),
         (WorkerFilter(waits=True), []),
+        (WorkerFilter(demanded=True), [BUSY]),
+        (WorkerFilter(demanded=True, state="quarantined"), []),
+        (WorkerFilter(demanded=False), [HELD, CORDONED, IDLE]),
     ],
 )
 async def test_a_list_shows_the_workers_that_fit(wanted: WorkerFilter, found: list[str]) -> None:
