@@ -19,9 +19,10 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -197,8 +198,9 @@ async def start_to_ready(size: int, place: Path) -> None:
 
 async def snapshot(service: FleetService, place: Path) -> None:
     """What one costs, and what the calls beside it wait."""
-    store_mib = sum(one.stat().st_size for one in place.iterdir() if one.is_file()) / 2**20
-    print(f"  waits alone            {await waits(service, asyncio.sleep(BESIDE_S))}")
+    alone = spawn(asyncio.sleep(BESIDE_S), "nothing")
+    print(f"  waits alone            {await waits(service, alone)}")
+    store_mib = mib_in(place)
     began = time.monotonic()
     saving = spawn(service.save_snapshot("alice", "benchmark"), "snapshot")
     beside = await waits(service, saving)
@@ -211,12 +213,15 @@ async def snapshot(service: FleetService, place: Path) -> None:
     )
 
 
-async def waits(service: FleetService, work: Awaitable[object]) -> str:
+def mib_in(place: Path) -> float:
+    return sum(one.stat().st_size for one in place.iterdir() if one.is_file()) / 2**20
+
+
+async def waits(service: FleetService, work: asyncio.Task[Any]) -> str:
     """How long the loop, a heartbeat and a durable grant wait while `work` goes on: median, most.
     The worker that beats is the first."""
     took: dict[str, list[float]] = {"loop": [], "heartbeat": [], "grant": []}
-    done = asyncio.ensure_future(work)
-    while not done.done():
+    while not work.done():
         began = time.monotonic()
         await asyncio.sleep(0.001)
         took["loop"].append(time.monotonic() - began - 0.001)
@@ -226,7 +231,7 @@ async def waits(service: FleetService, work: Awaitable[object]) -> str:
         began = time.monotonic()
         await service.create_grant("alice", GRANT)
         took["grant"].append(time.monotonic() - began)
-    await done
+    await work
     return ", ".join(
         f"{name} {1_000 * statistics.median(one):.1f}/{1_000 * max(one):.1f} ms"
         for name, one in took.items()
