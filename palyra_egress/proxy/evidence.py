@@ -186,7 +186,8 @@ class EvidenceSpool:
     def _write_mark(self, seq: int) -> None:
         temporary = self._mark.with_suffix(".new")
         try:
-            with temporary.open("w", encoding="ascii") as file:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "w", encoding="ascii") as file:
                 json.dump({"seq": seq}, file)
                 file.flush()
                 os.fsync(file.fileno())

@@ -92,7 +92,9 @@ def namespace_arguments(bubblewrap: str, view: View, filter_fd: int) -> list[str
         *_shown("--ro-bind", (path for path in KERNEL_SETTINGS if path.exists())),
         *_shown_as(_NOTHING, (path for path in KEY_NAMES if path.exists())),
         *_each("--tmpfs", (path for path in EMPTIED if path.is_dir() and not path.is_symlink())),
-        *_shown("--ro-bind", (path for path in view.readable if _is_under(path, EMPTIED))),
+        *_shown(
+            "--ro-bind", _outermost(path for path in view.readable if _is_under(path, EMPTIED))
+        ),
         *_shown("--bind", view.writable),
         *_shown("--bind", view.pinned),
         *_shown("--ro-bind", view.protected),
@@ -106,6 +108,13 @@ def namespace_arguments(bubblewrap: str, view: View, filter_fd: int) -> list[str
 
 def _is_under(path: Path, places: Iterable[Path]) -> bool:
     return any(path.is_relative_to(place) for place in places)
+
+
+def _outermost(paths: Iterable[Path]) -> tuple[Path, ...]:
+    """Those that lie below no other of them: what is shown with its directory has no place where it
+    could be mounted once more, if it is a link."""
+    given = tuple(dict.fromkeys(paths))
+    return tuple(path for path in given if not _is_under(path.parent, given))
 
 
 def _each(option: str, paths: Iterable[Path]) -> list[str]:

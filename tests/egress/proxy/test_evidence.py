@@ -51,6 +51,16 @@ def test_evidence_is_signed_numbered_and_chained(place):
     spool.close()
 
 
+def test_what_the_spool_keeps_is_for_its_account_alone(place):
+    """`doctor` calls anything else beside keys too open."""
+    spool = opened(place)
+    spool.append(VIOLATION)
+    spool.acknowledge(1)
+    spool.close()
+    modes = {path.name: path.stat().st_mode & 0o777 for path in place.iterdir()}
+    assert modes == {"evidence.jsonl": 0o600, "evidence.delivered": 0o600}
+
+
 def test_the_chain_goes_on_after_a_restart(place):
     for _ in range(3):
         spool = opened(place)

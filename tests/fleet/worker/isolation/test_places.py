@@ -2,12 +2,13 @@
 
 import os
 import shutil
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from palyra_fleet.worker.isolation.namespace import View, namespace_arguments
+from palyra_fleet.worker.isolation.namespace import EMPTIED, View, namespace_arguments
 from palyra_fleet.worker.isolation.sandbox import make_view, place_at
 from palyra_fleet.worker.isolation.start import IsolationUnavailable, Order, start_isolated
 
@@ -45,6 +46,16 @@ def test_what_leads_to_a_covered_place_is_pinned(
     words = namespace_arguments("bwrap", view, 7)
     order = [words.index(word) for word in ("/w", *pinned, covered)]
     assert order == sorted(order)
+
+
+@needs_namespaces
+async def test_a_program_that_is_a_link_in_what_is_shown_of_tmp_runs() -> None:
+    """As the interpreter of a clone in /tmp is."""
+    with tempfile.TemporaryDirectory(prefix="a clone ", dir=EMPTIED[1]) as name:
+        program = Path(name) / "sh"
+        program.symlink_to("/bin/sh")
+        view = View((), readable=(Path(name),))
+        assert await run_in(view, str(program), "-c", "true") == 0
 
 
 @needs_namespaces
