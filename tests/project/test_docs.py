@@ -22,7 +22,10 @@ RUN_BY = dict.fromkeys(
         "docs/tutorial.md",
         "docs/how-to/change-a-policy.md",
         "docs/how-to/investigate-a-quarantine.md",
+        "docs/how-to/join-a-node.md",
         "docs/how-to/join-a-second-proxy.md",
+        "docs/how-to/rotate-the-ca.md",
+        "docs/how-to/run-a-pool-of-waiting-workers.md",
     ),
     "tests/e2e/test_tutorial.py",
 )
@@ -37,9 +40,6 @@ NOT_RUN = {
     "docs/doctor.md": "tests/e2e/test_doctor.py runs these commands",
     "docs/doors.md": "needs firewall rules of the machine",
     "docs/fleet-state.md": "stops and restores a fleet; tests/fleet/store does so",
-    "docs/how-to/join-a-node.md": "needs two machines; tests/golden/test_fleet_answers.py has one",
-    "docs/how-to/run-a-pool-of-waiting-workers.md": "tests/e2e/test_pool.py runs these commands",
-    "docs/how-to/rotate-the-ca.md": "tests/golden/test_fleet_answers.py runs these commands",
     "docs/operators.md": "needs workers and releases to name, and does not end; tests/golden and "
     "tests/fleet/cli run the commands, if not with each flag; nothing runs curl",
     "docs/policy-approvals.md": "needs several people with keys",
