@@ -2,14 +2,16 @@
 
 `spawn` keeps a reference until the task ends (the loop itself keeps only a weak one) and logs a
 failure that nobody awaited. A cancelled task is not a failure, and neither is what `told` names:
-whoever awaits the task tells of it. The log names the task and the type
-of the failure, with its traceback; never its arguments.
+whoever awaits the task tells of it. The log names the task, the type of the failure and the places
+in the code; never its text.
 """
 
 import asyncio
 import logging
 from collections.abc import Coroutine
 from functools import partial
+
+from palyra_fleet.logs.faults import fault_of
 
 _log = logging.getLogger(__name__)
 _running: set[asyncio.Task[object]] = set()
@@ -35,4 +37,4 @@ def _finished(told: tuple[type[Exception], ...], task: asyncio.Task[object]) -> 
         return
     error = task.exception()
     if error is not None and not isinstance(error, told):
-        _log.error("task %s failed: %s", task.get_name(), type(error).__name__, exc_info=error)
+        _log.error("task %s failed: %s", task.get_name(), fault_of(error))

@@ -23,6 +23,7 @@ from palyra_egress.proxy.channels.channel import Channel
 from palyra_egress.proxy.doors.redirected import Address
 from palyra_egress.reasons import Reason
 from palyra_egress.request import Requester
+from palyra_fleet.logs.faults import fault_of
 
 STRANGERS_PART: Final = 4  # one part in so many of the places is for those that belong to nobody
 PATIENCE_MS: Final = 1_000  # with those beyond it, while there are places: many may start at once
@@ -193,7 +194,7 @@ class ConnectionTable:
         connection = self._to_unwind.popleft()
         if self._to_unwind:
             asyncio.get_running_loop().call_soon(self._unwind_next)
-        connection.unwind()
+        _each({connection}, lambda one: one.unwind())
 
     def on_channels(self) -> list[LiveConnection]:
         """Those that came in by a channel."""
@@ -216,7 +217,7 @@ def _each(
     for connection in set(connections):
         try:
             step(connection)
-        except Exception:  # noqa: BLE001 what fails is told, and stops no sweep
-            _log.exception("a step with an open connection failed; the others take theirs")
+        except Exception as fault:  # noqa: BLE001 what fails is told, and stops no sweep
+            _log.error("a step with an open connection failed: %s", fault_of(fault))
             failed.add(connection)
     return failed

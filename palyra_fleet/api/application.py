@@ -40,8 +40,8 @@ from palyra_fleet.console.application import PREFIX as CONSOLE_PREFIX
 from palyra_fleet.console.application import make_console
 from palyra_fleet.identity.refusals import NodeReason, NodeRefused, refuse
 from palyra_fleet.issuers.keeper import IssuerKeys
+from palyra_fleet.logs.faults import fault_of
 from palyra_fleet.logs.fields import Field, told, within
-from palyra_fleet.logs.lines import places_of
 from palyra_fleet.nodes.capability_refusals import CapabilityRefused
 from palyra_fleet.nodes.operations import NodeOperations
 from palyra_fleet.principals.book import PrincipalBook
@@ -241,6 +241,5 @@ def _log_refusal(request: web.Request, answer: web.StreamResponse) -> None:
 def _log_fault(request: web.Request, error: Exception) -> None:
     """Type and code places only: an error's text may hold what the caller sent."""
     method, route = request.method, _route(request) or "?"
-    said = (method, route, type(error).__name__, places_of(error.__traceback__, " > "))
     extra = told({Field.METHOD: method, Field.ROUTE: route})
-    _log.error("%s %s failed: %s at %s", *said, extra=extra)
+    _log.error("%s %s failed: %s", method, route, fault_of(error), extra=extra)

@@ -8,18 +8,16 @@ which may hold what a caller sent; of other libraries only the first line of the
 
 import json
 import logging
-import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import Final
 
+from palyra_fleet.logs.faults import places_of
 from palyra_fleet.logs.fields import ATTRIBUTE, ECS_VERSION, Field, Value, around
 
 MAX_MESSAGE: Final = 2_048
 MAX_FIELD: Final = 256
 MAX_FOREIGN: Final = 256
-MAX_PLACES: Final = 16
 MAX_LINE_BYTES: Final = 32 * 1024
 _OURS: Final = ("palyra_egress", "palyra_fleet")
 _LONGEST_ESCAPE: Final = 12
@@ -79,12 +77,6 @@ def bounded(text: str, most: int) -> str:
 def moment_of(unix_s: float) -> str:
     """RFC 3339 in UTC, with milliseconds."""
     return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
-
-
-def places_of(trace: TracebackType | None, between: str = "\n") -> str:
-    """Where in the code, innermost last; no values."""
-    frames = traceback.extract_tb(trace)[-MAX_PLACES:]
-    return between.join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames)
 
 
 def is_ours(name: str) -> bool:

@@ -14,6 +14,7 @@ from typing import Any, Final, Never
 
 from palyra_fleet.identity.messages import PairedDevice, VerifiedLeaf
 from palyra_fleet.identity.refusals import NodeReason, NodeRefusal, NodeRefused, refuse
+from palyra_fleet.logs.faults import fault_of
 from palyra_fleet.nodes import rpc_messages as messages
 from palyra_fleet.nodes.capabilities import CapabilityAsk
 from palyra_fleet.nodes.capability_refusals import (
@@ -269,6 +270,6 @@ async def _abort(context: _Context, error: Exception) -> Never:
             _log.error("a node's change could not be made durable: %s", error)
             refusal = refuse(NodeReason.STORE_UNAVAILABLE)
         case _:
-            _log.error("a node's call failed: %s", type(error).__name__, exc_info=error)
+            _log.error("a node's call failed: %s", fault_of(error))
             await context.abort(grpc.StatusCode.INTERNAL, "internal error")
     await context.abort(grpc.StatusCode[refusal.reason.status], refusal.text)

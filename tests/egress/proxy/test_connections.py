@@ -1,6 +1,7 @@
 """The table of open connections: whom a sweep cuts, and whom it leaves alone."""
 
 import asyncio
+import logging
 from dataclasses import dataclass, field
 
 import pytest
@@ -10,6 +11,7 @@ from palyra_egress.proxy.channels.channel import Channel, ChannelKind
 from palyra_egress.proxy.connections import PATIENCE_MS, STRANGERS_PART, ConnectionTable
 from palyra_egress.reasons import Reason
 from palyra_egress.request import Requester
+from tests.fakes.until import until
 
 
 @dataclass(eq=False)
@@ -104,7 +106,7 @@ async def test_nothing_leaves_any_more_before_a_worker_is_hung_up_on_and_unwindi
 
 @pytest.mark.parametrize("step", ["stop_sending", "hang_up", "keep_quiet", "unwind"])
 async def test_one_that_cannot_be_cut_keeps_no_other_from_it(
-    step: str, monkeypatch: pytest.MonkeyPatch
+    step: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     table = ConnectionTable()
     lines = [line(table, "a") for _ in range(5)]
@@ -117,6 +119,15 @@ async def test_one_that_cannot_be_cut_keeps_no_other_from_it(
     if step != "unwind":
         for broken in lines[::2]:
             await broken.unwound.wait()
+    shown: list[str] = []
+
+    def all_told() -> bool:
+        shown[:] = [logging.Formatter().format(record) for record in caplog.records]
+        return len(shown) == 3
+
+    await until("each failure is told", all_told)
+    assert all("failed: RuntimeError at " in one for one in shown)
+    assert "this one is broken" not in "\n".join(shown), "an error's text is not told"
 
 
 async def test_one_that_cannot_be_judged_again_is_cut_and_the_others_are_judged(
