@@ -83,9 +83,22 @@ def check_edited(path: Path, below: Path | None = None) -> None:
     UntrustedFile, or OSError where it leads to nothing."""
     way = _checked_way(path, _A_TEAMS)
     _check_file(way.real, way.real.lstat(), _A_TEAMS)
-    if below is not None and path.is_relative_to(below):
-        for folder in path.parents[: len(path.relative_to(below).parts) - 1]:
-            _check_folder(path, folder, _A_TEAMS)
+    for folder in _folders_between(path, below):
+        _check_folder(path, folder, _A_TEAMS)
+
+
+def look_at_edited(
+    path: Path, below: Path | None = None
+) -> tuple[TrustedLook, tuple[tuple[int, int] | None, ...]]:
+    """As `look_at`, of all that `check_edited` looks at."""
+    between = tuple(_owner_and_mode(folder) for folder in _folders_between(path, below))
+    return look_at(path), between
+
+
+def _folders_between(path: Path, below: Path | None) -> tuple[Path, ...]:
+    if below is None or not path.is_relative_to(below):
+        return ()
+    return tuple(path.parents[: len(path.relative_to(below).parts) - 1])
 
 
 def _read(path: Path, max_bytes: int, rule: _Rule) -> tuple[bytes, os.stat_result]:

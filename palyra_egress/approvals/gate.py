@@ -1,11 +1,12 @@
 """Lets a policy into force only when enough people signed it, and remembers which one was let in.
 
 `ApprovalGate` is what `PolicyFile` asks. It reads the approvers file and the approvals anew each
-time (both are watched), compares the policy with the one last accepted, and remembers the new one
-durably before it answers yes. Whatever cannot be read, compared or remembered is a refusal with its
-reason.
+time (both are looked at, and who may write to the first), compares the policy with the one last
+accepted, and remembers the new one durably before it answers yes. Whatever cannot be read, compared
+or remembered is a refusal with its reason.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from palyra_egress.approvals.accepted import Accepted, MemoryUnusable, read_accepted, remember
@@ -21,8 +22,9 @@ from palyra_egress.approvals.weighing import OTHER_FILES, Proposal, Weighing, we
 from palyra_egress.policy.compile import CompiledPolicy
 from palyra_egress.policy.errors import PolicyFileError
 from palyra_egress.policy.live import told_of
-from palyra_egress.policy.load import PolicyFiles, load_sources
+from palyra_egress.policy.load import PolicyFiles, load_sources, look
 from palyra_egress.policy.policy_diff import Change, diff_policies
+from palyra_fleet.trusted_files import look_at
 
 
 class ApprovalsUnreadable(Exception):
@@ -68,9 +70,8 @@ class ApprovalGate:
         self._state_dir = state_dir
         self.last: Weighing | None = None
 
-    @property
-    def watched(self) -> tuple[Path, ...]:
-        return (approvals_path(self._policy_file), self._approvers_file)
+    def look(self, _paths: Iterable[Path]) -> object:
+        return look(approvals_path(self._policy_file)), look_at(self._approvers_file)
 
     def weigh(self, policy: CompiledPolicy) -> tuple[Weighing, Accepted | None]:
         """What the approvals on disk are worth for this policy. Raises as its parts do."""

@@ -9,7 +9,7 @@ Blocking; `PolicyFile` asks it in a thread.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +19,7 @@ from palyra_egress.credentials.vault_file import VaultFile
 from palyra_egress.credentials.vault_format import VaultError
 from palyra_egress.policy.compile import CompiledPolicy
 from palyra_egress.policy.live import PassingRefusal, told_of
-from palyra_egress.policy.load import PolicyFiles
+from palyra_egress.policy.load import PolicyFiles, look
 
 _CONFIGURE: Final = {
     SecretSource.FILE: "name its directory with --secrets-dir",
@@ -40,10 +40,9 @@ class SecretGate:
         self._settings = settings
         self._vault = VaultFile.in_directory(state_dir, settings.master_key_file, environment)
 
-    @property
-    def watched(self) -> tuple[Path, ...]:
+    def look(self, _paths: Iterable[Path]) -> object:
         """A vault that is made or mended makes a policy good."""
-        return self._vault.path, self._vault.key_path
+        return look(self._vault.path), look(self._vault.key_path)
 
     def refusal(self, _files: PolicyFiles, policy: CompiledPolicy) -> str | None:
         """Every binding that cannot be satisfied here, a line each."""

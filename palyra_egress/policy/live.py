@@ -7,12 +7,15 @@ force, or None if there is nothing new or the new text is not good; then `proble
 last good policy stays. Invariants: nothing half-read is ever returned (where a file changes while
 they are read, all are read again at the next poll), a bad or vanished file never replaces a good
 policy, and `problem` is None exactly when the newest text is in force. A `PolicyGate` may demand
-more of a good policy than its text: what it refuses is treated as a bad file is. What could not be
-read for a reason that may pass (no descriptors left) is read again at each poll. It reads no clock
-and starts no thread: the caller decides how often to poll, and polls in a thread of its own,
-because files of thousands of rules take seconds to read.
+more of a good policy than its text: what it refuses is treated as a bad file is, and it is asked
+again when what it looks at has changed, as who may write to a folder. What could not be read for a
+reason that may pass (no descriptors left) is read again at each poll. A text is compiled once,
+however often its gate is asked. It reads no clock and starts no thread: the caller decides how
+often to poll, and polls in a thread of its own, because files of thousands of rules take seconds to
+read.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -44,9 +47,9 @@ def told_of(error: Exception) -> str:
 class PolicyGate(Protocol):
     """What must agree before a policy that is good in itself is put in force."""
 
-    @property
-    def watched(self) -> tuple[Path, ...]:
-        """Files whose change makes the gate worth asking again."""
+    def look(self, paths: Iterable[Path]) -> object:
+        """What the gate goes by beside the text, without asking it: it is worth asking again where
+        this is another (`==`) than it was. `paths` are the policy's files."""
 
     def refusal(self, files: PolicyFiles, policy: CompiledPolicy) -> str | None:
         """Why this policy may not be in force; None if it may, which is then remembered."""
@@ -59,9 +62,9 @@ class EveryGate:
     def __init__(self, *gates: PolicyGate) -> None:
         self._gates = gates
 
-    @property
-    def watched(self) -> tuple[Path, ...]:
-        return tuple(path for gate in self._gates for path in gate.watched)
+    def look(self, paths: Iterable[Path]) -> object:
+        known = tuple(paths)
+        return tuple(gate.look(known) for gate in self._gates)
 
     def refusal(self, files: PolicyFiles, policy: CompiledPolicy) -> str | None:
         refusals = (gate.refusal(files, policy) for gate in self._gates)
@@ -79,6 +82,8 @@ class PolicyFile:
         self.problem: str | None = "the policy file has not been read yet"
         self.found: tuple[Problem, ...] = ()
         self._looks: dict[Path, Stamp | None] = {}
+        self._gates_look: object = None
+        self._newest: CompiledPolicy | None = None
 
     def poll(self) -> CompiledPolicy | None:
         """The new policy if there is one that is good; otherwise None."""
@@ -90,18 +95,17 @@ class PolicyFile:
             self._looks, self.found = {}, ()
             self.problem = f"{self.path}: the policy file is no regular file"
             return None
-        if self._looks and is_at_rest(self._looks):
+        if self._looks and is_at_rest(self._looks) and self._look_of_gate() == self._gates_look:
             return None
-        watched = () if self.gate is None else self.gate.watched
-        looks = {path: look(path) for path in watched}
         try:
             files = read_files(self.path, str(self.path))
             if not is_at_rest(files.looks):
                 return None
-            self._looks = {} if files.may_pass else files.looks | looks
-            known = self.policy
-            is_known = known is not None and files.is_whole and files.digest == known.digest
-            policy = known if known is not None and is_known else load_files(files)
+            self._looks = files.looks
+            self._gates_look = self._look_of_gate()
+            if files.may_pass:
+                self._looks = {}
+            policy = self._newest = self._compiled(files)
         except PolicyFileError as error:
             self.problem, self.found = str(error), error.problems
             return None
@@ -109,7 +113,18 @@ class PolicyFile:
         self.problem = None if self.gate is None else self.gate.refusal(files, policy)
         if isinstance(self.problem, PassingRefusal):
             self._looks = {}
-        if self.problem is not None or is_known:
+        if self.problem is not None or policy is self.policy:
             return None
         self.policy = policy
         return policy
+
+    def _look_of_gate(self) -> object:
+        return None if self.gate is None else self.gate.look(self._looks)
+
+    def _compiled(self, files: PolicyFiles) -> CompiledPolicy:
+        """The policy of these files; the one in force, or the one that the gate refused last, where
+        it is that. Raises PolicyFileError."""
+        for known in (self.policy, self._newest):
+            if known is not None and files.is_whole and files.digest == known.digest:
+                return known
+        return load_files(files)

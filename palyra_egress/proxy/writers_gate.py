@@ -6,28 +6,33 @@ includes, that everybody on the machine can write is refused, with its mode and 
 Blocking; `PolicyFile` asks it in a thread.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from palyra_egress.policy.compile import CompiledPolicy
-from palyra_egress.policy.live import PassingRefusal, told_of
+from palyra_egress.policy.live import told_of
 from palyra_egress.policy.load import PolicyFiles
-from palyra_fleet.trusted_files import UntrustedFile, check_edited
+from palyra_fleet.trusted_files import UntrustedFile, check_edited, look_at_edited
 
 
 class WritersGate:
     """A `PolicyGate`; remembers nothing."""
 
-    watched: tuple[Path, ...] = ()
+    def look(self, paths: Iterable[Path]) -> object:
+        """Whose the files and the folders on the way to them are, and who may write to them: a
+        folder that is opened, or mended, shows at no file."""
+        known = tuple(paths)
+        below = known[0].parent if known else None
+        return tuple(look_at_edited(path, below) for path in known)
 
     def refusal(self, files: PolicyFiles, _policy: CompiledPolicy) -> str | None:
-        """The first file that everybody can change. It is looked at again at each poll, since a
-        folder that was mended shows at no file."""
+        """The first file that everybody can change."""
         below = next((path.parent for path in files.looks), None)
         for path in files.looks:
             try:
                 check_edited(path, below)
             except UntrustedFile as error:
-                return PassingRefusal(error)
+                return str(error)
             except OSError as error:
                 return told_of(error)
         return None

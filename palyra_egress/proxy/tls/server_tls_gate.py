@@ -6,6 +6,7 @@ there is no matter of the policy: it refuses the requests that need it (`server_
 on. Pure.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -24,13 +25,14 @@ _FLAGS: Final = {
 class ServerTlsGate:
     """A `PolicyGate`; remembers nothing."""
 
-    watched: tuple[Path, ...] = ()
-
     def __init__(self, settings: ServerTlsSettings) -> None:
         self._known = {
             "roots": frozenset(settings.roots),
             "client_certificate": frozenset(settings.client_certificates),
         }
+
+    def look(self, _paths: Iterable[Path]) -> None:
+        """It goes by nothing but the policy and its settings."""
 
     def refusal(self, _files: PolicyFiles, policy: CompiledPolicy) -> str | None:
         """Every name that stands for nothing here, a line each."""

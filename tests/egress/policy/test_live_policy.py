@@ -1,9 +1,14 @@
 """Mirror of policy/live.py: a change is noticed, and a bad one never replaces a good policy."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
-from palyra_egress.policy.live import PolicyFile
+import pytest
+
+from palyra_egress.policy.compile import CompiledPolicy
+from palyra_egress.policy.live import PassingRefusal, PolicyFile
+from palyra_egress.policy.load import PolicyFiles, load_files
 from tests.egress.policy.policy_text import HEAD
 
 GOOD = f"{HEAD}profiles: {{p: []}}\n"
@@ -96,3 +101,46 @@ def test_a_pipe_in_place_of_the_file_holds_nobody_up(tmp_path: Path) -> None:
     path.unlink()
     path.write_text(GOOD)
     assert live.poll() is None and live.problem is None
+
+
+class Refusing:
+    """A gate that refuses what it is told to, for a reason that may pass, and looks at nothing."""
+
+    def __init__(self) -> None:
+        self.refuses: set[str] = set()
+        self.asked = 0
+
+    def look(self, _paths: Iterable[Path]) -> None:
+        return None
+
+    def refusal(self, _files: PolicyFiles, policy: CompiledPolicy) -> str | None:
+        self.asked += 1
+        return PassingRefusal("not now") if policy.name in self.refuses else None
+
+
+def test_a_text_is_compiled_once_however_often_its_gate_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[str] = []
+
+    def counted(files: PolicyFiles) -> CompiledPolicy:
+        policy = load_files(files)
+        compiled.append(policy.name)
+        return policy
+
+    monkeypatch.setattr("palyra_egress.policy.live.load_files", counted)
+    path, gate = tmp_path / "p.yaml", Refusing()
+    path.write_text(GOOD.replace("name: test", "name: one"))
+    live = PolicyFile(path, gate)
+    first = live.poll()
+    assert first is not None
+    path.write_text(GOOD.replace("name: test", "name: two"))
+    gate.refuses.add("two")
+    assert [live.poll() for _ in range(4)] == [None] * 4
+    assert (live.problem, gate.asked, compiled) == ("not now", 5, ["one", "two"])
+    gate.refuses.clear()
+    second = live.poll()
+    assert second is not None and second.name == "two"
+    path.write_text(GOOD.replace("name: test", "name: one"))
+    assert live.poll() is not None
+    assert compiled == ["one", "two", "one"]

@@ -65,3 +65,22 @@ def test_a_folder_on_the_way_to_what_is_included_is_not_everybodys_either(tmp_pa
     assert live.problem.endswith(f"run: chmod o-w {tmp_path / 'teams'}")
     (tmp_path / "teams").chmod(0o755)
     assert live.poll() is not None
+
+
+@pytest.mark.parametrize("which", ["outer", "part", "folder"])
+def test_what_becomes_writable_to_everybody_is_told_though_no_text_has_changed(
+    files: tuple[Path, Path], which: str
+) -> None:
+    outer, part = files
+    entry = {"outer": outer, "part": part, "folder": part.parent}[which]
+    usual = entry.stat().st_mode & 0o777
+    live = PolicyFile(outer, WritersGate())
+    good = live.poll()
+    assert good is not None
+    entry.chmod(0o777)
+    assert live.poll() is None and live.policy is good
+    assert live.problem is not None
+    assert live.problem.endswith(f"run: chmod o-w {entry}")
+    entry.chmod(usual)
+    assert live.poll() is None and live.policy is good, "nothing new is put in force"
+    assert live.problem is None
