@@ -18,13 +18,19 @@ from mitmproxy.proxy import mode_servers
 from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 
 from palyra_egress.credentials.settings import KvChoices, secret_settings
+from palyra_egress.errors import OperatorMustAct
+from palyra_egress.policy.errors import PolicyFileError
+from palyra_egress.proxy.bounds.deadline_options import DEADLINE_OPTIONS, deadlines_with
 from palyra_egress.proxy.egress_proxy import Enforcement, guard_factory
 from palyra_egress.proxy.handler import EnforcingHandler
 from palyra_egress.proxy.master import LOCKED_OPTIONS
 from palyra_egress.proxy.settings import ProxySettings
 from palyra_egress.proxy.tls.server_tls import server_tls_settings
-from palyra_fleet.core_files import forbid_core_files
+from palyra_fleet.core_files import CoreFilesAllowed, forbid_core_files
+from palyra_fleet.logs.faults import fault_of
 from palyra_fleet.tasks import spawn
+from palyra_fleet.trusted_files import UntrustedFile
+from palyra_fleet.wire.keys import KeyFileError
 
 OPTIONS: Final = {
     "palyra_state_dir": "Directory of the proxy's key, CA, audit log and spool.",
@@ -45,6 +51,7 @@ OPTIONS: Final = {
     "palyra_kv_ca": "CAs (PEM) to trust for it; empty for the public ones.",
     "palyra_kv_namespace": "Its namespace; empty for none.",
     "palyra_kv_v1_mounts": "Its mounts (commas between) that are KV version 1.",
+    **{f"palyra_{one.name}": f"Seconds: {one.help}." for one in DEADLINE_OPTIONS},
 }
 _REQUIRED: Final = ("palyra_state_dir", "palyra_policy", "palyra_fleet_socket", "palyra_proxy_id")
 _ALSO_LOCKED: Final[dict[str, object]] = {
@@ -53,7 +60,21 @@ _ALSO_LOCKED: Final[dict[str, object]] = {
     "client_certs": None,
 }
 
+_TOLD_IN_FULL: Final = (
+    OperatorMustAct,
+    PolicyFileError,
+    KeyFileError,
+    CoreFilesAllowed,
+    UntrustedFile,
+    OSError,
+)
+"""Errors whose text is for the operator; of every other one only the type and the place is told."""
+
 _log = logging.getLogger(__name__)
+
+
+class OptionRefused(OperatorMustAct):
+    """An option is missing or is none; the text says which and what was expected."""
 
 
 class _Installed:
@@ -126,7 +147,8 @@ class PalyraEgressAddon:
             forbid_core_files()
             enforcement = Enforcement.open(_settings())
         except Exception as error:  # noqa: BLE001 whatever is wrong, nothing may be forwarded
-            _log.error("the enforcement cannot be opened, so mitmproxy stops: %s", error)
+            what = str(error) if isinstance(error, _TOLD_IN_FULL) else fault_of(error)
+            _log.error("the enforcement cannot be opened, so mitmproxy stops: %s", what)
             ctx.master.shutdown()  # type: ignore[no-untyped-call]
             return
         proxyserver = ctx.master.addons.get("proxyserver")  # type: ignore[no-untyped-call]
@@ -151,7 +173,7 @@ def _settings() -> ProxySettings:
     values = {name: str(getattr(ctx.options, name)) for name in OPTIONS}
     missing = [name for name in _REQUIRED if not values[name]]
     if missing:
-        raise ValueError(f"set {', '.join(missing)} with --set NAME=VALUE")
+        raise OptionRefused(f"set {', '.join(missing)} with --set NAME=VALUE")
     return ProxySettings(
         state_dir=Path(values["palyra_state_dir"]),
         policy_file=Path(values["palyra_policy"]),
@@ -177,6 +199,7 @@ def _settings() -> ProxySettings:
                 frozenset(_words(values["palyra_kv_v1_mounts"])),
             ),
         ),
+        deadlines=deadlines_with(values, "palyra_"),
     )
 
 
@@ -191,4 +214,6 @@ def _words(text: str, between: str = ",") -> list[str]:
 
 def _pair(text: str) -> tuple[str, int]:
     address, _, port = text.rpartition(":")
+    if not address or not (port.isascii() and port.isdecimal()):
+        raise OptionRefused(f"palyra_forbid: {text!r}; expected IP:PORT")
     return address.removeprefix("[").removesuffix("]"), int(port)

@@ -39,6 +39,12 @@ class Mitmdump:
     script: Path
     upstream: RecordingUpstream
     process: asyncio.subprocess.Process
+    said_file: Path
+
+    @property
+    def said(self) -> str:
+        """What mitmdump has printed so far."""
+        return self.said_file.read_text()
 
     async def ask(self, path: str, credentials: str | None) -> Reply | None:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -91,15 +97,17 @@ async def mitmdump(
             sets = [
                 word for k, v in options.items() if k != without for word in ("--set", f"{k}={v}")
             ]
-            process = await asyncio.create_subprocess_exec(
-                *(str(MITMDUMP), "--listen-host", "127.0.0.1", "-p", str(port)),
-                *(*extra, "-s", str(script), *sets),
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.DEVNULL,
-                env={**os.environ, "HOME": str(tmp_path), "PYTHONWARNINGS": "ignore"},
-            )
+            said = tmp_path / "said"
+            with said.open("wb") as output:
+                process = await asyncio.create_subprocess_exec(
+                    *(str(MITMDUMP), "--listen-host", "127.0.0.1", "-p", str(port)),
+                    *(*extra, "-s", str(script), *sets),
+                    stdout=output,
+                    stderr=output,
+                    env={**os.environ, "HOME": str(tmp_path), "PYTHONWARNINGS": "ignore"},
+                )
             try:
-                yield Mitmdump(port, script, upstream, process)
+                yield Mitmdump(port, script, upstream, process, said)
             finally:
                 if process.returncode is None:
                     process.send_signal(signal.SIGTERM)

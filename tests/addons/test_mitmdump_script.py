@@ -25,6 +25,16 @@ def next_layer(nextlayer):
 """
 
 
+BROKEN_OPENING = """\
+from palyra_egress.proxy.egress_proxy import Enforcement
+
+def fail(settings):
+    raise ValueError("hunter2")
+
+Enforcement.open = fail
+"""
+
+
 async def test_a_script_in_mitmdump_enforces_like_the_product(tmp_path: Path):
     async with mitmdump(tmp_path) as running:
         await running.until_ready()
@@ -108,3 +118,44 @@ async def test_secrets_are_set_up_by_options(tmp_path: Path):
     sets = [word for name, value in chosen.items() for word in ("--set", f"{name}={value}")]
     async with mitmdump(tmp_path, *sets) as running:
         await running.until_ready()
+
+
+async def test_deadlines_are_set_by_options(tmp_path: Path):
+    chosen = ("--set", "palyra_answer_within=1", "--set", "palyra_silence=900")
+    async with mitmdump(tmp_path, *chosen) as running:
+        await running.until_ready()
+
+        async def silent(_head: object, _writer: object) -> None:
+            return
+
+        running.upstream.respond = silent
+        late = await running.ask("/late", basic())
+        assert late is not None and (late.status, late.reason) == (504, "egress.upstream_timeout")
+        assert running.upstream.heads[-1] == b"GET /late HTTP/1.1"
+
+
+@pytest.mark.parametrize(
+    ("set_to", "told"),
+    [
+        ("palyra_silence=0", "palyra_silence: '0'; expected whole seconds from 1 to 43200"),
+        ("palyra_forbid=here", "palyra_forbid: 'here'; expected IP:PORT"),
+    ],
+)
+async def test_an_option_that_is_none_stops_mitmdump_and_is_told(
+    tmp_path: Path, set_to: str, told: str
+):
+    async with mitmdump(tmp_path, "--set", set_to) as running:
+        async with asyncio.timeout(READY_WITHIN_S):
+            await running.process.wait()
+        assert told in running.said
+        assert running.upstream.connections == 0
+
+
+async def test_of_a_fault_that_nobody_expects_mitmdump_is_told_no_text(tmp_path: Path):
+    broken = tmp_path / "broken.py"
+    broken.write_text(BROKEN_OPENING)
+    async with mitmdump(tmp_path, "-s", str(broken)) as running:
+        async with asyncio.timeout(READY_WITHIN_S):
+            await running.process.wait()
+        assert "cannot be opened, so mitmproxy stops: ValueError at " in running.said
+        assert "hunter2" not in running.said
