@@ -73,8 +73,12 @@ class EnforcingHandler(PacedHandler):
         self._identity_deadline_s = identity_deadline_s
         self._timers: list[asyncio.TimerHandle] = []
         self.guard = make_guard(self)
-        silence_s = self.guard.deadlines.silence_s
-        self.timeout_watchdog = Idleness(silence_s, self.guard.idle_for_s, self.on_timeout)
+        self.timeout_watchdog = Idleness(
+            self.guard.deadlines.silence_s,
+            self.guard.idle_for_s,
+            self.guard.bid_farewell,
+            self.on_timeout,
+        )
 
     # --- what the core needs --------------------------------------------------------------------
 
@@ -179,6 +183,7 @@ class EnforcingHandler(PacedHandler):
         """Counted from the moment a layer asks, and until it has heard the answer: nothing is read
         of the worker in between."""
         self._running_hooks += 1
+        self.guard.idle_clock.decision_begins()
         return self._counted(hook)
 
     async def _counted(self, hook: commands.StartHook) -> None:
@@ -186,6 +191,7 @@ class EnforcingHandler(PacedHandler):
             await metered(super().hook_task(hook), self._charge)
         finally:
             self._running_hooks -= 1
+            self.guard.idle_clock.decision_ends()
             self.progressed()
 
     async def handle_hook(self, hook: commands.StartHook) -> None:

@@ -146,7 +146,7 @@ class ConnectionGuard(SocketGuard):
 
     def begin(self, turn: Turn) -> None:
         """A request head was read, and is about to be asked about."""
-        self._idle_since_ms = self.now_monotonic_ms()
+        self.idle_clock.begin_again()
         self._turns.begin(turn)
 
     async def requestheaders(self, flow: http.HTTPFlow) -> None:

@@ -18,6 +18,7 @@ from palyra_egress.clock import now_unix_s
 from palyra_egress.credentials.binding import CredentialBinding, SecretValue
 from palyra_egress.credentials.echo import EchoFilter
 from palyra_egress.proxy.bounds.budgets import Direction
+from palyra_egress.proxy.bounds.idleness import IdleClock
 from palyra_egress.proxy.bounds.silence import NOTHING_WAITS, Waits
 from palyra_egress.proxy.guard.exchange import Exchange
 from palyra_egress.proxy.guard.guard_doors import DoorGuard
@@ -52,8 +53,9 @@ class UpstreamGuard(DoorGuard):
         self._places_handed_on = 0
         self._only_http2: set[tuple[str, int]] = set()
         self._carrier: Carrier | None = None
-        self._idle_since_ms = self.now_monotonic_ms()
+        self.idle_clock = IdleClock(self.now_monotonic_ms)
         self.is_multiplexed = False
+        self._takes_leave = False
 
     def carried_by(self, carrier: Carrier) -> None:
         self._carrier = carrier
@@ -247,13 +249,27 @@ class UpstreamGuard(DoorGuard):
         return self.is_carried_by(carrier) and bool(self._turns.open())
 
     def idle_for_s(self) -> float:
-        """For how long this connection has carried nothing: no exchange, and no tunnel that is
-        passed on."""
+        """For how long this connection has carried nothing: no exchange, no tunnel that is passed
+        on, and nothing that is being decided."""
         tunnel = self._tunnel
         passes_on = tunnel is not None and tunnel.is_taken and tunnel.relay is not None
         if passes_on or self._turns.open():
             return 0.0
-        return (self.now_monotonic_ms() - self._idle_since_ms) / 1000
+        return self.idle_clock.idle_ms / 1000
+
+    def bid_farewell(self) -> float:
+        """Have a worker of HTTP/2 told that its idle connection ends: how many seconds that may
+        take, 0 where nobody is told."""
+        if not self.is_multiplexed:
+            return 0.0
+        self._takes_leave = True
+        self._connection.wake_layer()
+        return self._parts.deadlines.last_answer_s
+
+    def takes_leave(self) -> bool:
+        """Whether the worker is to be told, once, that its connection ends."""
+        takes_leave, self._takes_leave = self._takes_leave, False
+        return takes_leave
 
     def wants_trailers(self, stream_id: int) -> bool:
         """Whether the worker of this stream reads trailers (`te: trailers`)."""
@@ -366,7 +382,7 @@ class UpstreamGuard(DoorGuard):
             return
         exchange.ended = True
         turn.is_finished = True
-        self._idle_since_ms = self.now_monotonic_ms()
+        self.idle_clock.begin_again()
         self.core.transferred(
             exchange.judgement.decision_id,
             outcome,

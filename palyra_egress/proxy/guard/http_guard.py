@@ -49,6 +49,10 @@ class HttpGuard(SocketCarrier, FloodKeeper, Protocol):
 
     def now_monotonic_ms(self) -> int: ...
 
+    def takes_leave(self) -> bool:
+        """Whether the worker is to be told, once, that its idle connection ends."""
+        ...
+
     def begin(self, turn: Turn) -> None:
         """A checked head is about to be asked about."""
         ...

@@ -183,6 +183,12 @@ class HeadOverdue(HttpEvent):
 
 
 @dataclass
+class Farewell(HttpEvent):
+    """Told to the worker's side: the connection, which carries nothing, ends. `stream_id` is not
+    used."""
+
+
+@dataclass
 class ReleaseCredit(HttpEvent):
     """Told to one side: what came in on these streams (its own numbers) has gone on. `stream_id` is
     not used."""

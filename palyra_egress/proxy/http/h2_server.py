@@ -31,6 +31,7 @@ from palyra_egress.proxy.http.h2_connection import (
     BoundedH2Connection,
     Commands,
     CreditedHttp2,
+    Farewell,
     HeadOverdue,
     ReleaseCredit,
 )
@@ -63,6 +64,8 @@ class StrictHttp2Server(CreditedHttp2, Http2Server):
             case HeadOverdue():
                 self._guard.refuse_head(Reason.REQUEST_TIMEOUT)
                 yield from self.protocol_error("late", h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
+            case Farewell():
+                yield from self._hang_up()
             case ResponseHeaders():
                 yield from self._send_head(event.stream_id, event.response, event.end_stream)
             case ResponseProtocolError():

@@ -27,6 +27,7 @@ from palyra_egress.proxy.guard.http_guard import HttpGuard
 from palyra_egress.proxy.http.h2_connection import (
     Commands,
     CreditedHttp2,
+    Farewell,
     HeadOverdue,
     ReleaseCredit,
 )
@@ -90,6 +91,8 @@ class JudgedHttpLayer(UpstreamPool):
         match command:
             case AwaitWord():
                 yield AwaitWord(self)
+                if self._guard.takes_leave() and self._worker is not None and not self.streams:
+                    yield from self.event_to_child(self._worker, Farewell(0))
             case AwaitRoom():
                 self._awaited.discard(command.connection)
             case _:

@@ -8,7 +8,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from palyra_egress.destination.resolver import ResolutionRefused
 from palyra_egress.proxy.bounds.deadlines import Deadlines
+from palyra_egress.proxy.bounds.idleness import IdleClock
+from palyra_egress.proxy.guard.guard_upstream import UpstreamGuard
+from palyra_egress.reasons import Reason
 from palyra_fleet.tasks import spawn
 from tests.egress.proxy.http.hurried import Hurry
 from tests.egress.proxy.lanes import chaos
@@ -252,3 +256,91 @@ async def test_the_head_of_an_answer_that_drips_is_given_up(tmp_path):
         await hurry.drip(lambda: servers[0].write(b"x"), ended)
         assert ended.result().startswith(b"HTTP/1.1 504 ")
         assert hurry.outcomes() == [NO_END]
+
+
+# --- connections that carry nothing ---------------------------------------------------------------
+
+
+class WaitingResolver:
+    """Answers when the test says so."""
+
+    def __init__(self, inner):
+        self.asked, self.go_on = asyncio.Event(), asyncio.Event()
+        self._inner = inner
+
+    async def resolve(self, host, port, asker=""):
+        self.asked.set()
+        await self.go_on.wait()
+        return await self._inner.resolve(host, port)
+
+    def close(self):
+        self._inner.close()
+
+
+@pytest.mark.parametrize("lane", ["plain", "connect"])
+@pytest.mark.parametrize("is_allowed", [True, False])
+async def test_a_decision_that_takes_longer_than_silence_may_last_is_nobodys_silence(
+    tmp_path, monkeypatch, lane, is_allowed
+):
+    looks = seen_looks(monkeypatch)
+    async with chaos(tmp_path, deadlines=Deadlines(silence_s=0.2)) as world:
+        hurry = Hurry(world.harness)
+        reader, writer = await world.harness.connect()
+        worker = Side(world, world.plain, reader, writer, "plain.example", True)
+        secure = f"api.example:{world.secure.port}"
+        tunnel = f"CONNECT {secure} HTTP/1.1\r\nHost: {secure}\r\nProxy-Authorization: {basic()}"
+        asked = worker.head() if lane == "plain" else f"{tunnel}\r\n\r\n".encode()
+        waiting = world.core.resolver = WaitingResolver(world.core.resolver)
+        worker.send(asked)
+        await waiting.asked.wait()
+        hurry.pass_s(7)
+        looks.clear()
+        await until("it was looked at twice", lambda: len(looks) >= 2)
+        if not is_allowed:
+            monkeypatch.setattr(waiting, "_inner", NoSuchName())
+        waiting.go_on.set()
+        reply = await read_reply(reader, lambda status: status != 200 or lane == "plain")
+        assert reply is not None, "closed, without an answer, while it was decided about"
+        assert (reply.status == 200) is is_allowed
+
+
+class NoSuchName:
+    async def resolve(self, host, port, asker=""):
+        raise ResolutionRefused(Reason.RESOLUTION_FAILED)
+
+    def close(self):
+        pass
+
+
+def seen_looks(monkeypatch) -> list[None]:
+    """One entry for each look at whether a connection is idle."""
+    looks: list[None] = []
+    idle_for_s = UpstreamGuard.idle_for_s
+
+    def look(self):
+        looks.append(None)
+        return idle_for_s(self)
+
+    monkeypatch.setattr(UpstreamGuard, "idle_for_s", look)
+    return looks
+
+
+def test_the_time_of_decisions_is_no_part_of_the_time_in_which_nothing_was_carried() -> None:
+    now_ms = 0
+    clock = IdleClock(lambda: now_ms)
+    now_ms = 100
+    clock.decision_begins()
+    clock.decision_begins()
+    now_ms = 5_100
+    assert clock.idle_ms == 0
+    clock.decision_ends()
+    now_ms = 9_100
+    assert clock.idle_ms == 0, "one is pending yet"
+    clock.decision_ends()
+    assert clock.idle_ms == 100
+    clock.decision_begins()
+    clock.begin_again()
+    now_ms = 9_200
+    clock.decision_ends()
+    now_ms = 9_250
+    assert clock.idle_ms == 50

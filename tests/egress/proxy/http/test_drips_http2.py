@@ -281,5 +281,33 @@ async def test_a_connection_that_only_pings_is_closed(tmp_path):
                 worker.flush()
 
             await hurry.drip(ping, ended(worker), every_s=1)
+        assert worker.goaway.error_code == 0, "told before it was closed, and no error"
+        assert worker.goaway.last_stream_id == 0
         world.nothing_arrived()
         assert world.harness.core.connections.by_worker() == {}
+
+
+async def test_an_idle_connection_says_goodbye_and_which_streams_it_took(tmp_path):
+    async with http2_world(tmp_path, deadlines=Deadlines(silence_s=0.3)) as world:
+        hurry = Hurry(world.harness)
+        async with world.worker() as worker:
+            stream = await worker.get()
+            assert stream.status == 200
+            hurry.pass_s(1)
+            await worker.ended()
+        assert (worker.goaway.error_code, worker.goaway.last_stream_id) == (0, stream.stream_id)
+        assert hurry.outcomes() == ["complete"]
+        await until("it is forgotten", lambda: not world.harness.core.connections.by_worker())
+
+
+async def test_one_that_cannot_be_told_is_closed_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(UpstreamGuard, "takes_leave", lambda _: False)
+    async with http2_world(
+        tmp_path, deadlines=Deadlines(silence_s=0.3, last_answer_s=0.1)
+    ) as world:
+        hurry = Hurry(world.harness)
+        async with world.worker() as worker:
+            await worker.get()
+            hurry.pass_s(1)
+            await worker.ended()
+        assert worker.goaway is None

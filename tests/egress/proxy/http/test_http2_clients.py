@@ -15,8 +15,12 @@ import httpx
 import pytest
 
 from palyra_egress.demo.upstream_ca import UpstreamCa
+from palyra_egress.proxy.bounds.deadlines import Deadlines
+from palyra_fleet.tasks import spawn
 from tests.egress.proxy.http.h2_world import HOSTS, POLICY, Http2World, http2_world
+from tests.egress.proxy.http.hurried import Hurry
 from tests.fakes.proxy_harness import LEASE, SECRET, Harness, proxy_harness
+from tests.fakes.until import until
 
 BOTH = pytest.mark.parametrize("speaks", [1, 2])
 
@@ -134,6 +138,35 @@ async def test_nodes_streams_are_each_answered(world, speaks, tmp_path):
     assert first == second == third == [200, "hello"]
     assert refused[0] == 403
     assert "egress.path_not_allowed" in refused[1]
+
+
+IDLE_NODE_CLIENT = NODE_CLIENT.replace(
+    "session.close();",
+    """
+        session.on('goaway', (code, last) => console.log(JSON.stringify([code, last])));
+        session.on('error', (error) => console.log('error', error.code));
+        session.on('close', () => console.log('closed'));""",
+)
+
+
+async def test_node_hears_that_its_idle_connection_ends_and_sees_no_error(tmp_path):
+    script = tmp_path / "client.js"
+    script.write_text(IDLE_NODE_CLIENT)
+    async with http2_world(tmp_path, deadlines=Deadlines(silence_s=0.3)) as world:
+        hurry = Hurry(world.harness)
+        run = spawn(
+            ran(
+                *(needed("node"), str(script), door(world.harness)),
+                *(world.authority(speaks=2), str(root(world.harness))),
+            ),
+            "run Node",
+        )
+        await until("all are answered", lambda: run.done() or hurry.outcomes() == ["complete"] * 3)
+        hurry.pass_s(1)
+        code, out, err = await run
+    assert code == 0, err
+    _, *told = out.splitlines()
+    assert told == ["[0,7]", "closed"]
 
 
 NODE_SERVER = """
