@@ -185,6 +185,10 @@ async def test_the_policy_in_force_is_explained_and_what_changed_is_told(
         assert console.complaints == []
 
 
+async def is_drawn(picture: Locator) -> bool:
+    return bool(await picture.evaluate("one => one.naturalWidth > 0"))
+
+
 async def says_a_number(cell: Locator) -> bool:
     return (await cell.inner_text()).strip() not in {"", "0"}
 
@@ -210,7 +214,7 @@ async def test_a_device_is_paired_by_a_code_from_the_page_and_approved_there(
         await console.tab_to(page.get_by_role("button", name="Show a code"))
         await page.keyboard.press("Enter")
         await page.wait_for_selector("#minted-qr[src^='data:image/svg+xml']")
-        assert await page.locator("#minted-qr").evaluate("one => one.naturalWidth") > 0
+        await until("the code is drawn", lambda: is_drawn(page.locator("#minted-qr")))
         await console.state("pairing-code")
         code = await page.locator("#minted-code").inner_text()
 

@@ -31,6 +31,7 @@ async def test_a_run_is_found_and_its_lease_is_ended_from_the_page(place: Place)
         assert "in " in await row.locator("time[data-ends]").inner_text()
         bytes_cell = row.locator("td[data-label=Bytes]")
         await until("its bytes are told", lambda: tells_bytes(bytes_cell))
+        await page.locator("tbody tr").nth(1).wait_for()
         assert await page.locator("tbody tr").count() == 2
         await console.picture("leases")
 

@@ -192,7 +192,7 @@ ENDS = {
     ),
     "the rule has ended": (
         lambda world: _rewrite(
-            world, "{id: plainly,", "{id: plainly, until: 2026-01-01T00:00:00Z,"
+            world, "{id: plainly,", "{id: plainly, until: 2020-01-01T00:00:00Z,"
         ),
         "egress.rule_expired",
         "egress.rule_expired",
