@@ -9,6 +9,7 @@ import pytest
 from palyra_egress.proxy import core
 from palyra_egress.proxy.bounds.caps import CAPS
 from palyra_egress.proxy.bounds.sources import source_of
+from tests.egress.proxy.http.hurried import Hurry
 from tests.egress.proxy.lanes import chaos, plain_head
 from tests.fakes.proxy_harness import Reply, read_reply, read_to_end
 
@@ -25,6 +26,7 @@ async def test_a_flood_of_strangers_writes_a_bounded_log_and_is_counted(
 ):
     monkeypatch.setattr(core, "STRANGERS_PER_MINUTE", RATE)
     async with chaos(tmp_path) as world:
+        Hurry(world.harness)  # no time passes, in which there would be room again
         stranger = without_credentials(plain_head(world, "GET"))
         replies: list[Reply | None] = [await world.harness.send(stranger) for _ in range(10)]
         assert [reply.status for reply in replies if reply is not None] == [407] * RATE
@@ -51,6 +53,7 @@ async def test_strangers_that_speak_no_http_count_too(
 ):
     monkeypatch.setattr(core, "STRANGERS_PER_MINUTE", RATE)
     async with chaos(tmp_path) as world:
+        Hurry(world.harness)  # no time passes, in which there would be room again
         for _ in range(10):
             assert await world.harness.send(b"\x16\x03\x01 no TLS is spoken to the proxy") is None
         kinds = [entry["kind"] for entry in world.harness.audit()]
@@ -75,6 +78,7 @@ async def test_one_source_of_strangers_does_not_hide_the_refusals_of_another(
     monkeypatch.setattr(core, "STRANGERS_PER_SOURCE", RATE)
     monkeypatch.setattr(core, "STRANGERS_PER_MINUTE", RATE + 1)
     async with chaos(tmp_path) as world:
+        Hurry(world.harness)  # no time passes, in which there would be room again
         stranger = without_credentials(plain_head(world, "GET"))
         for _ in range(10):
             await world.harness.send(stranger)

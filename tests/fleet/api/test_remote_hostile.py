@@ -24,7 +24,7 @@ from palyra_fleet.nodes.errors import TlsUnsound
 from palyra_fleet.nodes.server_certificate import ServerCertificate
 from palyra_fleet.nodes.tls_port import FrontLimits
 from palyra_fleet.wire.request_proof import HEADER, prove
-from tests.fakes.node_world import forged
+from tests.fakes.node_world import ShiftedClock, forged
 from tests.fakes.pairing_device import csr_pem
 from tests.fakes.remote_world import Machine, RemoteWorld, remote_world
 
@@ -291,6 +291,8 @@ async def test_a_device_that_calls_too_often_is_told_to_wait_and_others_are_not(
     world: RemoteWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host, other = await world.pair("node"), await world.pair("node")
+    stopped_ms = world.clock()  # no time passes, in which there would be calls again
+    monkeypatch.setattr(ShiftedClock, "__call__", lambda _self: stopped_ms)
     async with host.as_itself() as itself, other.as_itself() as unhurried:
         refused = set()
         for _ in range(30):

@@ -40,6 +40,7 @@ from tests.egress.proxy.http.h2_floods import (
     still_serves,
 )
 from tests.egress.proxy.http.h2_world import Http2World, http2_world
+from tests.egress.proxy.http.hurried import Hurry
 from tests.fakes.h2_peer import frame
 from tests.fakes.h2_worker import H2Worker
 from tests.fakes.proxy_harness import WORKER, Injection
@@ -56,6 +57,7 @@ async def world(tmp_path) -> AsyncIterator[Http2World]:
 
 @pytest.mark.parametrize("flood", FLOODS)
 async def test_frames_that_carry_nothing_end_the_connection(world, flood):
+    Hurry(world.harness)  # no time passes, in which there would be room again
     async with world.worker() as worker:
         worker.raw(FLOODS[flood] * MANY)
         await worker.ended()
@@ -65,6 +67,7 @@ async def test_frames_that_carry_nothing_end_the_connection(world, flood):
 
 
 async def test_empty_data_without_end_ends_the_connection(world):
+    Hurry(world.harness)  # no time passes, in which there would be room again
     async with world.worker() as worker:
         stream = worker.ask(worker.fields("POST"), end=False)
         worker.raw(frame(DATA, 0, stream.stream_id) * MANY)
@@ -74,6 +77,7 @@ async def test_empty_data_without_end_ends_the_connection(world):
 
 @pytest.mark.parametrize("speaks", [1, 2])
 async def test_streams_that_are_opened_and_reset_at_once_end_the_connection(world, speaks):
+    Hurry(world.harness)  # no time passes, in which there would be room again
     async with world.worker(speaks=speaks) as worker:
         for _ in range(1_000):
             worker.reset(worker.ask(worker.fields()).stream_id)
@@ -85,6 +89,7 @@ async def test_streams_that_are_opened_and_reset_at_once_end_the_connection(worl
 
 async def test_malformed_heads_without_end_end_the_connection(world):
     """No policy is asked about them, so no rate of a policy counts them."""
+    Hurry(world.harness)
     before = len(world.harness.verdicts())
     async with world.worker() as worker:
         for _ in range(MANY):

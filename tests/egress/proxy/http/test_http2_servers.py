@@ -27,6 +27,7 @@ from tests.egress.proxy.http.h2_floods import (
     still_serves,
 )
 from tests.egress.proxy.http.h2_world import Http2World, http2_world
+from tests.egress.proxy.http.hurried import Hurry
 from tests.fakes.h2_peer import frame
 
 
@@ -60,6 +61,7 @@ async def test_a_servers_floods_and_lies_do_not_reach_the_worker(world, row):
     async def hostile(session, stream):
         session.raw(SERVER_FLOODS[row] * (MANY if row in FLOODS else 1))
 
+    Hurry(world.harness)  # no time passes, in which there would be room again
     respond, world.second.respond = world.second.respond, hostile
     async with world.worker() as worker:
         answer = await worker.get()
