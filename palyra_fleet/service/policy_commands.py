@@ -6,10 +6,13 @@ for a lease. What a silent proxy said last is shown as such, and nothing is expl
 Times: Unix ms.
 """
 
+import asyncio
+import contextlib
 from collections.abc import Iterable, Iterator
 from typing import Final
 
 from palyra_fleet.refusals import FleetReason, FleetRefusal, worker_unknown
+from palyra_fleet.service import policy_desk
 from palyra_fleet.service.proxy_commands import ProxyCommands
 from palyra_fleet.wire.models import ViolationView
 from palyra_fleet.wire.policy_models import (
@@ -113,7 +116,8 @@ class PolicyCommands(ProxyCommands):
         self, evidence: Iterable[ViolationView], profiles: dict[str, str]
     ) -> dict[str, Replayed]:
         """By evidence digest, how the proxy that refused it would judge it now. `profiles` is by
-        lease. Where that proxy cannot be asked, this is what the finding says."""
+        lease. Where that proxy cannot be asked, this is what the finding says. All proxies are
+        asked at once, and what one has not said within the time of one question it says not."""
         found: dict[str, Replayed] = {}
         by_proxy: dict[str, list[ViolationView]] = {}
         for one in evidence:
@@ -121,12 +125,22 @@ class PolicyCommands(ProxyCommands):
                 found[one.evidence_sha256] = _NO_LEASE
             else:
                 by_proxy.setdefault(one.payload.proxy_id, []).append(one)
-        for proxy_id, refused in by_proxy.items():
-            for part in _parts(refused):
-                answers = await self._replayed(proxy_id, part, profiles)
-                found |= {
-                    one.evidence_sha256: answer for one, answer in zip(part, answers, strict=True)
-                }
+        asked = (self._replayed_by(name, these, profiles) for name, these in by_proxy.items())
+        for told in await asyncio.gather(*asked):
+            found |= told
+        return found
+
+    async def _replayed_by(
+        self, proxy_id: str, refused: list[ViolationView], profiles: dict[str, str]
+    ) -> dict[str, Replayed]:
+        late = Replayed(again="unknown", finding=f"proxy '{proxy_id}' did not answer in time")
+        found = {one.evidence_sha256: late for one in refused}
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(policy_desk.ANSWER_WITHIN_S):
+                for part in _parts(refused):
+                    answers = await self._replayed(proxy_id, part, profiles)
+                    digests = (one.evidence_sha256 for one in part)
+                    found |= dict(zip(digests, answers, strict=True))
         return found
 
     async def _replayed(

@@ -14,6 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
+from pydantic import TypeAdapter, ValidationError
+
 from palyra_fleet.store import snapshot
 from palyra_fleet.store.protocol import StateUnusable, StoreFailed
 from palyra_fleet.store.snapshot import SnapshotSummary
@@ -21,6 +23,7 @@ from palyra_fleet.store.snapshot import SnapshotSummary
 WITHIN_S: Final = 600
 _NICENESS: Final = 10
 _MAX_TOLD: Final = 500
+_SUMMARY: Final = TypeAdapter(SnapshotSummary)
 
 
 async def save_apart(state_dir: Path, target: Path) -> SnapshotSummary:
@@ -45,7 +48,10 @@ async def save_apart(state_dir: Path, target: Path) -> SnapshotSummary:
     if process.returncode != 0:
         why = err.decode(errors="replace").strip()[-_MAX_TOLD:] or f"ended: {process.returncode}"
         raise StoreFailed(why, ambiguous=False)
-    return SnapshotSummary(**json.loads(out))
+    try:
+        return _SUMMARY.validate_json(out, strict=True, extra="forbid")
+    except ValidationError:
+        raise StoreFailed("what saved it did not say what it holds", ambiguous=False) from None
 
 
 def main(arguments: list[str]) -> int:

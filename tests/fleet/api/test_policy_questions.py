@@ -11,14 +11,18 @@ from ulid import ULID
 
 from palyra_fleet.client import FleetProblem, OperatorClient, ProxyClient
 from palyra_fleet.refusals import FleetReason, FleetRefusal
+from palyra_fleet.service import policy_desk
 from palyra_fleet.service.policy_desk import MAX_WAITING, SILENT_AFTER_MS, PolicyDesk
 from palyra_fleet.tasks import spawn
 from palyra_fleet.wire.keys import SigningKey
+from palyra_fleet.wire.models import ViolationPayload, ViolationView
 from palyra_fleet.wire.policy_models import (
+    MAX_REPLAYED,
     MAX_STEPS,
     Answer,
     AskCheck,
     AskExplain,
+    AskReplay,
     AskRules,
     CheckRequest,
     Explained,
@@ -28,6 +32,7 @@ from palyra_fleet.wire.policy_models import (
     PolicyStanding,
     PolicyText,
     ProxyAnswer,
+    Replayed,
     ReplayedAll,
     RequestDescribed,
     RuleInForce,
@@ -217,6 +222,56 @@ async def test_rules_are_read_in_parts_of_one_policy_and_read_again_only_when_it
         reading_again = spawn(refusal_of(fleet.operator.policy_rules("proxy-1")), "rules")
         await answers(proxy, NEW, OLD)
         assert await reading_again == (409, "policy.other_policy")
+
+
+LEASE = str(ULID())
+
+
+def refused_by(proxy_id: str, number: int) -> ViolationView:
+    """Evidence, as far as it is looked at."""
+    payload = ViolationPayload.model_construct(
+        proxy_id=proxy_id, lease_id=LEASE, reason="egress.host_denied", target=URL
+    )
+    return ViolationView.model_construct(evidence_sha256=f"{proxy_id} {number}", payload=payload)
+
+
+async def replays(proxy: ProxyClient, question: PolicyQuestion) -> None:
+    assert isinstance(question.ask, AskReplay)
+    again = Replayed(again="refused", finding="as before")
+    await told(proxy, question, ReplayedAll(found=(again,) * len(question.ask.refused)))
+
+
+async def test_one_proxy_that_hangs_keeps_none_from_being_asked_how_it_judges_now(
+    fleet: RealFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy_desk, "ANSWER_WITHIN_S", 600.0)
+    key = SigningKey.generate()
+    await fleet.operator.enrol_proxy(enrolment("proxy-2", key))
+    async with fleet.as_proxy() as proxy, ProxyClient(fleet.server.socket_path, key) as other:
+        for one in (proxy, other):
+            await one.beat(0, OLD)
+            await one.next_question(standing())
+        found = [refused_by("proxy-1", 1), refused_by("proxy-2", 1)]
+        judging = spawn(fleet.service.judged_now(found, {LEASE: "api"}), "judging")
+        of_both = [(one, await next_of(one)) for one in (proxy, other)]  # none is answered yet
+        for one, question in of_both:
+            await replays(one, question)
+        assert {one.again for one in (await judging).values()} == {"refused"}
+
+
+async def test_what_a_proxy_has_not_said_in_time_is_unknown_and_what_it_said_counts(
+    fleet: RealFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy_desk, "ANSWER_WITHIN_S", 5.0)
+    found = [refused_by("proxy-1", number) for number in range(MAX_REPLAYED + 1)]
+    async with fleet.as_proxy() as proxy:
+        await proxy.beat(0, OLD)
+        await proxy.next_question(standing())
+        judging = spawn(fleet.service.judged_now(found, {LEASE: "api"}), "judging")
+        await replays(proxy, await next_of(proxy))
+        *first, last = (await judging).values()
+    assert {one.again for one in first} == {"refused"}
+    assert (last.again, "in time" in last.finding) == ("unknown", True)
 
 
 async def test_a_proxy_that_is_taken_back_is_asked_no_more_and_forgotten(fleet: RealFleet) -> None:

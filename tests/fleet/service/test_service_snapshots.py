@@ -139,6 +139,24 @@ async def test_a_state_that_cannot_be_saved_is_a_refusal_and_no_event(
     assert await fleet.service.snapshots() == ()
 
 
+@pytest.mark.parametrize(
+    "said",
+    ["", "[]", "{}", "null", "not JSON", '{"sha256": 1}', '{"sha256": "' + "0" * 64 + '"'],
+)
+async def test_what_does_not_say_what_it_saved_is_a_refusal_and_lists_nothing(
+    fleet: RealFleet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: str
+) -> None:
+    program = tmp_path / "says-something-else"
+    program.write_text(f"#!/bin/sh\nprintf %s '{said}'\n")
+    program.chmod(0o700)
+    monkeypatch.setattr(snapshot_process, "sys", SimpleNamespace(executable=str(program)))
+    headers = {"Authorization": f"Bearer {fleet.token}", "Content-Type": "application/json"}
+    url, body = fleet.server.admin_url, b'{"reason": "look"}'
+    answer = await ask(url, "POST", "/v1/snapshot", body, headers)
+    assert (answer.status, answer.reason) == (503, FleetReason.STORE_UNAVAILABLE)
+    assert await fleet.service.snapshots() == ()
+
+
 async def test_asked_twice_with_one_key_it_is_saved_once(fleet: RealFleet) -> None:
     headers = {
         "Authorization": f"Bearer {fleet.token}",
