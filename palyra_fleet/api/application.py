@@ -118,7 +118,9 @@ def make_application(
     application.on_shutdown.append(keeper.end_long_calls)
     refuse_strays(application, rows)
     if listener is Listener.ADMIN:
-        console = make_console(service, nodes, settings.principals, keeper.tokens, clock)
+        console = make_console(
+            service, nodes, settings.principals, keeper.tokens, clock, keeper.owed
+        )
         application.add_subapp(CONSOLE_PREFIX, console)
     return application
 

@@ -7,6 +7,7 @@ handler sees a `Call` and never the raw headers. Everything wrong is an ApiRefus
 import asyncio
 import re
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -22,10 +23,12 @@ from palyra_fleet.api.problems import ApiReason, ApiRefusal, places_that_are_wro
 from palyra_fleet.identity.messages import PairedDevice
 from palyra_fleet.nodes.operations import NodeOperations
 from palyra_fleet.principals.desk import PrincipalDesk
+from palyra_fleet.principals.roles import permits
 from palyra_fleet.service.fleet_service import FleetService
 from palyra_fleet.wire.ids import NAME_PATTERN
 from palyra_fleet.wire.labels import MAX_LABELS, WantedLabel, wanted_label
 from palyra_fleet.wire.models import Ulid
+from palyra_fleet.wire.principal_models import Role
 
 MAX_BODY_BYTES: Final = 64 * 1024
 _WHOLE_NUMBER: Final = re.compile(r"[0-9]{1,15}")
@@ -63,6 +66,11 @@ class Call:
         except ApiRefusal:
             return False
         return True
+
+    def held(self) -> AbstractContextManager[None]:
+        """A place among those who follow the log. Raises ApiRefusal where there is none."""
+        is_admin = permits(self.identity.roles, Role.ADMIN)
+        return self.log_readers.held(self.identity, let_first=is_admin)
 
     @property
     def device_id(self) -> str | None:

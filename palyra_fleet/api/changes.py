@@ -3,7 +3,8 @@
 The header `Palyra-Seq` is the number of the last entry that the change wrote, or, where it wrote
 none, of the last there was: what is read after that number came after the change. Changes that the
 ledger does not hold (pairing, devices, what nodes are asked) get their entry here, once they are
-made; what happened is also in the identity's own log and the nodes' records, with who and why.
+made (`api.owed_entries` for when that fails); what happened is also in the identity's own log and
+the nodes' records, with who and why.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -15,6 +16,7 @@ from pydantic import BaseModel
 
 from palyra_fleet.api.answers import SEQ_HEADER
 from palyra_fleet.api.call import parse_body
+from palyra_fleet.api.owed_entries import Entry, OwedEntries, same_request
 from palyra_fleet.ledger.decision import Detail, EventReason
 from palyra_fleet.service.fleet_service import FleetService
 from palyra_fleet.service.origin import ORIGIN
@@ -67,14 +69,19 @@ class Change:
 
 
 async def changed(
-    service: FleetService, work: Callable[[], Awaitable[web.StreamResponse]], made: Change
+    service: FleetService,
+    work: Callable[[], Awaitable[web.StreamResponse]],
+    made: Change,
+    owed: OwedEntries,
 ) -> web.StreamResponse:
     """Make the change, write its entry if the ledger does not, and say how far the log has come."""
-    response = await work()
-    entry = entry_of(made.handler)
-    if entry is not None:
-        await service.record_event(entry, made.actor, made.about())
-    origin = ORIGIN.get()
-    written = None if origin is None else origin.written.seq
+    reason, origin = entry_of(made.handler), ORIGIN.get()
+    if reason is None:
+        response = await work()
+        written = None if origin is None else origin.written.seq
+    else:
+        asked = same_request(made.handler, made.actor, made.parts, made.body)
+        entry = Entry(reason, made.actor, made.about(), origin)
+        response, written = await owed.noted(service, work, asked, entry)
     response.headers[SEQ_HEADER] = str(written or service.last_event_seq)
     return response

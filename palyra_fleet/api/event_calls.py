@@ -24,6 +24,7 @@ from palyra_fleet.api.event_stream import (
 )
 from palyra_fleet.api.paging import DEFAULT_ROWS, MAX_ROWS
 from palyra_fleet.api.problems import ApiReason, ApiRefusal
+from palyra_fleet.api.protocol import ends_with_connection
 from palyra_fleet.client.lists import EventList, EventsVerified
 from palyra_fleet.refusals import FleetReason, FleetRefusal
 from palyra_fleet.wire.models import EventView
@@ -42,7 +43,7 @@ async def list_events(call: Call) -> web.StreamResponse:
     wait_s = call.number("wait", default=0, least=0, most=MAX_WAIT_S)
     found = await call.service.events(after_seq, limit)
     if not found and wait_s:
-        with call.log_readers.held(call.identity):
+        with call.held(), ends_with_connection(call.request):
             found = await _awaited(call, after_seq, limit, wait_s)
     return answers.model(EventList(items=found))
 

@@ -24,8 +24,9 @@ from palyra_fleet.api.devices import DeviceGate
 from palyra_fleet.api.long_calls import LongCalls
 from palyra_fleet.api.once import HEADER as ONCE_HEADER
 from palyra_fleet.api.once import OnceOnly
+from palyra_fleet.api.owed_entries import OwedEntries
 from palyra_fleet.api.problems import ApiReason, ApiRefusal, Headers
-from palyra_fleet.api.protocol import FleetConnection
+from palyra_fleet.api.protocol import FleetConnection, ends_with_connection
 from palyra_fleet.api.routes import Row
 from palyra_fleet.identity.messages import PairedDevice
 from palyra_fleet.identity.records import ClientKind
@@ -44,6 +45,8 @@ MAX_LONG_CALLS_PER_CALLER: Final = 4
 MAX_LOG_READERS: Final = 8
 """How many calls of one principal wait for the log or stream it."""
 MAX_LOG_READERS_IN_ALL: Final = 64
+KEPT_FOR_ADMINS: Final = 16
+"""Of all: so that no number of others keeps two admins from following the log."""
 DEVICE_RATE: Final = Rate(per_s=500, burst=2_000)
 """Of everything one machine asks: a host with some hundred workers, or a proxy under attack."""
 CALLER_RATES: Final = {
@@ -97,9 +100,10 @@ class Gatekeeper:
     devices: DeviceGate | None = None
     rates: CallRates = field(default_factory=CallRates)
     once: OnceOnly = field(default_factory=OnceOnly)
+    owed: OwedEntries = field(default_factory=OwedEntries)
     long_calls: LongCalls = field(default_factory=lambda: LongCalls(MAX_LONG_CALLS_PER_CALLER))
     log_readers: LongCalls = field(
-        default_factory=lambda: LongCalls(MAX_LOG_READERS, MAX_LOG_READERS_IN_ALL)
+        default_factory=lambda: LongCalls(MAX_LOG_READERS, MAX_LOG_READERS_IN_ALL, KEPT_FOR_ADMINS)
     )
 
     def serve(self, row: Row) -> AiohttpHandler:
@@ -125,8 +129,9 @@ class Gatekeeper:
             )
             with traced(request, by_proxy=row.who is Who.PROXY, streams=row.streams):
                 if row.streams:
-                    places = self.log_readers if row.who is Who.OPERATOR else self.long_calls
-                    with places.held(admitted.identity):
+                    is_reader = row.who is Who.OPERATOR
+                    held = call.held() if is_reader else self.long_calls.held(call.identity)
+                    with held, ends_with_connection(request):
                         return await row.handler(call)
                 return await self._answer(row, call)
 
@@ -138,7 +143,7 @@ class Gatekeeper:
                 return await row.handler(call)
             parts = call.request.match_info
             made = Change(row.handler, call.identity.id, parts, row.body, call.body)
-            return await changed(self.service, lambda: row.handler(call), made)
+            return await changed(self.service, lambda: row.handler(call), made, self.owed)
 
         given = only(call.request, ONCE_HEADER)
         if given is None or row.method != "POST" or row.who in _NOT_ONCE:

@@ -7,7 +7,9 @@ below the application gets a 500 and a log line with its type only.
 
 import asyncio
 import logging
-from typing import Final
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
 
 from aiohttp import web
 
@@ -34,7 +36,7 @@ _log = logging.getLogger(__name__)
 class FleetConnection(web.RequestHandler):
     """A connection of any listener. `peer` is who is at the other end of mutual TLS."""
 
-    __slots__ = ("_most", "peer")
+    __slots__ = ("_most", "peer", "waiting")
 
     def __init__(self, runner: web.AppRunner, most: int | None, peer: Peer | None = None) -> None:
         """Belongs to the listener of a runner that is set up, with at most `most` at once."""
@@ -52,6 +54,7 @@ class FleetConnection(web.RequestHandler):
         )
         self._most = most
         self.peer = peer
+        self.waiting: asyncio.Task[Any] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Make room first: who only holds connections loses the oldest, so that no local program
@@ -61,6 +64,13 @@ class FleetConnection(web.RequestHandler):
             ours = [one for one in others if isinstance(one, FleetConnection)]
             next((one for one in ours if one.asks_nothing), ours[0]).force_close()
         super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Who only waits or streams ends at once; a change that was begun is finished."""
+        waiting, self.waiting = self.waiting, None
+        super().connection_lost(exc)
+        if waiting is not None:
+            waiting.cancel()
 
     @property
     def asks_nothing(self) -> bool:
@@ -85,3 +95,18 @@ class FleetConnection(web.RequestHandler):
         response.headers.update(SECURITY_HEADERS)
         response.force_close()
         return response
+
+
+@contextmanager
+def ends_with_connection(request: web.Request) -> Iterator[None]:
+    """Within the block the task that calls is cancelled once who asked is gone, so that its place
+    is free again. Only for what changes nothing."""
+    connection = request.protocol
+    if not isinstance(connection, FleetConnection):
+        yield
+        return
+    connection.waiting = asyncio.current_task()
+    try:
+        yield
+    finally:
+        connection.waiting = None

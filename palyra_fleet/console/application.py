@@ -8,6 +8,7 @@ from collections.abc import Callable
 from aiohttp import web
 
 from palyra_fleet.api.callers import TokenGate
+from palyra_fleet.api.owed_entries import OwedEntries
 from palyra_fleet.console.gate import PREFIX, ConsoleDesk, serve
 from palyra_fleet.console.openapi import console_openapi_bytes
 from palyra_fleet.console.routes import CONSOLE_ROUTES
@@ -25,11 +26,13 @@ def make_console(
     principals: PrincipalBook,
     tokens: TokenGate,
     clock: Callable[[], int],
+    owed: OwedEntries,
 ) -> web.Application:
-    """One application with sessions of its own; `tokens` counts wrong tokens for both ways in."""
+    """One application with sessions of its own; `tokens` counts wrong tokens for both ways in,
+    and `owed` is of both."""
     sessions = ConsoleSessions(principals.still_holds)
     described = console_openapi_bytes(CONSOLE_ROUTES)
-    desk = ConsoleDesk(service, nodes, sessions, tokens, clock, described)
+    desk = ConsoleDesk(service, nodes, sessions, tokens, clock, described, owed=owed)
 
     async def sign_everybody_out(_: web.Application) -> None:
         """Live streams end with their sessions, so that a stop does not wait for open pages."""

@@ -22,6 +22,7 @@ from palyra_fleet.api.gatekeeper import only
 from palyra_fleet.api.long_calls import LongCalls
 from palyra_fleet.api.once import HEADER as ONCE_HEADER
 from palyra_fleet.api.once import OnceOnly
+from palyra_fleet.api.owed_entries import OwedEntries
 from palyra_fleet.api.paging import DEFAULT_ROWS, MAX_ROWS, ListOf, read_cursor
 from palyra_fleet.api.problems import ApiReason, ApiRefusal
 from palyra_fleet.console.sessions import ConsoleSession, ConsoleSessions
@@ -38,6 +39,8 @@ LOGIN_PATH: Final = f"{PREFIX}/login"
 MAX_STREAMS: Final = 8
 """How many live pages one principal has."""
 MAX_STREAMS_IN_ALL: Final = 64
+KEPT_FOR_ADMINS: Final = 16
+"""Of all: so that no number of others keeps two admins from seeing what goes on."""
 _BODY_WITHIN_MS: Final = 10_000
 
 
@@ -52,8 +55,11 @@ class ConsoleDesk:
     clock: Callable[[], int]
     described: bytes = b""
     """The OpenAPI document of the JSON routes."""
-    streams: LongCalls = field(default_factory=lambda: LongCalls(MAX_STREAMS, MAX_STREAMS_IN_ALL))
+    streams: LongCalls = field(
+        default_factory=lambda: LongCalls(MAX_STREAMS, MAX_STREAMS_IN_ALL, KEPT_FOR_ADMINS)
+    )
     once: OnceOnly = field(default_factory=OnceOnly)
+    owed: OwedEntries = field(default_factory=OwedEntries)
 
     @property
     def nodes(self) -> NodeOperations:
@@ -150,7 +156,8 @@ async def _answer(row: ConsoleRow, call: ConsoleCall) -> web.StreamResponse:
         if not row.changes:
             return await row.handler(call)
         made = Change(row.handler, call.actor, call.request.match_info, row.body, call.body)
-        return await changed(call.desk.service, lambda: row.handler(call), made)
+        desk = call.desk
+        return await changed(desk.service, lambda: row.handler(call), made, desk.owed)
 
     given = only(call.request, ONCE_HEADER)
     if given is None or row.body is None or call.session is None:

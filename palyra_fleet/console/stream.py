@@ -15,10 +15,12 @@ from typing import Final
 from aiohttp import web
 
 from palyra_fleet.api.event_stream import MOST_AT_ONCE, EventStream, LogReader, is_there
+from palyra_fleet.api.protocol import ends_with_connection
 from palyra_fleet.console.gate import COOKIE, ConsoleCall
 from palyra_fleet.console.sessions import ConsoleSession
 from palyra_fleet.refusals import FleetRefusal
 from palyra_fleet.wire.models import EventView
+from palyra_fleet.wire.principal_models import Role
 
 _LOOK_EVERY_S: Final = 0.25
 _KEEP_ALIVE_EVERY: Final = 40
@@ -29,7 +31,8 @@ _WRITE_WITHIN_S: Final = 5.0
 
 async def events(call: ConsoleCall) -> web.StreamResponse:
     session = call.signed_in
-    with call.desk.streams.held(session.principal.name):
+    place = call.desk.streams.held(session.principal.name, let_first=call.may(Role.ADMIN))
+    with place, ends_with_connection(call.request):
         seen = _start(call)
         stream = EventStream(call.request, _WRITE_WITHIN_S)
         await stream.begin()

@@ -91,6 +91,7 @@ async def real_fleet(
                     0,
                     principals,
                     issuers=issuers,
+                    clock=kept.wall_unix_ms,
                 ) as server,
                 OperatorClient(server.admin_url, token) as operator,
                 receipt_proxy(proxy_key, kept.wall_unix_ms) as proxy,

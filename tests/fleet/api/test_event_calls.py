@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 
 from palyra_fleet.api import event_calls
-from palyra_fleet.api.gatekeeper import MAX_LOG_READERS, MAX_LOG_READERS_IN_ALL
+from palyra_fleet.api.gatekeeper import KEPT_FOR_ADMINS, MAX_LOG_READERS, MAX_LOG_READERS_IN_ALL
 from palyra_fleet.ledger.decision import EventReason
 from palyra_fleet.principals.book import Principal, PrincipalBook, token_sha256
 from palyra_fleet.tasks import spawn
@@ -177,12 +177,38 @@ async def test_one_principal_waits_in_a_few_places_and_leaves_room_to_others(
         assert again.status == 200
 
 
-async def test_all_principals_together_have_a_bound() -> None:
-    async with served_fleet() as fleet, AsyncExitStack() as open_ears:
-        book: PrincipalBook = fleet.principals
-        tokens = [f"token-number-{number:02}-0123456789abcdef0123456789" for number in range(8)]
-        for number, token in enumerate(tokens):
-            book.create(Principal(f"p-{number}", frozenset({Role.VIEWER}), token_sha256(token)))
+def many(book: PrincipalBook, role: Role) -> list[str]:
+    """The tokens of as many principals as could take every place."""
+    named = [f"{role}-{number:02}" for number in range(MAX_LOG_READERS_IN_ALL // MAX_LOG_READERS)]
+    tokens = [f"token-of-{name}-0123456789abcdef0123456789" for name in named]
+    for name, token in zip(named, tokens, strict=True):
+        book.create(Principal(f"p-{name}", frozenset({role}), token_sha256(token)))
+    return tokens
+
+
+@pytest.mark.parametrize("role", [Role.VIEWER, Role.OPERATOR, Role.APPROVER])
+async def test_no_number_of_others_keeps_admins_from_the_log(
+    fleet: ServedFleet, role: Role
+) -> None:
+    tokens = many(fleet.principals, role)
+    async with AsyncExitStack() as ears:
+        for number in range(MAX_LOG_READERS_IN_ALL - KEPT_FOR_ADMINS):
+            one = listening(fleet, STREAM, tokens[number % len(tokens)])
+            assert (await ears.enter_async_context(one)).status == 200
+        for target in (STREAM, f"{PAGE}?wait=60"):
+            async with listening(fleet, target, tokens[-1]) as refused:
+                assert refused.status == 503
+                assert "api.places_taken" in await refused.hears("}")
+        for _ in range(MAX_LOG_READERS):
+            one = listening(fleet, STREAM, TOKENS[Role.ADMIN])
+            assert (await ears.enter_async_context(one)).status == 200
+        async with listening(fleet, STREAM, TOKEN) as another:
+            assert another.status == 200
+
+
+async def test_all_principals_together_have_a_bound(fleet: ServedFleet) -> None:
+    tokens = many(fleet.principals, Role.ADMIN)
+    async with AsyncExitStack() as open_ears:
         for number in range(MAX_LOG_READERS_IN_ALL):
             one = listening(fleet, STREAM, tokens[number % len(tokens)])
             assert (await open_ears.enter_async_context(one)).status == 200
@@ -209,7 +235,10 @@ async def test_a_stream_of_a_revoked_token_says_nothing_more(fleet: ServedFleet)
 
 
 @pytest.mark.parametrize("target", [f"{PAGE}?wait=60", STREAM])
-async def test_a_reader_who_is_gone_holds_no_place(fleet: ServedFleet, target: str) -> None:
+async def test_a_reader_who_is_gone_holds_no_place(
+    fleet: ServedFleet, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    monkeypatch.setattr(event_calls, "LOOK_EVERY_S", 3600.0)  # its going is noticed by itself
     _, writer = await open_connection(fleet.admin_url)
     writer.write(request_for(target))
     await waits(fleet)
