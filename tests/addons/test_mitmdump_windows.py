@@ -7,6 +7,7 @@ import json
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -152,7 +153,7 @@ async def test_a_door_that_is_opened_once_ours_is_unloaded_leads_nowhere(tmp_pat
             return writer
 
         (await until("the door is open", is_open)).close()
-        at_door = Mitmdump(port, running.script, running.upstream, running.process)
+        at_door = replace(running, port=port)
         await opens_nothing(at_door)
         await opens_nothing(running)
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
