@@ -9,8 +9,6 @@ revoke`, `run place`, `node reject`, and of what nodes ask approval for.
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Final
 
 import pytest
@@ -25,13 +23,12 @@ from palyra_fleet.tasks import spawn
 from palyra_fleet.wire.keys import SigningKey
 from tests.fakes.receipt_proxy import receipt_proxy
 from tests.fakes.until import until
-from tests.fleet.cli.conftest import PROGRAM, Shell, running, shell
+from tests.fleet.cli.conftest import Shell, running, shell
+from tests.golden.fleet_story import BECAUSE, WORKER, Story, pairing
 from tests.golden.test_roles import NODES
-from tests.golden.transcript import Transcript, compare
+from tests.golden.transcript import compare
 
 __all__ = ["shell"]
-WORKER: Final = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
-BECAUSE: Final = ("--reason", "sample")
 POLICY: Final = """\
 version: 1
 name: sample
@@ -41,18 +38,6 @@ profiles: {api: [api]}
 """
 SILENT: Final = 69
 """The exit code where a proxy cannot be asked."""
-
-
-class Story(Transcript):
-    """Commands of `palyra-fleet`, asked for JSON."""
-
-    async def tell(self, *command: str, code: int = 0) -> str:
-        """Run it in a thread, since the story's proxy runs in this loop; what it put out. What was
-        done is answered as JSON, also where people get a sentence."""
-        found = await asyncio.to_thread(self, "palyra-fleet", *command, "-o", "json")
-        assert found[0] == code, found
-        assert code or json.loads(found[1]) is not None, found
-        return found[1]
 
 
 @pytest.mark.e2e
@@ -251,31 +236,6 @@ async def a_node(story: Story, shell: Shell, said: dict[str, str]) -> None:
     await story.tell("device", "remove", device, *BECAUSE)
     await story.tell("ca", "show")
     await story.tell("ca", "rotate", *BECAUSE)
-
-
-@asynccontextmanager
-async def pairing(
-    shell: Shell, said: dict[str, str], code: str
-) -> AsyncIterator[asyncio.subprocess.Process]:
-    """`node install` on the same machine, with the code on its standard input."""
-    process = await asyncio.create_subprocess_exec(
-        *PROGRAM,
-        *("node", "install", "--enrolment", said["nodes that enrol"], "--node", said["nodes"]),
-        *("--ca", said["the nodes' root"]),
-        env=shell.environment,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    assert process.stdin is not None
-    process.stdin.write(code.encode())
-    process.stdin.close()
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
 
 
 async def people(story: Story) -> None:

@@ -10,7 +10,7 @@ from tests.fleet.cli.test_commands import GRANT, enrol_everything
 PLACE = ("run", "place", "run-1")
 
 
-def _serve_command(served: Shell, proxy: str, *program: str) -> tuple[str, ...]:
+def serve_command(served: Shell, proxy: str, *program: str) -> tuple[str, ...]:
     ca = str(served.home / "ca.pem")
     return (
         *("worker", "serve", "--proxy", proxy, "--runs", "1"),
@@ -27,7 +27,7 @@ async def test_a_run_is_placed_on_a_worker_that_waits_and_whoever_asked_is_told(
     placing = await served.start(*PLACE, "--wait", "60", "-o", "json")
     async with receipt_proxy(proxy_key) as proxy:
         worker = await served.start(
-            *_serve_command(served, proxy.address, "sh", "-c", 'printf "%s" "$PALYRA_RUN_ID"')
+            *serve_command(served, proxy.address, "sh", "-c", 'printf "%s" "$PALYRA_RUN_ID"')
         )
         out, err = await placing.communicate()
         ran, trouble = await worker.communicate()
@@ -48,7 +48,7 @@ async def test_a_fleet_that_is_away_meanwhile_is_asked_again_where_it_is_then(sh
     assert placing.stderr is not None
     assert b"the fleet is away" in await placing.stderr.readline()
     async with running(shell), receipt_proxy(proxy_key) as proxy:
-        worker = await shell.start(*_serve_command(shell, proxy.address, "sh", "-c", "true"))
+        worker = await shell.start(*serve_command(shell, proxy.address, "sh", "-c", "true"))
         out, err = await placing.communicate()
         _, trouble = await worker.communicate()
     assert placing.returncode == 0, (err, trouble)
