@@ -7,7 +7,6 @@ test, in commands and in what they print, which is all that is changed.
 
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import pytest
 from tests.e2e.programs import Programs, programs
 from tests.fakes.free_port import free_port
 from tests.fakes.until import until
-from tests.project.documents import Block, blocks
+from tests.project.documents import Block, blocks, steps
 
 REPOSITORY = Path(__file__).parent.parent.parent
 PAGES = {
@@ -55,21 +54,6 @@ class Here:
         if named not in self.ports:
             self.ports[named] = free_port()
         return self.ports[named]
-
-
-def steps(block: Block) -> Iterator[tuple[str, list[str]]]:
-    """Each command of a console block, with the lines it should print."""
-    command: str | None = None
-    lines: list[str] = []
-    for line in block.text.splitlines():
-        if line.startswith("$ "):
-            if command is not None:
-                yield command, lines
-            command, lines = line.removeprefix("$ "), []
-        else:
-            lines.append(line)
-    assert command is not None, f"{block.place}: no command"
-    yield command, lines
 
 
 def pattern(lines: list[str]) -> re.Pattern[str]:

@@ -49,6 +49,36 @@ def inline(page: Path) -> Iterator[tuple[int, Token]]:
             yield (token.map or [0])[0] + 1, child
 
 
+def steps(block: Block) -> Iterator[tuple[str, list[str]]]:
+    """Each command of a `console` block, and the lines that it puts out. A command stands after
+    `$ `, and goes on in the next line where its own ends with a backslash. Raises ValueError where
+    there is none, or something before the first."""
+    found: list[tuple[str, list[str]]] = []
+    goes_on = False
+    for line in block.text.splitlines():
+        if line.startswith("$ "):
+            found.append((line.removeprefix("$ "), []))
+            goes_on = line.endswith("\\")
+        elif not found:
+            raise ValueError(f"{block.place}: no command, which begins with `$ `, before {line!r}")
+        elif goes_on:
+            command, put_out = found.pop()
+            found.append((f"{command}\n{line}", put_out))
+            goes_on = line.endswith("\\")
+        else:
+            found[-1][1].append(line)
+    if not found:
+        raise ValueError(f"{block.place}: no command")
+    yield from found
+
+
+def typed(block: Block) -> str:
+    """What a reader types of a block for a shell: all of it, or the commands of a `console`."""
+    if block.language != "console":
+        return block.text
+    return "\n".join(command for command, _ in steps(block)) + "\n"
+
+
 def links(page: Path) -> Iterator[tuple[int, str]]:
     """Where the links and pictures of a page lead."""
     for line, token in inline(page):

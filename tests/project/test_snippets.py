@@ -30,7 +30,7 @@ from palyra_fleet.settings.file import SettingsFileError, read_settings
 from palyra_fleet.wire.keys import SigningKey
 from tests.fakes.attestation_material import new_authority
 from tests.golden.command_tree import PARSERS
-from tests.project.documents import Block, blocks, inline
+from tests.project.documents import Block, blocks, inline, steps, typed
 
 SHELLS: Final = {"sh", "console", "bash"}
 FORMS: Final = SHELLS | {"yaml", "toml", "json", "ini", "python", "text"}
@@ -75,8 +75,8 @@ def commands(text: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def _ours(words: list[str]) -> Iterator[tuple[str, list[str]]]:
-    """The command without a prompt, `sudo` or variables before it, if it is one of ours."""
-    while words and (words[0] in {"$", "sudo"} or re.match(r"\w+=", words[0])):
+    """The command without `sudo` or variables before it, if it is one of ours."""
+    while words and (words[0] == "sudo" or re.match(r"\w+=", words[0])):
         words = words[1:]
     if len(words) > 1 and (program := words[0].rpartition("/")[2]) in PARSERS:
         yield program, words[1:]
@@ -130,13 +130,38 @@ def _all(pages: tuple[Path, ...]) -> Iterator[Block]:
 
 def test_every_shell_block_is_read_by_a_shell(pages: tuple[Path, ...]) -> None:
     wrong = {}
-    for block in every(pages, "sh", "bash"):
+    for block in every(pages, *SHELLS):
         read = subprocess.run(
-            ["sh", "-n"], check=False, input=block.text, text=True, capture_output=True
+            ["sh", "-n"], check=False, input=typed(block), text=True, capture_output=True
         )
         if read.returncode:
             wrong[block.place] = read.stderr
     assert wrong == {}
+
+
+def test_what_is_typed_has_a_prompt_only_where_what_it_puts_out_is_shown(
+    pages: tuple[Path, ...],
+) -> None:
+    """In a `console`, where every command has one; what is to be copied has none."""
+    prompts = [
+        block.place
+        for block in every(pages, *(FORMS - {"console", "text"}))
+        if re.search(r"^\s*\$ ", block.text, re.MULTILINE)
+    ]
+    assert prompts == []
+
+
+def test_what_a_console_shows_is_no_command() -> None:
+    shown = "$ palyra-fleet worker show \\\n  ID\nthe worker's own\npalyra-fleet: no\n$ true\n"
+    block = Block("page.md:1", "console", shown, "")
+    assert typed(block) == "palyra-fleet worker show \\\n  ID\ntrue\n"
+    assert [put_out for _, put_out in steps(block)] == [
+        ["the worker's own", "palyra-fleet: no"],
+        [],
+    ]
+    for text in ("", "no prompt\n$ true\n"):
+        with pytest.raises(ValueError, match=r"page\.md:1: no command"):
+            typed(Block("page.md:1", "console", text, ""))
 
 
 def test_every_command_in_a_block_is_taken_by_the_parser_of_its_program(
@@ -144,7 +169,7 @@ def test_every_command_in_a_block_is_taken_by_the_parser_of_its_program(
 ) -> None:
     wrong, seen = {}, 0
     for block in every(pages, *SHELLS):
-        for program, words in commands(block.text):
+        for program, words in commands(typed(block)):
             seen += 1
             if told := mistake(program, words, capsys):
                 wrong[f"{block.place}: {program} {shlex.join(words)}"] = told
