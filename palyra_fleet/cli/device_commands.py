@@ -50,7 +50,7 @@ async def rotate_device(arguments: Namespace, client: OperatorClient) -> ExitCod
     device = await client.rotate_device(arguments.device_id, asked)
     show_one(device, arguments.output)
     if device.rotation is not None:
-        until = moment(device.rotation.deadline_unix_ms)
+        until = moment(device.rotation.due_at_unix_ms)
         say(f"its certificates of now end at {until}, or once it uses the next; see `device show`")
     return ExitCode.DONE
 

@@ -11,8 +11,10 @@ from argparse import Namespace
 from collections import deque
 from typing import Final
 
+from pydantic import BaseModel
+
 from palyra_fleet.cli.away import Told, fresh_client, passes
-from palyra_fleet.cli.output import put, say, show_many
+from palyra_fleet.cli.output import put, say, show_many, show_one
 from palyra_fleet.cli.trouble import ExitCode, Trouble
 from palyra_fleet.client import FleetProblem, FleetUnavailable, OperatorClient
 from palyra_fleet.wire.models import EventView
@@ -21,6 +23,12 @@ _PAGE: Final = 1000
 _WAIT_S: Final = 30
 _PAUSE_S: Final = 1.0
 _LONGEST_PAUSE_S: Final = 10.0
+
+
+class Verified(BaseModel):
+    """A log that is whole: so many entries, each chained to the one before."""
+
+    entries: int
 
 
 async def tail_events(arguments: Namespace, client: OperatorClient) -> ExitCode:
@@ -84,9 +92,8 @@ def _look_at_seam(first: EventView, seen: int, newest: EventView | None) -> None
 
 async def verify_events(arguments: Namespace, client: OperatorClient) -> ExitCode:
     entries = await client.verify_events()
-    put(
-        f'{{"entries": {entries}}}'
-        if arguments.output in ("json", "yaml")
-        else f"{entries} entries, whole"
-    )
+    if arguments.output in ("json", "yaml"):
+        show_one(Verified(entries=entries), arguments.output)
+    else:
+        put(f"{entries} entries, whole")
     return ExitCode.DONE

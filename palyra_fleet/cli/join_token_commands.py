@@ -57,8 +57,9 @@ async def mint(arguments: Namespace, client: "OperatorClient") -> ExitCode:
     if arguments.output in ("json", "yaml"):
         show_one(made, arguments.output)
         return ExitCode.DONE
+    about = made.join_token
     put(made.token)
-    say(f"a join token for {made.view.identity} ({made.view.token_id}); it is not shown again")
+    say(f"a join token for {about.identity} ({about.token_id}); it is not shown again")
     return ExitCode.DONE
 
 

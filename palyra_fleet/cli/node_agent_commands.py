@@ -100,7 +100,7 @@ def status(arguments: Namespace) -> int:
         **_last_note(home),
     }
     if arguments.output == "json":
-        put(json.dumps(fields))
+        put(json.dumps(fields, indent=2))
     else:
         for name, value in fields.items():
             put(f"{name:<32}{value}")

@@ -10,6 +10,7 @@ from argparse import Namespace
 from palyra_fleet.cli.later import Command
 from palyra_fleet.cli.output import acknowledge, clear, say, show_many, show_one
 from palyra_fleet.cli.place import find_token, find_url
+from palyra_fleet.cli.release_commands import say_what_is_left
 from palyra_fleet.cli.trouble import ExitCode
 from palyra_fleet.client import OperatorClient, WorkerAction
 from palyra_fleet.wire.label_models import LabelRequest
@@ -67,7 +68,10 @@ async def change_worker(arguments: Namespace, client: OperatorClient) -> ExitCod
     if arguments.dry_run:
         return await _only_look(arguments, client)
     action = WorkerAction(arguments.verb)
-    show_one(await client.act(action, arguments.worker_id, arguments.reason), arguments.output)
+    changed = await client.act(action, arguments.worker_id, arguments.reason)
+    show_one(changed, arguments.output)
+    if action is WorkerAction.RELEASE:
+        say_what_is_left(changed)
     return ExitCode.DONE
 
 

@@ -14,6 +14,7 @@ from palyra_fleet.cli.trouble import ExitCode
 
 if TYPE_CHECKING:
     from palyra_fleet.client import OperatorClient
+    from palyra_fleet.wire.models import WorkerView
 
 
 def add_releases(
@@ -55,7 +56,17 @@ async def list_requests(arguments: Namespace, client: "OperatorClient") -> ExitC
 async def approve_release(arguments: Namespace, client: "OperatorClient") -> ExitCode:
     released = await client.approve_release(arguments.release_id, arguments.reason)
     show_one(released, arguments.output)
+    say_what_is_left(released)
     return ExitCode.DONE
+
+
+def say_what_is_left(released: "WorkerView") -> None:
+    """Released is not yet able to work where the clean-up of the last run failed."""
+    if released.state == "failed":
+        say(
+            "released, but it gets no lease before its failed clean-up is settled, with\n"
+            f"  palyra-fleet worker reverify {released.worker_id} --reason …"
+        )
 
 
 async def withdraw_release(arguments: Namespace, client: "OperatorClient") -> ExitCode:

@@ -1,7 +1,8 @@
 """`palyra-fleet snapshot …`: copies of the fleet's state, and putting one back.
 
 `take` asks the running fleet, which keeps the copy beside its store; `save` reads the state itself.
-What a file holds goes to stdout, what was done and what to do next to stderr.
+What a file holds goes to stdout, what was done and what to do next to stderr; programs get what a
+restore did with what the file held, under `source`.
 """
 
 import json
@@ -64,6 +65,10 @@ def restore(arguments: Namespace) -> int:
     say(f"newly quarantined: {done.newly_quarantined} workers; leases and approvals are void")
     if done.set_aside is not None:
         say(f"the state that was there: {done.set_aside}")
+    if arguments.output == "json":
+        set_aside = None if done.set_aside is None else str(done.set_aside)
+        put(json.dumps({**asdict(done), "set_aside": set_aside}, indent=2))
+        return ExitCode.DONE
     return _show(done.source, arguments.output)
 
 

@@ -1,5 +1,7 @@
 """Words for the errors that a command may raise. Loaded when there is one: it knows them all."""
 
+from typing import Final
+
 from palyra_fleet.cli.trouble import ExitCode, Trouble
 from palyra_fleet.client import FleetProblem, FleetUnavailable
 from palyra_fleet.core_files import CoreFilesAllowed
@@ -199,29 +201,57 @@ def _trouble_of_problem(problem: FleetProblem) -> Trouble:
     return Trouble(ExitCode.NO, "the fleet refused", why, _where_to_look(problem.reason))
 
 
+_LOOK_AT_RELEASES: Final = (
+    "have somebody else look: `palyra-fleet worker requests`, `approve-release`"
+)
+_LOOK_AT_FREEZE: Final = (
+    "`palyra-fleet freeze show` says by whom and since when; `unfreeze all` ends it"
+)
+_LOOK_AT_SNAPSHOTS: Final = "`palyra-fleet snapshot list` shows those there are"
+_LOOK_AT_GRANTS: Final = (
+    "`palyra-fleet grant list` shows those there are; `grant create` approves a run"
+)
+_LOOK_AT_ASKED: Final = "`palyra-fleet node show DEVICE` and `node asked` show how it came to this"
+_BY_REASON: Final[dict[str, str]] = {
+    FleetReason.RELEASE_NEEDS_SECOND: (
+        "`palyra-fleet worker request-release`; then somebody else's `approve-release`"
+    ),
+    FleetReason.RELEASE_REQUESTED: _LOOK_AT_RELEASES,
+    FleetReason.RELEASE_SAME_PERSON: _LOOK_AT_RELEASES,
+    FleetReason.RELEASE_UNKNOWN: "`palyra-fleet worker requests` shows those that are open",
+    FleetReason.REATTEST_FIRST: "start the worker again, so that it attests; then ask again",
+    FleetReason.WORKER_UNKNOWN: "`palyra-fleet worker list` shows those there are",
+    FleetReason.JOIN_UNKNOWN: "`palyra-fleet join-token list` shows those there are",
+    FleetReason.LEASE_UNKNOWN: "`palyra-fleet lease list --state all` shows also those that ended",
+    FleetReason.NO_GRANT: _LOOK_AT_GRANTS,
+    FleetReason.GRANT_SPENT: _LOOK_AT_GRANTS,
+    FleetReason.GRANT_UNKNOWN: _LOOK_AT_GRANTS,
+    FleetReason.STORM: _LOOK_AT_FREEZE,
+    FleetReason.FROZEN: _LOOK_AT_FREEZE,
+    FleetReason.ALREADY_FROZEN: _LOOK_AT_FREEZE,
+    FleetReason.NOT_FROZEN: "`palyra-fleet freeze show` says what is frozen",
+    FleetReason.SNAPSHOT_BUSY: _LOOK_AT_SNAPSHOTS,
+    FleetReason.SNAPSHOTS_FULL: _LOOK_AT_SNAPSHOTS,
+    "api.ahead_of_log": (
+        "look whether a snapshot was restored; `palyra-fleet event tail` begins anew"
+    ),
+    "node.not_served": "start the fleet with `palyra-fleet serve --nodes`",
+    "api.role_refused": (
+        "name the token of somebody with that role; `palyra-fleet principal self` says yours"
+    ),
+}
+_BY_KIND: Final[dict[str, str]] = {
+    "capability": _LOOK_AT_ASKED,
+    "node": _LOOK_AT_ASKED,
+    "enrolment": "`palyra-fleet proxy list` and `launcher list` show what is enrolled",
+    "pairing": "`palyra-fleet node requests` shows how it came to this",
+    "identity": "`palyra-fleet node list` and `ca show` show how it came to this",
+    "principal": "`palyra-fleet principal list` shows those there are",
+}
+"""By what stands before the first dot of a reason."""
+
+
 def _where_to_look(reason: str) -> str:
-    if reason == FleetReason.RELEASE_NEEDS_SECOND:
-        return "`palyra-fleet worker request-release`; then somebody else's `approve-release`"
-    if reason in {FleetReason.RELEASE_REQUESTED, FleetReason.RELEASE_SAME_PERSON}:
-        return "have somebody else look: `palyra-fleet worker requests`, `approve-release`"
-    if reason in {FleetReason.STORM, FleetReason.FROZEN}:
-        return "`palyra-fleet freeze show` says by whom and since when; `unfreeze all` ends it"
-    if reason in {FleetReason.SNAPSHOT_BUSY, FleetReason.SNAPSHOTS_FULL}:
-        return "`palyra-fleet snapshot list` shows those there are"
-    if reason == "api.ahead_of_log":
-        return "look whether a snapshot was restored; `palyra-fleet event tail` begins anew"
-    if reason == "node.not_served":
-        return "start the fleet with `palyra-fleet serve --nodes`"
-    if reason == "api.role_refused":
-        return "name the token of somebody with that role; `palyra-fleet principal self` says yours"
-    match reason.partition(".")[0]:
-        case "capability" | "node":
-            return "`palyra-fleet node show DEVICE` and `node asked` show how it came to this"
-        case "enrolment":
-            return "`palyra-fleet proxy list` and `launcher list` show what is enrolled"
-        case "pairing":
-            return "`palyra-fleet node requests` shows how it came to this"
-        case "identity":
-            return "`palyra-fleet node list` and `ca show` show how it came to this"
-        case _:
-            return "`palyra-fleet worker show` and `event tail` show how it came to this"
+    kind = reason.partition(".")[0]
+    anything = "`palyra-fleet worker show` and `event tail` show how it came to this"
+    return _BY_REASON.get(reason) or _BY_KIND.get(kind) or anything

@@ -12,7 +12,11 @@ from typing import Final
 from cryptography import x509
 
 from palyra_fleet.identity.certificate_profiles import unix_ms
-from palyra_fleet.identity.device_records import CertificateRecord, DeviceRecord
+from palyra_fleet.identity.device_records import (
+    CertificateRecord,
+    DeviceRecord,
+    RotationDemand,
+)
 from palyra_fleet.identity.known_certificates import CertificateFilter, KnownCertificate
 from palyra_fleet.identity.messages import PairedDevice
 from palyra_fleet.identity.records import ClientKind
@@ -143,7 +147,7 @@ class DeviceOperations:
             certificate_expires_at_unix_ms=max(
                 (one.ends_at_unix_ms for one in self._good(device)), default=None
             ),
-            rotation=None if asked is None else wire.RotationView(**asdict(asked)),
+            rotation=None if asked is None else _demanded(asked),
             revoked_at_unix_ms=device.revoked_at_unix_ms,
             revoked_reason=device.revoked_reason,
         )
@@ -169,6 +173,15 @@ class DeviceOperations:
             ends_at_unix_ms=known.ends_at_unix_ms,
             ended_reason=known.ended_reason,
         )
+
+
+def _demanded(asked: RotationDemand) -> wire.RotationView:
+    return wire.RotationView(
+        due_at_unix_ms=asked.deadline_unix_ms,
+        asked_by=asked.demanded_by,
+        why=asked.reason,
+        asked_at_unix_ms=asked.demanded_at_unix_ms,
+    )
 
 
 def newest[Item](known: Mapping[str, Item], limit: int, after: str | None) -> list[Item]:

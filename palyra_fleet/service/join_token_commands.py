@@ -47,7 +47,7 @@ class JoinTokenCommands(FleetCore):
             if isinstance(minted, Refusal):
                 raise FleetRefusal.of(minted)
             text, token = minted
-            return JoinTokenMinted(view=_view(token), token=text)
+            return JoinTokenMinted(join_token=_view(token), token=text)
 
         return await self._locked(act)
 

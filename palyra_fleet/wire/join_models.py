@@ -35,7 +35,7 @@ class JoinTokenView(WireModel):
 class JoinTokenMinted(WireModel):
     """A token that was just made; it is not shown again."""
 
-    view: JoinTokenView
+    join_token: JoinTokenView
     token: str = Field(repr=False)
 
 

@@ -68,12 +68,12 @@ class RotateDeviceRequest(WireModel):
 
 
 class RotationView(WireModel):
-    """A demand that is not met yet."""
+    """A demand that is not met yet, in the words of a demand on a worker."""
 
-    demanded_at_unix_ms: int
-    deadline_unix_ms: int
-    demanded_by: str
-    reason: str
+    due_at_unix_ms: int
+    asked_by: str
+    why: str
+    asked_at_unix_ms: int
 
 
 class DeviceView(WireModel):

@@ -7,6 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
+import pytest
+
+from tests.fakes.until import until
 from tests.fleet.cli.conftest import PROGRAM, Shell
 from tests.golden.transcript import Transcript
 
@@ -30,6 +33,28 @@ class Story(Transcript):
         code, out, err = await asyncio.to_thread(self.quietly, "palyra-fleet", *command)
         assert code == 0, err
         return out.strip()
+
+    async def first(self, of: str, state: str, *listing: str) -> str:
+        """The field `of` of the first in this list that is in this state, once there is one."""
+
+        async def look() -> str:
+            found = json.loads(await self.aside(*listing, "-o", "json"))
+            return next((str(one[of]) for one in found if one["state"] == state), "")
+
+        return await until(f"{' '.join(listing)}: {state}", look)
+
+    async def wants_to_pair(self) -> str:
+        """The approval that a machine waits for."""
+        return await self.first("approval_id", "pending_approval", "node", "requests")
+
+
+@pytest.fixture
+def story(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Story:
+    """A story whose commands find the fleet in the shell's home."""
+    monkeypatch.setenv("PALYRA_HOME", str(shell.home))
+    return Story(capsys, {str(shell.home): "<home>"})
 
 
 @asynccontextmanager

@@ -24,11 +24,11 @@ from palyra_fleet.wire.keys import SigningKey
 from tests.fakes.receipt_proxy import receipt_proxy
 from tests.fakes.until import until
 from tests.fleet.cli.conftest import Shell, running, shell
-from tests.golden.fleet_story import BECAUSE, WORKER, Story, pairing
+from tests.golden.fleet_story import BECAUSE, WORKER, Story, pairing, story
 from tests.golden.test_roles import NODES
 from tests.golden.transcript import compare
 
-__all__ = ["shell"]
+__all__ = ["shell", "story"]
 POLICY: Final = """\
 version: 1
 name: sample
@@ -42,10 +42,8 @@ SILENT: Final = 69
 
 @pytest.mark.e2e
 async def test_every_command_of_operators_answers_json_that_was_read_and_found_good(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    shell: Shell, story: Story
 ) -> None:
-    monkeypatch.setenv("PALYRA_HOME", str(shell.home))
-    story = Story(capsys, {str(shell.home): "<home>"})
     settings = shell.home / "fleet.toml"
     settings.write_text("[attestors.join_token]\n")
     async with running(shell, *NODES, "--settings", str(settings)) as said:
@@ -56,6 +54,8 @@ async def test_every_command_of_operators_answers_json_that_was_read_and_found_g
         await a_node(story, shell, said)
         await people(story)
         await copies(story, shell)
+    story.heading("the fleet is stopped")
+    await story.tell("snapshot", "restore", str(shell.home / "copy.snapshot"), "--replace")
     compare("fleet-answers", story.text())
 
 
@@ -76,7 +76,7 @@ async def enrolments(story: Story, shell: Shell) -> None:
     minted = json.loads(await story.tell("join-token", "mint", "sample", *BECAUSE))
     await story.tell("join-token", "list")
     await story.tell("join-token", "revoke", WORKER, *BECAUSE, code=1)
-    await story.tell("join-token", "revoke", minted["view"]["token_id"], *BECAUSE)
+    await story.tell("join-token", "revoke", minted["join_token"]["token_id"], *BECAUSE)
 
 
 async def a_worker(story: Story, shell: Shell) -> SigningKey:
@@ -197,9 +197,6 @@ async def what_was_lent(story: Story) -> None:
 async def a_node(story: Story, shell: Shell, said: dict[str, str]) -> None:
     story.heading("a node: it pairs, is asked, and taken out again")
 
-    async def first_request() -> str:
-        return (await shell("node", "requests", "-o", "name")).out.strip()
-
     async def first_node() -> str:
         nodes = json.loads((await shell("node", "list", "-o", "json")).out)
         return next((node["device_id"] for node in nodes if node["connected"]), "")
@@ -211,7 +208,7 @@ async def a_node(story: Story, shell: Shell, said: dict[str, str]) -> None:
     await story.tell("node", "code", "--method", "qr")
     await story.tell("node", "status", code=2)
     async with pairing(shell, said, code) as installing:
-        approval = await until("somebody wants to pair", first_request)
+        approval = await story.wants_to_pair()
         await story.tell("node", "requests")
         await story.tell("node", "approve", approval, *BECAUSE)
         assert await installing.wait() == 0  # the device has taken what was approved

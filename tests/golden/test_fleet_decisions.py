@@ -21,26 +21,25 @@ from palyra_fleet.worker.launcher import Launcher, WorkerIdentity, measure
 from palyra_fleet.worker.session import SessionSettings, WorkerSession
 from palyra_fleet.worker.workspace import Workspace
 from tests.fakes.receipt_proxy import receipt_proxy
-from tests.fakes.until import until
 from tests.fleet.cli.conftest import Shell, running, shell
 from tests.fleet.cli.test_commands import enrol_everything
 from tests.fleet.cli.test_placement_commands import serve_command
-from tests.golden.fleet_story import BECAUSE, WORKER, Story, pairing
+from tests.golden.fleet_story import BECAUSE, WORKER, Story, pairing, story
 from tests.golden.test_roles import NODES
 from tests.golden.transcript import compare
 
-__all__ = ["shell"]
+__all__ = ["shell", "story"]
 UNCLEAN: Final = CleanupReport(workspace_removed=True, processes_ended=False, secrets_removed=True)
 OPENS: Final = "desktop.open_url"
 """Acts on somebody's screen, so a node that asks for it waits for an operator."""
 
+WAITS: Final = ("request_id", "awaiting_local_mediation", "node", "asked")
+
 
 @pytest.mark.e2e
 async def test_every_decision_of_operators_answers_json_that_was_read_and_found_good(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    shell: Shell, story: Story
 ) -> None:
-    monkeypatch.setenv("PALYRA_HOME", str(shell.home))
-    story = Story(capsys, {str(shell.home): "<home>"})
     async with running(shell, *NODES, "--two-person-release") as said:
         proxy_key = SigningKey.generate()
         await enrol_everything(shell, proxy_key, "sh")
@@ -101,7 +100,7 @@ async def a_machine_that_is_turned_away(story: Story, shell: Shell, said: dict[s
     story.heading("a machine wants to pair, and is turned away")
     code = await story.aside("node", "code")
     async with pairing(shell, said, code) as installing:
-        await story.tell("node", "reject", await who_wants_to_pair(story), *BECAUSE)
+        await story.tell("node", "reject", await story.wants_to_pair(), *BECAUSE)
         assert await installing.wait() == 1
 
 
@@ -109,7 +108,7 @@ async def what_a_node_asks_for(story: Story, shell: Shell, said: dict[str, str])
     story.heading("a node asks for what an operator must agree to")
     home, code = shell.home / "desktop", await story.aside("node", "code")
     async with pairing(shell, said, code, "--kind", "desktop", "--home", str(home)) as installing:
-        await story.aside("node", "approve", await who_wants_to_pair(story), *BECAUSE)
+        await story.aside("node", "approve", await story.wants_to_pair(), *BECAUSE)
         assert await installing.wait() == 0
     material = AgentHome(home).load()
     certificate = material.newest
@@ -118,33 +117,15 @@ async def what_a_node_asks_for(story: Story, shell: Shell, said: dict[str, str])
         node = Desktop(material, node_pb2_grpc.NodeServiceStub(channel))
         await node.register()
         asking = spawn(node.asks(), "the node of the story")
-        request = await what_waits(story)
+        request = await story.first(*WAITS)
         await story.tell("node", "asked")
         await story.tell("node", "refuse", request, *BECAUSE)
         assert not (await asking).success
         asking = spawn(node.asks(), "the node of the story")
-        await story.tell("node", "allow", await what_waits(story), *BECAUSE)
+        await story.tell("node", "allow", await story.first(*WAITS), *BECAUSE)
         await node.does_what_is_next()
         assert (await asking).success
         await story.tell("node", "asked")
-
-
-async def who_wants_to_pair(story: Story) -> str:
-    async def newest() -> str:
-        waiting = json.loads(await story.aside("node", "requests", "-o", "json"))
-        found = [one["approval_id"] for one in waiting if one["state"] == "pending_approval"]
-        return found[0] if found else ""
-
-    return await until("somebody wants to pair", newest)
-
-
-async def what_waits(story: Story) -> str:
-    async def newest() -> str:
-        asked = json.loads(await story.aside("node", "asked", "-o", "json"))
-        found = [one["request_id"] for one in asked if one["state"] == "awaiting_local_mediation"]
-        return found[0] if found else ""
-
-    return await until("a node waits for an operator", newest)
 
 
 class Desktop:

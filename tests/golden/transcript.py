@@ -5,10 +5,11 @@ to run is named instead: `<id-1>` is the first id that was seen, and so on.
 """
 
 import difflib
+import json
 import os
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -27,6 +28,7 @@ _CHANCE: Final = (
     ("signature", re.compile(r"\b[0-9a-f]{128}\b")),
     ("sha256", re.compile(r"\b[0-9a-f]{64}\b")),
     ("authority", re.compile(r"\b[0-9a-f]{40}\b")),
+    ("fence", re.compile(r'(?<="highest_fence": )[0-9]{16}\b|(?<=fences go on after )[0-9]{16}\b')),
     ("key id", re.compile(r"\b[0-9a-f]{16}\b")),
     ("serial", re.compile(r"(?<=Root )[0-9a-f]{8}\b")),
     ("day", re.compile(r"(?<=until )20[0-9]{2}-[0-9]{2}-[0-9]{2}\b")),
@@ -44,6 +46,7 @@ _CHANCE: Final = (
     ("token", re.compile(r"(?<![\w/+-])[\w-]{43}(?![\w/+=-])")),
     ("key", re.compile(r"(?<![\w/+-])[\w/+]{43}=")),
 )
+_CODE: Final = re.compile(r"\[([0-9]+)\]")
 _NUMBERED: Final = {"id", "sha256"}
 _KEPT: Final = re.compile(r"01ARZ3NDEKTSV4RRFFQ69G5FAV|A{43}=")
 """Samples of the tests, which are the same everywhere."""
@@ -113,6 +116,34 @@ def _shown(answer: Answer) -> Iterable[str]:
     yield from out.rstrip("\n").split("\n") if out else ()
     yield from (f"! {line}".rstrip() for line in err.rstrip("\n").split("\n") if err)
     yield f"[{code}]"
+
+
+def answers_in(text: str) -> Iterator[tuple[str, Answer]]:
+    """Every command of a transcript, with what it answered; what differs from run to run is named
+    as in the transcript."""
+    commands: list[str] = []
+    lines: list[str] = []
+    for line in text.splitlines():
+        if line.startswith("$ "):
+            commands.append(line.removeprefix("$ "))
+            lines = []
+        elif ended := _CODE.fullmatch(line):
+            out = "\n".join(one for one in lines if not one.startswith("!"))
+            err = "\n".join(one[2:] for one in lines if one.startswith("!"))
+            yield from ((command, (int(ended[1]), out, err)) for command in commands)
+            commands = []
+        else:
+            lines.append(line)
+
+
+def documents(text: str) -> list[object]:
+    """The JSON documents in this text, one after the other."""
+    found, decoder = [], json.JSONDecoder()
+    while text := text.lstrip():
+        value, end = decoder.raw_decode(text)
+        found.append(value)
+        text = text[end:]
+    return found
 
 
 def compare(name: str, text: str) -> None:

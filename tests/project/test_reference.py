@@ -23,11 +23,6 @@ from tests.project.test_golden_nothing_there import NOT_HERE
 
 GROUPS = sorted({"-".join(leaf.words[:2]) for leaf in leaves()})
 
-ELSEWHERE: Final = {
-    "palyra-fleet doctor": "tests/e2e/test_doctor.py",
-    "palyra-fleet config show": "tests/fleet/cli/test_configuration.py",
-}
-"""Commands whose JSON depends on the machine or its settings, and who looks at it."""
 LOOKS: Final = {
     *("list", "show", "requests", "asked", "offers", "tail", "verify", "self", "explain", "check")
 }
@@ -70,17 +65,6 @@ def test_every_mistake_is_told_as_it_was_read_and_found_good(
             assert [line[:7] for line in lines[1:]] == ["  why: ", "  do:  "]
             transcript.add(shlex.join([program, *arguments]), (2, "", told.err))
     compare(f"mistakes/{group}", transcript.text())
-
-
-def test_every_command_of_operators_that_answers_json_has_a_line_in_the_story() -> None:
-    told = (FOLDER / "fleet-answers.txt").read_text()
-    missing = [
-        leaf.name
-        for leaf in leaves()
-        if leaf.words[0] == "palyra-fleet" and leaf.answers_json
-        if f"$ {leaf.name} " not in told and leaf.name not in ELSEWHERE
-    ]
-    assert missing == [], "add them to tests/golden/test_fleet_answers.py, then `make goldens`"
 
 
 def test_every_command_that_changes_something_was_tried_as_a_viewer() -> None:

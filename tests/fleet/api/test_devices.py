@@ -92,10 +92,10 @@ async def test_a_demand_is_in_the_answer_and_says_who_and_why(
         asked = await operator.rotate_device(ulid(1), LEAKED)
         assert asked == await operator.device(ulid(1))
         assert asked.rotation is not None
-        assert (asked.rotation.demanded_by, asked.rotation.reason) == ("operator-1", LEAKED.reason)
-        waits_ms = asked.rotation.deadline_unix_ms - asked.rotation.demanded_at_unix_ms
+        assert (asked.rotation.asked_by, asked.rotation.why) == ("operator-1", LEAKED.reason)
+        waits_ms = asked.rotation.due_at_unix_ms - asked.rotation.asked_at_unix_ms
         assert waits_ms == LEAKED.within_ms
-        assert asked.certificate_expires_at_unix_ms == asked.rotation.deadline_unix_ms
+        assert asked.certificate_expires_at_unix_ms == asked.rotation.due_at_unix_ms
         again = RotateDeviceRequest(reason="again", within_ms=DAY_MS)
         assert await operator.rotate_device(ulid(1), again) == asked
         for stranger in (ulid(9), ulid(8)):

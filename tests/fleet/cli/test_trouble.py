@@ -15,7 +15,17 @@ from palyra_fleet.client import FleetProblem
         ("node.not_served", "serve --nodes"),
         ("pairing.already_decided", "node requests"),
         ("identity.authority_overlap", "ca show"),
-        ("fleet.worker_quarantined", "worker show"),
+        ("worker.quarantined", "worker show"),
+        ("worker.unknown", "worker list"),
+        ("worker.release_request_unknown", "worker requests"),
+        ("worker.cleanup_verified_requires_reattestation", "start the worker again"),
+        ("attestation.join_token_unknown", "join-token list"),
+        ("grant.unknown", "grant list"),
+        ("lease.grant_missing", "grant list"),
+        ("lease.unknown", "lease list"),
+        ("fleet.not_frozen", "freeze show"),
+        ("fleet.already_frozen", "unfreeze all"),
+        ("principal.unknown", "principal list"),
     ],
 )
 def test_a_refusal_names_the_command_that_shows_more(reason: str, command: str) -> None:
