@@ -27,15 +27,13 @@ from palyra_fleet.wire.keys import thumbprint_sha256
 from palyra_fleet.wire.label_models import LabelRequest
 from palyra_fleet.wire.placement_models import OrderKind, WorkerOrder
 from palyra_fleet.wire.view_models import ViewMessage
-from tests.fakes.fake_worker import FakeWorker
+from tests.fakes.fake_worker import NO_DIGEST, FakeWorker, view_of
 from tests.fakes.no_join_tokens import NoJoinTokens
 from tests.fakes.no_policies import NoPolicies
 from tests.fakes.no_release_requests import NoReleaseRequests
 from tests.fakes.no_snapshots import NoSnapshots
 from tests.fakes.remembered_freeze import RemembersFreeze
 from tests.fakes.what_operators_read import ReadByOperators
-
-NO_DIGEST = "0" * 64
 
 
 class FakeFleetService(
@@ -336,18 +334,18 @@ class FakeFleetService(
 
     async def workers(self) -> tuple[wire.WorkerView, ...]:
         self._enter("workers")
-        return tuple(map(_view_of, self.known.values()))
+        return tuple(map(view_of, self.known.values()))
 
     async def workers_page(
         self, wanted: object, limit: int, before: str | None = None
     ) -> tuple[wire.WorkerView, ...]:
         self._enter("workers")
         every = sorted((id for id in self.known if before is None or id < before), reverse=True)
-        return tuple(_view_of(self.known[id]) for id in every[:limit])
+        return tuple(view_of(self.known[id]) for id in every[:limit])
 
     async def worker(self, worker_id: str) -> wire.WorkerView:
         self._enter("worker")
-        return _view_of(self._worker(worker_id))
+        return view_of(self._worker(worker_id))
 
     async def _set(self, name: str, actor: str, worker_id: str, why: str, state: str) -> FakeWorker:
         self._enter(name)
@@ -361,36 +359,36 @@ class FakeFleetService(
         worker.quarantine_reason = reason
         await self._order(worker, OrderKind.QUARANTINED, reason)
         worker.lease = None
-        return _view_of(worker)
+        return view_of(worker)
 
     async def release(self, actor: str, worker_id: str, reason: str) -> wire.WorkerView:
-        return _view_of(await self._set("release", actor, worker_id, reason, "available"))
+        return view_of(await self._set("release", actor, worker_id, reason, "available"))
 
     async def reverify(self, actor: str, worker_id: str, reason: str) -> wire.WorkerView:
-        return _view_of(await self._set("reverify", actor, worker_id, reason, "available"))
+        return view_of(await self._set("reverify", actor, worker_id, reason, "available"))
 
     async def cordon(self, actor: str, worker_id: str, reason: str) -> wire.WorkerView:
-        return _view_of(await self._set("cordon", actor, worker_id, reason, "draining"))
+        return view_of(await self._set("cordon", actor, worker_id, reason, "draining"))
 
     async def uncordon(self, actor: str, worker_id: str, reason: str) -> wire.WorkerView:
-        return _view_of(await self._set("uncordon", actor, worker_id, reason, "available"))
+        return view_of(await self._set("uncordon", actor, worker_id, reason, "available"))
 
     async def label(self, actor: str, worker_id: str, asked: LabelRequest) -> wire.WorkerView:
         worker = await self._set("label", actor, worker_id, asked.reason, "available")
         kept = {key: one for key, one in worker.labels.items() if key not in asked.remove}
         worker.labels = kept | asked.labels
-        return _view_of(worker)
+        return view_of(worker)
 
     async def drain(
         self, actor: str, worker_id: str, reason: str, deadline_ms: int
     ) -> wire.WorkerView:
-        return _view_of(await self._set("drain", actor, worker_id, reason, "draining"))
+        return view_of(await self._set("drain", actor, worker_id, reason, "draining"))
 
     async def ban(self, actor: str, worker_id: str, reason: str) -> wire.WorkerView:
-        return _view_of(await self._set("ban", actor, worker_id, reason, "quarantined"))
+        return view_of(await self._set("ban", actor, worker_id, reason, "quarantined"))
 
     async def evict(self, actor: str, worker_id: str, reason: str) -> wire.WorkerView:
-        return _view_of(await self._set("evict", actor, worker_id, reason, "offline"))
+        return view_of(await self._set("evict", actor, worker_id, reason, "offline"))
 
     async def revoke_lease(self, actor: str, lease_id: str, reason: str) -> wire.LeaseState:
         self._enter("revoke_lease")
@@ -426,31 +424,3 @@ class FakeFleetService(
 
     def alarms(self) -> dict[str, str]:
         return self.raised
-
-
-def _view_of(worker: FakeWorker) -> wire.WorkerView:
-    return wire.WorkerView(
-        worker_id=worker.worker_id,
-        state=worker.state,
-        admission="active",
-        eligibility="eligible",
-        liveness="live",
-        work="idle" if worker.lease is None else "busy",
-        attestation_epoch=1,
-        session_epoch=worker.session_epoch,
-        attested_until_unix_ms=0,
-        key_sha256=thumbprint_sha256(worker.public_key),
-        artifact_digest_sha256=NO_DIGEST,
-        attestor="launcher",
-        capabilities=(),
-        labels=dict(worker.labels),
-        binding_proxy_id=None,
-        binding_level="none",
-        lease_id=worker.lease.lease_id if worker.lease else None,
-        run_id=worker.lease.run_id if worker.lease else None,
-        fence=worker.lease.fence if worker.lease else None,
-        quarantine_reason=worker.quarantine_reason,
-        quarantined_at_unix_ms=None,
-        quarantine_evidence_sha256=None,
-        quarantine_decision_id=None,
-    )
