@@ -11,6 +11,7 @@ from palyra_egress.cli.channel_arguments import channels_of
 from palyra_egress.cli.deadline_arguments import deadlines_of
 from palyra_egress.cli.fleet_place import place_of
 from palyra_egress.cli.secret_arguments import secrets_of
+from palyra_egress.cli.settled_heap import settle_heap
 from palyra_egress.embedded import EmbeddedSettings, embedded
 from palyra_egress.installation import Installation, written
 from palyra_egress.policy.load import load_policy_file
@@ -93,6 +94,7 @@ async def _up(arguments: Namespace) -> int:
         announce(f"  {_command()} run --profile PROFILE -- CMD")
         announce("")
         announce("Ctrl-C stops everything in order.")
+        settle_heap()
         with serving_notice():
             await ended.wait()
         say("stopping")
@@ -137,6 +139,7 @@ async def _serve_proxy(arguments: Namespace) -> int:
             announce(f"SOCKS5          socks5h://{written(proxy.socks_address)}")
         announce(f"worker CA       {proxy.enforcement.authority.root_path.absolute()}")
         announce(f"worker bundle   {proxy.enforcement.authority.bundle_path.absolute()}")
+        settle_heap()
         with serving_notice():
             await ended.wait()
         say("stopping")
