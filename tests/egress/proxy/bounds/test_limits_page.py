@@ -114,7 +114,9 @@ NUMBERS: dict[str, list[float]] = {
 
 
 def rows() -> dict[str, list[str]]:
-    lines = [line for line in PAGE.read_text().splitlines() if line.startswith("| ")]
+    """Of the proxy's table; the page has another one further down, of what the fleet keeps."""
+    proxys, _, _ = PAGE.read_text().partition("\n## ")
+    lines = [line for line in proxys.splitlines() if line.startswith("| ")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[1:]]
     return {cell[0]: cell[1:] for cell in cells}
 
