@@ -125,8 +125,7 @@ class Call:
 
     def flag(self, name: str) -> bool | None:
         """`true` or `false` in the query, if it is there."""
-        word = read_word(self.query, name, FLAGS)
-        return None if word is None else word == FLAGS[0]
+        return read_flag(self.query, name)
 
     def labels(self, name: str) -> tuple[WantedLabel, ...]:
         """Every label that is asked for in the query."""
@@ -177,6 +176,12 @@ def read_word(query: Mapping[str, str], name: str, words: tuple[str, ...]) -> st
         expected = f"{name}: expected one of {', '.join(words)}"
         raise ApiRefusal(ApiReason.QUERY_INVALID, expected)
     return text
+
+
+def read_flag(query: Mapping[str, str], name: str) -> bool | None:
+    """`true` or `false` in a query, if it is there."""
+    word = read_word(query, name, FLAGS)
+    return None if word is None else word == FLAGS[0]
 
 
 def read_name(query: Mapping[str, str], name: str) -> str | None:

@@ -57,6 +57,7 @@ QUERY: Final[Mapping[str, Json]] = {
     "state": {"type": "string", "enum": [one.value for one in LeasesThat], "default": "live"},
     "wait": {"type": "integer", "minimum": 0, "maximum": MAX_WAIT_S, "default": 0},
     "wait_ms": {"type": "integer", "minimum": 0, "maximum": 30_000, "default": 0},
+    "waits": {"type": "string", "enum": list(FLAGS)},
     "worker_id": {"type": "string", "pattern": f"^{ULID_PATTERN}$"},
 }
 """The schema of every query parameter that a row may name."""

@@ -75,6 +75,7 @@ async def list_workers(call: Call) -> web.StreamResponse:
         eligibility=call.choice("eligibility", ELIGIBILITIES),
         attestor=call.choice("attestor", ATTESTORS),
         capability=call.name("capability"),
+        waits=call.flag("waits"),
         labels=call.labels("label"),
         demanded=call.flag("demanded"),
     )

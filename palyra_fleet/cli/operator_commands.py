@@ -42,6 +42,7 @@ async def list_workers(arguments: Namespace, client: OperatorClient) -> ExitCode
         arguments.attestor,
         arguments.capability,
         tuple(arguments.label),
+        waits=True if arguments.waits else None,
         demanded=True if arguments.demanded else None,
     )
     show_many(found, arguments.output)

@@ -230,6 +230,7 @@ def _worker(verbs: "_Verbs[argparse.ArgumentParser]") -> None:
     listed.add_argument("--eligibility", choices=ELIGIBILITIES, help="only those that are so")
     listed.add_argument("--attestor", choices=ATTESTORS, help="only those it vouched for")
     listed.add_argument("--capability", type=types.name, help="only those that proved it")
+    listed.add_argument("--waits", action="store_true", help="only those that wait for a run")
     listed.add_argument(
         "--demanded", action="store_true", help="only those of whom new evidence is demanded"
     )

@@ -77,10 +77,12 @@ class OperatorClient(
         capability: str | None = None,
         labels: tuple[str, ...] = (),
         *,
+        waits: bool | None = None,
         demanded: bool | None = None,
     ) -> tuple[WorkerView, ...]:
         """All of them that are as asked for, the newest id first. `labels`: `KEY` or `KEY=VALUE`,
-        all of which they must have. `demanded`: whether newer evidence is demanded of them."""
+        all of which they must have. `waits`: those that wait for a run, or those that do not;
+        `demanded`: whether newer evidence is demanded of them."""
         return await self.every(
             "/v1/workers",
             WorkerList,
@@ -88,6 +90,7 @@ class OperatorClient(
             eligibility=eligibility,
             attestor=attestor,
             capability=capability,
+            waits=None if waits is None else str(waits).lower(),
             label=labels,
             demanded=None if demanded is None else str(demanded).lower(),
         )

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
-from palyra_fleet.api.call import read_choice, read_labels, read_name, read_word
+from palyra_fleet.api.call import read_choice, read_flag, read_labels, read_name, read_word
 from palyra_fleet.api.paging import MAX_ROWS, ListOf, Page, cut, narrowed
 from palyra_fleet.console import charts, latency, traffic
 from palyra_fleet.console.gate import PREFIX, ConsoleCall
@@ -17,6 +17,7 @@ from palyra_fleet.console.rendering import render
 from palyra_fleet.ledger.facts import WorkerLifecycleState
 from palyra_fleet.ledger.worker_filter import ATTESTORS, ELIGIBILITIES, STATES, WorkerFilter
 from palyra_fleet.nodes.operations import NodeOperations
+from palyra_fleet.wire.labels import WANTED_PATTERN
 from palyra_fleet.wire.lease_models import LeasesThat, LeaseView
 from palyra_fleet.wire.models import EventView, ViolationView, WorkerView
 from palyra_fleet.wire.node_models import CapabilityRequestView, PairingRequestView
@@ -26,8 +27,7 @@ _ON_OVERVIEW: Final = 12
 _ON_A_PAGE: Final = 100
 _WAITING_ON_A_PAGE: Final = 20
 _ASKED_ON_A_PAGE: Final = 20
-_WAITING: Final = "waiting"
-"""A filter of the list of workers that is no state: who waits for a run may be in several."""
+_NARROWER: Final = ("eligibility", "attestor", "capability", "waits", "label")
 _OWN_PAGE: Final = re.compile(rf"{PREFIX}(?:/[A-Za-z0-9_-]+)*(?:\?[!-\[\]-~]*)?")
 """How a page of ours is written: names without dots or escapes, so that no browser reads another
 path or host in it, and a query of printable signs without the backslash, which browsers turn."""
@@ -70,18 +70,16 @@ async def workers(call: ConsoleCall) -> web.StreamResponse:
     """Those that fit what was asked for, the newest first: that order stays right from page to
     page. What a form leaves empty is not asked for."""
     service, after = call.desk.service, call.cursor(ListOf.WORKERS)
-    filters = ("state", "eligibility", "attestor", "capability", "label")
-    asked = {name: call.query[name] for name in filters if call.query.get(name)}
+    asked = {name: call.query[name] for name in ("state", *_NARROWER) if call.query.get(name)}
     labels = [one for one in asked.pop("label", "").split(",") if one]
     pairs = [*asked.items(), *(("label", one) for one in labels)]
-    state = read_word(asked, "state", (*STATES, _WAITING))
     wanted = WorkerFilter(
-        state=None if state == _WAITING else state,
+        state=read_word(asked, "state", STATES),
         eligibility=read_word(asked, "eligibility", ELIGIBILITIES),
         attestor=read_word(asked, "attestor", ATTESTORS),
         capability=read_name(asked, "capability"),
         labels=read_labels({"label": ",".join(labels)} if labels else {}, "label"),
-        waits=state == _WAITING,
+        waits=read_flag(asked, "waits"),
     )
     found = await service.workers_page(wanted, _ON_A_PAGE + 1, after)
     page = cut(ListOf.WORKERS, found, lambda one: one.worker_id, _ON_A_PAGE)
@@ -96,7 +94,7 @@ async def workers(call: ConsoleCall) -> web.StreamResponse:
         waiting=service.waiting(),
         counts=_by_state(call),
         asked=asked,
-        chosen=state,
+        chosen=wanted.state,
         narrower=[(name, text) for name, text in pairs if name != "state"],
         eligibilities=ELIGIBILITIES,
         attestors=ATTESTORS,
@@ -116,6 +114,7 @@ async def worker(call: ConsoleCall) -> web.StreamResponse:
         "worker.html",
         title=f"Worker {worker_id}",
         worker=found,
+        label_pattern=WANTED_PATTERN,
         evidence=evidence,
         today=await judged_today(call, evidence),
         cause=_cause(found, evidence),

@@ -21,14 +21,14 @@ ATTESTORS: Final[tuple[str, ...]] = get_args(EvidenceKind)
 @dataclass(frozen=True, slots=True)
 class WorkerFilter:
     """Whatever is said must be so; `capability` is one that the worker proved, of `labels` it has
-    every one, `waits` those that wait for a run, in whatever state, `demanded` whether a demand for
-    newer evidence is open."""
+    every one, `waits` (False) those that wait (do not wait) for a run, in whatever state,
+    `demanded` whether a demand for newer evidence is open."""
 
     state: str | None = None
     eligibility: str | None = None
     attestor: str | None = None
     capability: str | None = None
-    waits: bool = False
+    waits: bool | None = None
     labels: tuple[WantedLabel, ...] = ()
     demanded: bool | None = None
 
@@ -38,7 +38,7 @@ class WorkerFilter:
             self.eligibility in {None, worker.eligibility}
             and self.attestor in {None, worker.proof.evidence_kind}
             and (self.capability is None or self.capability in worker.proof.capabilities)
-            and (waits or not self.waits)
+            and self.waits in {None, waits}
             and self.demanded in {None, worker.demand is not None}
             and has_labels(dict(worker.labels), self.labels)
             and (self.state is None or self.state == lifecycle_state(worker, now_unix_ms))

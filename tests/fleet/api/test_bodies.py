@@ -166,6 +166,10 @@ QUERIES = [
     ("/v1/workers?demanded=", 400),
     ("/v1/workers?attestor=anybody", 400),
     ("/v1/workers?capability=a%20b", 400),
+    ("/v1/workers?waits=true&state=available", 200),
+    ("/v1/workers?waits=false", 200),
+    ("/v1/workers?waits=True", 400),
+    ("/v1/workers?waits=", 400),
     ("/v1/workers?label=blue&label=zone%3Da", 200),
     ("/v1/workers?label=-blue", 400),
     ("/v1/workers?colour=blue", 400),  # not a filter: refused, not ignored

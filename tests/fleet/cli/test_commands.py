@@ -60,6 +60,7 @@ async def test_a_program_runs_as_a_worker_and_its_exit_code_is_ours(served: Shel
     listed = await served("worker", "list", "-o", "json")
     (worker,) = json.loads(listed.out)
     assert worker["state"] == "available"
+    assert json.loads((await served("worker", "list", "--waits", "-o", "json")).out) == []
     verified = await served("event", "verify")
     assert verified.code == 0
     assert verified.out.endswith("entries, whole\n")

@@ -28,14 +28,19 @@ async def test_who_waits_and_what_is_offered_is_told() -> None:
         headers = await signed_in(fleet.server.admin_url, fleet.token)
         (worker,) = await fleet.operator.workers()
         own = f"/workers/{worker.worker_id}"
-        assert "for a run" not in await words_of(fleet, headers, "/workers")
-        nobody = await words_of(fleet, headers, "/workers?state=waiting")
+        assert "wait for a run 1" not in await words_of(fleet, headers, "/workers")
+        nobody = await words_of(fleet, headers, "/workers?waits=true")
         assert "wait for a run 0" in nobody and "No workers" in nobody
+        assert await fleet.operator.workers(waits=True) == ()
+        assert await fleet.operator.workers(waits=False) == (worker,)
 
         async with WorkerClient(fleet.server.socket_path, key) as client:
             beat = HeartbeatRequest(session_epoch=worker.session_epoch, seq=1, waits=True)
             await client.heartbeat(beat)
-        for path in ("/workers", "/workers?state=waiting"):
+        (waiting,) = await fleet.operator.workers(waits=True)
+        assert waiting.worker_id == worker.worker_id
+        assert await fleet.operator.workers(waits=False) == ()
+        for path in ("/workers", "/workers?waits=true"):
             found = await words_of(fleet, headers, path)
             assert "wait for a run 1" in found and "available waits for a run" in found, path
         assert "Placement waits for a run" in await words_of(fleet, headers, own)
@@ -58,7 +63,9 @@ async def test_only_workers_that_fit_what_was_asked_for_are_listed() -> None:
             ("eligibility=cordoned", False),
             ("attestor=k8s_psat", False),
             ("capability=gpu", False),
-            ("state=waiting", False),
+            ("waits=true", False),
+            ("waits=false&state=available", True),
+            ("waits=", True),
             ("state=quarantined", False),
             ("label=", True),
             ("label=zone", False),
@@ -66,6 +73,9 @@ async def test_only_workers_that_fit_what_was_asked_for_are_listed() -> None:
             shown = await words_of(fleet, headers, f"/workers?{query}")
             assert (name in shown, "No workers like this." in shown) == (found, not found), query
         url, only = fleet.server.admin_url, {"Cookie": headers["Cookie"]}
-        for wrong in ("state=nowhere", "eligibility=x", "attestor=x", "capability=%00", "label=-"):
+        for wrong in (
+            *("state=nowhere", "state=waiting", "eligibility=x", "attestor=x", "waits=1"),
+            *("capability=%00", "label=-"),
+        ):
             answer = await ask(url, "GET", f"/console/workers?{wrong}", b"", only)
             assert (answer.status, answer.reason) == (400, "api.query_invalid"), wrong

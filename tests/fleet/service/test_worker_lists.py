@@ -35,6 +35,7 @@ async def populated(world: FleetWorld) -> None:
         (WorkerFilter(attestor="k8s_psat"), []),
         (WorkerFilter(capability="gpu"), []),
         (WorkerFilter(waits=True), []),
+        (WorkerFilter(waits=False), [HELD, CORDONED, BUSY, IDLE]),
         (WorkerFilter(demanded=True), [BUSY]),
         (WorkerFilter(demanded=True, state="quarantined"), []),
         (WorkerFilter(demanded=False), [HELD, CORDONED, IDLE]),
@@ -57,9 +58,14 @@ def test_only_what_a_worker_proved_is_its_capability(capability: str | None, fit
 
 @pytest.mark.parametrize(
     ("wanted", "waits", "fits"),
-    [(True, True, True), (True, False, False), (False, True, True), (False, False, True)],
+    [
+        *((True, True, True), (True, False, False), (False, True, False)),
+        *((False, False, True), (None, True, True), (None, False, True)),
+    ],
 )
-def test_who_asks_for_those_that_wait_gets_only_them(wanted: bool, waits: bool, fits: bool) -> None:
+def test_who_asks_for_those_that_wait_gets_only_them_or_only_the_others(
+    wanted: bool | None, waits: bool, fits: bool
+) -> None:
     world = LedgerWorld()
     world.register(IDLE)
     assert WorkerFilter(waits=wanted).fits(world.worker(IDLE), 2_000, waits=waits) is fits
