@@ -78,10 +78,11 @@ async def start_fleet(place: Place) -> Program:
     return program
 
 
-async def start_proxy(place: Place) -> Program:
+async def start_proxy(place: Place, *, policy: Path | None = None, name: str = "") -> Program:
+    """The proxy; or another with this name and policy, and its state in a folder of its name."""
     program = await place.programs.start(
-        *(EGRESS, "proxy", "serve", *place.proxy_arguments()),
-        *("--state-dir", place.directory / "proxy", "--name", PROXY_NAME),
+        *(EGRESS, "proxy", "serve", *place.proxy_arguments(policy=policy)),
+        *("--state-dir", place.directory / (name or "proxy"), "--name", name or PROXY_NAME),
         *("--fleet-socket", place.home / "run" / "fleet.sock"),
         environment=place.environment,
     )

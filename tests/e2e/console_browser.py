@@ -22,6 +22,7 @@ from playwright.async_api import (
     Request,
     ViewportSize,
     async_playwright,
+    expect,
 )
 
 from palyra_fleet.wire.principal_models import Role
@@ -31,6 +32,7 @@ PICTURES: Final = Path(__file__).parents[2] / "out" / "console"
 DESK: Final = ViewportSize(width=1280, height=800)
 PHONE: Final = ViewportSize(width=390, height=844)
 _MOST_STOPS: Final = 80
+expect.set_options(timeout=60_000)  # how long a loaded machine may take
 _TOO_WIDE: Final = """(boxes) => [...document.querySelectorAll(boxes)]
   .filter((one) => one.scrollWidth > one.clientWidth)
   .map((one) => `${one.localName}.${one.className}: ${one.scrollWidth} > ${one.clientWidth}`)"""
@@ -168,6 +170,15 @@ async def signed_in(browser: Browser, url: str, token: str, look: Look = DESK_LI
     await page.wait_for_url("**/console")
     await page.wait_for_selector("#live.good")
     return console
+
+
+async def in_every_look(browser: Browser, url: str, token: str) -> AsyncIterator[Console]:
+    """Signed in in each of the LOOKS, one after the other; in none did the browser complain."""
+    for look in LOOKS:
+        console = await signed_in(browser, url, token, look)
+        yield console
+        assert console.complaints == [], look
+        await console.page.context.close()
 
 
 def token_of(place: Place) -> str:

@@ -129,9 +129,11 @@ class Place:
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         }
 
-    def proxy_arguments(self, listen: str = FREE) -> tuple[str | Path, ...]:
+    def proxy_arguments(
+        self, listen: str = FREE, policy: Path | None = None
+    ) -> tuple[str | Path, ...]:
         return (
-            *("--listen", listen, "--policy", self.policy_file),
+            *("--listen", listen, "--policy", policy or self.policy_file),
             *("--hosts-file", self.hosts_file, "--extra-roots", self.ca.ca_file),
         )
 

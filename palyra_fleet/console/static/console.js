@@ -58,6 +58,7 @@ document.addEventListener("click", (event) => {
   if (button?.dataset.invoke) invoke(button);
   if (button?.id === "ask-cancel") ask.close();
   if (button?.id === "verify") verify();
+  if (button?.id === "labels-cancel") endRelabel();
 });
 
 function openAsk(button) {
@@ -66,6 +67,9 @@ function openAsk(button) {
   find("#ask-what").textContent = button.dataset.what;
   find("#ask-do").textContent = button.dataset.title;
   find("#ask-reason").value = "";
+  const minutes = find("#ask-minutes");
+  minutes.disabled = find("#ask-minutes-line").hidden = button.dataset.minutes === undefined;
+  minutes.value = button.dataset.minutes ?? "";
   tell(find("#ask-wrong"), "");
   ask.showModal();
   find("#ask-reason").focus();
@@ -76,7 +80,10 @@ ask.querySelector("form").addEventListener("submit", async (event) => {
   const act = find("#ask-do");
   act.disabled = true;
   try {
-    await post(asked.url, { reason: find("#ask-reason").value });
+    const body = { reason: find("#ask-reason").value };
+    const minutes = find("#ask-minutes");
+    if (!minutes.disabled) body.deadline_ms = Number(minutes.value) * 60000;
+    await post(asked.url, body);
     ask.close();
     await refresh();
     find("#main").focus();
@@ -110,11 +117,13 @@ async function verify() {
   }
 }
 
+const submits = { mint, grant, labels: relabel };
+
 document.addEventListener("submit", (event) => {
-  if (event.target.id !== "mint" && event.target.id !== "grant") return;
+  const submit = submits[event.target.id];
+  if (submit === undefined) return;
   event.preventDefault();
-  if (event.target.id === "mint") mint();
-  else grant(event.target);
+  submit(event.target);
 });
 
 // The key stays until the grant is made or the fields change, so that a second try is no second
@@ -123,6 +132,8 @@ let grantKey = null;
 
 document.addEventListener("input", (event) => {
   if (event.target.form?.id === "grant") grantKey = null;
+  const edited = event.target.closest("[data-live=edited]");
+  if (edited) edited.dataset.live = "keep";
 });
 
 async function grant(form) {
@@ -147,6 +158,49 @@ async function grant(form) {
   }
 }
 
+// What was changed in the form is sent, and nothing else: somebody else may have changed the others.
+async function relabel(form) {
+  const act = form.querySelector("button");
+  act.disabled = true;
+  tell(find("#labels-wrong"), "");
+  try {
+    const before = new Map(Object.entries(JSON.parse(form.dataset.before)));
+    const after = readLabels(form);
+    const labels = Object.fromEntries([...after].filter(([key, value]) => before.get(key) !== value));
+    const remove = [...before.keys()].filter((key) => !after.has(key));
+    if (Object.keys(labels).length + remove.length === 0) throw new Error("No label is changed.");
+    await post(form.dataset.url, { reason: find("#labels-reason").value, labels, remove });
+    await endRelabel();
+  } catch (error) {
+    tell(find("#labels-wrong"), error.message);
+  } finally {
+    act.disabled = false;
+  }
+}
+
+function readLabels(form) {
+  const written = new RegExp(`^(?:${form.dataset.pattern})$`);
+  const found = new Map();
+  find("#labels-text").value.split("\n").map((line) => line.trim()).forEach((line, index) => {
+    if (line === "") return;
+    const [key, ...value] = line.split("=");
+    if (!written.test(line)) throw new Error(`Line ${index + 1}: expected KEY or KEY=VALUE, not "${line}".`);
+    if (found.has(key)) throw new Error(`Line ${index + 1}: ${key} is there twice.`);
+    found.set(key, value.join("="));
+  });
+  return found;
+}
+
+async function endRelabel() {
+  const folded = find("#relabel");
+  folded.dataset.live = "edited";
+  folded.open = false;
+  find("#labels").reset();
+  tell(find("#labels-wrong"), "");
+  await refresh();
+  find("#relabel > summary")?.focus();
+}
+
 async function mint() {
   const answer = await post("/console/v1/pairing/requests/code", { method: find("#mint-method").value });
   const minted = (await answer.json()).pairing_code;
@@ -159,7 +213,8 @@ async function mint() {
 
 // --- up to date -------------------------------------------------------------------------------
 
-// The page is fetched again and its parts put in place, but for what somebody is working in.
+// The page is fetched again and its parts put in place, but for what somebody is working in: what is
+// always kept, and what is from the first letter that somebody changed in it (`edited`).
 async function refresh() {
   const answer = await fetch(location.href, { credentials: "same-origin" });
   if (answer.redirected && new URL(answer.url).pathname === "/console/login") {
@@ -171,7 +226,7 @@ async function refresh() {
   const giveBack = holdFocus();
   const kept = new Map([...document.querySelectorAll("main [data-live=keep]")].map((one) => [one.id || one.className, one]));
   const main = fresh.querySelector("main");
-  main.querySelectorAll("[data-live=keep]").forEach((one) => {
+  main.querySelectorAll("[data-live]").forEach((one) => {
     const mine = kept.get(one.id || one.className);
     if (mine) one.replaceWith(mine);
   });
@@ -194,7 +249,7 @@ function holdFocus() {
   return () => {
     const now = one.isConnected ? one : same && document.querySelectorAll(same)[at];
     (now ?? find("#main")).focus({ preventScroll: true });
-    if (now === one && typeof from === "number") one.setSelectionRange(from, to);
+    if (now && now.value === one.value && typeof from === "number") now.setSelectionRange(from, to);
   };
 }
 
