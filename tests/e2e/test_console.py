@@ -21,6 +21,7 @@ from tests.e2e.place import METADATA_URL, VIOLATE, Place
 PAGES = {
     "": "overview",
     "/workers": "workers",
+    "/workers?waits=false": "workers-narrowed",
     "/leases?state=all": "leases",
     "/violations": "violations",
     "/approvals": "approvals",
@@ -65,6 +66,8 @@ async def test_what_a_role_does_not_permit_cannot_be_pressed(place: Place) -> No
             await console.goto(f"/workers/{worker.worker_id}")
             buttons = console.page.locator(".actions button:not([disabled])")
             assert set(await buttons.all_inner_texts()) == expected, role
+            relabels = console.page.locator("#labels button[type=submit]")
+            assert await relabels.is_disabled() == (role is not Role.OPERATOR), role
 
 
 @pytest.mark.timeout(600)

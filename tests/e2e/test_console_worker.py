@@ -142,6 +142,7 @@ async def changes_labels(place: Place, console: Console, worker_id: str) -> None
     await page.keyboard.press("Enter")
     wrong = page.locator("#labels-wrong")
     await expect(wrong).to_have_text('Line 3: expected KEY or KEY=VALUE, not "-wrong".')
+    await expect(text).to_be_focused()
     await console.state("labels-wrong")
     # what somebody else gives meanwhile comes to the page, and what is written here stays
     given = await place.fleet("worker", "label", worker_id, "owner=ops", "--reason", "ours")
@@ -185,7 +186,7 @@ async def test_the_whole_chain_is_verified_from_the_page(place: Place) -> None:
             await page.wait_for_selector("#live.good")
             await console.tab_to(page.get_by_role("button", name="Verify the whole chain"))
             await page.keyboard.press("Enter")
-            verified = page.locator("#verified")
+            verified = page.locator("#verified.chip.good")
             await expect(verified).to_contain_text("entries, whole")
             await console.state("audit-verified")
             done = await place.fleet("event", "verify")

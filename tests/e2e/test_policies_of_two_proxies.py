@@ -101,6 +101,8 @@ async def chooses_and_explains(console: Console, url: str) -> None:
         await page.wait_for_url(f"**proxy={proxy}")
         await page.wait_for_selector("#live.good")
         await expect(link).to_have_attribute("aria-current", "true")
+        shown = page.get_by_role("region", name="Proxies").locator("tr:has-text('shown below')")
+        await expect(shown).to_contain_text(proxy)
         await expect(page.locator("dt:text-is('Proxy') + dd")).to_have_text(proxy)
         await expect(page.locator("dt:text-is('Name') + dd")).to_have_text(name)
         await expect(page.locator("#rules tr:has-text('paste-sites')")).to_have_count(denies)

@@ -108,12 +108,13 @@ async function invoke(button) {
 }
 
 async function verify() {
-  tell(find("#verified"), "verifying…");
+  const say = (tone, text) => { find("#verified").className = tone; tell(find("#verified"), text); };
+  say("", "verifying…");
   try {
     const answer = await post("/console/v1/events/verify");
-    tell(find("#verified"), `${(await answer.json()).entries} entries, whole`);
+    say("chip good", `${(await answer.json()).entries} entries, whole`);
   } catch (error) {
-    tell(find("#verified"), error.message);
+    say("wrong", error.message);
   }
 }
 
@@ -173,6 +174,7 @@ async function relabel(form) {
     await endRelabel();
   } catch (error) {
     tell(find("#labels-wrong"), error.message);
+    find("#labels-text").focus();
   } finally {
     act.disabled = false;
   }
