@@ -57,12 +57,12 @@ def restore(arguments: Namespace) -> int:
     )
     say(f"in place; epoch {done.epoch}, fences go on after {done.highest_fence}")
     if done.before in {"read", "incomplete"}:
-        say(f"held as in the state that was there: {done.kept_confined} workers")
+        say(f"workers held as in the state that was there: {done.kept_confined}")
     if done.before == "incomplete":
         say("the end of that state is lost: nobody knows whom else it held")
     elif done.before != "read":
         say(f"the state that was there is {done.before}: nobody knows whom it held")
-    say(f"newly quarantined: {done.newly_quarantined} workers; leases and approvals are void")
+    say(f"workers newly quarantined: {done.newly_quarantined}; leases and approvals are void")
     if done.set_aside is not None:
         say(f"the state that was there: {done.set_aside}")
     if arguments.output == "json":
