@@ -34,6 +34,7 @@ from palyra_fleet.api.problems import (
     problem_of_node,
 )
 from palyra_fleet.api.protocol import SECURITY_HEADERS
+from palyra_fleet.api.refusal_log import RefusalLog
 from palyra_fleet.api.routes import ROUTES, Listener, RouteTableError, refuse_strays, rows_of
 from palyra_fleet.clock import now_unix_ms
 from palyra_fleet.console.application import PREFIX as CONSOLE_PREFIX
@@ -102,7 +103,8 @@ def make_application(
         ),
         devices=devices,
     )
-    middlewares: list[Middleware] = [_number_requests, _answer_with_problems]
+    refusals = RefusalLog()
+    middlewares: list[Middleware] = [_number_requests(refusals), _answer_with_problems]
     if settings.spans is not None:
         middlewares.insert(0, _trace(settings.spans))
     if listener is Listener.ADMIN:
@@ -116,6 +118,7 @@ def make_application(
     application[DOCUMENT] = openapi_bytes(listener)
     application.on_response_prepare.append(_add_security_headers)
     application.on_shutdown.append(keeper.end_long_calls)
+    application.on_cleanup.append(refusals.close)
     refuse_strays(application, rows)
     if listener is Listener.ADMIN:
         console = make_console(
@@ -143,17 +146,21 @@ def _trace(spans: Spans) -> Middleware:
     return trace
 
 
-@web.middleware
-async def _number_requests(request: web.Request, handler: AiohttpHandler) -> web.StreamResponse:
+def _number_requests(refusals: RefusalLog) -> Middleware:
     """Each request has an id: its answer carries it, the events it causes, and all that is logged
-    meanwhile. A refusal is a line of its own."""
-    request_id = str(ULID())
-    request[REQUEST_ID] = request_id
-    with within({Field.REQUEST_ID: request_id}):
-        answer = await handler(request)
-        if answer.status >= _REFUSALS:
-            _log_refusal(request, answer)
-    return answer
+    meanwhile. A refusal is a line of its own, as long as there are not too many."""
+
+    @web.middleware
+    async def number(request: web.Request, handler: AiohttpHandler) -> web.StreamResponse:
+        request_id = str(ULID())
+        request[REQUEST_ID] = request_id
+        with within({Field.REQUEST_ID: request_id}):
+            answer = await handler(request)
+            if answer.status >= _REFUSALS:
+                refusals.refused(request, answer, _route(request))
+        return answer
+
+    return number
 
 
 @web.middleware
@@ -224,20 +231,6 @@ def _route(request: web.Request) -> str:
     """The route as its table spells it, empty for none; the path itself is the caller's."""
     route = request.match_info.route.resource
     return "" if route is None else route.canonical
-
-
-def _log_refusal(request: web.Request, answer: web.StreamResponse) -> None:
-    route, reason = _route(request) or "?", answer.get(REASON)
-    fields = {
-        Field.ACTION: "call-refused",
-        Field.REASON: reason,
-        Field.METHOD: request.method,
-        Field.ROUTE: route,
-        Field.STATUS: answer.status,
-        Field.ADDRESS: request.remote or None,
-    }
-    said = (request.method, route, reason or answer.status)
-    _log.info("%s %s was refused: %s", *said, extra=told(fields))
 
 
 def _log_fault(request: web.Request, error: Exception) -> None:

@@ -17,7 +17,7 @@ from tests.fakes.real_fleet import real_fleet
 from tests.fleet.api.test_with_real_fleet import registered
 
 EVENTS = "palyra_fleet.signals.event_lines"
-CALLS = "palyra_fleet.api.application"
+CALLS = "palyra_fleet.api.refusal_log"
 QUARANTINED = "worker.quarantined_by_egress"
 W1 = ulid(1)
 
