@@ -9,7 +9,7 @@ from pathlib import Path
 from palyra_fleet.worker.artifacts import INPUTS, Carriage, Carrier
 from palyra_fleet.worker.isolation.sandbox import Sandbox
 from palyra_fleet.worker.run_settings import RunSettings
-from palyra_fleet.worker.workspace import Workspace
+from palyra_fleet.worker.workspace import Workspace, remove_left_behind
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,7 @@ async def workplace(settings: RunSettings) -> AsyncIterator[Workplace]:
 
 @contextlib.asynccontextmanager
 async def _workspace(parent: Path | None) -> AsyncIterator[Workspace]:
+    await remove_left_behind(parent)
     workspace = Workspace.create(parent)
     try:
         yield workspace

@@ -9,6 +9,8 @@ is reported; they cannot make it delete anything else.
 
 import asyncio
 import contextlib
+import errno
+import logging
 import os
 import stat
 import sys
@@ -19,10 +21,16 @@ from typing import Final
 
 from palyra_fleet.wire.models import WorkspaceScopeModel
 from palyra_fleet.worker import workspace_removal
+from palyra_fleet.worker.left_behind import PREFIX, hold, left_behind, suffix
 
 REMOVE_WITHIN_S: Final = 60.0
+SWEEP_WITHIN_S: Final = 10.0
+_TRIES: Final = 8
 _REMOVAL: Final = Path(workspace_removal.__file__).resolve()
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+_log = logging.getLogger(__name__)
 
 
 class WorkspaceRefused(Exception):
@@ -42,14 +50,13 @@ class Workspace:
     def create(cls, parent: Path | None = None) -> "Workspace":
         """Make one below `parent` (the system's place for temporary files if None). Raises
         WorkspaceRefused where others could take its name away, or where nothing can be made."""
-        place = Path(tempfile.gettempdir() if parent is None else parent).resolve()
+        place = _place(parent)
         with contextlib.ExitStack() as undone:
             try:
                 parent_fd = os.open(place, _DIRECTORY)
                 undone.callback(os.close, parent_fd)
                 _refuse_a_place_of_others(place, os.fstat(parent_fd))
-                root = Path(tempfile.mkdtemp(prefix="palyra-run-", dir=place))
-                root_fd = os.open(root.name, _DIRECTORY, dir_fd=parent_fd)
+                root, root_fd = _made(place, parent_fd)
                 undone.callback(os.close, root_fd)
                 os.mkdir("tmp", 0o700, dir_fd=root_fd)
             except OSError as error:
@@ -74,25 +81,7 @@ class Workspace:
         may have made more files than anybody wants to wait for."""
         if self.root_fd < 0:
             return self.removed
-        try:
-            removal = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", str(_REMOVAL)),
-                *(str(self.parent_fd), str(self.root_fd), self.root.name),
-                pass_fds=(self.parent_fd, self.root_fd),
-                env={},
-            )
-        except OSError:
-            return False
-        try:
-            async with asyncio.timeout(within_s):
-                await removal.wait()
-        except TimeoutError:
-            return False
-        finally:
-            if removal.returncode is None:
-                removal.kill()
-                await removal.wait()
-        self.removed = removal.returncode == 0
+        self.removed = await _removed(self.parent_fd, self.root_fd, self.root.name, within_s)
         if self.removed:
             self.close()
         return self.removed
@@ -104,6 +93,66 @@ class Workspace:
             if held >= 0:
                 os.close(held)
         self.root_fd = self.parent_fd = -1
+
+
+async def remove_left_behind(parent: Path | None, within_s: float = SWEEP_WITHIN_S) -> None:
+    """Remove what launchers that were killed left where `create` makes workspaces, as far as it
+    goes in time. What cannot be removed is left for the next run, and logged."""
+    place = _place(parent)
+    found = await asyncio.to_thread(left_behind, place)
+    if not found:
+        return
+    end_s = asyncio.get_running_loop().time() + within_s
+    parent_fd = os.open(place, _DIRECTORY)
+    try:
+        for name, root_fd in found:
+            left_s = end_s - asyncio.get_running_loop().time()
+            gone = left_s > 0 and await _removed(parent_fd, root_fd, name, left_s)
+            said = "removed" if gone else "could not be removed yet"
+            _log.warning("%s/%s: a launcher that was killed left it; %s", place, name, said)
+    finally:
+        for _, root_fd in found:
+            os.close(root_fd)
+        os.close(parent_fd)
+
+
+def _place(parent: Path | None) -> Path:
+    return Path(tempfile.gettempdir() if parent is None else parent).resolve()
+
+
+async def _removed(parent_fd: int, root_fd: int, name: str, within_s: float) -> bool:
+    """Empty the directory behind `root_fd` and take its name away, in a process of its own. True
+    only if it is gone in time."""
+    try:
+        removal = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-I", "-S", str(_REMOVAL)),
+            *(str(parent_fd), str(root_fd), name),
+            pass_fds=(parent_fd, root_fd),
+            env={},
+        )
+    except OSError:
+        return False
+    try:
+        async with asyncio.timeout(within_s):
+            await removal.wait()
+    except TimeoutError:
+        return False
+    finally:
+        if removal.returncode is None:
+            removal.kill()
+            await removal.wait()
+    return removal.returncode == 0
+
+
+def _made(place: Path, parent_fd: int) -> tuple[Path, int]:
+    """A new directory, held by its launcher alone. Raises OSError."""
+    for _ in range(_TRIES):
+        root = Path(tempfile.mkdtemp(prefix=PREFIX, suffix=suffix(), dir=place))
+        root_fd = os.open(root.name, _DIRECTORY, dir_fd=parent_fd)
+        if hold(root_fd, parent_fd, root.name):
+            return root, root_fd
+        os.close(root_fd)
+    raise OSError(errno.EBUSY, "others remove what is made here")
 
 
 def _refuse_a_place_of_others(place: Path, status: os.stat_result) -> None:

@@ -6,6 +6,7 @@ has no storage, deadlines or chains. `refuse_with` and `fail_with` make the next
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import secrets
 from collections import Counter
@@ -251,13 +252,8 @@ class FakeFleetService(
         )
 
     async def orders(
-        self,
-        worker_id: str,
-        after_seq: int,
-        wait_ms: int,
-        may_hear: Callable[[], bool] = lambda: True,
+        self, worker_id: str, after_seq: int, wait_ms: int, _: Callable[[], bool]
     ) -> tuple[WorkerOrder, ...]:
-        del may_hear
         self._enter("orders")
         self.orders_asked.put_nowait(worker_id)
         worker = self._worker(worker_id)
@@ -265,11 +261,9 @@ class FakeFleetService(
         def found() -> tuple[WorkerOrder, ...]:
             return tuple(order for order in worker.orders if order.seq > after_seq)
 
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait_ms / 1000), self._changed:
                 await self._changed.wait_for(found)
-        except TimeoutError:
-            pass
         return found()
 
     async def accept_violation(self, proxy_id: str, envelope: DsseEnvelope) -> wire.ViolationAnswer:

@@ -111,6 +111,11 @@ def make_view(
     for path in covered:
         if place.is_relative_to(path):
             raise IsolationUnavailable(f"{place} is hidden from workers; start from elsewhere")
+        if workspace.is_relative_to(path):
+            raise IsolationUnavailable(
+                f"{workspace}, the run's own workspace, would be hidden from it with {path}; set "
+                "TMPDIR, where workspaces are made, to a directory elsewhere"
+            )
     runs_outside = any(
         one.is_relative_to(place) or place.is_relative_to(one)
         for one in (path.resolve() for path in code)

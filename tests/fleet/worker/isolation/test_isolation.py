@@ -135,6 +135,14 @@ def test_what_is_hidden_with_what_is_around_it_is_hidden_once(tmp_path: Path) ->
     assert (view.hidden, view.unreadable) == ((tmp_path,), ())
 
 
+def test_a_workspace_that_would_be_hidden_from_its_own_run_is_refused_by_name(tmp_path):
+    state, elsewhere = tmp_path / "state", tmp_path / "elsewhere"
+    for directory in (state, elsewhere):
+        directory.mkdir()
+    with pytest.raises(IsolationUnavailable, match=f"with {state}; set TMPDIR"):
+        make_view((state,), state / "palyra-run-x", elsewhere, ())
+
+
 def test_a_hidden_working_directory_is_refused(tmp_path):
     with pytest.raises(IsolationUnavailable, match="hidden from workers"):
         make_view((tmp_path,), Path("/w"), tmp_path / "below", (Path("/h"),))

@@ -1,0 +1,85 @@
+"""Workspaces of launchers that were killed: found and removed by the next run in the same place.
+
+A launcher holds a lock (flock) on its workspace for as long as it lives, so what can be locked has
+lost its launcher. The name says in which boot of which kernel it was made, since a lock says
+nothing to any other: where several machines share a place, or one was started anew, what others
+made is left. Taken for ours is only a directory of this account that nobody else may enter. It is
+removed as every workspace is, by what was opened (`workspace_removal`).
+Sources: flock(2), random(4) (boot_id).
+"""
+
+import fcntl
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Final
+
+PREFIX: Final = "palyra-run-"
+MOST_AT_ONCE: Final = 64
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+_BOOT_ID_FORM: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def suffix() -> str:
+    """What names of workspaces end with on this kernel since it was booted; empty if not known."""
+    try:
+        boot_id = _BOOT_ID.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeError):
+        return ""
+    return f"-{boot_id[:13]}" if _BOOT_ID_FORM.fullmatch(boot_id) else ""
+
+
+def hold(root_fd: int, parent_fd: int, name: str) -> bool:
+    """Lock a workspace that was made just now. False where another launcher took it for left
+    behind in between: make another. Where the file system has no locks, nothing is ever taken."""
+    try:
+        fcntl.flock(root_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    try:
+        named = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(os.fstat(root_fd), named)
+
+
+def left_behind(place: Path) -> list[tuple[str, int]]:
+    """Name and descriptor of workspaces in `place` whose launcher is gone; they are locked, and
+    the caller closes them. Nothing where `place` cannot be read."""
+    end = suffix()
+    if not end:
+        return []
+    found: list[tuple[str, int]] = []
+    try:
+        with os.scandir(place) as entries:
+            for entry in entries:
+                if len(found) == MOST_AT_ONCE:
+                    break
+                if not entry.name.startswith(PREFIX) or not entry.name.endswith(end):
+                    continue
+                descriptor = _taken(Path(entry.path))
+                if descriptor is not None:
+                    found.append((entry.name, descriptor))
+    except OSError:
+        pass
+    return found
+
+
+def _taken(path: Path) -> int | None:
+    try:
+        descriptor = os.open(path, _DIRECTORY)
+    except OSError:
+        return None
+    try:
+        status = os.fstat(descriptor)
+        if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) == stat.S_IRWXU:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+    except OSError:  # its launcher lives, or the file system has no locks
+        pass
+    os.close(descriptor)
+    return None
