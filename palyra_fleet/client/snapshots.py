@@ -5,7 +5,7 @@ from typing import Final
 from palyra_fleet.client.transport import FleetClient
 from palyra_fleet.wire.snapshot_models import SaveSnapshot, SnapshotList, SnapshotView
 
-_WAIT_MS: Final = 10 * 60_000
+_WAIT_MS: Final = 90 * 60_000
 """How long a large state may take to be saved and checked."""
 
 

@@ -65,7 +65,8 @@ class SnapshotCommands(OperatorCommands):
         try:
             await asyncio.to_thread(shelf.prepare, state_dir)
             target = state_dir / shelf.file_of(snapshot_id)
-            summary = await save_apart(state_dir, target)
+            size = await asyncio.to_thread(shelf.size_of_store, state_dir)
+            summary = await save_apart(state_dir, target, size)
             size_bytes = (await asyncio.to_thread(target.stat)).st_size
             view = _view(snapshot_id, actor, reason, now, summary, size_bytes)
             await asyncio.to_thread(shelf.put_note, state_dir, view)

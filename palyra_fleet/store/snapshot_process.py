@@ -21,13 +21,23 @@ from palyra_fleet.store.protocol import StateUnusable, StoreFailed
 from palyra_fleet.store.snapshot import SnapshotSummary
 
 WITHIN_S: Final = 600
+_S_PER_MIB: Final = 2
+"""And so much more for what the store has: all of it is written, read and checked, at the lowest
+pace that a busy machine leaves to a process that is nice."""
 _NICENESS: Final = 10
 _MAX_TOLD: Final = 500
 _SUMMARY: Final = TypeAdapter(SnapshotSummary)
 
 
-async def save_apart(state_dir: Path, target: Path) -> SnapshotSummary:
-    """`snapshot.save` in a process of its own, which ends with the caller. Raises StoreFailed."""
+def within_s(store_bytes: int) -> int:
+    """How long a snapshot of a store of this size may take, in seconds."""
+    return WITHIN_S + _S_PER_MIB * (store_bytes // 2**20)
+
+
+async def save_apart(state_dir: Path, target: Path, store_bytes: int) -> SnapshotSummary:
+    """`snapshot.save` in a process of its own, which ends with the caller, and in the time that a
+    store of this size may take. Raises StoreFailed."""
+    allowed_s = within_s(store_bytes)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", "-m", "palyra_fleet.store.snapshot_process"),
         *(str(state_dir), str(target)),
@@ -36,10 +46,10 @@ async def save_apart(state_dir: Path, target: Path) -> SnapshotSummary:
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        async with asyncio.timeout(WITHIN_S):
+        async with asyncio.timeout(allowed_s):
             out, err = await process.communicate()
     except TimeoutError:
-        raise StoreFailed(f"no snapshot within {WITHIN_S} s", ambiguous=False) from None
+        raise StoreFailed(f"no snapshot within {allowed_s} s", ambiguous=False) from None
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):

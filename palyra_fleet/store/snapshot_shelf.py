@@ -40,7 +40,7 @@ def prepare(state_dir: Path) -> Path:
         kept = sum(one.suffix == ".snapshot" for one in folder.iterdir())
         if kept >= MAX_KEPT:
             raise NoRoom(f"{FOLDER}/ holds {kept} snapshots: move old ones elsewhere")
-        needs = 2 * _size_of_store(state_dir) + _SPARE_BYTES
+        needs = 2 * size_of_store(state_dir) + _SPARE_BYTES
         if (free := shutil.disk_usage(folder).free) < needs:
             raise NoRoom(f"a snapshot may need {needs} bytes, and {free} are free")
     except OSError as error:
@@ -87,6 +87,7 @@ def _sweep(folder: Path) -> None:
             file.unlink(missing_ok=True)
 
 
-def _size_of_store(state_dir: Path) -> int:
+def size_of_store(state_dir: Path) -> int:
+    """Bytes of the database and its log of writes."""
     names = FLEET_DATABASE.files.database
     return sum(one.stat().st_size for one in state_dir.glob(f"{names}*") if one.is_file())

@@ -76,6 +76,12 @@ async def test_those_there_are_stand_in_a_list_the_newest_first(fleet: RealFleet
     assert await fleet.operator.snapshots() == (saved[1],)
 
 
+@pytest.mark.parametrize(("mib", "seconds"), [(0, 600), (1, 602), (1_900, 4_400)])
+def test_a_larger_store_has_more_time(mib: int, seconds: int) -> None:
+    """1.9 GiB, a million workers, took more than ten minutes on a busy machine."""
+    assert snapshot_process.within_s(mib * 2**20) == seconds
+
+
 async def test_one_at_a_time_and_not_all_the_time(fleet: RealFleet) -> None:
     first = spawn(fleet.service.save_snapshot("anna", "one"), "first")
     with pytest.raises(FleetRefusal) as meanwhile:
