@@ -27,6 +27,7 @@ from palyra_fleet.cli.trace_arguments import add_trace_arguments
 type _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 DEFAULT_POLICY = Path("policies/coding-agent.yaml")
+_MEBIBYTE = 1024 * 1024
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -163,7 +164,7 @@ def _add_proxy_arguments(parser: argparse.ArgumentParser) -> None:
         "--audit-segment-mib",
         dest="audit_segment_bytes",
         type=_mebibytes,
-        default=DEFAULT_SEGMENT_BYTES,
+        default=str(DEFAULT_SEGMENT_BYTES // _MEBIBYTE),  # as it would be given
         metavar="N",
         help="the audit log goes on in a new file beyond this size (default 256)",
     )
@@ -289,7 +290,7 @@ def _count(text: str) -> int:
 def _mebibytes(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 1_048_576:
         raise argparse.ArgumentTypeError("expected a whole number of MiB from 1 on")
-    return int(text) * 1024 * 1024
+    return int(text) * _MEBIBYTE
 
 
 def _add_audit(commands: _Commands) -> None:

@@ -98,6 +98,8 @@ def default_of(action: argparse.Action) -> bool | str | list[str] | None:
             return action.default
         case list():
             return [str(one) for one in action.default]
+        case float(number) if number.is_integer():
+            return str(int(number))
         case (str(host), int(port)):
             return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         case _:

@@ -9,7 +9,14 @@ import pytest
 
 from palyra_egress.cli.main import main as egress
 from palyra_egress.cli.parser import make_parser as egress_parser
-from palyra_fleet.cli.configuration import EGRESS, FLEET, actions, parser_of, with_settings
+from palyra_fleet.cli.configuration import (
+    EGRESS,
+    FLEET,
+    actions,
+    default_of,
+    parser_of,
+    with_settings,
+)
 from palyra_fleet.cli.main import main as fleet
 from palyra_fleet.cli.parser import make_parser as fleet_parser
 from palyra_fleet.cli.trouble import Trouble
@@ -151,6 +158,23 @@ def test_every_key_is_spelt_once_and_no_other_command_reads_settings(tmp_path: P
     asked = ["worker", "list"]
     wrong = {"PALYRA_FLEET_CONFIG": str(tmp_path / "missing.toml")}
     assert with_settings(FLEET, fleet_parser(), asked, wrong) == asked
+
+
+def test_every_default_that_is_shown_may_be_written_and_means_the_same() -> None:
+    """`config show` and the page of settings show it; somebody copies it."""
+    looked_at = 0
+    for program, top in ((FLEET, fleet_parser()), (EGRESS, egress_parser())):
+        for verb in program.verbs:
+            for key, action in actions(parser_of(top, verb)).items():
+                shown = default_of(action)
+                if not isinstance(shown, str) or not callable(action.type):
+                    continue
+                looked_at += 1
+                taken = action.default
+                if isinstance(taken, str):  # argparse reads it as if it were given
+                    taken = action.type(taken)
+                assert action.type(shown) == taken, f"{program.name} {verb} {key}"
+    assert looked_at > 30
 
 
 def test_settings_that_everybody_may_write_are_not_used(tmp_path: Path) -> None:
