@@ -1,8 +1,8 @@
 """The tutorial and guides, step by step as they are written, each in an installation of its own.
 
 A `console` block is commands after `$ ` and what they print; `…` matches anything, and a line that
-is `…` alone any number of lines. Ports are replaced by free ones and `var/` by a folder of the
-test, in commands and in what they print, which is all that is changed.
+is `…` alone any number of lines. Ports are replaced by free ones, `var/` and `backup/` by folders
+of the test, in commands and in what they print, which is all that is changed.
 """
 
 import os
@@ -20,6 +20,7 @@ from tests.project.documents import Block, blocks, steps
 REPOSITORY = Path(__file__).parent.parent.parent
 PAGES = {
     "docs/tutorial.md": 8,
+    "docs/how-to/back-up-and-restore.md": 10,
     "docs/how-to/change-a-policy.md": 11,
     "docs/how-to/investigate-a-quarantine.md": 14,
     "docs/how-to/join-a-node.md": 9,
@@ -28,6 +29,7 @@ PAGES = {
     "docs/how-to/run-a-pool-of-waiting-workers.md": 9,
 }
 """How many commands each has at least."""
+ENDS = "ends what runs"
 BACKGROUND = re.compile(r"background until: (?P<said>.*)")
 PORT = re.compile(r"127\.0\.0\.1:(\d+)")
 IN_SIGHT = ("available", "(?:available|offline)")  # a slow machine's beats may have come too late
@@ -47,7 +49,7 @@ class Here:
 
     def moved(self, words: str) -> str:
         """A command, or what it prints, of a page."""
-        words = re.sub(r"(?<![\w/.])var/", f"{self.home}/", words)
+        words = re.sub(r"(?<![\w/.])(var|backup)/", rf"{self.home.parent}/\1/", words)
         return PORT.sub(lambda found: f"127.0.0.1:{self._port(found[1])}", words)
 
     def _port(self, named: str) -> int:
@@ -73,6 +75,9 @@ async def test_a_page_goes_as_it_says(tmp_path: Path, curl: str, page: str, leas
         for block in blocks(REPOSITORY / page):
             if found := BACKGROUND.fullmatch(block.marker):
                 await start(registry, block, found["said"], here)
+            elif block.marker == ENDS:
+                await registry.end_all()
+                registry.started.clear()
             elif block.language == "console":
                 for command, expected in steps(block):
                     done = await registry.finished(

@@ -20,6 +20,7 @@ NAMED_PATH = re.compile(r"[a-z_]+/[\w./-]*\w/?(?:::\w+)?")
 RUN_BY = dict.fromkeys(
     (
         "docs/tutorial.md",
+        "docs/how-to/back-up-and-restore.md",
         "docs/how-to/change-a-policy.md",
         "docs/how-to/investigate-a-quarantine.md",
         "docs/how-to/join-a-node.md",
