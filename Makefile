@@ -66,9 +66,10 @@ explore: setup ## every sequence of ledger commands in small fleets, EXPLORE_SEC
 	@set -e; for scope in "1 99" "2 99" "1 99 trust" "2 99 trust"; do set -- $$scope; \
 		$(BIN)/python -m tests.fleet.ledger.small_scope $$1 $$2 $(or $(EXPLORE_SECONDS),300) $$3; done
 
-schemathesis: setup ## both OpenAPI documents against the real fleet, SCHEMATHESIS_EXAMPLES of each call (default 50)
+schemathesis: setup ## every OpenAPI document against the real fleet, SCHEMATHESIS_EXAMPLES of each call (default 50)
 	PALYRA_SCHEMATHESIS_EXAMPLES=$(or $(SCHEMATHESIS_EXAMPLES),50) $(BIN)/pytest -q -rP \
-		tests/fleet/cli/test_as_described.py tests/fleet/cli/test_console_as_described.py
+		tests/fleet/cli/test_as_described.py tests/fleet/cli/test_console_as_described.py \
+		tests/fleet/api/test_as_described_with_proofs.py
 
 mutants: setup ## change each guard of the ledger in turn; list what no test notices (MUTANT_ARGS="[--quick] modules")
 	$(BIN)/python -m tests.fleet.mutation $(MUTANT_ARGS)
