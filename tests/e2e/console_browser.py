@@ -177,7 +177,7 @@ async def in_every_look(browser: Browser, url: str, token: str) -> AsyncIterator
     for look in LOOKS:
         console = await signed_in(browser, url, token, look)
         yield console
-        assert console.complaints == [], look
+        assert console.complaints == [], f"{look.name}: {console.complaints}"
         await console.page.context.close()
 
 

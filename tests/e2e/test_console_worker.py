@@ -41,6 +41,7 @@ async def test_a_worker_is_cordoned_drained_and_proved_again_by_keyboard(place: 
             await takes_no_new_lease(place, console, busy.worker_id)
             await shows_what_is_demanded(place, console, busy.worker_id)
             assert await console.page.evaluate("window.same")
+            await console.goto("/workers")  # the worker's own page is gone with it
             assert await puppet.exit(0) == 0
 
 
