@@ -177,8 +177,9 @@ def test_racing_writers_lose_nothing_and_readers_never_see_half(file: VaultFile)
     rotator = _SPAWN.Process(target=rotate_for_ever, args=(directory,))
     for process in (*writers, rotator):
         process.start()
-    reads = 0
-    while any(writer.is_alive() for writer in writers):
+    reads, written = 0, False
+    while not written:
+        written = not any(writer.is_alive() for writer in writers)
         assert value(file) == VALUES[0]
         reads += 1
     rotator.kill()
