@@ -2,8 +2,9 @@
 
 A few hundred bytes can describe a policy that takes minutes to read or to compare (every host with
 every path, method and profile), and anybody who may look may ask. So it takes neither the proxy's
-processor nor its memory: the process is given `WITHIN_S`, and then ended, and what it wrote goes
-with it. `python -m palyra_egress.questions.check_process` reads from stdin what this proxy wrote:
+processor nor its memory: the process is given a few seconds of the processor, and `WITHIN_S` on a
+busy machine, and then ended, and what it wrote goes with it.
+`python -m palyra_egress.questions.check_process` reads from stdin what this proxy wrote:
 the policy in force, the question and the time (Unix ms), pickled; it prints a `Checked` as JSON.
 """
 
@@ -22,10 +23,11 @@ from palyra_egress.policy.compile import CompiledPolicy
 from palyra_egress.questions.bundle import checked
 from palyra_fleet.wire.policy_models import AskCheck, Checked, PolicyProblem
 
-WITHIN_S: Final = 4.0
-"""Shorter than the fleet waits for an answer."""
-_CPU_S: Final = 10
-"""For one that outlives its proxy. The soft bound is the hard one: it ends without a core file."""
+WITHIN_S: Final = 9.0
+"""Shorter than the fleet waits for an answer, and than it takes a proxy that says nothing for."""
+_CPU_S: Final = 4
+"""What a check may cost, and the end of one that outlives its proxy. The soft bound is the hard
+one: it ends without a core file."""
 _MEMORY_BYTES: Final = 1024 * 1024 * 1024
 _NICENESS: Final = 10
 _NOT_HERE: Final = "look at them with `palyra-egress policy check` and `policy diff`"

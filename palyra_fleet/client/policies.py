@@ -1,5 +1,7 @@
 """What an operator may ask about egress policies; a proxy answers, by the one it has in force."""
 
+from typing import Final
+
 from palyra_fleet.client.lists import PolicyList
 from palyra_fleet.client.transport import FleetClient
 from palyra_fleet.wire.policy_models import (
@@ -10,6 +12,9 @@ from palyra_fleet.wire.policy_models import (
     ProxyPolicy,
     ProxyRules,
 )
+
+EXTRA_WAIT_MS: Final = 10_000
+"""The fleet waits for the proxy that checks, whose machine may be busy."""
 
 
 class PolicyCalls(FleetClient):
@@ -26,4 +31,6 @@ class PolicyCalls(FleetClient):
         return await self.call("POST", "/v1/policies:explain", ExplainAnswer, asked)
 
     async def check_policy(self, asked: CheckRequest) -> CheckAnswer:
-        return await self.call("POST", "/v1/policies:check", CheckAnswer, asked)
+        return await self.call(
+            "POST", "/v1/policies:check", CheckAnswer, asked, extra_wait_ms=EXTRA_WAIT_MS
+        )

@@ -17,6 +17,7 @@ from ulid import ULID
 from palyra_fleet.refusals import FleetReason, FleetRefusal
 from palyra_fleet.wire.policy_models import (
     Ask,
+    AskCheck,
     PolicyQuestion,
     PolicyStanding,
     ProxyAnswer,
@@ -26,6 +27,8 @@ from palyra_fleet.wire.policy_models import (
 SILENT_AFTER_MS: Final = 10_000
 """A proxy polls every few seconds; one that did not for so long is not asked."""
 ANSWER_WITHIN_S: Final = 5.0
+CHECKED_WITHIN_S: Final = 12.0
+"""A check takes a process of its own, on a machine that may be busy."""
 MAX_WAITING: Final = 16
 MAX_RULES_KEPT: Final = 8
 """For how many proxies the rules that were read last are kept."""
@@ -107,11 +110,12 @@ class PolicyDesk:
         self._open[question.question_id] = asked
         told.waiting.append(question)
         told.asked.set()
+        within_s = CHECKED_WITHIN_S if isinstance(ask, AskCheck) else ANSWER_WITHIN_S
         try:
-            async with asyncio.timeout(ANSWER_WITHIN_S):
+            async with asyncio.timeout(within_s):
                 return await asked.answered
         except TimeoutError:
-            text = f"proxy '{proxy_id}' did not answer within {ANSWER_WITHIN_S:.0f} seconds"
+            text = f"proxy '{proxy_id}' did not answer within {within_s:.0f} seconds"
             raise FleetRefusal(FleetReason.POLICY_PROXY_SILENT, text) from None
         finally:
             del self._open[question.question_id]

@@ -11,6 +11,9 @@ from palyra_egress.proxy.policy_talk import answered
 from palyra_egress.questions import check_process
 from palyra_egress.questions.bundle import checked
 from palyra_egress.questions.standing import Loaded
+from palyra_fleet.client.policies import EXTRA_WAIT_MS
+from palyra_fleet.client.transport import DEFAULT_TIMEOUT_MS
+from palyra_fleet.service import policy_desk
 from palyra_fleet.wire.policy_models import AskCheck, Checked, PolicyQuestion, PolicyText
 
 IN_FORCE = load_policy(b"version: 1\nname: none\nrules: []\nprofiles: {all: []}\n", "policy.yaml")
@@ -54,6 +57,12 @@ async def test_a_process_of_its_own_tells_the_same(
     found = await check_process.checked_apart(IN_FORCE, asked(text), 0)
     assert found == checked(IN_FORCE, asked(text), 0)
     assert not left_in(scratch)
+
+
+def test_every_side_waits_for_longer_than_the_one_it_asks() -> None:
+    assert check_process.WITHIN_S < policy_desk.CHECKED_WITHIN_S
+    assert check_process.WITHIN_S < policy_desk.SILENT_AFTER_MS / 1000
+    assert policy_desk.CHECKED_WITHIN_S < (DEFAULT_TIMEOUT_MS + EXTRA_WAIT_MS) / 1000
 
 
 async def test_a_short_file_that_takes_minutes_is_given_up_and_leaves_nothing(
