@@ -3,9 +3,10 @@
 A launcher holds a lock (flock) on its workspace for as long as it lives, so what can be locked has
 lost its launcher. The name says in which boot of which kernel it was made, since a lock says
 nothing to any other: where several machines share a place, or one was started anew, what others
-made is left. Taken for ours is only a directory of this account that nobody else may enter. It is
-removed as every workspace is, by what was opened (`workspace_removal`).
-Sources: flock(2), random(4) (boot_id).
+made is left. Taken for ours is only a directory of this account that nobody else may enter, in a
+place where nobody else may rename it: whoever may could give another directory of this account such
+a name. It is removed as every workspace is, by what was opened (`workspace_removal`).
+Sources: flock(2), random(4) (boot_id), inode(7) on the sticky bit.
 """
 
 import fcntl
@@ -47,21 +48,22 @@ def hold(root_fd: int, parent_fd: int, name: str) -> bool:
     return os.path.samestat(os.fstat(root_fd), named)
 
 
-def left_behind(place: Path) -> list[tuple[str, int]]:
-    """Name and descriptor of workspaces in `place` whose launcher is gone; they are locked, and
-    the caller closes them. Nothing where `place` cannot be read."""
+def left_behind(place_fd: int) -> list[tuple[str, int]]:
+    """Name and descriptor of workspaces in an open directory whose launcher is gone; they are
+    locked, and the caller closes them. Nothing where the names in it are not ours alone to give, or
+    where it cannot be read."""
     end = suffix()
-    if not end:
+    if not end or not _names_are_ours(os.fstat(place_fd)):
         return []
     found: list[tuple[str, int]] = []
     try:
-        with os.scandir(place) as entries:
+        with os.scandir(place_fd) as entries:
             for entry in entries:
                 if len(found) == MOST_AT_ONCE:
                     break
                 if not entry.name.startswith(PREFIX) or not entry.name.endswith(end):
                     continue
-                descriptor = _taken(Path(entry.path))
+                descriptor = _taken(place_fd, entry.name)
                 if descriptor is not None:
                     found.append((entry.name, descriptor))
     except OSError:
@@ -69,9 +71,16 @@ def left_behind(place: Path) -> list[tuple[str, int]]:
     return found
 
 
-def _taken(path: Path) -> int | None:
+def _names_are_ours(place: os.stat_result) -> bool:
+    """Whether nobody but us and root may rename what is ours there."""
+    others_write = place.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    is_ours = place.st_uid in {0, os.geteuid()}
+    return is_ours and (not others_write or bool(place.st_mode & stat.S_ISVTX))
+
+
+def _taken(place_fd: int, name: str) -> int | None:
     try:
-        descriptor = os.open(path, _DIRECTORY)
+        descriptor = os.open(name, _DIRECTORY, dir_fd=place_fd)
     except OSError:
         return None
     try:

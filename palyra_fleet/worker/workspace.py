@@ -99,12 +99,14 @@ async def remove_left_behind(parent: Path | None, within_s: float = SWEEP_WITHIN
     """Remove what launchers that were killed left where `create` makes workspaces, as far as it
     goes in time. What cannot be removed is left for the next run, and logged."""
     place = _place(parent)
-    found = await asyncio.to_thread(left_behind, place)
-    if not found:
-        return
-    end_s = asyncio.get_running_loop().time() + within_s
-    parent_fd = os.open(place, _DIRECTORY)
     try:
+        parent_fd = os.open(place, _DIRECTORY)
+    except OSError:  # `create` says so
+        return
+    found: list[tuple[str, int]] = []
+    try:
+        found = await asyncio.to_thread(left_behind, parent_fd)
+        end_s = asyncio.get_running_loop().time() + within_s
         for name, root_fd in found:
             left_s = end_s - asyncio.get_running_loop().time()
             gone = left_s > 0 and await _removed(parent_fd, root_fd, name, left_s)

@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -94,6 +95,29 @@ async def test_what_belongs_to_another_account_stays(tmp_path: Path) -> None:
     made = killed_launcher(tmp_path)
     os.chown(made, 65534, 65534)
     await remove_left_behind(tmp_path)
+    assert (made / "secret").exists()
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o775])
+def test_where_others_may_rename_what_is_ours_nothing_is_removed(tmp_path: Path, mode: int) -> None:
+    """They could give another directory of this account the name of a workspace."""
+    made = killed_launcher(tmp_path)
+    tmp_path.chmod(mode)
+    asyncio.run(remove_left_behind(tmp_path))
+    assert (made / "secret").exists()
+    tmp_path.chmod(mode | stat.S_ISVTX)  # now only its owner may
+    asyncio.run(remove_left_behind(tmp_path))
+    assert not made.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make what belongs to others")
+def test_where_the_place_belongs_to_another_account_nothing_is_removed(
+    tmp_path: Path,
+) -> None:
+    made = killed_launcher(tmp_path)
+    tmp_path.chmod(0o1777)
+    os.chown(tmp_path, 65534, 65534)
+    asyncio.run(remove_left_behind(tmp_path))
     assert (made / "secret").exists()
 
 
