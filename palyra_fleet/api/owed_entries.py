@@ -4,8 +4,9 @@ What the ledger does not hold (pairing, devices, what nodes are asked) is change
 own, so that change and entry are not one transaction. Where the entry fails the caller is told 503.
 From there on the entry is owed: it is written before anything else of this kind is changed, and
 while it cannot be, nothing is. Who asks the same again gets the answer of the change that was made,
-and it is not made twice; such an answer is kept for two minutes. In memory: a crash between the
-two leaves the change in the identity's own log and the nodes' records alone.
+and it is not made twice; such an answer is kept for two minutes, but that to a device's removal and
+to a demand on one only until a device is let in: it may be the same. In memory: a crash between
+the two leaves the change in the identity's own log and the nodes' records alone.
 """
 
 import asyncio
@@ -24,7 +25,13 @@ from palyra_fleet.service.fleet_service import FleetService
 from palyra_fleet.service.origin import ORIGIN, Origin
 
 KEPT_S: Final = 120.0
+_LATER_S: Final = 0.1
+"""A loop may call a little early, by what its clock can tell apart."""
 MAX_KEPT: Final = 64
+_OF_WHO_WAS_THERE: Final = frozenset(
+    {EventReason.DEVICE_REMOVED, EventReason.DEVICE_ROTATION_DEMANDED}
+)
+"""Changes that say nothing of a device that was let in after them."""
 _log = logging.getLogger(__name__)
 
 
@@ -81,6 +88,8 @@ class OwedEntries:
         if before is not None:
             return before.response, before.entry.seq
         response = await work()
+        if entry.reason is EventReason.PAIRING_APPROVED:
+            self._forget_who_was_there()
         try:
             await entry.write(service)
         except FleetRefusal:
@@ -99,8 +108,16 @@ class OwedEntries:
     def _keep(self, asked: Hashable, entry: Entry, response: web.StreamResponse) -> None:
         if len(self._kept) >= MAX_KEPT:
             self._kept.popitem(last=False)
-        now_s = asyncio.get_running_loop().time()
-        self._kept[asked] = _Kept(entry, response, now_s + KEPT_S)
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + KEPT_S
+        self._kept[asked] = _Kept(entry, response, until_s)
+        self._kept.move_to_end(asked)
+        loop.call_at(until_s + _LATER_S, self._forget_old)
+
+    def _forget_who_was_there(self) -> None:
+        for asked, one in list(self._kept.items()):
+            if one.entry.reason in _OF_WHO_WAS_THERE:
+                del self._kept[asked]
 
     def _forget_old(self) -> None:
         now_s = asyncio.get_running_loop().time()

@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from tests.fakes.node_world import NodeWorld, node_world
 from tests.fakes.pairing_device import PairingDevice
 from tests.fakes.raw_http import RawAnswer, ask
 from tests.fakes.served_fleet import TOKENS, ServedFleet, served_fleet
+from tests.fakes.until import until
 from tests.fleet.console.test_gate import sign_in
 
 OF_NODES = ("/v1/pairing", "/v1/devices", "/v1/authorities", "/v1/nodes", "/v1/capability")
@@ -144,6 +146,41 @@ async def test_an_answer_is_not_kept_for_who_asks_the_same_much_later(
     back()
     assert (await change(fleet, "/v1/pairing/codes", {}, "l" * 20)).status == 201
     assert (len(minted), len(fleet.service.log)) == (2, 2)
+
+
+async def test_who_removes_a_device_that_was_let_in_again_removes_it(
+    world: NodeWorld, fleet: ServedFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer to the first removal is kept, and would be told of a device that is there."""
+    device = PairingDevice(ulid(1))
+    await world.pair(device)
+    remove, why = f"/v1/devices/{device.device_id}:remove", {"reason": "lost"}
+    back = away(fleet, monkeypatch)
+    assert (await change(fleet, remove, why, "k" * 20)).status == 503
+    back()
+    asked = await world.knock(PairingDevice(device.device_id))
+    approve = f"/v1/pairing/requests/{asked.approval_id}:approve"
+    assert (await change(fleet, approve, {"reason": "found"}, "l" * 20)).status == 200
+    removed = spied(world.identity, "remove_device", monkeypatch)
+    await change(fleet, remove, why, "m" * 20)
+    assert len(removed) == 1
+
+
+async def test_an_answer_is_forgotten_when_its_time_is_over_though_nobody_asks(
+    fleet: ServedFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owed_entries, "KEPT_S", 0.05)
+    kept: list[owed_entries.OwedEntries] = []
+    keep = owed_entries.OwedEntries._keep
+
+    def noted(owed: owed_entries.OwedEntries, *given: Any) -> None:
+        keep(owed, *given)
+        kept.append(owed)
+
+    monkeypatch.setattr(owed_entries.OwedEntries, "_keep", noted)
+    away(fleet, monkeypatch)
+    assert (await change(fleet, "/v1/pairing/codes", {})).status == 503
+    await until("it is forgotten", lambda: not kept[0]._kept)
 
 
 def spied(holder: object, name: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
