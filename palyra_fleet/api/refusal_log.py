@@ -28,7 +28,7 @@ class RefusalLog:
         """`route` as its table spells it, empty for none."""
         loop = asyncio.get_running_loop()
         self._tell_what_is_over(loop)
-        reason, address = answer.get(REASON), request.remote or ""
+        reason, address = answer.get(REASON), _whose(request.remote or "")
         if self._lines.note(address, reason or str(answer.status), loop.time()):
             _tell(request, answer, route or "?", reason)
         elif self._timer is None:
@@ -55,6 +55,11 @@ class RefusalLog:
     def _woken(self, loop: asyncio.AbstractEventLoop) -> None:
         self._tell_what_is_over(loop)
         self._wake_at_the_next_end(loop)
+
+
+def _whose(address: str) -> str:
+    """Any local program may call from any of the 16 million loopback addresses: they are one."""
+    return "127.0.0.1" if address.startswith("127.") else address
 
 
 def _tell(request: web.Request, answer: web.StreamResponse, route: str, reason: str | None) -> None:

@@ -1,5 +1,8 @@
 """Refused calls do not fill the log: so many lines a minute, and the number of the others."""
 
+import asyncio
+from urllib.parse import urlsplit
+
 import pytest
 
 from palyra_fleet.api import refusal_lines
@@ -60,6 +63,27 @@ async def test_a_flood_of_refusals_is_a_bounded_number_of_lines_and_then_their_n
     assert number["source.ip"] == "127.0.0.1"
     assert number["message"] == f"5 more calls of 127.0.0.1 were refused: {OTHER}"
     assert "http.request.id" not in number
+    assert len(lines) == LINES_EACH + 1
+
+
+async def test_a_local_program_does_not_use_up_the_lines_of_others_from_many_addresses() -> None:
+    """Each of its reasons is told as often as from one address: here one of them."""
+    with json_lines(RefusalLog.__module__) as lines:
+        async with real_fleet() as fleet:
+            url = urlsplit(fleet.server.admin_url)
+            for number in range(LINES_EACH + 5):
+                source = (f"127.1.2.{number + 1}", 0)
+                reader, writer = await asyncio.open_connection(
+                    url.hostname, url.port, local_addr=source
+                )
+                writer.write(
+                    b"GET /nothing HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+                )
+                assert (await reader.read()).startswith(b"HTTP/1.1 404 ")
+                writer.close()
+                await writer.wait_closed()
+    assert [line["source.ip"] for line in lines[:2]] == ["127.1.2.1", "127.1.2.2"]
+    assert lines[-1]["message"] == f"5 more calls of 127.0.0.1 were refused: {OTHER}"
     assert len(lines) == LINES_EACH + 1
 
 
