@@ -53,6 +53,7 @@ def worker_view(worker: WorkerRecord, lease: WorkerLease | None, now_unix_ms: in
         quarantine_evidence_sha256=None if confined is None else confined.evidence_sha256,
         quarantine_decision_id=None if confined is None else confined.decision_id,
         demanded=_demand_view(worker.demand),
+        drain_deadline_unix_ms=worker.drain_deadline_unix_ms,
     )
 
 

@@ -345,7 +345,8 @@ class EvidenceDemandView(EvidenceDemanded):
 
 
 class WorkerView(WireModel):
-    """A worker as operators see it. `state` is the public WorkerLifecycleState."""
+    """A worker as operators see it. `state` is the public WorkerLifecycleState. A worker that
+    drains has `drain_deadline_unix_ms`: a lease that it still holds then ends."""
 
     worker_id: Ulid
     state: str
@@ -371,6 +372,7 @@ class WorkerView(WireModel):
     quarantine_evidence_sha256: str | None
     quarantine_decision_id: str | None
     demanded: EvidenceDemandView | None = None
+    drain_deadline_unix_ms: int | None = None
 
 
 class EventView(WireModel):
