@@ -14,9 +14,11 @@ from palyra_fleet.console import charts, latency, traffic
 from palyra_fleet.console.gate import PREFIX, ConsoleCall
 from palyra_fleet.console.policy_pages import judged_today, profiles_known
 from palyra_fleet.console.rendering import render
+from palyra_fleet.ledger.decision import EventReason
 from palyra_fleet.ledger.facts import WorkerLifecycleState
 from palyra_fleet.ledger.worker_filter import ATTESTORS, ELIGIBILITIES, STATES, WorkerFilter
 from palyra_fleet.nodes.operations import NodeOperations
+from palyra_fleet.refusals import FleetReason, FleetRefusal
 from palyra_fleet.wire.labels import WANTED_PATTERN
 from palyra_fleet.wire.lease_models import LeasesThat, LeaseView
 from palyra_fleet.wire.models import EventView, ViolationView, WorkerView
@@ -27,7 +29,7 @@ _ON_OVERVIEW: Final = 12
 _ON_A_PAGE: Final = 100
 _WAITING_ON_A_PAGE: Final = 20
 _ASKED_ON_A_PAGE: Final = 20
-_NARROWER: Final = ("eligibility", "attestor", "capability", "waits", "label")
+_NARROWER: Final = ("eligibility", "attestor", "capability", "waits", "demanded", "label")
 _OWN_PAGE: Final = re.compile(rf"{PREFIX}(?:/[A-Za-z0-9_-]+)*(?:\?[!-\[\]-~]*)?")
 """How a page of ours is written: names without dots or escapes, so that no browser reads another
 path or host in it, and a query of printable signs without the backslash, which browsers turn."""
@@ -80,6 +82,7 @@ async def workers(call: ConsoleCall) -> web.StreamResponse:
         capability=read_name(asked, "capability"),
         labels=read_labels({"label": ",".join(labels)} if labels else {}, "label"),
         waits=read_flag(asked, "waits"),
+        demanded=read_flag(asked, "demanded"),
     )
     found = await service.workers_page(wanted, _ON_A_PAGE + 1, after)
     page = cut(ListOf.WORKERS, found, lambda one: one.worker_id, _ON_A_PAGE)
@@ -105,9 +108,15 @@ async def workers(call: ConsoleCall) -> web.StreamResponse:
 
 
 async def worker(call: ConsoleCall) -> web.StreamResponse:
-    """One worker in one screen: what it is and tried, what happened to it, what can be done."""
+    """One worker in one screen: what it is and tried, what happened to it, what can be done. Of
+    one that is not there: whether it was evicted, and what the log says of it."""
     service, worker_id = call.desk.service, call.part("worker_id")
-    found = await service.worker(worker_id)
+    try:
+        found = await service.worker(worker_id)
+    except FleetRefusal as refused:
+        if refused.reason is not FleetReason.WORKER_UNKNOWN:
+            raise
+        return await _not_there(call, worker_id)
     evidence = await service.violations(worker_id, 100)
     return render(
         call,
@@ -238,6 +247,19 @@ async def audit(call: ConsoleCall) -> web.StreamResponse:
         searched=min(len(found), MAX_ROWS),
         wanted=wanted,
         first=before is None,
+    )
+
+
+async def _not_there(call: ConsoleCall, worker_id: str) -> web.StreamResponse:
+    events = await call.desk.service.recent_events(worker_id, 100)
+    return render(
+        call,
+        "worker_gone.html",
+        status=404,
+        title=f"Worker {worker_id}",
+        worker_id=worker_id,
+        evicted=next((one for one in events if one.reason == EventReason.EVICTED), None),
+        events=events,
     )
 
 

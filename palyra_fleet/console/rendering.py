@@ -52,7 +52,9 @@ _ENVIRONMENT.filters.update(
 )
 
 
-def render(call: ConsoleCall, template: str, **context: object) -> web.Response:
+def render(
+    call: ConsoleCall, template: str, *, status: int = 200, **context: object
+) -> web.Response:
     """One page for who is signed in."""
     session = call.session
     common = {
@@ -65,7 +67,7 @@ def render(call: ConsoleCall, template: str, **context: object) -> web.Response:
         "serves_nodes": call.desk.operations is not None,
     }
     text = _ENVIRONMENT.get_template(template).render(common | context)
-    response = web.Response(text=text, content_type="text/html")
+    response = web.Response(status=status, text=text, content_type="text/html")
     response.headers["Content-Security-Policy"] = PAGE_POLICY
     response.headers["Referrer-Policy"] = "same-origin"
     return response

@@ -34,7 +34,8 @@ _RELEASE: Final = f"/v1/release-requests/{{release_id:{ULID_PATTERN}}}"
 _GRANT: Final = f"/v1/grants/{{grant_id:{ULID_PATTERN}}}"
 _PAGE: Final = ("limit", "cursor")
 _APPROVALS: Final = ("cursor", "devices", "asked")
-_WORKERS: Final = ("state", "eligibility", "attestor", "capability", "waits", "label", "cursor")
+_NARROWER: Final = ("state", "eligibility", "attestor", "capability", "waits", "demanded", "label")
+_WORKERS: Final = (*_NARROWER, "cursor")
 _CHANGE: Final = twins.change_worker
 
 CONSOLE_ROUTES: Final = (

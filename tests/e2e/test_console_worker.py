@@ -2,15 +2,31 @@
 seen in the page as it is, in the worker and in the event log. One installation for all looks, with
 a worker of its own for each."""
 
+import re
 import signal
+import sqlite3
 import sys
+from contextlib import closing
+from http import HTTPStatus
+from typing import Final
 
 import pytest
 from playwright.async_api import expect
 
 from palyra_fleet.wire.models import EventView, WorkerView
-from tests.e2e.console_browser import Console, chromium, in_every_look, token_of
+from tests.e2e.console_browser import (
+    DESK_LIGHT,
+    PHONE_DARK,
+    Console,
+    chromium,
+    in_every_look,
+    signed_in,
+    token_of,
+)
 from tests.e2e.place import Place
+
+DRAINING: Final = re.compile("draining: a lease that it still holds ends in [67] min")
+BROKEN: Final = "event 3 does not follow the one before or was changed"
 
 
 async def events_of(place: Place, worker_id: str, reason: str) -> list[EventView]:
@@ -41,8 +57,26 @@ async def test_a_worker_is_cordoned_drained_and_proved_again_by_keyboard(place: 
             await takes_no_new_lease(place, console, busy.worker_id)
             await shows_what_is_demanded(place, console, busy.worker_id)
             assert await console.page.evaluate("window.same")
-            await console.goto("/workers")  # the worker's own page is gone with it
             assert await puppet.exit(0) == 0
+            await says_that_it_was_evicted(console)
+
+
+async def says_that_it_was_evicted(console: Console) -> None:
+    """With its program a worker leaves; its page, which was open all the time, says so by itself,
+    and leads on. The browser complains of the answer that said it, and of nothing else."""
+    page = console.page
+    told = page.get_by_role("alert")
+    await expect(told).to_contain_text("This worker was evicted")
+    await expect(page.locator(".events")).to_contain_text("evicted by operator")
+    await expect(page.locator("#main button")).to_have_count(0)
+    assert await page.evaluate("window.same")
+    await console.state("worker-evicted")
+    await console.tab_to(told.get_by_role("link"))
+    await page.keyboard.press("Enter")
+    await page.wait_for_url("**/console/workers")
+    await expect(page.get_by_role("heading", name="Workers", exact=True)).to_be_visible()
+    assert set(console.complaints) == {complaint(404)}
+    console.complaints.clear()
 
 
 async def takes_no_new_lease(place: Place, console: Console, worker_id: str) -> None:
@@ -69,7 +103,7 @@ async def takes_no_new_lease(place: Place, console: Console, worker_id: str) -> 
     await page.keyboard.type("7")
     await page.keyboard.press("Tab")
     await page.keyboard.press("Enter")
-    await expect(eligibility).to_contain_text("draining")
+    await expect(eligibility).to_have_text(DRAINING)
     await expect(page.get_by_role("button", name="Drain", exact=True)).to_have_count(0)
     await console.state("worker-draining")
     worker = await as_it_is(place, worker_id)
@@ -77,6 +111,7 @@ async def takes_no_new_lease(place: Place, console: Console, worker_id: str) -> 
     (drained,) = await events_of(place, worker_id, "worker.drained_by_operator")
     assert drained.detail["why"] == "the machine is replaced"
     assert drained.detail["drain_deadline_unix_ms"] == drained.at_unix_ms + 7 * 60_000
+    assert worker.drain_deadline_unix_ms == drained.at_unix_ms + 7 * 60_000
 
     await console.act_by_keyboard("Uncordon", "it stays after all")
     await expect(eligibility).to_have_text("eligible")
@@ -122,6 +157,21 @@ async def test_labels_are_changed_on_the_page_and_a_demand_stays_until_it_is_met
             await expect(heading).to_be_visible()
             await console.state("worker-demanded")
             assert await console.page.evaluate("window.same")
+            await is_found_by_the_demand(console, worker_id)
+
+
+async def is_found_by_the_demand(console: Console, worker_id: str) -> None:
+    """The list narrowed by it, and by its opposite."""
+    page = console.page
+    own = page.locator(f"tbody tr:has(a[href$='{worker_id}'])")
+    await console.goto("/workers?demanded=true")
+    await expect(own).to_contain_text("new evidence demanded")
+    await expect(page.get_by_label("of whom new evidence")).to_have_value("true")
+    await console.state("workers-demanded")
+    await page.get_by_label("of whom new evidence").select_option("is not demanded")
+    await page.get_by_role("button", name="Show").click()
+    await page.wait_for_url("**demanded=false**")
+    await expect(own).to_have_count(0)
 
 
 async def changes_labels(place: Place, console: Console, worker_id: str) -> None:
@@ -193,3 +243,29 @@ async def test_the_whole_chain_is_verified_from_the_page(place: Place) -> None:
             done = await place.fleet("event", "verify")
             entries = int((await verified.inner_text()).removesuffix(" entries, whole"))
             assert 0 < entries <= int(done.out.removesuffix(" entries, whole\n"))
+        change_an_event(place)
+        for look in (DESK_LIGHT, PHONE_DARK):
+            console = await signed_in(browser, running.admin_url, token_of(place), look)
+            await console.goto("/audit")
+            await console.tab_to(console.page.get_by_role("button", name="Verify the whole chain"))
+            await console.page.keyboard.press("Enter")
+            broken = console.page.locator("#verified.wrong")
+            await expect(broken).to_have_text(BROKEN)
+            await console.state("audit-broken")
+            assert console.complaints == [complaint(500)]
+            await console.page.context.close()
+
+
+def change_an_event(place: Place) -> None:
+    """Behind the fleet's back, as who can write its file would: another name for who did it. A
+    fleet that starts looks at its newest events and would refuse these; older ones, and those that
+    are changed while it runs, are found by this walk alone."""
+    with closing(sqlite3.connect(place.home / "fleet" / "fleet.sqlite3")) as database, database:
+        database.execute("DROP TRIGGER events_are_final")
+        database.execute("UPDATE events SET actor = 'nobody' WHERE seq = 3")
+
+
+def complaint(status: int) -> str:
+    """What Chromium says of such an answer."""
+    phrase = HTTPStatus(status).phrase
+    return f"Failed to load resource: the server responded with a status of {status} ({phrase})"

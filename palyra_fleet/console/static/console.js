@@ -216,18 +216,20 @@ async function mint() {
 // --- up to date -------------------------------------------------------------------------------
 
 // The page is fetched again and its parts put in place, but for what somebody is working in: what is
-// always kept, and what is from the first letter that somebody changed in it (`edited`).
+// always kept, and what is from the first letter that somebody changed in it (`edited`). What the
+// page was about may be gone (404): the page that says so takes its place.
 async function refresh() {
   const answer = await fetch(location.href, { credentials: "same-origin" });
   if (answer.redirected && new URL(answer.url).pathname === "/console/login") {
     location.assign(answer.url);
     return;
   }
-  if (!answer.ok) return;
+  if (!answer.ok && answer.status !== 404) return;
   const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+  const main = fresh.querySelector("#main");
+  if (!main) return;  // a problem, not a page
   const giveBack = holdFocus();
   const kept = new Map([...document.querySelectorAll("main [data-live=keep]")].map((one) => [one.id || one.className, one]));
-  const main = fresh.querySelector("main");
   main.querySelectorAll("[data-live]").forEach((one) => {
     const mine = kept.get(one.id || one.className);
     if (mine) one.replaceWith(mine);

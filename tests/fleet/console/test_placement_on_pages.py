@@ -14,11 +14,13 @@ from tests.fleet.api.test_with_real_fleet import registered
 from tests.fleet.cli.test_console_as_described import signed_in
 
 
-async def words_of(fleet: RealFleet, headers: Mapping[str, str], path: str) -> str:
+async def words_of(
+    fleet: RealFleet, headers: Mapping[str, str], path: str, status: int = 200
+) -> str:
     """What a page says, without its markup."""
     url, only = fleet.server.admin_url, {"Cookie": headers["Cookie"]}
     answer = await ask(url, "GET", f"/console{path}", b"", only)
-    assert answer.status == 200, answer
+    assert answer.status == status, answer
     main = answer.body.decode().partition("<main")[2].partition("</main>")[0]
     return " ".join(re.sub(r"<[^>]*>", " ", main).split())
 
@@ -66,6 +68,9 @@ async def test_only_workers_that_fit_what_was_asked_for_are_listed() -> None:
             ("waits=true", False),
             ("waits=false&state=available", True),
             ("waits=", True),
+            ("demanded=true", False),
+            ("demanded=false&state=available", True),
+            ("demanded=", True),
             ("state=quarantined", False),
             ("label=", True),
             ("label=zone", False),
@@ -75,6 +80,7 @@ async def test_only_workers_that_fit_what_was_asked_for_are_listed() -> None:
         url, only = fleet.server.admin_url, {"Cookie": headers["Cookie"]}
         for wrong in (
             *("state=nowhere", "state=waiting", "eligibility=x", "attestor=x", "waits=1"),
+            *("demanded=1", "demanded=yes"),
             *("capability=%00", "label=-"),
         ):
             answer = await ask(url, "GET", f"/console/workers?{wrong}", b"", only)
