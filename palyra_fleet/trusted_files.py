@@ -91,7 +91,9 @@ def look_at_edited(
     path: Path, below: Path | None = None
 ) -> tuple[TrustedLook, tuple[tuple[int, int] | None, ...]]:
     """As `look_at`, of all that `check_edited` looks at."""
-    between = tuple(_owner_and_mode(folder) for folder in _folders_between(path, below))
+    between = tuple(
+        _owner_and_mode(folder, is_followed=True) for folder in _folders_between(path, below)
+    )
     return look_at(path), between
 
 
@@ -182,9 +184,9 @@ def _check_owner(path: Path, found: os.stat_result, rule: _Rule) -> None:
         raise UntrustedFile(f"{path}: belongs to another user; expected us or root")
 
 
-def _owner_and_mode(entry: Path) -> tuple[int, int] | None:
+def _owner_and_mode(entry: Path, *, is_followed: bool = False) -> tuple[int, int] | None:
     try:
-        found = entry.lstat()
+        found = entry.stat(follow_symlinks=is_followed)
     except OSError:
         return None
     return found.st_uid, found.st_mode

@@ -97,6 +97,7 @@ class PolicyFile:
             return None
         if self._looks and is_at_rest(self._looks) and self._look_of_gate() == self._gates_look:
             return None
+        self._looks = {}  # what cannot be read now, or changes meanwhile, is read at the next poll
         try:
             files = read_files(self.path, str(self.path))
             if not is_at_rest(files.looks):
