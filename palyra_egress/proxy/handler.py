@@ -195,7 +195,13 @@ class EnforcingHandler(PacedHandler):
             self.progressed()
 
     async def handle_hook(self, hook: commands.StartHook) -> None:
-        await self._run_hook(hook)
+        """Also of hooks that no layer asks at: the watchdog can end nothing before a new connection
+        is read from."""
+        self.guard.idle_clock.decision_begins()
+        try:
+            await self._run_hook(hook)
+        finally:
+            self.guard.idle_clock.decision_ends()
 
     async def _run_hook(self, hook: commands.StartHook) -> None:
         try:

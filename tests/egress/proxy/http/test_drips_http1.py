@@ -16,7 +16,7 @@ from palyra_egress.reasons import Reason
 from palyra_fleet.tasks import spawn
 from tests.egress.proxy.http.hurried import Hurry
 from tests.egress.proxy.lanes import chaos
-from tests.fakes.proxy_harness import WORKER, basic, read_reply, read_to_end
+from tests.fakes.proxy_harness import WORKER, Injection, basic, read_reply, read_to_end
 from tests.fakes.until import until
 
 TOO_SLOW, NO_END = "egress.request_timeout", "egress.upstream_timeout"
@@ -302,6 +302,33 @@ async def test_a_decision_that_takes_longer_than_silence_may_last_is_nobodys_sil
         reply = await read_reply(reader, lambda status: status != 200 or lane == "plain")
         assert reply is not None, "closed, without an answer, while it was decided about"
         assert (reply.status == 200) is is_allowed
+
+
+async def test_an_addon_that_is_slow_with_a_new_connection_leaves_it_its_watchdog(
+    tmp_path, monkeypatch
+):
+    looks, go_on = seen_looks(monkeypatch), asyncio.Event()
+
+    async def chain(hook):
+        if hook.name == "client_connected":
+            await go_on.wait()
+
+    inject = Injection(chain=chain, deadlines=Deadlines(silence_s=0.2))
+    async with chaos(tmp_path, inject) as world:
+        hurry = Hurry(world.harness)
+        reader, writer = await world.harness.connect()
+        worker = Side(world, world.plain, reader, writer, "plain.example", True)
+        await until("it is looked at", lambda: looks)
+        hurry.pass_s(7)
+        looks.clear()
+        await until("it was looked at twice", lambda: len(looks) >= 2)
+        go_on.set()
+        worker.send(worker.head())
+        reply = await read_reply(reader)
+        assert reply is not None
+        assert reply.status == 200
+        hurry.pass_s(7)
+        assert await read_to_end(reader) == b"", "it is closed as soon as it is idle for too long"
 
 
 class NoSuchName:
