@@ -13,6 +13,7 @@ from palyra_egress.cli.policy_commands import add_policy_commands
 from palyra_egress.cli.secret_arguments import add_secret_arguments
 from palyra_egress.cli.vault_parser import add_vault
 from palyra_egress.cli.worker_parser import add_doctor, add_worker_commands
+from palyra_egress.destination.listener import listener_of
 from palyra_egress.proxy.bounds.caps import CAPS
 from palyra_egress.proxy.http.trace_headers import TraceHeaders
 from palyra_fleet.cli.command_parser import CommandParser
@@ -120,7 +121,7 @@ def _add_proxy(commands: _Commands) -> None:
     )
     serve.add_argument(
         "--forbid",
-        type=address,
+        type=_listener,
         action="append",
         default=[],
         metavar="IP:PORT",
@@ -285,6 +286,13 @@ def _count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
         raise argparse.ArgumentTypeError("expected a whole number from 1 to 1000000")
     return int(text)
+
+
+def _listener(text: str) -> tuple[str, int]:
+    try:
+        return listener_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _mebibytes(text: str) -> int:

@@ -18,6 +18,7 @@ from mitmproxy.proxy import mode_servers
 from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 
 from palyra_egress.credentials.settings import KvChoices, secret_settings
+from palyra_egress.destination.listener import listener_of
 from palyra_egress.errors import OperatorMustAct
 from palyra_egress.policy.errors import PolicyFileError
 from palyra_egress.proxy.bounds.deadline_options import DEADLINE_OPTIONS, deadlines_with
@@ -213,7 +214,7 @@ def _words(text: str, between: str = ",") -> list[str]:
 
 
 def _pair(text: str) -> tuple[str, int]:
-    address, _, port = text.rpartition(":")
-    if not address or not (port.isascii() and port.isdecimal()):
-        raise OptionRefused(f"palyra_forbid: {text!r}; expected IP:PORT")
-    return address.removeprefix("[").removesuffix("]"), int(port)
+    try:
+        return listener_of(text)
+    except ValueError as error:
+        raise OptionRefused(f"palyra_forbid: {text!r}; {error}") from None

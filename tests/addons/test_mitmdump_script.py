@@ -138,7 +138,7 @@ async def test_deadlines_are_set_by_options(tmp_path: Path):
     ("set_to", "told"),
     [
         ("palyra_silence=0", "palyra_silence: '0'; expected whole seconds from 1 to 43200"),
-        ("palyra_forbid=here", "palyra_forbid: 'here'; expected IP:PORT"),
+        ("palyra_forbid=here:80", "palyra_forbid: 'here:80'; expected IP:PORT"),
     ],
 )
 async def test_an_option_that_is_none_stops_mitmdump_and_is_told(
