@@ -79,9 +79,10 @@ class OptionRefused(OperatorMustAct):
 
 
 class _Installed:
-    """The one enforcement of this process; None until it is open."""
+    """The one enforcement of this process, None until it is open, and the options it goes by."""
 
     enforcement: Enforcement | None = None
+    options: dict[str, str] | None = None
     ending: asyncio.Task[None] | None = None
 
 
@@ -140,6 +141,11 @@ class PalyraEgressAddon:
             raise exceptions.OptionsError(  # type: ignore[no-untyped-call]
                 "only the mode 'regular' is enforced by Palyra"
             )
+        for option, value in (_Installed.options or {}).items():
+            if option in updated and getattr(ctx.options, option) != value:
+                raise exceptions.OptionsError(  # type: ignore[no-untyped-call]
+                    f"{option} is read when mitmproxy starts; start it anew with another value"
+                )
 
     def running(self) -> None:
         if _Installed.enforcement is not None:
@@ -155,7 +161,7 @@ class PalyraEgressAddon:
         proxyserver = ctx.master.addons.get("proxyserver")  # type: ignore[no-untyped-call]
         listening = frozenset((str(a[0]), int(a[1])) for a in proxyserver.listen_addrs())
         enforcement.begin(listening)
-        _Installed.enforcement = enforcement
+        _Installed.enforcement, _Installed.options = enforcement, _values()
 
     def done(self) -> None:
         """Close only when the whole process ends; an unloaded script changes nothing."""
@@ -170,8 +176,12 @@ def _locked() -> dict[str, object]:
     return {**LOCKED_OPTIONS, **_ALSO_LOCKED}
 
 
+def _values() -> dict[str, str]:
+    return {name: str(getattr(ctx.options, name)) for name in OPTIONS}
+
+
 def _settings() -> ProxySettings:
-    values = {name: str(getattr(ctx.options, name)) for name in OPTIONS}
+    values = _values()
     missing = [name for name in _REQUIRED if not values[name]]
     if missing:
         raise OptionRefused(f"set {', '.join(missing)} with --set NAME=VALUE")

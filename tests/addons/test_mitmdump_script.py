@@ -8,6 +8,7 @@ import pytest
 from tests.addons.running_mitmdump import READY_WITHIN_S, mitmdump
 from tests.fakes.process_limits import NO_CORE_FILES, core_limit
 from tests.fakes.proxy_harness import basic
+from tests.fakes.until import until
 
 HOSTILE_ADDON = """\
 from mitmproxy import http
@@ -32,6 +33,27 @@ def fail(settings):
     raise ValueError("hunter2")
 
 Enforcement.open = fail
+"""
+
+
+SETS_WHILE_IT_RUNS = """\
+import asyncio
+from pathlib import Path
+
+from mitmproxy import ctx, exceptions
+
+async def set_later():
+    while not (Path(__file__).parent / "go").exists():
+        await asyncio.sleep(0.05)
+    for name in ("palyra_silence", "palyra_forbid"):
+        try:
+            ctx.options.update(**{name: "1"})
+        except exceptions.OptionsError as error:
+            print("not set:", error, flush=True)
+
+def running():
+    global task
+    task = asyncio.create_task(set_later())
 """
 
 
@@ -149,6 +171,22 @@ async def test_an_option_that_is_none_stops_mitmdump_and_is_told(
             await running.process.wait()
         assert told in running.said
         assert running.upstream.connections == 0
+
+
+async def test_an_option_that_is_set_while_it_runs_is_refused_and_told(tmp_path: Path):
+    setter = tmp_path / "setter.py"
+    setter.write_text(SETS_WHILE_IT_RUNS)
+    async with mitmdump(tmp_path, "-s", str(setter)) as running:
+        await running.until_ready()
+        (tmp_path / "go").touch()
+        await until("it was told", lambda: running.said.count("not set: ") == 2)
+        assert "not set: palyra_silence is read when mitmproxy starts" in running.said
+        assert "not set: palyra_forbid is read when mitmproxy starts" in running.said
+        running.script.write_text(running.script.read_text() + "\n")  # is loaded again
+        await until("it was loaded again", lambda: running.said.count("Loading script") > 2)
+        refused = await running.ask("/x", None)
+        assert refused is not None and refused.status == 407
+        assert "Addon error" not in running.said
 
 
 async def test_of_a_fault_that_nobody_expects_mitmdump_is_told_no_text(tmp_path: Path):
