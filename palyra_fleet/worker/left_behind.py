@@ -20,6 +20,7 @@ PREFIX: Final = "palyra-run-"
 MOST_AT_ONCE: Final = 64
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _BOOT_ID_FORM: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -85,7 +86,7 @@ def _taken(place_fd: int, name: str) -> int | None:
         return None
     try:
         status = os.fstat(descriptor)
-        if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) == stat.S_IRWXU:
+        if status.st_uid == os.geteuid() and not status.st_mode & _OTHERS:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return descriptor
     except OSError:  # its launcher lives, or the file system has no locks

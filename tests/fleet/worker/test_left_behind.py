@@ -121,6 +121,22 @@ def test_where_the_place_belongs_to_another_account_nothing_is_removed(
     assert (made / "secret").exists()
 
 
+def test_in_a_place_that_gives_its_group_what_was_left_is_removed(tmp_path: Path) -> None:
+    """The kernel sets the bit (setgid) on what is made there."""
+    tmp_path.chmod(0o2700)
+    made = killed_launcher(tmp_path)
+    assert made.stat().st_mode & stat.S_ISGID
+    asyncio.run(remove_left_behind(tmp_path))
+    assert not made.exists()
+
+
+def test_a_program_that_shuts_itself_out_keeps_nothing_there(tmp_path: Path) -> None:
+    made = killed_launcher(tmp_path)
+    made.chmod(0o400)
+    asyncio.run(remove_left_behind(tmp_path))
+    assert not made.exists()
+
+
 async def test_what_cannot_be_removed_in_time_is_left_for_the_next(tmp_path: Path) -> None:
     made = killed_launcher(tmp_path)
     await remove_left_behind(tmp_path, within_s=0)
