@@ -2,8 +2,9 @@
 
 An error's text, and the traceback that `logging` prints with it, may hold what somebody sent. Only
 our own formatters (`lines`) leave it out of a record that carries the error itself; those of a host
-that embeds us, and mitmproxy's, print it. So no record of ours carries one: a fault is told by
-`fault_of`, which a test of the whole source keeps so (`tests/project/test_told_faults.py`).
+that embeds us, and mitmproxy's, print it. So no record of ours carries a traceback, or an error
+that nobody expected: it is told by `fault_of`, which a test of the whole source keeps so
+(`tests/project/test_told_faults.py`). An error whose text is ours is told by it.
 """
 
 import traceback
