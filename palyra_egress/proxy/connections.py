@@ -213,11 +213,12 @@ def _each(
     connections: Set[LiveConnection], step: Callable[[LiveConnection], None]
 ) -> set[LiveConnection]:
     """Take a step with each, whatever fails with one of them; those with which it failed."""
-    failed = set[LiveConnection]()
+    failed = dict[LiveConnection, Exception]()
     for connection in set(connections):
         try:
             step(connection)
         except Exception as fault:  # noqa: BLE001 what fails is told, and stops no sweep
-            _log.error("a step with an open connection failed: %s", fault_of(fault))
-            failed.add(connection)
-    return failed
+            failed[connection] = fault
+    for error in failed.values():  # only now: telling takes its time, and may fail itself
+        _log.error("a step with an open connection failed: %s", fault_of(error))
+    return set(failed)

@@ -154,8 +154,8 @@ class EnforcingHandler(PacedHandler):
         try:
             self.guard.review()
         except Exception as fault:  # noqa: BLE001 the proxy's outer edge: every fault refuses
-            _log.error("judging again failed: %s", type(fault).__name__)
             self._refuse_fault()
+            _log.error("judging again failed: %s", type(fault).__name__)
 
     async def server_event(self, event: events.Event) -> None:
         """What was read before the connection was aborted is not looked at any more, and what is
@@ -215,11 +215,11 @@ class EnforcingHandler(PacedHandler):
             self._end(hook, Reason.INTERNAL)
             raise
         except TimeoutError:
-            _log.error("hook %s took longer than %s s", hook.name, self._hook_deadline_s)
             self._end(hook, Reason.DEADLINE)
+            _log.error("hook %s took longer than %s s", hook.name, self._hook_deadline_s)
         except Exception as fault:  # noqa: BLE001 the proxy's outer edge: every fault refuses
-            _log.error("hook %s failed: %s", hook.name, type(fault).__name__)
             self._end(hook, Reason.INTERNAL)
+            _log.error("hook %s failed: %s", hook.name, type(fault).__name__)
 
     async def _decide(self, hook: commands.StartHook) -> None:
         if self._aborted is not None and hook.name != "client_disconnected":
@@ -270,9 +270,9 @@ class EnforcingHandler(PacedHandler):
             await self._dial_failed(command, Reason.UPSTREAM_UNREACHABLE)
             raise
         except Exception as fault:  # noqa: BLE001 the proxy's outer edge: every fault refuses
-            _log.error("dialling failed: %s", type(fault).__name__)
             self._refuse_fault()
             await self._dial_failed(command, Reason.INTERNAL)
+            _log.error("dialling failed: %s", type(fault).__name__)
             return
         if (aborted := self._aborted) is not None:
             reset(writer)
@@ -332,8 +332,8 @@ class EnforcingHandler(PacedHandler):
             outcome = "client_closed"
             raise
         except Exception as fault:  # noqa: BLE001 the proxy's outer edge: every fault refuses
-            _log.error("carrying a tunnel failed: %s", type(fault).__name__)
             self._refuse_fault()
+            _log.error("carrying a tunnel failed: %s", type(fault).__name__)
         finally:
             if self._passed_on is not None and outcome != COMPLETE:
                 reset(self._passed_on)
@@ -372,8 +372,8 @@ class EnforcingHandler(PacedHandler):
         crash of its layers, nothing is known about the connection any more: it is reset."""
         if exc_info is not None:
             kind: Any = exc_info[0].__name__ if isinstance(exc_info, tuple) else "exception"
-            _log.error("protocol layer failed (%s); the connection is reset", kind)
             self._refuse_fault()
+            _log.error("protocol layer failed (%s); the connection is reset", kind)
 
     def _refuse_fault(self) -> None:
         """A fault outside a hook: audited once, and both sides are reset."""

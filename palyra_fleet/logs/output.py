@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from palyra_fleet.logs.faults import fault_of
 from palyra_fleet.logs.lines import JsonLines, TextLines
 
 MAX_WAITING: Final = 4_096
@@ -57,7 +58,13 @@ class LinesBehind(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._waiting.put_nowait(self.format(record))
+            line = self.format(record)
+        except Exception as fault:  # noqa: BLE001 a line must not end what it tells of
+            place = (record.name, logging.ERROR, record.pathname, record.lineno)
+            told = (*place, "a line could not be written: %s", (fault_of(fault),), None)
+            line = self.format(logging.LogRecord(*told))
+        try:
+            self._waiting.put_nowait(line)
         except queue.Full:
             self.dropped += 1
 

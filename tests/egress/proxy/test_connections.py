@@ -130,6 +130,24 @@ async def test_one_that_cannot_be_cut_keeps_no_other_from_it(
     assert "this one is broken" not in "\n".join(shown), "an error's text is not told"
 
 
+async def test_a_log_that_cannot_be_written_keeps_none_from_being_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    table = ConnectionTable()
+    lines = [line(table, "a") for _ in range(5)]
+    for broken in lines[::2]:
+        monkeypatch.setattr(broken, "stop_sending", _fail)
+    monkeypatch.setattr("palyra_egress.proxy.connections._log", BrokenLog())
+    with pytest.raises(RuntimeError, match="the log is broken"):
+        table.cut(Ended(worker_ids=frozenset({"a"})))
+    assert [one.steps for one in lines[1::2]] == [["stop sending"]] * 2
+
+
+class BrokenLog:
+    def error(self, *_told: object) -> None:
+        raise RuntimeError("the log is broken")
+
+
 async def test_one_that_cannot_be_judged_again_is_cut_and_the_others_are_judged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from palyra_fleet.logs.lines import TextLines
+from palyra_fleet.logs.lines import JsonLines, TextLines
 from palyra_fleet.logs.output import LinesBehind
 
 PROGRAM = """
@@ -109,6 +109,25 @@ def test_what_waits_at_the_end_is_written_and_a_reader_that_is_gone_is_no_error(
     gone.close()
     os.close(writing)
     assert gone.dropped == 1
+
+
+class NotShown:
+    def __str__(self) -> str:
+        raise RuntimeError("hunter2")
+
+
+@pytest.mark.parametrize("form", [TextLines(), JsonLines("palyra-fleet")], ids=["text", "json"])
+def test_a_line_that_cannot_be_written_ends_nothing_and_is_told(form: logging.Formatter) -> None:
+    reading, writing = os.pipe()
+    handler = LinesBehind(writing)
+    handler.setFormatter(form)
+    place = ("palyra_fleet.x", logging.WARNING, __file__, 1)
+    handler.emit(logging.LogRecord(*place, "%s", (NotShown(),), None))
+    handler.close()
+    os.close(writing)
+    (line,) = lines_of(reading)
+    assert "a line could not be written: RuntimeError at " in line
+    assert "hunter2" not in line
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
