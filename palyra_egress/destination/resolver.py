@@ -133,8 +133,8 @@ class StaticResolver:
 
 
 class HostsFileError(OperatorMustAct):
-    """A hosts file line is not `ADDRESS NAME [NAME …]`, or others may write the file. Says file,
-    line and what was expected."""
+    """A hosts file is no text, a line of it is not `ADDRESS NAME [NAME …]`, or others may write it.
+    Says file, line and what was expected."""
 
 
 def read_hosts_file(path: Path) -> dict[str, tuple[str, ...]]:
@@ -144,6 +144,8 @@ def read_hosts_file(path: Path) -> dict[str, tuple[str, ...]]:
         text = read_trusted(path, MAX_HOSTS_BYTES)[0].decode()
     except UntrustedFile as error:
         raise HostsFileError(str(error)) from None
+    except UnicodeDecodeError:
+        raise HostsFileError(f"{path}: is not UTF-8; expected lines of ADDRESS NAME …") from None
     for number, raw in enumerate(text.splitlines(), start=1):
         words = raw.partition("#")[0].split()
         if not words:

@@ -130,6 +130,13 @@ def test_a_bad_line_of_a_hosts_file_is_named(tmp_path: Path, line: str) -> None:
         read_hosts_file(file)
 
 
+def test_a_hosts_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "hosts"
+    file.write_bytes(b"203.0.114.1 a.example\n\xff\n")
+    with pytest.raises(HostsFileError, match=rf"^{file}: is not UTF-8; expected lines of ADDRESS"):
+        read_hosts_file(file)
+
+
 def test_a_hosts_file_that_others_may_write_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "hosts"
     file.write_text("203.0.114.1 a.example\n")
