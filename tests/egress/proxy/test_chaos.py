@@ -447,31 +447,3 @@ async def test_an_audit_log_that_fails_while_a_response_passes_cuts_everybody(tm
         assert await read_to_end(other) == b""
         await world.everything_is_closed()
         assert b" 200 OK" not in await plain(world)
-
-
-class BrokenLog:
-    def __init__(self, struck: asyncio.Event) -> None:
-        self.struck = struck
-
-    def error(self, *_told: Any) -> None:
-        self.struck.set()
-        raise RuntimeError("the log is broken")
-
-
-async def test_who_cannot_be_judged_again_is_cut_though_the_fault_cannot_be_logged(
-    tmp_path, monkeypatch
-):
-    class Guard(ConnectionGuard):
-        def review(self):
-            raise RuntimeError("injected")
-
-    struck = asyncio.Event()
-    for module in ("handler", "connections"):
-        monkeypatch.setattr(f"palyra_egress.proxy.{module}._log", BrokenLog(struck))
-    async with chaos(tmp_path, Injection(guard_class=Guard)) as world:
-        for _ in range(2):
-            await world.harness.tunnel(f"api.example:{world.secure.port}")
-        with pytest.raises(RuntimeError, match="the log is broken"):
-            world.core.connections.review()
-        assert struck.is_set()
-        await world.everything_is_closed()
