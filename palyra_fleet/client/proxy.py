@@ -5,7 +5,7 @@ FleetUnavailable as soon as the stream ends, falls silent or holds something els
 hears nothing must stop believing what it heard. Subscribe again for a new snapshot.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from pydantic import ValidationError
@@ -18,6 +18,7 @@ from palyra_fleet.client.transport import (
     FleetClient,
     query_target,
 )
+from palyra_fleet.clock import now_unix_ms
 from palyra_fleet.wire.dsse import DsseEnvelope
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.models import EvidenceChain, ProxyBeat, ViolationAnswer
@@ -38,9 +39,14 @@ class ProxyClient(FleetClient):
     """The proxy's calls, signed with the proxy's enrolled key."""
 
     def __init__(
-        self, where: FleetAddress, key: SigningKey, *, timeout_ms: int = DEFAULT_TIMEOUT_MS
+        self,
+        where: FleetAddress,
+        key: SigningKey,
+        *,
+        timeout_ms: int = DEFAULT_TIMEOUT_MS,
+        clock: Callable[[], int] = now_unix_ms,
     ) -> None:
-        super().__init__(where, ProofCredentials(key), timeout_ms=timeout_ms)
+        super().__init__(where, ProofCredentials(key, clock), timeout_ms=timeout_ms)
 
     async def view(
         self, heard: tuple[int, int] | None = None, silence_ms: int = DEFAULT_SILENCE_MS

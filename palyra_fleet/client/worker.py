@@ -5,6 +5,7 @@ when the fleet refuses and FleetUnavailable when it does not answer.
 """
 
 import base64
+from collections.abc import Callable
 
 from palyra_fleet.client.credentials import ProofCredentials
 from palyra_fleet.client.lists import OrderList
@@ -14,6 +15,7 @@ from palyra_fleet.client.transport import (
     FleetClient,
     query_target,
 )
+from palyra_fleet.clock import now_unix_ms
 from palyra_fleet.wire.keys import SigningKey
 from palyra_fleet.wire.models import (
     CompleteRequest,
@@ -35,15 +37,20 @@ class WorkerClient(FleetClient):
     """The worker's calls."""
 
     def __init__(
-        self, where: FleetAddress, key: SigningKey, *, timeout_ms: int = DEFAULT_TIMEOUT_MS
+        self,
+        where: FleetAddress,
+        key: SigningKey,
+        *,
+        timeout_ms: int = DEFAULT_TIMEOUT_MS,
+        clock: Callable[[], int] = now_unix_ms,
     ) -> None:
-        super().__init__(where, ProofCredentials(key), timeout_ms=timeout_ms)
+        super().__init__(where, ProofCredentials(key, clock), timeout_ms=timeout_ms)
         self._public_key = base64.b64encode(key.public_key).decode()
-        self._where_to, self._patience_ms = where, timeout_ms
+        self._where_to, self._patience_ms, self._clock = where, timeout_ms, clock
 
     def with_key(self, key: SigningKey) -> "WorkerClient":
         """Another client of the same fleet."""
-        return WorkerClient(self._where_to, key, timeout_ms=self._patience_ms)
+        return WorkerClient(self._where_to, key, timeout_ms=self._patience_ms, clock=self._clock)
 
     async def issue_nonce(self) -> NonceAnswer:
         request = NonceRequest(public_key=self._public_key, purpose="register")

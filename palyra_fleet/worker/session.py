@@ -107,7 +107,12 @@ class WorkerSession:
     async def open(cls, settings: SessionSettings, measured: Measurement) -> Self:
         """Attest and register. Raises FleetUnavailable, FleetProblem or ReceiptRefused."""
         key = SigningKey.generate()
-        client = WorkerClient(settings.fleet, key, timeout_ms=settings.timeout_ms)
+        client = WorkerClient(
+            settings.fleet,
+            key,
+            timeout_ms=settings.timeout_ms,
+            clock=settings.time.wall_unix_ms,
+        )
         attester = Attester(
             client,
             key,

@@ -48,7 +48,7 @@ class RealFleet:
         )
 
     def as_proxy(self) -> ProxyClient:
-        return ProxyClient(self.server.socket_path, self.proxy_key)
+        return ProxyClient(self.server.socket_path, self.proxy_key, clock=self.time.wall_unix_ms)
 
     async def accept(self, program: str) -> Measurement:
         """Enrol what `program` measures as."""

@@ -122,13 +122,12 @@ def says(pool: Pool, what: str) -> tuple[str, ...]:
 def waits(pool: Pool) -> tuple[str, ...]:
     """A program that says that it is up, and then waits for the file `go`."""
     go = pool.fleet.home / "go"
-    os.mkfifo(go)
-    return (SHELL, "-c", f"echo up >> {pool.told}; read line < {go}")
+    return (SHELL, "-c", f"echo up >> {pool.told}; until [ -e {go} ]; do sleep 0.05; done")
 
 
-async def let_go(pool: Pool) -> None:
+def let_go(pool: Pool) -> None:
     """What `waits` waits for."""
-    await asyncio.to_thread((pool.fleet.home / "go").write_text, "\n")
+    (pool.fleet.home / "go").touch()
 
 
 async def test_one_session_takes_the_runs_that_are_placed_on_it_one_after_the_other(
@@ -180,7 +179,7 @@ async def test_a_signal_lets_the_run_end_by_itself_before_the_worker_leaves(pool
     os.kill(os.getpid(), signal.SIGTERM)
     await asyncio.sleep(0)
     assert not serving.done()
-    await let_go(pool)
+    let_go(pool)
     assert await serving == 0
     assert "run-1 ended with 0" in pool.said
     assert (await pool.events())["worker.completed"] == 1
@@ -218,7 +217,7 @@ async def test_after_a_lease_that_was_revoked_it_attests_anew_and_waits_on(pool:
     await pool.fleet.operator.revoke_lease(taken.lease_id, "enough")
     await pool.place("run-2")
     await pool.until_told(2)
-    await let_go(pool)
+    let_go(pool)
     assert await serving == 0
     await pool.until_said("the fleet ended this run's lease")
     seen = await pool.events()
@@ -244,13 +243,13 @@ async def test_a_fleet_that_is_gone_when_a_run_ends_costs_its_lease_and_not_the_
         await pool.place("run-1")
         await pool.until_told(1)
         await relay.down()
-        await let_go(pool)
+        let_go(pool)
         await pool.until_said("run-1 ended with 0")
         await pool.until_said("the fleet or the proxy is gone")
         await relay.up()
         await pool.place("run-2")
         await pool.until_told(2)
-        await let_go(pool)
+        let_go(pool)
         assert await serving == 0
     assert (await pool.events())["worker.completed"] == 1
 
@@ -261,7 +260,7 @@ async def test_a_worker_leaves_while_the_fleet_is_gone(pool: Pool) -> None:
         await pool.place("run-1")
         await pool.until_told(1)
         await relay.down()
-        await let_go(pool)
+        let_go(pool)
         await pool.until_said("the fleet or the proxy is gone")
         os.kill(os.getpid(), signal.SIGTERM)
         assert await serving == 0

@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -21,6 +20,7 @@ from palyra_fleet.worker.session import PROOFS_FOR_A_LEASE, SessionSettings, Wor
 from palyra_fleet.worker.workspace import Workspace
 from tests.fakes.manual_time import STUCK_AFTER_S, ManualTime
 from tests.fakes.real_fleet import RealFleet, real_fleet
+from tests.fakes.until import until
 from tests.fakes.worker_bench import GRANT, RUN_ID
 
 
@@ -173,10 +173,9 @@ async def test_closing_the_fleet_ends_a_run_by_fencing() -> None:
         settings = replace(run_settings(fleet, fleet.session()), ttl_ms=60_000)
         said: list[str] = []
         up = fleet.home / "up"
-        os.mkfifo(up)
-        program = ["/bin/sh", "-c", f"echo up > {up}; sleep 600"]
+        program = ["/bin/sh", "-c", f": > {up}; sleep 600"]
         running = spawn(run_as_worker(program, settings, said.append), "run")
-        await asyncio.to_thread(up.read_text)
+        await until("the program is up, or its run over", lambda: running.done() or up.exists())
         await fleet.service.close()
         await time.play(60.0, 3, running)  # heartbeats, proofs, renewals sleep on this clock
         async with asyncio.timeout(STUCK_AFTER_S):  # a program's end takes time of its own
