@@ -112,6 +112,7 @@ async def embedded(
                 settings.admin_host,
                 settings.admin_port,
                 principals,
+                operators_socket=home.operators_socket,
                 issuers=fleet_settings.file.issuers,
                 spans=spans,
             ) as server,

@@ -1,11 +1,12 @@
 """Composition helpers: a started FleetService served on its listeners, and the files beside it.
 
 `FleetServer.start` opens the Unix socket (0600, in a directory only its owner may enter) for
-workers and proxies, the loopback listener for operators and, where asked for, the listener for
-workers and proxies on other machines (mutual TLS; see `api.remote_listener`), and closes them in
-order. The operator token is a 0600 file made at the first start; other principals stand in a file
-beside it, and only digests of tokens go into the server. The keys of `issuers` are read while it
-runs.
+workers and proxies, the loopback listener for operators, a Unix socket of their own for operators
+of this account, who thereby know that no other account listens there, and, where asked for, the
+listener for workers and proxies on other machines (mutual TLS; see `api.remote_listener`), and
+closes them in order. The operator token is a 0600 file made at the first start; other principals
+stand in a file beside it, and only digests of tokens go into the server. The keys of `issuers` are
+read while it runs.
 """
 
 import asyncio
@@ -16,9 +17,10 @@ import resource
 import secrets
 import socket
 import stat
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -83,6 +85,7 @@ class FleetServer:
         principals: PrincipalBook,
         *,
         issuers: Sequence[TrustedIssuer] = (),
+        operators_socket: Path | None = None,
         nodes: NodeOperations | None = None,
         remote: RemoteSettings | None = None,
         spans: Spans | None = None,
@@ -97,12 +100,18 @@ class FleetServer:
         """
         service.counts.spans = None if spans is None else spans.counts
         admin = _listen_on_loopback(admin_host, admin_port)
+        sockets = {Listener.SOCKET: list[socket.socket](), Listener.ADMIN: [admin]}
+        files = {socket_path: Listener.SOCKET}
+        if operators_socket is not None:
+            files[operators_socket] = Listener.ADMIN
+        made: list[Path] = []
         try:
-            worker_side = _listen_on_socket_file(socket_path)
+            for file, listener in files.items():
+                sockets[listener].append(_listen_on_socket_file(file))
+                made.append(file)
         except ServeError:
-            admin.close()
+            _end(chain(*sockets.values()), made)
             raise
-        sockets = {Listener.SOCKET: worker_side, Listener.ADMIN: admin}
         most = {Listener.SOCKET: _socket_connections(), Listener.ADMIN: MAX_ADMIN_CONNECTIONS}
         proofs = ProofGate(service.caller_by_key)
         try:
@@ -118,11 +127,11 @@ class FleetServer:
                     view_write_within_ms=view_write_within_ms,
                 )
                 remote_port = None
-                for listener, listening in sockets.items():
+                for listener, opened in sockets.items():
                     application = make_application(
                         listener, service, settings, clock, nodes, proofs=proofs
                     )
-                    serves = _served(application, listening, most[listener])
+                    serves = _served(application, opened, most[listener])
                     await serving.enter_async_context(serves)
                 if remote is not None:
                     application = make_application(
@@ -138,9 +147,7 @@ class FleetServer:
                     )
                 yield cls(socket_path, _url_of(admin), remote_port)
         finally:
-            for listening in sockets.values():
-                listening.close()
-            _forget_socket(socket_path)
+            _end(chain(*sockets.values()), made)
 
 
 def load_or_create_operator_token(path: Path) -> str:
@@ -215,18 +222,22 @@ def _socket_connections() -> int:
 
 @asynccontextmanager
 async def _served(
-    application: web.Application, listening: socket.socket, most: int
+    application: web.Application, listening: Sequence[socket.socket], most: int
 ) -> AsyncIterator[None]:
     """Accept connections until the block ends; then end what is open, and clean up."""
     runner = web.AppRunner(application, handle_signals=False, shutdown_timeout=_CLOSE_WITHIN_S)
     await runner.setup()
     try:
         loop = asyncio.get_running_loop()
-        accepting = await loop.create_server(lambda: FleetConnection(runner, most), sock=listening)
+        accepting = [
+            await loop.create_server(lambda: FleetConnection(runner, most), sock=one)
+            for one in listening
+        ]
         try:
             yield
         finally:
-            accepting.close()
+            for server in accepting:
+                server.close()
     finally:
         await runner.cleanup()
 
@@ -257,7 +268,8 @@ def _url_of(listening: socket.socket) -> str:
 
 def _listen_on_socket_file(path: Path) -> socket.socket:
     if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
-        raise ServeError(f"{path}: a socket path has at most {MAX_SOCKET_PATH_BYTES} bytes")
+        said = f"{path}: a socket path has at most {MAX_SOCKET_PATH_BYTES} bytes"
+        raise ServeError(f"{said}; this one has {len(os.fsencode(path))}")
     _own_directory(path.parent)
     _remove_dead_socket(path)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -282,8 +294,12 @@ def _own_directory(directory: Path) -> None:
         raise ServeError(f"{directory}: others may enter this directory; expected your own, 700")
 
 
-def _forget_socket(path: Path) -> None:
-    path.unlink(missing_ok=True)
+def _end(listening: Iterable[socket.socket], files: Iterable[Path]) -> None:
+    """Close what listens, and take away the socket files."""
+    for one in listening:
+        one.close()
+    for file in files:
+        file.unlink(missing_ok=True)
 
 
 def _remove_dead_socket(path: Path) -> None:

@@ -19,7 +19,7 @@ from palyra_egress.audit.summary import end_of, refusals_of_run
 from palyra_egress.installation import EgressNote, Installation
 from palyra_egress.policy.load import load_policy_file
 from palyra_fleet.cli.output import say
-from palyra_fleet.cli.place import find_token, find_url
+from palyra_fleet.cli.place import find_fleet
 from palyra_fleet.cli.trouble import ExitCode, Trouble
 from palyra_fleet.client.errors import FleetError
 from palyra_fleet.client.operator import OperatorClient
@@ -126,21 +126,21 @@ async def _forget(arguments: Namespace, worker_id: str) -> None:
     """A worker that was made for this run leaves the ledger with it, unless it is quarantined: then
     the fleet refuses, and the worker stays for an operator to look at."""
     with contextlib.suppress(FleetError):
-        async with OperatorClient(find_url(arguments.url), find_token(arguments.token_file)) as it:
+        async with OperatorClient(*find_fleet(arguments.url, arguments.token_file)) as it:
             await it.act(WorkerAction.EVICT, worker_id, "the run it was made for has ended")
 
 
 async def _withdraw(arguments: Namespace, grant_id: str) -> None:
     """An approval of a run that did not come to be is not left lying about."""
     with contextlib.suppress(FleetError):
-        async with OperatorClient(find_url(arguments.url), find_token(arguments.token_file)) as it:
+        async with OperatorClient(*find_fleet(arguments.url, arguments.token_file)) as it:
             await it.withdraw_grant(grant_id, "the run it was made for did not start")
 
 
 async def _approve(arguments: Namespace, run_id: str, profile: str) -> str:
     """Make the measured program a reference value, and grant it one run; the grant's id."""
     measured = await asyncio.to_thread(measure, arguments.program[0])
-    operator = OperatorClient(find_url(arguments.url), find_token(arguments.token_file))
+    operator = OperatorClient(*find_fleet(arguments.url, arguments.token_file))
     try:
         await operator.add_reference_values(
             ReferenceValues(

@@ -69,6 +69,8 @@ _KINDS: Final = {
     Who.OPERATOR: frozenset[ClientKind](),
 }
 """What a machine must have paired as, to call a route of this kind."""
+THIS_ACCOUNT: Final = "operators' socket"
+"""Where a call came from that came over no network."""
 DEVICE: Final = web.RequestKey("palyra-device", PairedDevice)
 _NOT_ONCE: Final = frozenset({Who.ANYBODY, Who.STRANGER, Who.KEY_IN_BODY})
 """Who has no idempotency keys: they could fill the memory of others, since a key costs nothing."""
@@ -181,7 +183,7 @@ class Gatekeeper:
                 body = await self._body(row, request)
                 if self._operator(row, request) != operator:
                     raise ApiRefusal(ApiReason.TOKEN_REFUSED)
-                ORIGIN.set(Origin(request.remote or "", request[REQUEST_ID]))
+                ORIGIN.set(Origin(request.remote or THIS_ACCOUNT, request[REQUEST_ID]))
                 return _Admitted(operator, body, device)
             case Who.DEVICE:
                 if device is None:

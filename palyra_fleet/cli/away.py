@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from palyra_fleet.cli.output import say
-from palyra_fleet.cli.place import find_token, find_url
+from palyra_fleet.cli.place import find_fleet
 from palyra_fleet.cli.trouble import Trouble
 from palyra_fleet.client import FleetProblem, OperatorClient
 
@@ -18,7 +18,8 @@ _BUSY: Final = frozenset({429, 503})
 @asynccontextmanager
 async def fresh_client(arguments: Namespace) -> AsyncIterator[OperatorClient]:
     """A client of the fleet where it is now. Raises Trouble where nothing says so."""
-    async with OperatorClient(find_url(arguments.url), find_token(arguments.token_file)) as client:
+    where, token = find_fleet(arguments.url, arguments.token_file)
+    async with OperatorClient(where, token) as client:
         yield client
 
 

@@ -40,7 +40,13 @@ def _checks(arguments: Namespace) -> Sequence[Check]:
         Check("isolation", lambda: machine.isolation(Path.cwd())),
     ]
     online = [
-        Check("listener.socket", lambda: listeners.worker_socket(arguments.socket)),
+        Check(
+            "listener.socket", lambda: listeners.unix_socket("listener.socket", arguments.socket)
+        ),
+        Check(
+            "listener.operators",
+            lambda: listeners.unix_socket("listener.operators", home.operators_socket),
+        ),
         Check("listener.admin", lambda: listeners.admin(home.admin_url_file)),
     ]
     return offline if arguments.offline else [*offline, *online]

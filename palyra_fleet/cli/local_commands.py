@@ -96,6 +96,7 @@ async def _serve(arguments: Namespace) -> None:
                     host,
                     port,
                     principals,
+                    operators_socket=home.operators_socket,
                     issuers=file.issuers,
                     nodes=None if machines is None else machines.operations,
                     remote=None if machines is None else machines.remote,

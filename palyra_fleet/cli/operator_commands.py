@@ -9,7 +9,7 @@ from argparse import Namespace
 
 from palyra_fleet.cli.later import Command
 from palyra_fleet.cli.output import acknowledge, clear, say, show_many, show_one
-from palyra_fleet.cli.place import find_token, find_url
+from palyra_fleet.cli.place import find_fleet
 from palyra_fleet.cli.release_commands import say_what_is_left
 from palyra_fleet.cli.trouble import ExitCode
 from palyra_fleet.client import OperatorClient, WorkerAction
@@ -23,8 +23,8 @@ def run(command: Command, arguments: Namespace) -> ExitCode:
     """Run one command against the fleet that the arguments and the environment name."""
 
     async def with_client() -> ExitCode:
-        url, token = find_url(arguments.url), find_token(arguments.token_file)
-        async with OperatorClient(url, token) as client:
+        where, token = find_fleet(arguments.url, arguments.token_file)
+        async with OperatorClient(where, token) as client:
             code = await command(arguments, client)
             while getattr(arguments, "watch", None):
                 await asyncio.sleep(arguments.watch)

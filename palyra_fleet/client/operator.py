@@ -4,6 +4,8 @@ The command line calls these through `asyncio.run`. Every change takes the reaso
 ends up in the fleet's event log.
 """
 
+from pathlib import Path
+
 from palyra_fleet.client.credentials import TokenCredentials
 from palyra_fleet.client.devices import DeviceCalls
 from palyra_fleet.client.enrolments import EnrolmentCalls
@@ -54,10 +56,15 @@ class OperatorClient(
     SnapshotCalls,
     PolicyCalls,
 ):
-    """The operator's calls. `base_url` is the admin listener's, such as `http://127.0.0.1:7741`."""
+    """The operator's calls. `where` is the admin listener's URL, such as `http://127.0.0.1:7741`,
+    or the operators' socket of a fleet of this account."""
 
-    def __init__(self, base_url: str, token: str, *, timeout_ms: int = DEFAULT_TIMEOUT_MS) -> None:
-        super().__init__(base_url, TokenCredentials(token), timeout_ms=timeout_ms)
+    def __init__(
+        self, where: Path | str, token: str, *, timeout_ms: int = DEFAULT_TIMEOUT_MS
+    ) -> None:
+        super().__init__(where, TokenCredentials(token), timeout_ms=timeout_ms)
+        if isinstance(where, Path):
+            self._base_url = "http://localhost"  # the admin listener answers to no other name
 
     async def create_grant(self, request: GrantRequest) -> GrantView:
         return await self.call("POST", "/v1/grants", GrantView, request, once=True)

@@ -43,23 +43,23 @@ def admin(url_file: Path) -> Iterator[Finding]:
     yield from readiness("listener.admin", f"{url}/readyz", None, _START)
 
 
-def worker_socket(path: Path) -> Iterator[Finding]:
-    """The workers' socket is there, ours alone, and answers."""
+def unix_socket(check: str, path: Path) -> Iterator[Finding]:
+    """A socket of the fleet's is there, ours alone, and answers."""
     try:
         found = path.lstat()
     except FileNotFoundError:
-        yield fail("listener.socket", f"{path} is not there", _START)
+        yield fail(check, f"{path} is not there", _START)
         return
     folder = path.parent.stat().st_mode & 0o777
     if not stat.S_ISSOCK(found.st_mode):
-        yield fail("listener.socket", f"{path} is not a socket", "move it away")
+        yield fail(check, f"{path} is not a socket", "move it away")
     elif found.st_uid != os.geteuid() or found.st_mode & 0o177 or folder & 0o077:
         said = f"{path}: others may connect (mode {found.st_mode & 0o777:o}, folder {folder:o})"
-        yield fail("listener.socket", said, "start the fleet again, in a folder of mode 700")
+        yield fail(check, said, "start the fleet again, in a folder of mode 700")
     elif serving_pid(path) is None:
-        yield fail("listener.socket", f"nobody answers at {path}", _START)
+        yield fail(check, f"nobody answers at {path}", _START)
     else:
-        yield ok("listener.socket", f"{path} answers")
+        yield ok(check, f"{path} answers")
 
 
 def readiness(check: str, url: str, socket_path: Path | None, starting: str) -> Iterator[Finding]:

@@ -247,6 +247,7 @@ FLEET_FAULTS = (
         content_of("admin.url", lambda _: b"http://127.0.0.1:1\n"),
     ),
     Fault("the workers' socket is gone", "fleet", "listener.socket", gone("run/fleet.sock")),
+    Fault("the operators' socket is gone", "fleet", "listener.operators", gone("run/admin.sock")),
     Fault("all may use the socket", "fleet", "listener.socket", mode_of("run/fleet.sock", 0o666)),
     Fault(
         "an event was changed",

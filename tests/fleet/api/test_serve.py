@@ -36,6 +36,42 @@ async def test_the_socket_is_private_while_served_and_gone_after(tmp_path: Path)
     assert not path.exists()
 
 
+def for_operators_too(run: Path) -> AbstractAsyncContextManager[FleetServer]:
+    principals = open_principals(run.parent / "home", "t")
+    return FleetServer.start(
+        FakeFleetService(),
+        run / "fleet.sock",
+        "127.0.0.1",
+        0,
+        principals,
+        operators_socket=run / "admin.sock",
+    )
+
+
+async def test_the_operators_socket_is_the_admin_listener_and_private(tmp_path: Path) -> None:
+    workers, operators = tmp_path / "run" / "fleet.sock", tmp_path / "run" / "admin.sock"
+    token = {"Authorization": "Bearer t", "Host": "localhost"}
+    async with for_operators_too(tmp_path / "run") as server:
+        assert stat.S_IMODE(operators.stat().st_mode) == 0o600
+        for where, status in ((operators, 200), (workers, 404), (server.admin_url, 200)):
+            assert (await ask(where, "GET", "/v1/workers", headers=token)).status == status
+        assert (await ask(operators, "GET", "/v1/workers", headers={"Host": "h"})).status != 200
+        with pytest.raises(ServeError, match="another fleet"):
+            async with for_operators_too(tmp_path / "run"):
+                pass
+        assert (await ask(operators, "GET", "/livez")).status == 200
+    assert not operators.exists() and not workers.exists()
+
+
+async def test_where_operators_cannot_be_served_nothing_is_left(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir(mode=0o700)
+    (tmp_path / "run" / "admin.sock").write_text("mine")
+    with pytest.raises(ServeError, match="not a socket"):
+        async with for_operators_too(tmp_path / "run"):
+            pass
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["admin.sock"]
+
+
 async def test_a_dead_socket_is_replaced_and_a_living_one_is_not(tmp_path: Path) -> None:
     path = tmp_path / "run" / "fleet.sock"
     path.parent.mkdir(mode=0o700)

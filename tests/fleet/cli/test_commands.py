@@ -159,7 +159,7 @@ async def test_nobody_at_the_address_is_unreachable(shell: Shell) -> None:
     ("arguments", "word"),
     [
         ((), "NOUN"),
-        (("worker", "list"), "admin.url"),
+        (("worker", "list"), "admin.sock"),
         (("worker", "show", "not-an-id"), "expected an id"),
         (("worker", "quarantine", "01ARZ3NDEKTSV4RRFFQ69G5FAV"), "--reason"),
         (

@@ -1,39 +1,157 @@
-"""Where the token goes: to this machine only, unless the operator says otherwise."""
+"""Where the token goes: to a socket that no other account can listen at, unless told otherwise."""
 
+import os
+import signal
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from palyra_fleet.cli.place import HOME_VARIABLE, URL_VARIABLE, find_url
-from palyra_fleet.cli.trouble import Trouble
+from palyra_fleet.cli.place import HOME_VARIABLE, URL_VARIABLE, find_fleet
+from palyra_fleet.cli.trouble import ExitCode, Trouble
 from palyra_fleet.serve import write_admin_url
+from tests.fakes.until import until
+from tests.fleet.cli.conftest import Shell, running
+
+SOMEBODY = 12_345
+"""An account that is not ours."""
 
 
-@pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:8931", "http://[::1]:8931", "http://127.1.2.3:65535"]
-)
-def test_the_file_names_a_listener_of_this_machine(tmp_path: Path, url: str) -> None:
-    write_admin_url(tmp_path / "admin.url", url)
-    assert find_url(None, {HOME_VARIABLE: str(tmp_path)}) == url
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    """As `serve` leaves it."""
+    (tmp_path / "operator.token").write_text("token")
+    (tmp_path / "run").mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "run" / "admin.sock"))
+        yield tmp_path
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://attacker.example:80",
-        "http://127.0.0.1.attacker.example:80",
-        "http://127.0.0.1:80@attacker.example",
-        "http://attacker.example/#http://127.0.0.1:80",
-        "http://127.0.0.1:80/path",
-        "https://127.0.0.1:80",
-        "http://192.0.2.1:80",
-        "http://[::ffff:192.0.2.1]:80",
-        "http://127.0.0.1:80\nhttp://attacker.example",
-    ],
-)
-def test_a_file_that_names_anything_else_gets_no_token(tmp_path: Path, url: str) -> None:
-    write_admin_url(tmp_path / "admin.url", url)
+def found(home: Path, url: str | None = None, **more: str) -> Path | str:
+    return find_fleet(url, None, {HOME_VARIABLE: str(home), **more})[0]
+
+
+def test_it_goes_to_the_socket_in_the_home(home: Path) -> None:
+    assert found(home) == home / "run" / "admin.sock"
+
+
+def test_it_goes_where_the_operator_says(home: Path) -> None:
+    assert found(home, "http://127.0.0.1:1") == "http://127.0.0.1:1"
+    assert found(home, **{URL_VARIABLE: "http://127.0.0.1:2"}) == "http://127.0.0.1:2"
+
+
+def test_a_port_that_a_file_names_gets_nothing(home: Path) -> None:
+    write_admin_url(home / "admin.url", "http://127.0.0.1:8931")
+    (home / "run" / "admin.sock").unlink()
+    with pytest.raises(Trouble, match="not served here"):
+        found(home)
+
+
+def test_an_empty_variable_says_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert found(home, **{URL_VARIABLE: ""}) == home / "run" / "admin.sock"
+    (home / "var").symlink_to(home)
+    monkeypatch.chdir(home)
+    assert find_fleet(None, None, {HOME_VARIABLE: ""})[0] == Path("var/run/admin.sock")
+
+
+def test_a_fleet_that_has_ended_is_away_and_one_that_never_was_is_not(home: Path) -> None:
+    (home / "run" / "admin.sock").unlink()
+    for folder, code in ((home, ExitCode.UNREACHABLE), (home / "nowhere", ExitCode.YOURS)):
+        with pytest.raises(Trouble, match="not served here") as told:
+            found(folder)
+        assert told.value.exit_code is code
+
+
+def test_a_path_that_no_socket_can_have_is_told_in_words(home: Path) -> None:
+    longer = home / ("x" * 100)
+    longer.symlink_to(home)
+    with pytest.raises(Trouble, match="107 bytes"):
+        found(longer)
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o702, 0o777])
+def test_it_goes_to_no_folder_that_others_may_write_to(home: Path, mode: int) -> None:
+    (home / "run").chmod(mode)
     with pytest.raises(Trouble, match="not sent"):
-        find_url(None, {HOME_VARIABLE: str(tmp_path)})
-    assert find_url(url, {HOME_VARIABLE: str(tmp_path)}) == url
-    assert find_url(None, {HOME_VARIABLE: str(tmp_path), URL_VARIABLE: url}) == url
+        found(home)
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o702, 0o777])
+def test_it_goes_to_no_home_whose_folders_others_may_replace(home: Path, mode: int) -> None:
+    home.chmod(mode)
+    with pytest.raises(Trouble, match=r"not sent.*\n.*expected 700"):
+        found(home)
+
+
+def test_it_goes_through_no_link_to_a_folder(home: Path) -> None:
+    (home / "run").rename(home / "elsewhere")
+    (home / "run").symlink_to(home / "elsewhere")
+    with pytest.raises(Trouble, match="not sent"):
+        found(home)
+
+
+def test_it_goes_through_no_link_to_a_socket(home: Path) -> None:
+    (home / "run" / "admin.sock").rename(home / "run" / "other.sock")
+    (home / "run" / "admin.sock").symlink_to("other.sock")
+    with pytest.raises(Trouble, match="not sent"):
+        found(home)
+
+
+def test_it_goes_to_nothing_else_than_a_socket(home: Path) -> None:
+    (home / "run" / "admin.sock").unlink()
+    (home / "run" / "admin.sock").write_text("")
+    with pytest.raises(Trouble, match="not sent"):
+        found(home)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")
+def test_it_goes_to_no_other_account_unless_the_home_was_named(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in (home, home / "run", home / "run" / "admin.sock"):
+        os.chown(path, SOMEBODY, SOMEBODY)
+    assert found(home) == home / "run" / "admin.sock"
+    (home / "var").symlink_to(home)
+    monkeypatch.chdir(home)
+    for environment in ({}, {HOME_VARIABLE: ""}):
+        with pytest.raises(Trouble, match="not sent"):
+            find_fleet(None, home / "operator.token", environment)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")
+@pytest.mark.parametrize("part", ["run", "run/admin.sock"])
+def test_it_goes_to_no_part_of_a_home_that_is_a_third_accounts(home: Path, part: str) -> None:
+    os.chown(home, SOMEBODY, SOMEBODY)
+    os.chown(home / part, SOMEBODY + 1, SOMEBODY)
+    with pytest.raises(Trouble, match="not sent"):
+        found(home)
+
+
+@pytest.mark.e2e
+async def test_who_takes_the_port_of_a_killed_fleet_is_told_nothing(shell: Shell) -> None:
+    process = await shell.start("serve", "--admin", "127.0.0.1:0")
+    try:
+        file = shell.home / "admin.url"
+        await until("it is served", file.exists)
+        await until("it answers", lambda: answers(shell))
+    finally:
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
+    port = int(file.read_text().strip().rpartition(":")[2])
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        taken.setblocking(False)
+        said = await shell("worker", "list")
+        assert said.code == ExitCode.UNREACHABLE, said.err
+        with pytest.raises(BlockingIOError):
+            taken.accept()
+        async with running(shell):  # what the killed one left is replaced
+            assert await answers(shell)
+    assert not (shell.home / "run" / "admin.sock").exists()
+
+
+async def answers(shell: Shell) -> bool:
+    return (await shell("worker", "list")).code == 0
