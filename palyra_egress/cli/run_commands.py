@@ -125,14 +125,14 @@ def _tell_refusals(refusals: list[str]) -> None:
 async def _forget(arguments: Namespace, worker_id: str) -> None:
     """A worker that was made for this run leaves the ledger with it, unless it is quarantined: then
     the fleet refuses, and the worker stays for an operator to look at."""
-    with contextlib.suppress(FleetError):
+    with contextlib.suppress(FleetError, Trouble):  # Trouble: it has ended, and its socket with it
         async with OperatorClient(*find_fleet(arguments.url, arguments.token_file)) as it:
             await it.act(WorkerAction.EVICT, worker_id, "the run it was made for has ended")
 
 
 async def _withdraw(arguments: Namespace, grant_id: str) -> None:
     """An approval of a run that did not come to be is not left lying about."""
-    with contextlib.suppress(FleetError):
+    with contextlib.suppress(FleetError, Trouble):  # Trouble: it has ended, and its socket with it
         async with OperatorClient(*find_fleet(arguments.url, arguments.token_file)) as it:
             await it.withdraw_grant(grant_id, "the run it was made for did not start")
 

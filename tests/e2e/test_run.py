@@ -144,7 +144,7 @@ async def test_run_after_the_proxy_was_stopped_says_that_it_is_unreachable(place
     assert await running.program.ended() == 0
     done = await place.run_to_its_end("api", sys.executable, "-c", "")
     assert done.code == 69
-    assert_is_a_three_line_error(done.err, why="cannot connect")
+    assert_is_a_three_line_error(done.err, why="admin.sock does not exist")
 
 
 async def test_run_of_a_program_that_is_not_there_says_so_and_grants_nothing(place: Place) -> None:
