@@ -66,7 +66,8 @@ def _operators_socket(environment: Mapping[str, str]) -> Path:
     be given the token."""
     file = Home.of(environment).operators_socket
     try:
-        home, folder, found = file.parent.parent.stat(), file.parent.lstat(), file.lstat()
+        named, home = file.parent.parent.lstat(), file.parent.parent.stat()
+        folder, found = file.parent.lstat(), file.lstat()
     except FileNotFoundError:
         why, remedy = f"{file} does not exist", "start it with `palyra-fleet serve`, pass --url, "
         remedy += "or set PALYRA_HOME"
@@ -81,9 +82,9 @@ def _operators_socket(environment: Mapping[str, str]) -> Path:
         remedy = "set PALYRA_HOME to a shorter path that leads there, such as a link to it"
         raise Trouble(ExitCode.YOURS, "the fleet cannot be asked", why, remedy)
     owners = {0, os.geteuid()}
-    if environment.get(HOME_VARIABLE):  # who names a home means the account that it belongs to
+    if os.geteuid() == 0 and environment.get(HOME_VARIABLE):  # root means whose home it names
         owners.add(home.st_uid)
-    fault = _fault_of(file, home, folder, found, owners)
+    fault = _fault_of(file, (named, home, folder, found), owners)
     if fault is not None:
         remedy = "look where this folder comes from; PALYRA_HOME is ./var where it is not set"
         raise Trouble(ExitCode.YOURS, "the operator token is not sent there", fault, remedy)
@@ -92,19 +93,20 @@ def _operators_socket(environment: Mapping[str, str]) -> Path:
 
 def _fault_of(
     file: Path,
-    home: os.stat_result,
-    folder: os.stat_result,
-    found: os.stat_result,
+    way: tuple[os.stat_result, os.stat_result, os.stat_result, os.stat_result],
     owners: Container[int],
 ) -> str | None:
-    """Why somebody else than the owners may listen at the socket, and what is expected."""
-    looked_at = ((file.parent.parent, home), (file.parent, folder), (file, found))
+    """Why somebody else than the owners may listen at the socket, and what is expected. `way`: the
+    home's name, which may be a link, the home, the folder in it, the socket."""
+    named, home, folder, found = way
+    at_home = file.parent.parent
+    looked_at = ((at_home, named), (at_home, home), (file.parent, folder), (file, found))
     for path, status in looked_at:
         if status.st_uid not in owners:
             return f"another account may listen at {file}: {path} is user {status.st_uid}'s"
     if not stat.S_ISDIR(folder.st_mode) or not stat.S_ISSOCK(found.st_mode):
         return f"{file} is not a socket in a folder of its own, as `serve` makes it"
-    for path, status in looked_at[:2]:
+    for path, status in looked_at[1:3]:
         is_sticky = status is home and status.st_mode & stat.S_ISVTX
         if status.st_mode & _OTHERS_WRITE and not is_sticky:
             said = f"mode of {path} is {stat.S_IMODE(status.st_mode):o}, expected 700"
@@ -115,17 +117,43 @@ def _fault_of(
 def find_token(flag: Path | None, environment: Mapping[str, str] = os.environ) -> str:
     """The operator's token, out of its file."""
     named = environment.get(TOKEN_FILE_VARIABLE)
-    file = flag or (Path(named) if named else Home.of(environment).token_file)
-    return _read(file, "there is no operator token", "pass --token-file, or set PALYRA_HOME")
-
-
-def _read(file: Path, what: str, remedy: str) -> str:
+    given = flag or (Path(named) if named else None)
+    file = given or Home.of(environment).token_file
     try:
-        text = file.read_text(encoding="ascii").strip()
+        text = (_text_of if given else _text_in_home)(file).strip()
     except FileNotFoundError:
-        raise Trouble(ExitCode.YOURS, what, f"{file} does not exist", remedy) from None
+        why = f"{file} does not exist"
     except (OSError, UnicodeDecodeError):
-        raise Trouble(ExitCode.YOURS, what, f"{file} cannot be read", remedy) from None
-    if not text:
-        raise Trouble(ExitCode.YOURS, what, f"{file} is empty", remedy)
-    return text
+        why = f"{file} cannot be read"
+    except _NotItsAccounts:
+        why = f"{file} is not a file of the account that its folder belongs to"
+    else:
+        if text:
+            return text
+        why = f"{file} is empty"
+    remedy = "pass --token-file, or set PALYRA_HOME"
+    raise Trouble(ExitCode.YOURS, "there is no operator token", why, remedy)
+
+
+class _NotItsAccounts(Exception):
+    """A token in the home of another account is none of its own."""
+
+
+def _text_of(file: Path) -> str:
+    return file.read_text(encoding="ascii")
+
+
+def _text_in_home(file: Path) -> str:
+    """In the home of another account only a file of its own is read, and no link: root, who asks
+    for that account, may read what it may not, and the answer to a link would be sent to it."""
+    home = file.parent.stat()
+    if home.st_uid in {0, os.geteuid()}:
+        return _text_of(file)
+    if stat.S_ISLNK(file.lstat().st_mode):
+        raise _NotItsAccounts
+    descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, encoding="ascii") as opened:
+        found = os.fstat(opened.fileno())
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != home.st_uid:
+            raise _NotItsAccounts
+        return opened.read()

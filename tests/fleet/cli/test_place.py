@@ -109,7 +109,7 @@ def test_it_goes_to_nothing_else_than_a_socket(home: Path) -> None:
 def test_it_goes_to_no_other_account_unless_the_home_was_named(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for path in (home, home / "run", home / "run" / "admin.sock"):
+    for path in (home, home / "run", home / "run" / "admin.sock", home / "operator.token"):
         os.chown(path, SOMEBODY, SOMEBODY)
     assert found(home) == home / "run" / "admin.sock"
     (home / "var").symlink_to(home)
@@ -126,6 +126,59 @@ def test_it_goes_to_no_part_of_a_home_that_is_a_third_accounts(home: Path, part:
     os.chown(home / part, SOMEBODY + 1, SOMEBODY)
     with pytest.raises(Trouble, match="not sent"):
         found(home)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root reads what others may not")
+@pytest.mark.parametrize("kind", ["a link", "a hard link", "a pipe"])
+def test_root_reads_no_file_of_its_own_for_an_account_that_leads_it_there(
+    home: Path, tmp_path_factory: pytest.TempPathFactory, kind: str
+) -> None:
+    secret = tmp_path_factory.mktemp("roots") / "secret"
+    secret.write_text("of root alone")
+    token = home / "operator.token"
+    for path in (home, home / "run", home / "run" / "admin.sock", token):
+        os.chown(path, SOMEBODY, SOMEBODY)
+    assert find_fleet(None, None, {HOME_VARIABLE: str(home)})[1] == "token"
+    token.unlink()
+    match kind:
+        case "a link":
+            token.symlink_to(secret)
+        case "a hard link":
+            token.hardlink_to(secret)
+        case _:
+            os.mkfifo(token)
+            os.chown(token, SOMEBODY, SOMEBODY)
+    for url in (None, "http://127.0.0.1:1"):
+        with pytest.raises(Trouble, match="not a file of the account"):
+            find_fleet(url, None, {HOME_VARIABLE: str(home)})
+    assert find_fleet(None, secret, {HOME_VARIABLE: str(home)})[1] == "of root alone"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")
+def test_it_goes_to_no_home_that_another_account_names(
+    home: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose link it is may lead it elsewhere between our look and our call."""
+    place = tmp_path_factory.mktemp("place")
+    (place / "var").symlink_to(home)
+    monkeypatch.chdir(place)
+    assert find_fleet(None, None, {})[0] == Path("var/run/admin.sock")
+    os.chown(place / "var", SOMEBODY, SOMEBODY, follow_symlinks=False)
+    for environment in ({}, {HOME_VARIABLE: str(place / "var")}):
+        with pytest.raises(Trouble, match="not sent"):
+            find_fleet(None, None, environment)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")
+def test_only_root_asks_a_fleet_of_another_account(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody may make a home where a variable names one that is not there now."""
+    for path in (home, home / "run", home / "run" / "admin.sock"):
+        os.chown(path, SOMEBODY, SOMEBODY)
+    monkeypatch.setattr(os, "geteuid", lambda: SOMEBODY + 1)
+    with pytest.raises(Trouble, match="not sent"):
+        find_fleet(None, home / "operator.token", {HOME_VARIABLE: str(home)})
 
 
 @pytest.mark.e2e
