@@ -7,11 +7,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from palyra_egress.cli.channel_arguments import address
+from palyra_egress.cli.parser import make_parser
 from palyra_egress.clock import now_unix_ms
 from palyra_egress.credentials.vault_file import MASTER_KEY_FILE, VAULT_FILE
 from palyra_egress.doctor import files_of_proxy, refusal_probe
 from palyra_egress.installation import EgressNote, Installation
-from palyra_fleet.cli.doctor_commands import look_and_tell
+from palyra_fleet.cli.configuration import EGRESS
+from palyra_fleet.cli.doctor_commands import look_and_tell, settings
 from palyra_fleet.doctor import files, machine
 from palyra_fleet.doctor.finding import Check, Finding, fail
 from palyra_fleet.doctor.listeners import readiness
@@ -64,8 +66,9 @@ def _checks(arguments: Namespace, place: _Place) -> Sequence[Check]:
     least_bytes = arguments.least_free_mib * machine.MIB
     checks = [
         Check("mitmproxy", files_of_proxy.mitmproxy),
-        Check("home", lambda: files.private_directory("home", state_dir)),
+        Check("home", lambda: files.private_directory("home", state_dir, files_of_proxy.STARTING)),
         Check("files", lambda: files.private_files("files", secrets)),
+        Check("settings", lambda: settings(EGRESS, make_parser())),
         Check("clock", lambda: machine.clock(now)),
         Check("ca.proxy", lambda: files_of_proxy.authority(state_dir / "ca", now)),
         Check("policy", lambda: files_of_proxy.policy(place.policy_file, now)),
@@ -83,13 +86,17 @@ def _checks(arguments: Namespace, place: _Place) -> Sequence[Check]:
 
 
 def _ready(place: _Place) -> Iterator[Finding]:
-    starting = "start the proxy, or pass --offline"
+    starting = f"start it with {files_of_proxy.STARTING}, or pass --offline"
     return readiness("ready", "http://proxy/readyz", place.admin_socket, starting)
 
 
 def _refuses(place: _Place) -> Iterator[Finding]:
     if place.proxy is None:
-        yield fail("refuses", "nobody said where the proxy listens", "pass --proxy HOST:PORT")
+        yield fail(
+            "refuses",
+            "nobody said where the proxy listens",
+            "pass --proxy HOST:PORT of one that runs",
+        )
         return
     url_file = place.installation.home.admin_url_file
     admin = urlsplit(url_file.read_text(encoding="ascii").strip()) if url_file.exists() else None

@@ -14,7 +14,7 @@ from pathlib import Path
 from palyra_egress.clock import now_unix_ms
 from palyra_egress.facts import FACT_NAMES, AttestedFacts, FactsRefused, read_facts
 from palyra_egress.policy.compile import CompiledPolicy
-from palyra_egress.policy.errors import PolicyFileError, ProblemCode, nearest
+from palyra_egress.policy.errors import PolicyFileError, ProblemCode
 from palyra_egress.policy.findings import (
     LINT_TITLES,
     Finding,
@@ -27,6 +27,7 @@ from palyra_egress.policy.findings import (
 from palyra_egress.policy.load import load_policy_file
 from palyra_egress.policy.policy_diff import CHANGE_TITLES
 from palyra_egress.policy.values import EXPECTED_TIME, read_time_unix_ms
+from palyra_fleet.nearest_word import nearest
 
 DONE, ANSWER_IS_NO, YOURS_TO_FIX = 0, 1, 2
 FORMS = ("text", "json", "github", "sarif")

@@ -23,10 +23,10 @@ from palyra_egress.credentials.binding import (
 from palyra_egress.credentials.vault_file import OpenVault, VaultFile
 from palyra_egress.credentials.vault_format import Vault, full_name
 from palyra_egress.installation import Installation
-from palyra_egress.policy.errors import nearest
 from palyra_egress.policy.values import write_time
 from palyra_fleet.cli.output import say, show_many, show_one
 from palyra_fleet.cli.trouble import ExitCode, Trouble
+from palyra_fleet.nearest_word import nearest
 from palyra_fleet.wire.sealing import ENVIRONMENT_NAME, SealBroken
 
 _COLUMNS: Final = ("name", "age", "value_bytes", "updated_at")

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import Final, NamedTuple, NoReturn, Protocol, Self
 
-from palyra_egress.policy.errors import nearest
+from palyra_fleet.nearest_word import nearest
 
 MIN_SECRET_CHARS: Final = 8
 """Shorter ones would be found by chance in what passes, and redacted or punished there."""

@@ -9,7 +9,7 @@ Sources: RFC 9110 sections 7 and 11.6, RFC 9112 section 9.
 import re
 from typing import Final
 
-from palyra_egress.policy.errors import nearest
+from palyra_fleet.nearest_word import nearest
 
 EXPECTED_HEADER: Final = "authorization*, x-*, *-token, *-api-key, api-key or cookie"
 MAX_HEADER_NAME: Final = 64

@@ -26,11 +26,13 @@ from palyra_egress.proxy.tested_mitmproxy import TESTED_MITMPROXY
 from palyra_egress.request import EgressRequest, Requester
 from palyra_egress.service import EgressProxyPolicyService
 from palyra_egress.verdict import Effect, NeedsResolution
-from palyra_fleet.doctor.finding import Finding, fail, ok
+from palyra_fleet.doctor.finding import Finding, fail, ok, why_not
 from palyra_fleet.doctor.state import dated
 
 TAIL_BYTES: Final = 4 * 1024 * 1024
 """How much of the audit log is verified; `audit verify` walks all of it."""
+STARTING: Final = "`palyra-egress up` (or `palyra-egress proxy serve`, for the proxy alone)"
+"""What begins a proxy."""
 _RESTORE_CA: Final = "restore the folder from a backup; a new CA makes every worker distrust us"
 _TAMPERED: Final = "treat it as tampered with: keep a copy, and see docs/audit.md"
 
@@ -50,6 +52,12 @@ def authority(directory: Path, now_unix_ms: int) -> Iterator[Finding]:
     """The CA that workers trust: whole, in date, and in the bundle that workers are given."""
     key_path, certificate_path = directory / "root-key.pem", directory / "root.pem"
     missing = [path for path in (key_path, certificate_path) if not path.exists()]
+    if not directory.parent.exists():
+        said = f"{directory} is not there: no proxy was started here, or it was removed"
+        yield fail(
+            "ca.proxy", said, f"if one ran here, {_RESTORE_CA}; else start it with {STARTING}"
+        )
+        return
     if missing:
         said = f"{', '.join(map(str, missing))} is missing"
         yield fail("ca.proxy", said, _RESTORE_CA)
@@ -99,7 +107,8 @@ def _metadata(loaded: CompiledPolicy, now_unix_ms: int) -> Iterator[Finding]:
         if _is_let_through(service, _metadata_request(url, profile), now_unix_ms)
     ]
     if reached:
-        yield fail("policy.metadata", f"reachable: {'; '.join(reached)}", "forbid it")
+        remedy = "narrow the rules that reach it, then `palyra-egress policy check FILE`"
+        yield fail("policy.metadata", f"reachable: {'; '.join(reached)}", remedy)
     else:
         said = f"{len(METADATA_URLS)} metadata services, refused to {len(loaded.profiles)} profiles"
         yield ok("policy.metadata", said)
@@ -126,11 +135,13 @@ def _is_let_through(
 
 def audit_end(log: Path) -> Iterator[Finding]:
     """The newest part of the log follows, entry by entry, and reaches the newest checkpoint."""
+    checkpoint = checkpoint_file(log)
     if not log.exists():
-        yield fail("audit", f"{log} does not exist", "start the proxy, or restore the log")
+        beginning = f"if one was here, restore it; else start the proxy with {STARTING}"
+        remedy = _TAMPERED if checkpoint.exists() else beginning
+        yield fail("audit", f"{log} does not exist", remedy)
         return
     # the checkpoint first: entries are added behind it, never before
-    checkpoint = checkpoint_file(log)
     try:
         covers = read_checkpoint(checkpoint).covers if checkpoint.exists() else None
         seen = _tail(log)
@@ -165,5 +176,10 @@ def _tail(log: Path) -> dict[int, str]:
 
 def note_problem(path: Path, error: Exception) -> Finding:
     """The words for a note that does not say where the proxy is."""
-    said = f"{path}: {error}" if isinstance(error, json.JSONDecodeError) else str(error)
+    if isinstance(error, FileNotFoundError):
+        said = f"{path} is not there: `palyra-egress up` was never started here"
+    elif isinstance(error, OSError | json.JSONDecodeError):
+        said = f"{path}: {why_not(error)}"
+    else:
+        said = str(error)
     return fail("note", said, "start it with `palyra-egress up`, or name --proxy and --policy")

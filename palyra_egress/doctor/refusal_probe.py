@@ -18,7 +18,7 @@ from ulid import ULID
 
 from palyra_egress.doctor.metadata_targets import METADATA_URLS
 from palyra_egress.installation import written
-from palyra_fleet.doctor.finding import Finding, fail, ok
+from palyra_fleet.doctor.finding import Finding, fail, ok, why_not
 
 WITHIN_S: Final = 5.0
 MAX_HEAD_BYTES: Final = 16 * 1024
@@ -56,8 +56,15 @@ def probes(forbidden: str = "127.0.0.1:7741") -> tuple[Probe, ...]:
 
 
 def refuses(address: tuple[str, int], asked: tuple[Probe, ...]) -> Iterator[Finding]:
-    """Ask everything; one finding for each answer that is not a refusal of ours."""
+    """Ask everything, if anything listens; one finding for each answer that is not ours."""
     faults = 0
+    try:
+        socket.create_connection(address, timeout=WITHIN_S).close()
+    except OSError as error:
+        said = f"nothing answers at {written(address)}: {why_not(error)}"
+        remedy = "start it with `palyra-egress up`, or pass --proxy HOST:PORT of one that runs"
+        yield fail("refuses", said, remedy)
+        return
     for probe in asked:
         problem = _problem(address, probe)
         if problem:
@@ -72,7 +79,7 @@ def _problem(address: tuple[str, int], probe: Probe) -> str:
     try:
         head = _ask(address, probe)
     except OSError as error:
-        return f"nothing answers at {written(address)}: {error}"
+        return f"nothing answers at {written(address)}: {why_not(error)}"
     found = _STATUS.match(head)
     if found is None:
         return "the answer is not HTTP"

@@ -13,7 +13,7 @@ from dataclasses import fields, replace
 from typing import Final
 
 from palyra_egress.policy.carriage import settle
-from palyra_egress.policy.errors import ProblemCode, Problems, nearest
+from palyra_egress.policy.errors import ProblemCode, Problems
 from palyra_egress.policy.schema import (
     CanarySpec,
     DenySpec,
@@ -25,6 +25,7 @@ from palyra_egress.policy.schema import (
 )
 from palyra_egress.reasons import Reason
 from palyra_egress.verdict import Limits, TlsMode
+from palyra_fleet.nearest_word import nearest
 from palyra_fleet.strict_yaml.document import Position
 
 type Place = tuple[str, Position]

@@ -5,7 +5,6 @@ and columns count from 1. A reader collects problems and raises all of them toge
 `PolicyFileError`; a file with a single problem is refused as a whole.
 """
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -113,33 +112,3 @@ class Problems:
 
     def raise_all(self) -> NoReturn:
         raise PolicyFileError(self.found)
-
-
-def _is_one_slip(word: str, choice: str) -> bool:
-    """True if one letter too many, too few or wrong, or two neighbours swapped, are all of it."""
-    start = 0
-    while start < min(len(word), len(choice)) and word[start] == choice[start]:
-        start += 1
-    left, right = word[start:], choice[start:]
-    while left and right and left[-1] == right[-1]:
-        left, right = left[:-1], right[:-1]
-    if len(left) <= 1 and len(right) <= 1:
-        return left != right
-    return len(left) == 2 and left == right[::-1]
-
-
-def _folded(word: str) -> str:
-    """The word without what people write otherwise: letters' case, hyphens, underscores."""
-    return word.lower().replace("-", "").replace("_", "")
-
-
-def nearest(word: str, choices: Iterable[str]) -> str | None:
-    """The choice that was probably meant, if one is near enough: the same word written otherwise
-    first, then one slip of the fingers."""
-    given, known = word.lower()[:64], {choice.lower(): choice for choice in sorted(choices)}
-    same = [choice for lower, choice in known.items() if _folded(lower) == _folded(given)]
-    slips = [choice for lower, choice in known.items() if _is_one_slip(given, lower)]
-    if same or slips:
-        return min(same or slips)
-    close = difflib.get_close_matches(given, known, n=1, cutoff=0.6)
-    return known[close[0]] if close else None

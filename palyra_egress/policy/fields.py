@@ -10,7 +10,7 @@ wrong (the problem is then recorded, so the file is refused anyway).
 from enum import StrEnum
 from typing import Final
 
-from palyra_egress.policy.errors import ProblemCode, Problems, nearest
+from palyra_egress.policy.errors import ProblemCode, Problems
 from palyra_egress.policy.language import POLICY, PROFILE, Section
 from palyra_egress.policy.values import (
     EXPECTED_ID,
@@ -21,6 +21,7 @@ from palyra_egress.policy.values import (
     read_time_unix_ms,
     suggest_size,
 )
+from palyra_fleet.nearest_word import nearest
 from palyra_fleet.strict_yaml.document import Mapping, Node, Position, Scalar, Sequence
 
 MAX_TEXT: Final = 500

@@ -5,11 +5,12 @@ rule or the profile it is about. A code that is unknown, or that is about ignore
 error: an ignore with a typing mistake must not look as if it did something.
 """
 
-from palyra_egress.policy.errors import ProblemCode, Problems, nearest
+from palyra_egress.policy.errors import ProblemCode, Problems
 from palyra_egress.policy.fields import Fields, describe
 from palyra_egress.policy.language import IGNORE
 from palyra_egress.policy.lint_codes import IGNORABLE, LintCode
 from palyra_egress.policy.schema import LintIgnore
+from palyra_fleet.nearest_word import nearest
 from palyra_fleet.strict_yaml.document import Mapping, Node
 
 

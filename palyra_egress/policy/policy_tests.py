@@ -15,7 +15,7 @@ from typing import Final
 from palyra_egress.destination.hostname import HostRefused
 from palyra_egress.policy.compile import CompiledPolicy
 from palyra_egress.policy.decide import decide, precheck
-from palyra_egress.policy.errors import Problem, ProblemCode, Problems, nearest
+from palyra_egress.policy.errors import Problem, ProblemCode, Problems
 from palyra_egress.policy.fields import Fields, describe
 from palyra_egress.policy.language import EXPECTED_ANSWER, EXPECTED_REQUEST, TEST
 from palyra_egress.policy.profile_reader import read_test_facts
@@ -25,6 +25,7 @@ from palyra_egress.policy.upstream_tls_reader import read_upstream_tls
 from palyra_egress.reasons import Reason
 from palyra_egress.request import EgressRequest, Requester, RequestKind
 from palyra_egress.verdict import USUAL_TLS, Effect, Verdict
+from palyra_fleet.nearest_word import nearest
 from palyra_fleet.strict_yaml.document import Mapping, Node
 
 STAND_IN_ADDRESS: Final = "203.0.114.1"

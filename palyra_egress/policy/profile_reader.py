@@ -17,13 +17,14 @@ from palyra_egress.facts import (
     is_capability,
     read_digest,
 )
-from palyra_egress.policy.errors import ProblemCode, nearest
+from palyra_egress.policy.errors import ProblemCode
 from palyra_egress.policy.fields import Fields, describe
 from palyra_egress.policy.language import PROFILE, Holds, Key, Section
 from palyra_egress.policy.requirements import Requirements
 from palyra_egress.policy.rule_reader import read_limits
 from palyra_egress.policy.schema import LEAST_LEVELS, ProfileSpec
 from palyra_egress.policy.values import EXPECTED_ID, is_identifier
+from palyra_fleet.nearest_word import nearest
 from palyra_fleet.strict_yaml.document import Mapping, Node, Position, Scalar, Sequence
 
 

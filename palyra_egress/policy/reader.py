@@ -9,7 +9,7 @@ from typing import Final
 
 from palyra_egress.policy.canary_reader import read_canaries
 from palyra_egress.policy.document import read_document
-from palyra_egress.policy.errors import ProblemCode, Problems, nearest
+from palyra_egress.policy.errors import ProblemCode, Problems
 from palyra_egress.policy.fields import Fields, describe
 from palyra_egress.policy.ignore_reader import read_ignores
 from palyra_egress.policy.language import POLICY
@@ -34,6 +34,7 @@ from palyra_egress.policy.values import (
 )
 from palyra_egress.reasons import REASONS, Reason
 from palyra_egress.verdict import TlsMode
+from palyra_fleet.nearest_word import nearest
 from palyra_fleet.strict_yaml.document import Mapping, Node, Position, Scalar
 
 _REASONS_BY_SHORT: Final = {reason.short: reason for reason in Reason}

@@ -15,7 +15,7 @@ from palyra_egress.destination.address_class import (
 from palyra_egress.destination.hostpattern import HostPattern, PatternRefused, parse_pattern
 from palyra_egress.policy.carriage import inspected_keys, read_exceptions
 from palyra_egress.policy.credential_reader import read_credentials
-from palyra_egress.policy.errors import ProblemCode, Problems, nearest
+from palyra_egress.policy.errors import ProblemCode, Problems
 from palyra_egress.policy.fields import Fields, describe
 from palyra_egress.policy.language import DENY, RULE
 from palyra_egress.policy.paths import PathPattern, PathRefused, parse_path_pattern
@@ -33,6 +33,7 @@ from palyra_egress.policy.schema import (
 from palyra_egress.policy.upstream_tls_reader import read_rule_tls, upstream_tls_places
 from palyra_egress.request import Scheme
 from palyra_egress.verdict import NO_LIMITS, Limits, TlsMode
+from palyra_fleet.nearest_word import nearest
 from palyra_fleet.strict_yaml.document import Mapping, Node, Position, Scalar
 
 

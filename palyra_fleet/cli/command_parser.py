@@ -6,13 +6,13 @@ is quoted beside what was expected, except by a `QuietParser`.
 """
 
 import argparse
-import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
 from palyra_fleet.cli.output import quoted, say
 from palyra_fleet.cli.trouble import ExitCode, Trouble
+from palyra_fleet.nearest_word import did_you_mean
 
 _MISSING: Final = "the following arguments are required: "
 _NOT_A_CHOICE: Final = re.compile(r"argument (?P<name>.+?): invalid choice: '(?P<given>.*)' \(")
@@ -85,7 +85,7 @@ class CommandParser(argparse.ArgumentParser):
         )
         expected = f"expected one of {', '.join(choices)}"
         return (
-            f"{expected}, not {given!r}{_meant(given, choices)}"
+            f"{expected}, not {given!r}{did_you_mean(given, choices)}"
             if self.quotes
             else f"{expected}; {_UNQUOTED}"
         )
@@ -95,8 +95,3 @@ class QuietParser(CommandParser):
     """Of a command that handles secrets: what was typed by mistake may be one."""
 
     quotes = False
-
-
-def _meant(given: str, choices: Iterable[str]) -> str:
-    close = difflib.get_close_matches(given, choices, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""

@@ -13,6 +13,7 @@ from palyra_fleet.cli.configuration import (
     Setting,
     Verb,
     actions,
+    check_variables,
     default_of,
     parser_of,
     settings,
@@ -54,8 +55,17 @@ def add_config(commands: _Commands, program: Program, make_parser: _MakeParser) 
 def _found(
     arguments: Namespace, program: Program, top: argparse.ArgumentParser
 ) -> dict[Verb, dict[str, Setting]]:
+    return found_settings(program, top, arguments.file)
+
+
+def found_settings(
+    program: Program, top: argparse.ArgumentParser, given: Path | None = None
+) -> dict[Verb, dict[str, Setting]]:
+    """What the file that is given (else the environment's) and the environment set, by command and
+    key. Raises Trouble."""
     named = os.environ.get(program.file_variable)
-    file = arguments.file or (Path(named) if named else None)
+    file = given or (Path(named) if named else None)
+    check_variables(program, top, os.environ)
     return {
         verb: {
             one.key: one for one in settings(program, verb, parser_of(top, verb), file, os.environ)

@@ -3,12 +3,14 @@
 What can be set is what the command takes as flags, read from its parser, so there is one table. A
 key is the flag's name with `_`; in the TOML file it stands in the table of its command
 (`[serve]`, `[proxy.serve]`), in the environment behind the program's prefix with `__` between the
-parts (`PALYRA_EGRESS_PROXY__SERVE__LISTEN`). Strict: an unknown key or variable, a wrong type or a
-value that the flag would refuse stops the command and says where. A list replaces the list of an
+parts (`PALYRA_EGRESS_PROXY__SERVE__LISTEN`). Strict: an unknown key, a variable with the prefix
+that nothing reads, a wrong type or a value that the flag would refuse stops the command and says
+where. A list replaces the list of an
 earlier layer; of flags that exclude each other only those of the latest layer count.
 """
 
 import argparse
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,12 +19,18 @@ from typing import Final
 
 from palyra_fleet.cli.output import quoted
 from palyra_fleet.cli.trouble import ExitCode, Trouble
+from palyra_fleet.nearest_word import did_you_mean
 from palyra_fleet.settings.errors import line_of
 from palyra_fleet.trusted_files import UntrustedFile, read_edited
 
 MAX_FILE_BYTES: Final = 1024 * 1024
 _NOT_SETTINGS: Final = frozenset({"help", "config"})
 _TRUTH: Final = {"true": True, "false": False}
+_SERVICE_LINK: Final = re.compile(
+    r"PALYRA_(?:[A-Z0-9_]+_)?"
+    r"(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9_]+)?|PORT(?:_[0-9]+_(?:TCP|UDP|SCTP)(?:_[A-Z]+)?)?)"
+)
+"""What Kubernetes adds for a Service of that name (its documentation, "Discovering services")."""
 
 type Verb = tuple[str, ...]
 type Given = bool | str | list[str]
@@ -30,11 +38,13 @@ type Given = bool | str | list[str]
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A program's name, its prefix in the environment, and the commands that take settings."""
+    """A program's name, its prefix in the environment, the commands that take settings, and what
+    else is read with that prefix, less the prefix."""
 
     name: str
     prefix: str
     verbs: tuple[Verb, ...]
+    others: tuple[str, ...]
 
     @property
     def file_variable(self) -> str:
@@ -43,9 +53,18 @@ class Program:
     def variable(self, verb: Verb, key: str) -> str:
         return f"{self.prefix}_{'__'.join((*verb, key)).upper()}"
 
+    @property
+    def other_variables(self) -> tuple[str, ...]:
+        """What has the prefix and is no setting; the image is named for docker compose."""
+        return tuple(f"{self.prefix}_{name}" for name in self.others)
 
-FLEET: Final = Program("palyra-fleet", "PALYRA_FLEET", (("serve",),))
-EGRESS: Final = Program("palyra-egress", "PALYRA_EGRESS", (("up",), ("proxy", "serve")))
+
+FLEET: Final = Program(
+    "palyra-fleet", "PALYRA_FLEET", (("serve",),), ("CONFIG", "IMAGE", "TOKEN_FILE", "URL")
+)
+EGRESS: Final = Program(
+    "palyra-egress", "PALYRA_EGRESS", (("up",), ("proxy", "serve")), ("CONFIG", "IMAGE")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +158,34 @@ def with_settings(
             flags = list(arguments[len(verb) :])
             if {"-h", "--help"} & set(flags):
                 break
+            check_variables(program, top, environment)
             parser = parser_of(top, verb)
             file = _file_of(program, flags, environment)
             found = settings(program, verb, parser, file, environment)
             return [*verb, *_as_flags(parser, found, flags), *flags]
     return list(arguments)
+
+
+def check_variables(
+    program: Program, top: argparse.ArgumentParser, environment: Mapping[str, str]
+) -> None:
+    """Whether all that has the program's prefix in the environment is read by something: what is
+    not is a setting that was misspelt, and holds for nobody. Raises Trouble, without the value."""
+    known = {
+        program.variable(verb, key)
+        for verb in program.verbs
+        for key in actions(parser_of(top, verb))
+    } | set(program.other_variables)
+    for name in sorted(environment):
+        if not name.startswith(f"{program.prefix}_") or name in known:
+            continue
+        if _SERVICE_LINK.fullmatch(name) is None:
+            starts = (program.variable(verb, "") for verb in program.verbs)
+            raise _mistake(
+                f"{name}: there is no such setting; expected one that begins with"
+                f" {' or '.join(starts)}, or {', '.join(program.other_variables)}"
+                f"{did_you_mean(name, known)}"
+            )
 
 
 def settings(
@@ -153,7 +195,8 @@ def settings(
     file: Path | None,
     environment: Mapping[str, str],
 ) -> tuple[Setting, ...]:
-    """What file and environment set for a command, each key once. Raises Trouble."""
+    """What file and environment set for a command, each key once; `check_variables` has looked at
+    the names in the environment. Raises Trouble."""
     known = actions(parser)
     by_file = {} if file is None else _of_file(program, verb, known, file)
     by_environment = _of_environment(program, verb, known, environment)
@@ -204,7 +247,8 @@ def _check_tables(program: Program, table: object, above: Verb, file: Path, text
     for key, below in table.items():
         if key not in expected or not isinstance(below, dict):
             place = f"{file}:{line_of(text, (*above, key))}: {'.'.join((*above, key))}"
-            raise _mistake(f"{place}: expected a table: {', '.join(expected)}")
+            meant = "" if key in expected else did_you_mean(key, expected)
+            raise _mistake(f"{place}: expected a table: {', '.join(expected)}{meant}")
         _check_tables(program, below, (*above, key), file, text)
 
 
@@ -215,22 +259,21 @@ def _of_environment(
     environment: Mapping[str, str],
 ) -> dict[str, Setting]:
     start = program.variable(verb, "")
-    starts = tuple(program.variable(one, "") for one in program.verbs)
     found: dict[str, Setting] = {}
     for name in sorted(environment):
         if name.startswith(start):
             key = name.removeprefix(start).lower()
             text = environment[name]
-            is_list = key in known and isinstance(known[key], argparse._AppendAction)
-            value: Given = text.split(",") if is_list else _TRUTH.get(text, text)
+            value = _of_text(known.get(key), text)
             found[key] = Setting(key, _checked(known, key, value, name), f"environment {name}")
-        elif _is_nested(program, name) and not name.startswith(starts):
-            raise _mistake(f"{name}: expected one that begins with {' or '.join(starts)}")
     return found
 
 
-def _is_nested(program: Program, name: str) -> bool:
-    return name.startswith(f"{program.prefix}_") and "__" in name
+def _of_text(action: argparse.Action | None, text: str) -> Given:
+    """What a variable says, by what its setting takes."""
+    if isinstance(action, argparse._AppendAction):
+        return text.split(",")
+    return _TRUTH.get(text, text) if action is not None and action.nargs == 0 else text
 
 
 def _written(value: object, where: str) -> Given:
@@ -249,7 +292,7 @@ def _checked(known: Mapping[str, argparse.Action], key: str, value: Given, where
     """The value, if the flag would take it. Raises Trouble."""
     action = known.get(key)
     if action is None:
-        raise _mistake(f"{where}: there is no such setting")
+        raise _mistake(f"{where}: there is no such setting{did_you_mean(key, known)}")
     is_switch = action.nargs == 0
     is_list = isinstance(action, argparse._AppendAction)
     if is_switch != isinstance(value, bool):

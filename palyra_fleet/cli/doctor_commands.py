@@ -4,16 +4,19 @@ The fleet's checks, and how findings of either program are told.
 """
 
 import json
-from argparse import Namespace
-from collections.abc import Sequence
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from palyra_fleet.cli.config_commands import found_settings
+from palyra_fleet.cli.configuration import FLEET, Program
 from palyra_fleet.cli.output import printable, put, say
+from palyra_fleet.cli.parser import make_parser
 from palyra_fleet.cli.place import Home
 from palyra_fleet.cli.trouble import ExitCode, Trouble
 from palyra_fleet.clock import now_unix_ms
 from palyra_fleet.doctor import files, listeners, machine, state
-from palyra_fleet.doctor.finding import Check, Finding, Standing, examine, is_healthy
+from palyra_fleet.doctor.finding import Check, Finding, Standing, examine, fail, is_healthy, ok
 
 
 def doctor(arguments: Namespace) -> int:
@@ -26,11 +29,12 @@ def _checks(arguments: Namespace) -> Sequence[Check]:
     least_bytes = arguments.least_free_mib * machine.MIB
     secrets = _secrets(home, state_dir)
     offline = [
-        Check("home", lambda: files.private_directory("home", home.directory)),
-        Check("home", lambda: files.private_directory("home", state_dir)),
+        Check("home", lambda: files.private_directory("home", home.directory, state.STARTING)),
+        Check("home", lambda: files.private_directory("home", state_dir, state.STARTING)),
         Check("files", lambda: files.private_files("files", secrets)),
         Check("token", lambda: state.token(home.token_file)),
         Check("principals", lambda: state.principals(home.directory / "principals.json")),
+        Check("settings", lambda: settings(FLEET, make_parser())),
         Check("clock", lambda: machine.clock(now)),
         Check("store.fleet", lambda: state.fleet_store(state_dir, now)),
         Check("store.identity", lambda: state.identity_store(state_dir, now)),
@@ -59,6 +63,18 @@ def _secrets(home: Home, state_dir: Path) -> list[Path]:
         for pattern in ("*.key", "*.sqlite3*", "*.json", "*.jsonl"):
             found += sorted(folder.glob(pattern))
     return found
+
+
+def settings(program: Program, top: ArgumentParser) -> Iterator[Finding]:
+    """What the environment of this shell sets, and the file that it names, can be used; a variable
+    that nothing reads is a setting that somebody believes to hold."""
+    try:
+        found = found_settings(program, top)
+    except Trouble as trouble:
+        yield fail("settings", trouble.why, trouble.remedy)
+        return
+    count = sum(map(len, found.values()))
+    yield ok("settings", f"{count} set by the environment and {program.file_variable}, each good")
 
 
 def look_and_tell(checks: Sequence[Check], arguments: Namespace) -> int:

@@ -23,6 +23,8 @@ class Trouble(Exception):
     def __init__(self, exit_code: ExitCode, what: str, why: str, remedy: str) -> None:
         super().__init__(f"{what}\n  why: {why}\n  do:  {remedy}")
         self.exit_code = exit_code
+        self.why = why
+        self.remedy = remedy
 
 
 def reason_of(error: Exception) -> str:

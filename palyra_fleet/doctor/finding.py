@@ -64,10 +64,21 @@ def examine(checks: Sequence[Check]) -> tuple[Finding, ...]:
         try:
             findings = tuple(check.look())
         except (OSError, ValueError) as error:
-            said = f"cannot be looked at: {error}"
+            said = f"cannot be looked at: {_told(error)}"
             findings = (fail(check.name, said, "mend what is named, and look again"),)
         found += findings or (fail(check.name, "said nothing", "report it"),)
     return tuple(found)
+
+
+def why_not(error: Exception) -> str:
+    """What the system said, in words: without its number, and never nothing."""
+    told = error.strerror if isinstance(error, OSError) else None
+    return told or str(error) or "no answer in time"
+
+
+def _told(error: OSError | ValueError) -> str:
+    named = getattr(error, "filename", None)
+    return f"{named}: {why_not(error)}" if named else why_not(error)
 
 
 def is_healthy(findings: Iterable[Finding], *, strict: bool = False) -> bool:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from palyra_fleet.doctor.finding import Finding, fail, ok, warn
+from palyra_fleet.doctor.finding import Finding, fail, ok, warn, why_not
 from palyra_fleet.doctor.machine import serving_pid
 
 WITHIN_S: Final = 5.0
@@ -28,7 +28,10 @@ _START: Final = "start it with `palyra-fleet serve`, or pass --offline"
 
 def admin(url_file: Path) -> Iterator[Finding]:
     """The admin listener is on loopback, answers, and is ready."""
-    url = url_file.read_text(encoding="ascii").strip() if url_file.exists() else ""
+    if not url_file.exists():
+        yield fail("listener.admin", f"{url_file} is not there: no fleet serves here", _START)
+        return
+    url = url_file.read_text(encoding="ascii").strip()
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or 0
     if parts.scheme != "http" or not _is_loopback(host):
@@ -68,7 +71,8 @@ def readiness(check: str, url: str, socket_path: Path | None, starting: str) -> 
         answer = asyncio.run(_get(url, socket_path))
         checks, alarms = dict(answer["checks"]), dict(answer.get("alarms", {}))
     except (OSError, aiohttp.ClientError, TimeoutError) as error:
-        yield fail(check, f"nobody answers at {socket_path or url}: {error}", starting)
+        said = f"nobody answers at {socket_path or url}: {why_not(error)}"
+        yield fail(check, said, starting)
         return
     except (ValueError, KeyError, TypeError):
         said = f"what answers at {socket_path or url} is not ours"

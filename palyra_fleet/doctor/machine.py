@@ -36,7 +36,8 @@ _PEERCRED: Final = struct.Struct("3i")
 
 
 def disk(path: Path, least_bytes: int = FULL_BELOW_BYTES) -> Iterator[Finding]:
-    """Room where state is written."""
+    """Room where state is written, or will be: where the folder is not there, in the one above."""
+    path = next((one for one in (path, *path.parents) if one.exists()), path)
     free = shutil.disk_usage(path).free
     said = f"{free // MIB} MiB free for {path}"
     if free < least_bytes:

@@ -1,5 +1,6 @@
 """What the fleet has written down: its databases, its authority, its principals and its token."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -14,7 +15,7 @@ from palyra_fleet.principals.book import PrincipalBook, PrincipalFileError, toke
 from palyra_fleet.private_files import read_private
 from palyra_fleet.serve import TOKEN_BYTES
 from palyra_fleet.store.inspection import inspect, read_only
-from palyra_fleet.store.protocol import ChainBroken, StateUnusable
+from palyra_fleet.store.protocol import ChainBroken, SchemaUnknown, StateUnusable
 from palyra_fleet.store.sqlite_connection import FLEET_DATABASE, DatabaseDesign
 from palyra_fleet.store.state_directory import AUTHORITY
 from palyra_fleet.wire.keys import KeyFileError
@@ -22,11 +23,21 @@ from palyra_fleet.wire.keys import KeyFileError
 DAY_MS: Final = 24 * 3600 * 1000
 RENEW_WITHIN_MS: Final = 90 * DAY_MS
 _MAX_TOKEN_BYTES: Final = 4096
-_TAMPERED: Final = "stop the fleet, keep a copy as evidence, and restore a backup"
+_RESTORE: Final = "`palyra-fleet snapshot restore FILE`, docs/how-to/back-up-and-restore.md"
+_TAMPERED: Final = (
+    f"stop the fleet, keep a copy of its state as evidence, and restore a backup: {_RESTORE}"
+)
+STARTING: Final = "`palyra-fleet serve` (or `palyra-egress up`, which serves both)"
+"""What begins a fleet."""
 
 
 def fleet_store(state_dir: Path, now_unix_ms: int) -> Iterator[Finding]:
     """The ledger opens, its chain holds, and the clock is not behind it."""
+    if is_untouched(state_dir):
+        said = f"{state_dir} holds no state: no fleet was started here, or all of it was removed"
+        remedy = f"start it with {STARTING}; if one ran here before, restore a backup: {_RESTORE}"
+        yield fail("store.fleet", said, remedy)
+        return
     yield from _store("store.fleet", state_dir, FLEET_DATABASE, now_unix_ms)
 
 
@@ -41,8 +52,20 @@ def identity_store(state_dir: Path, now_unix_ms: int) -> Iterator[Finding]:
         yield from _authorities(state_dir, database, now_unix_ms)
 
 
+def is_untouched(state_dir: Path) -> bool:
+    """Whether no fleet ever kept state here: nothing lies here but, at most, the lock of a start
+    that came to nothing. Whatever else there is without a database is a loss."""
+    if not state_dir.is_dir():
+        return not state_dir.exists()
+    return {one.name for one in state_dir.iterdir()} <= {FLEET_DATABASE.files.lock}
+
+
 def token(file: Path) -> Iterator[Finding]:
     """The operator's token is there, private, and long enough to be one."""
+    if not os.path.lexists(file):
+        remedy = f"start the fleet with {STARTING}: it makes one; if it runs, start it again"
+        yield fail("token", f"{file} is not there", remedy)
+        return
     try:
         text = read_private(file, _MAX_TOKEN_BYTES).decode("ascii").strip()
     except (KeyFileError, UnicodeDecodeError) as error:
@@ -69,6 +92,10 @@ def _store(
 ) -> Iterator[Finding]:
     try:
         found = inspect(state_dir, design)
+    except SchemaUnknown as error:
+        remedy = "start the release that wrote it last; or restore a backup that this one made"
+        yield fail(check, str(error), remedy)
+        return
     except (StateUnusable, ChainBroken) as error:
         yield fail(check, str(error), _TAMPERED)
         return

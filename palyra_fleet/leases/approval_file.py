@@ -6,13 +6,12 @@ told with the one that was probably meant. The file's own cases are run, and one
 the file. An empty list of rules approves nothing. Times in the file are RFC 3339 with an offset.
 """
 
-import difflib
 import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Final, Literal, Self, get_args
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -30,6 +29,8 @@ from palyra_fleet.leases.approval_rules import (
     Asker,
     RunAsked,
 )
+from palyra_fleet.model_keys import keys_at
+from palyra_fleet.nearest_word import did_you_mean, nearest
 from palyra_fleet.strict_yaml.document import Mistake, Position
 from palyra_fleet.strict_yaml.positioned import Path, Positioned, read_positioned
 from palyra_fleet.wire.ids import ULID_PATTERN
@@ -257,10 +258,10 @@ def _mistakes(refusal: ValidationError, found: Positioned) -> list[_Wrong]:
     meant: set[Path] = set()
     mistakes = []
     for path in unknown:
-        known = _keys_at(path[:-1])
-        close = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.6)
-        meant |= {(*path[:-1], one) for one in close}
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        known = keys_at(_File, path[:-1])
+        close = nearest(str(path[-1]), known)
+        meant |= set() if close is None else {(*path[:-1], close)}
+        hint = did_you_mean(str(path[-1]), known)
         said = f"there is no key {str(path[-1])[:60]!r}; expected one of {', '.join(known)}{hint}"
         mistakes.append(_Wrong(found.keys.get(path, found.near(path)), "unknown_key", said))
     for error in told:
@@ -296,18 +297,6 @@ def _words(kind: str, said: str) -> str:
 
 def _named(path: Path) -> str:
     return ".".join(str(part) for part in path) or "the file"
-
-
-def _keys_at(path: Path) -> list[str]:
-    """The keys that the mapping at this path may have."""
-    model: type[BaseModel] = _File
-    for part in path:
-        if isinstance(part, int):
-            continue
-        held = model.model_fields[part].annotation
-        inside = (held, *get_args(held))
-        model = next(one for one in inside if isinstance(one, type) and issubclass(one, _Table))
-    return sorted(model.model_fields)
 
 
 def _refused(name: str, mistakes: Iterable[_Wrong]) -> ApprovalFileError:

@@ -36,6 +36,8 @@ from palyra_fleet.issuers.trusted import (
     TrustedIssuer,
     checked_https,
 )
+from palyra_fleet.model_keys import keys_at
+from palyra_fleet.nearest_word import did_you_mean
 from palyra_fleet.settings.errors import SettingsFileError, line_of
 from palyra_fleet.trusted_files import UntrustedFile, read_edited, read_trusted
 from palyra_fleet.wire.key_sets import KeySetError, VerifyingKey, read_key_set
@@ -296,7 +298,10 @@ class _Reader:
     def mistake_of(self, error: ValidationError) -> SettingsFileError:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         unknown = first["type"] == "extra_forbidden"
-        said = "there is no such key" if unknown else str(first["msg"])
+        said = str(first["msg"])
+        if unknown:
+            *above, key = first["loc"]
+            said = f"there is no such key{did_you_mean(str(key), keys_at(_File, above))}"
         return self.mistake(first["loc"], said)
 
     def mistake(self, key: _Key, said: str) -> SettingsFileError:

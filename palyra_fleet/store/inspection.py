@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from palyra_fleet.store.event_chain import ChainHead, follow
-from palyra_fleet.store.protocol import ChainBroken, StateUnusable
+from palyra_fleet.store.protocol import ChainBroken, SchemaUnknown, StateUnusable
 from palyra_fleet.store.sqlite_connection import DatabaseDesign, chain_base, read_meta
 from palyra_fleet.store.sqlite_rows import EVENT_COLUMNS, event_of
 
@@ -64,7 +64,7 @@ def _inspect(connection: sqlite3.Connection, path: Path, design: DatabaseDesign)
     meta = read_meta(connection)
     version = int(meta["schema_version"])
     if not design.schema_version <= version <= design.current_version:
-        raise StateUnusable(
+        raise SchemaUnknown(
             f"{path}: schema version {version}, and this release knows {design.schema_version}"
             f" to {design.current_version}"
         )

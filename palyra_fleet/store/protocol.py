@@ -33,6 +33,10 @@ class StateUnusable(Exception):
     """State is missing, damaged, too open or in use; the text says what to do."""
 
 
+class SchemaUnknown(StateUnusable):
+    """Another release wrote this state, and this one cannot read it."""
+
+
 class ChainBroken(Exception):
     """The event log does not verify; the text names the entry."""
 

@@ -12,7 +12,7 @@ import pytest
 
 from palyra_egress.cli.main import main as egress
 from palyra_fleet.cli.main import main as fleet
-from palyra_fleet.doctor import machine
+from palyra_fleet.doctor import machine, state
 from palyra_fleet.doctor.finding import is_healthy
 from palyra_fleet.worker.isolation import start
 from tests.e2e.doctor_faults import EGRESS_FAULTS, FLEET_FAULTS, Fault
@@ -116,4 +116,31 @@ async def test_where_nothing_was_ever_started_the_doctor_says_so(place: Place) -
     for program in (place.fleet, place.egress):
         done = await program("doctor", "-o", "json")
         assert done.code == 1
-        assert "home" in standings(json.loads(done.out), "fail")
+        said = json.loads(done.out)
+        assert "home" in standings(said, "fail")
+        assert "disk" not in standings(said, "fail")
+        assert "Errno" not in done.out and "tampered" not in done.out and "evidence" not in done.out
+        told = {row["check"]: (row["what"], row["do"]) for row in said["findings"]}
+        for check in {"token", "store.fleet", "note", "ca.proxy", "audit"} & told.keys():
+            what, remedy = told[check]
+            assert "is not there" in what or "no state" in what or "does not exist" in what
+            assert "start" in remedy and "remove the file" not in remedy
+
+
+async def test_a_setting_that_nothing_reads_is_a_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PALYRA_HOME", str(tmp_path))
+    monkeypatch.setenv("PALYRA_FLEET_SERVE_REATTEST_S", "60")
+    monkeypatch.setenv("PALYRA_EGRESS_PROXY_SERVE_LISTEN", "127.0.0.1:1")
+    for program, skipped in (("fleet", ("--skip", "isolation")), ("egress", ())):
+        _, said = await doctor(program, capsys, "--offline", *skipped)
+        assert "settings" in standings(said, "fail")
+
+
+def test_a_state_that_lost_its_database_is_not_one_that_never_was(tmp_path: Path) -> None:
+    assert state.is_untouched(tmp_path) and state.is_untouched(tmp_path / "none")
+    (tmp_path / "fleet.lock").touch()
+    assert state.is_untouched(tmp_path)
+    (tmp_path / "fleet.marker").touch()
+    assert not state.is_untouched(tmp_path)

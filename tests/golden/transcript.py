@@ -36,6 +36,8 @@ _CHANCE: Final = (
     ("ms", re.compile(r"\b[12][0-9]{12}\b")),
     ("time", re.compile(r"\b20[0-9]{2}-[0-9]{2}-[0-9]{2}[T ][0-9:.]+(?:Z| UTC|\+00:00)?")),
     ("port", re.compile(r"(?<=127\.0\.0\.1:)[0-9]{4,5}\b")),
+    # of a worker: which of these is shown depends on how long ago its program ended as well
+    ("state", re.compile(r'(?<="state": ")(?:available|draining|offline)(?=",\n +"admission")')),
     ("liveness", re.compile(r'(?<="liveness": ")[a-z]+')),
     ("event", re.compile(r'(?<="last_event_name": ")[a-z._]+')),
     ("count", re.compile(r'(?<="entries": )[0-9]+|(?<="events": )[0-9]+')),

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from palyra_egress.policy.compile import CompiledPolicy
-from palyra_egress.policy.errors import Problem, ProblemCode, nearest
+from palyra_egress.policy.errors import Problem, ProblemCode
 from palyra_egress.policy.load import PolicyFiles
 from palyra_egress.proxy.tls.server_tls import ServerTlsSettings
+from palyra_fleet.nearest_word import nearest
 from palyra_fleet.strict_yaml.document import Position
 
 _FLAGS: Final = {

@@ -13,6 +13,7 @@ from palyra_fleet.cli.configuration import (
     EGRESS,
     FLEET,
     actions,
+    check_variables,
     default_of,
     parser_of,
     with_settings,
@@ -74,7 +75,10 @@ def test_a_flag_takes_the_place_of_what_excludes_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("[serve]\nadmn = 'x'\n", ":2: serve.admn: there is no such setting"),
+        (
+            "[serve]\nadmn = 'x'\n",
+            ":2: serve.admn: there is no such setting; did you mean 'admin'?",
+        ),
         ("[serve]\n\nadmin = 'x'\n", ":3: serve.admin: 'x': expected HOST:PORT"),
         ("[serve]\nadmin = ['127.0.0.1:1']\n", ":2: serve.admin: expected one text"),
         ("[serve]\nnodes = 'yes'\n", ":2: serve.nodes: expected true or false"),
@@ -83,7 +87,7 @@ def test_a_flag_takes_the_place_of_what_excludes_it(tmp_path: Path) -> None:
         ("[serve]\ntrust_capability = 'x'\n", "trust_capability: expected a list of texts"),
         ("[serve]\ntrust_capability = [1]\n", "trust_capability: expected a text"),
         ("[serve]\nadmin = {a = 1}\n", ":2: serve.admin: expected a text"),
-        ("[sreve]\nadmin = 'x'\n", ":1: sreve: expected a table: serve"),
+        ("[sreve]\nadmin = 'x'\n", ":1: sreve: expected a table: serve; did you mean 'serve'?"),
         ("serve = 1\n", ":1: serve: expected a table: serve"),
         ("[serve\n", "not TOML"),
     ],
@@ -103,7 +107,10 @@ def test_a_mistake_in_the_file_says_line_key_and_what_was_expected(
 @pytest.mark.parametrize(
     ("variable", "value", "expected"),
     [
-        ("PALYRA_EGRESS_UP__LISTN", "127.0.0.1:1", "there is no such setting"),
+        ("PALYRA_EGRESS_UP__LISTN", "127.0.0.1:1", "did you mean 'PALYRA_EGRESS_UP__LISTEN'?"),
+        ("PALYRA_EGRESS_UP_LISTEN", "127.0.0.1:1", "did you mean 'PALYRA_EGRESS_UP__LISTEN'?"),
+        ("PALYRA_EGRESS_LISTEN_PORT_", "x", "there is no such setting"),
+        ("PALYRA_EGRESS_UP__NAME", "true", "there is no such setting"),
         ("PALYRA_EGRESS_UP__LISTEN", "nowhere", "expected HOST:PORT"),
         ("PALYRA_EGRESS_PRXY__SERVE__LISTEN", "127.0.0.1:1", "expected one that begins with"),
     ],
@@ -119,6 +126,45 @@ def test_a_mistake_in_the_environment_names_the_variable(
     assert egress(["up"]) == 2
     told = capsys.readouterr().err
     assert f"why: {variable}: " in told and expected in told
+
+
+def test_a_misspelt_variable_is_refused_by_all_that_read_settings_and_its_value_is_not_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PALYRA_FLEET_SERVE_REATTEST_S", "hunter2")
+    for asked in (["serve"], ["config", "validate"], ["config", "show", "--origin"]):
+        assert fleet(asked) == 2
+        told = capsys.readouterr().err
+        assert "did you mean 'PALYRA_FLEET_SERVE__REATTEST_S'?" in told and "hunter2" not in told
+
+
+def test_a_variable_that_something_else_reads_is_no_mistake(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    others = [*FLEET.other_variables[1:], *EGRESS.other_variables[1:]]
+    of_kubernetes = ("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_API", "PORT", "PORT_7744_TCP")
+    others += [f"PALYRA_{name}_{end}" for name in ("FLEET", "EGRESS_1") for end in of_kubernetes]
+    others.append("PALYRA_FLEET_NODES_PORT_7744_TCP_ADDR")
+    for name in others:
+        monkeypatch.setenv(name, "x")
+    assert fleet(["config", "validate"]) == 0
+    assert egress(["config", "validate"]) == 0
+
+
+def test_no_misspelling_of_a_setting_looks_like_what_kubernetes_adds() -> None:
+    for program, top in ((FLEET, fleet_parser()), (EGRESS, egress_parser())):
+        for verb in program.verbs:
+            for key in actions(parser_of(top, verb)):
+                name = program.variable(verb, key).replace("__", "_")
+                with pytest.raises(Trouble, match="no such setting"):
+                    check_variables(program, top, {name: "x"})
+
+
+def test_a_text_may_be_the_word_true(tmp_path: Path) -> None:
+    read = parsed((), {"PALYRA_FLEET_SERVE__TRUST_DOMAIN": "true"}, FILE, tmp_path)
+    assert read["trust_domain"] == "true"
+    with pytest.raises(Trouble, match="SERVE__NODES: expected true or false"):
+        parsed((), {"PALYRA_FLEET_SERVE__NODES": "yes"}, FILE, tmp_path)
 
 
 def test_show_says_what_holds_and_why(

@@ -151,6 +151,7 @@ ISSUER_MISTAKES = [
     ('audience = "palyra"', 'audience = ""', 9, "audience: String should have at least 1"),
     ("[issuers.cloud]", "[issuers.Cloud]", 7, "Cloud"),
     ("leeway_s = 5", 'algorithms = ["none"]', 12, "algorithms: there is no such key"),
+    ("leeway_s = 5", "leway_s = 5", 12, "there is no such key; did you mean 'leeway_s'?"),
 ]
 
 
