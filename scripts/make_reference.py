@@ -56,10 +56,11 @@ Made from the code by `make reference`; not to be edited. What the commands that
 by a TOML file (`--config FILE`, or `PALYRA_FLEET_CONFIG` and `PALYRA_EGRESS_CONFIG`), then by
 environment, then by flags; the later one holds. A list in the environment has commas between its
 parts. An unknown key, a wrong type or a value that the flag would refuse stops the command, and
-says file, line and key. So does a variable that begins with `PALYRA_FLEET_` (for `palyra-fleet`) or
-`PALYRA_EGRESS_` (for `palyra-egress`) and that nothing reads: a setting that was misspelt holds for
-nobody. What Kubernetes adds for a Service of that name is left alone. `config validate` looks at
-everything, `config show --origin` says what holds and why.
+says file, line and key, or the variable, and what was expected; the value, which may be a secret,
+is not repeated. A variable that begins with `PALYRA_FLEET_` (for `palyra-fleet`) or
+`PALYRA_EGRESS_` (for `palyra-egress`) and that nothing reads stops it too: a setting that was
+misspelt holds for nobody. What Kubernetes adds for a Service of that name is left alone.
+`config validate` looks at everything, `config show --origin` says what holds and why.
 
 ```toml
 [proxy.serve]

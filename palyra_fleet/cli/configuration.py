@@ -5,8 +5,8 @@ key is the flag's name with `_`; in the TOML file it stands in the table of its 
 (`[serve]`, `[proxy.serve]`), in the environment behind the program's prefix with `__` between the
 parts (`PALYRA_EGRESS_PROXY__SERVE__LISTEN`). Strict: an unknown key, a variable with the prefix
 that nothing reads, a wrong type or a value that the flag would refuse stops the command and says
-where. A list replaces the list of an
-earlier layer; of flags that exclude each other only those of the latest layer count.
+where and what was expected, without the value. A list replaces the list of an earlier layer; of
+flags that exclude each other only those of the latest layer count.
 """
 
 import argparse
@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from palyra_fleet.cli.output import quoted
 from palyra_fleet.cli.trouble import ExitCode, Trouble
 from palyra_fleet.nearest_word import did_you_mean
 from palyra_fleet.settings.errors import line_of
@@ -289,7 +288,8 @@ def _written(value: object, where: str) -> Given:
 
 
 def _checked(known: Mapping[str, argparse.Action], key: str, value: Given, where: str) -> Given:
-    """The value, if the flag would take it. Raises Trouble."""
+    """The value, if the flag would take it. Raises Trouble, without the value: what was meant for
+    another setting may be a secret, and file and variable are named."""
     action = known.get(key)
     if action is None:
         raise _mistake(f"{where}: there is no such setting{did_you_mean(key, known)}")
@@ -307,11 +307,14 @@ def _checked(known: Mapping[str, argparse.Action], key: str, value: Given, where
 def _check_text(action: argparse.Action, text: str, where: str) -> None:
     try:
         read = action.type(text) if callable(action.type) else text
-    except (argparse.ArgumentTypeError, ValueError, TypeError) as error:
-        raise _mistake(f"{where}: {quoted(text)}: {error}") from None
+    except argparse.ArgumentTypeError as error:
+        raise _mistake(f"{where}: {error}") from None
+    except (ValueError, TypeError):  # of the library, and may repeat the value
+        raise _mistake(f"{where}: expected what `--help` says of it") from None
     if action.choices is not None and read not in action.choices:
-        expected = ", ".join(map(str, action.choices))
-        raise _mistake(f"{where}: {quoted(text)}: expected one of {expected}")
+        choices = [str(choice) for choice in action.choices]
+        meant = did_you_mean(text, choices)
+        raise _mistake(f"{where}: expected one of {', '.join(choices)}{meant}")
 
 
 def _as_flags(

@@ -1,5 +1,7 @@
 """Settings by file, environment and flags: which holds, and what each mistake says."""
 
+import argparse
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +23,10 @@ from palyra_fleet.cli.configuration import (
 from palyra_fleet.cli.main import main as fleet
 from palyra_fleet.cli.parser import make_parser as fleet_parser
 from palyra_fleet.cli.trouble import Trouble
+
+NEVER_STARTS = "--listen=nowhere"
+"""A flag that no `up` takes, so that one which overlooks a mistake ends, and with other words."""
+SECRET = "hunter2"
 
 FILE = """\
 [serve]
@@ -79,11 +85,11 @@ def test_a_flag_takes_the_place_of_what_excludes_it(tmp_path: Path) -> None:
             "[serve]\nadmn = 'x'\n",
             ":2: serve.admn: there is no such setting; did you mean 'admin'?",
         ),
-        ("[serve]\n\nadmin = 'x'\n", ":3: serve.admin: 'x': expected HOST:PORT"),
+        ("[serve]\n\nadmin = 'x'\n", ":3: serve.admin: expected HOST:PORT"),
         ("[serve]\nadmin = ['127.0.0.1:1']\n", ":2: serve.admin: expected one text"),
         ("[serve]\nnodes = 'yes'\n", ":2: serve.nodes: expected true or false"),
         ("[serve]\nadmin = true\n", ":2: serve.admin: expected a text"),
-        ("[serve]\nleast_binding = 'SOME'\n", ":2: serve.least_binding: 'SOME': expected one of"),
+        ("[serve]\nleast_binding = 'SOME'\n", ":2: serve.least_binding: expected one of "),
         ("[serve]\ntrust_capability = 'x'\n", "trust_capability: expected a list of texts"),
         ("[serve]\ntrust_capability = [1]\n", "trust_capability: expected a text"),
         ("[serve]\nadmin = {a = 1}\n", ":2: serve.admin: expected a text"),
@@ -123,7 +129,8 @@ def test_a_mistake_in_the_environment_names_the_variable(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv(variable, value)
-    assert egress(["up"]) == 2
+    with contextlib.suppress(SystemExit):
+        assert egress(["up", NEVER_STARTS]) == 2
     told = capsys.readouterr().err
     assert f"why: {variable}: " in told and expected in told
 
@@ -131,11 +138,48 @@ def test_a_mistake_in_the_environment_names_the_variable(
 def test_a_misspelt_variable_is_refused_by_all_that_read_settings_and_its_value_is_not_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("PALYRA_FLEET_SERVE_REATTEST_S", "hunter2")
-    for asked in (["serve"], ["config", "validate"], ["config", "show", "--origin"]):
-        assert fleet(asked) == 2
+    monkeypatch.setenv("PALYRA_FLEET_SERVE_REATTEST_S", SECRET)
+    serve = ["serve", "--reattest-s=never"]  # refused as well, so that none is ever started
+    for asked in (serve, ["config", "validate"], ["config", "show", "--origin"]):
+        with contextlib.suppress(SystemExit):
+            assert fleet(asked) == 2
         told = capsys.readouterr().err
-        assert "did you mean 'PALYRA_FLEET_SERVE__REATTEST_S'?" in told and "hunter2" not in told
+        assert "did you mean 'PALYRA_FLEET_SERVE__REATTEST_S'?" in told and SECRET not in told
+
+
+REFUSED = (SECRET, f"https://{SECRET}:{SECRET}@{SECRET}.example/{SECRET}?{SECRET}#{SECRET}")
+
+
+@pytest.mark.parametrize("value", REFUSED)
+def test_a_value_that_is_refused_is_not_told(value: str, tmp_path: Path) -> None:
+    refused = 0
+    for program, top in ((FLEET, fleet_parser()), (EGRESS, egress_parser())):
+        for verb in program.verbs:
+            for key, action in actions(parser_of(top, verb)).items():
+                name = program.variable(verb, key)
+                is_list = isinstance(action, argparse._AppendAction)
+                file = tmp_path / "given.toml"
+                written = json.dumps([value] if is_list else value)
+                file.write_text(f"[{'.'.join(verb)}]\n{key} = {written}\n")
+                for named, environment in (
+                    (name, {name: value}),
+                    (f"{file}:2: ", {program.file_variable: str(file)}),
+                ):
+                    try:
+                        with_settings(program, top, verb, environment)
+                    except Trouble as trouble:
+                        refused += 1
+                        assert named in str(trouble) and "expected " in str(trouble)
+                        assert SECRET not in str(trouble)
+    assert refused > 100
+
+
+def test_what_the_library_says_of_a_value_is_not_told() -> None:
+    top = argparse.ArgumentParser()
+    top.add_subparsers().add_parser("serve").add_argument("--rows", type=int)
+    with pytest.raises(Trouble, match="SERVE__ROWS: expected what `--help` says") as raised:
+        with_settings(FLEET, top, ["serve"], {"PALYRA_FLEET_SERVE__ROWS": SECRET})
+    assert SECRET not in str(raised.value)
 
 
 def test_a_variable_that_something_else_reads_is_no_mistake(
