@@ -23,7 +23,8 @@ def run(command: Command, arguments: Namespace) -> ExitCode:
     """Run one command against the fleet that the arguments and the environment name."""
 
     async def with_client() -> ExitCode:
-        where, token = find_fleet(arguments.url, arguments.token_file)
+        waits = getattr(arguments, "wait", None) is not None or getattr(arguments, "follow", False)
+        where, token = find_fleet(arguments.url, arguments.token_file, may_be_away=waits)
         async with OperatorClient(where, token) as client:
             code = await command(arguments, client)
             while getattr(arguments, "watch", None):

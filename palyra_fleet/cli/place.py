@@ -53,21 +53,27 @@ class Home:
 
 
 def find_fleet(
-    url: str | None, token_file: Path | None, environment: Mapping[str, str] = os.environ
+    url: str | None,
+    token_file: Path | None,
+    environment: Mapping[str, str] = os.environ,
+    *,
+    may_be_away: bool = False,
 ) -> tuple[Path | str, str]:
     """Where operators reach the fleet, and their token: where a flag or the environment says, else
-    the operators' socket in PALYRA_HOME, in whose folder no other account can listen."""
-    where = url or environment.get(URL_VARIABLE) or _operators_socket(environment)
+    the operators' socket in PALYRA_HOME, in whose folder no other account can listen. Raises
+    Trouble; for who waits for a fleet that `may_be_away` not because one has ended there."""
+    where = url or environment.get(URL_VARIABLE) or _operators_socket(environment, may_be_away)
     return where, find_token(token_file, environment)
 
 
-def _operators_socket(environment: Mapping[str, str]) -> Path:
+def _operators_socket(environment: Mapping[str, str], may_be_away: bool) -> Path:
     """The socket, if it is there and nobody else can listen in its place: who could would otherwise
     be given the token."""
     file = Home.of(environment).operators_socket
     try:
         named, home = file.parent.parent.lstat(), file.parent.parent.stat()
-        folder, found = file.parent.lstat(), file.lstat()
+        folder = file.parent.lstat()
+        found = None if may_be_away and not os.path.lexists(file) else file.lstat()
     except FileNotFoundError:
         why, remedy = f"{file} does not exist", "start it with `palyra-fleet serve`, pass --url, "
         remedy += "or set PALYRA_HOME"
@@ -93,20 +99,21 @@ def _operators_socket(environment: Mapping[str, str]) -> Path:
 
 def _fault_of(
     file: Path,
-    way: tuple[os.stat_result, os.stat_result, os.stat_result, os.stat_result],
+    way: tuple[os.stat_result, os.stat_result, os.stat_result, os.stat_result | None],
     owners: Container[int],
 ) -> str | None:
     """Why somebody else than the owners may listen at the socket, and what is expected. `way`: the
-    home's name, which may be a link, the home, the folder in it, the socket."""
+    home's name, which may be a link, the home, the folder in it, the socket if it is there."""
     named, home, folder, found = way
     at_home = file.parent.parent
     looked_at = ((at_home, named), (at_home, home), (file.parent, folder), (file, found))
     for path, status in looked_at:
-        if status.st_uid not in owners:
+        if status is not None and status.st_uid not in owners:
             return f"another account may listen at {file}: {path} is user {status.st_uid}'s"
-    if not stat.S_ISDIR(folder.st_mode) or not stat.S_ISSOCK(found.st_mode):
+    is_socket = found is None or stat.S_ISSOCK(found.st_mode)
+    if not stat.S_ISDIR(folder.st_mode) or not is_socket:
         return f"{file} is not a socket in a folder of its own, as `serve` makes it"
-    for path, status in looked_at[1:3]:
+    for path, status in ((at_home, home), (file.parent, folder)):
         is_sticky = status is home and status.st_mode & stat.S_ISVTX
         if status.st_mode & _OTHERS_WRITE and not is_sticky:
             said = f"mode of {path} is {stat.S_IMODE(status.st_mode):o}, expected 700"

@@ -63,6 +63,19 @@ def test_a_fleet_that_has_ended_is_away_and_one_that_never_was_is_not(home: Path
         assert told.value.exit_code is code
 
 
+def test_who_waits_for_a_fleet_that_has_ended_is_told_where_it_will_be(home: Path) -> None:
+    file = home / "run" / "admin.sock"
+    file.unlink()
+    assert find_fleet(None, None, {HOME_VARIABLE: str(home)}, may_be_away=True)[0] == file
+    for folder, mode in ((home / "run", 0o770), (home, 0o777)):
+        folder.chmod(mode)
+        with pytest.raises(Trouble, match="not sent"):
+            find_fleet(None, None, {HOME_VARIABLE: str(home)}, may_be_away=True)
+        folder.chmod(0o700)
+    with pytest.raises(Trouble, match="not served here"):
+        find_fleet(None, None, {HOME_VARIABLE: str(home / "nowhere")}, may_be_away=True)
+
+
 def test_a_path_that_no_socket_can_have_is_told_in_words(home: Path) -> None:
     longer = home / ("x" * 100)
     longer.symlink_to(home)
