@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 START_UNIX_MS = 1_800_000_000_000
-STUCK_AFTER_S = 30.0
+STUCK_AFTER_S = 60.0
 
 
 @dataclass(slots=True, order=True)

@@ -1,12 +1,13 @@
 """A fleet service behind its real listeners, with callers of every kind ready to call it."""
 
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from palyra_fleet.client import OperatorClient, ProxyClient, WorkerClient
+from palyra_fleet.clock import now_unix_ms
 from palyra_fleet.nodes.operations import NodeOperations
 from palyra_fleet.principals.book import Principal, PrincipalBook, token_sha256
 from palyra_fleet.serve import FleetServer
@@ -56,9 +57,10 @@ async def served_fleet(
     view_write_within_ms: int = 5_000,
     spans: Spans | None = None,
     nodes: NodeOperations | None = None,
+    clock: Callable[[], int] = now_unix_ms,
 ) -> AsyncIterator[ServedFleet]:
     """Serve a fake fleet on a socket in a short-lived directory and a free loopback port."""
-    service = FakeFleetService()
+    service = FakeFleetService(clock)
     worker_key, proxy_key = SigningKey.generate(), SigningKey.generate()
     worker = service.add_worker(worker_key.public_key)
     service.proxies["proxy-1"] = proxy_key.public_key
@@ -72,6 +74,7 @@ async def served_fleet(
             "127.0.0.1",
             0,
             principals,
+            clock=clock,
             body_within_ms=body_within_ms,
             view_write_within_ms=view_write_within_ms,
             spans=spans,

@@ -21,6 +21,7 @@ from palyra_fleet.worker.runner import run_as_worker
 from palyra_fleet.worker.session import SessionSettings
 from palyra_fleet.worker.timekeeper import LoopTime, Timekeeper
 from tests.fakes.fake_worker import FakeWorker
+from tests.fakes.manual_time import STUCK_AFTER_S
 from tests.fakes.receipt_proxy import ReceiptProxy, receipt_proxy
 from tests.fakes.served_fleet import ServedFleet, served_fleet
 
@@ -66,8 +67,9 @@ class Bench:
         return await run_as_worker(command, settings, self.said.append)
 
     async def heard(self) -> str:
-        """The next line that the program said."""
-        return await self.lines.get()
+        """The next line that the program said; fails where none comes, as of a run that ended."""
+        async with asyncio.timeout(STUCK_AFTER_S):
+            return await self.lines.get()
 
 
 def _home_in(directory: str) -> Path:
@@ -84,10 +86,9 @@ async def bench(time: Timekeeper | None = None) -> AsyncIterator[Bench]:
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
         home = _home_in(directory)
         async with (
-            served_fleet() as fleet,
+            served_fleet(clock=kept.wall_unix_ms) as fleet,
             receipt_proxy(fleet.proxy_key, kept.wall_unix_ms) as proxy,
         ):
-            fleet.service.clock = kept.wall_unix_ms
             fleet.service.launchers["launcher-1"] = launcher_key.public_key
             await fleet.service.create_grant("operator", GRANT)
             worker_id = str(ULID())
