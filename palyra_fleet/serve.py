@@ -98,6 +98,8 @@ class FleetServer:
         `admin_port` 0 takes a free port. Raises ServeError; with `remote` also ListenError and
         TlsUnsound.
         """
+        if operators_socket is not None:
+            _tell_apart(socket_path, operators_socket)
         service.counts.spans = None if spans is None else spans.counts
         admin = _listen_on_loopback(admin_host, admin_port)
         sockets = {Listener.SOCKET: list[socket.socket](), Listener.ADMIN: [admin]}
@@ -264,6 +266,11 @@ def _listen_on_loopback(host: str, port: int) -> socket.socket:
 def _url_of(listening: socket.socket) -> str:
     host, port = listening.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _tell_apart(workers: Path, operators: Path) -> None:
+    if workers.resolve() == operators.resolve():
+        raise ServeError(f"{workers}: is the operators' socket; name another for workers")
 
 
 def _listen_on_socket_file(path: Path) -> socket.socket:

@@ -183,7 +183,7 @@ class Gatekeeper:
                 body = await self._body(row, request)
                 if self._operator(row, request) != operator:
                     raise ApiRefusal(ApiReason.TOKEN_REFUSED)
-                ORIGIN.set(Origin(request.remote or THIS_ACCOUNT, request[REQUEST_ID]))
+                ORIGIN.set(origin_of(request))
                 return _Admitted(operator, body, device)
             case Who.DEVICE:
                 if device is None:
@@ -260,6 +260,11 @@ def only(request: web.BaseRequest, header: str) -> str | None:
     """A header that is there exactly once, else None."""
     values = request.headers.getall(header, [])
     return values[0] if len(values) == 1 else None
+
+
+def origin_of(request: web.Request) -> Origin:
+    """Where a principal's call came from, for the events that it causes."""
+    return Origin(request.remote or THIS_ACCOUNT, request[REQUEST_ID])
 
 
 def _peer(request: web.BaseRequest) -> Peer:

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from palyra_fleet.api.call import parse_body, read_body, read_number, read_query
 from palyra_fleet.api.callers import Identity, SignedRequest, TokenGate, Who
 from palyra_fleet.api.changes import Change, changed, is_change
-from palyra_fleet.api.gatekeeper import only
+from palyra_fleet.api.gatekeeper import only, origin_of
 from palyra_fleet.api.long_calls import LongCalls
 from palyra_fleet.api.once import HEADER as ONCE_HEADER
 from palyra_fleet.api.once import OnceOnly
@@ -29,7 +29,7 @@ from palyra_fleet.console.sessions import ConsoleSession, ConsoleSessions
 from palyra_fleet.nodes.operations import NodeOperations
 from palyra_fleet.principals.roles import permits
 from palyra_fleet.service.fleet_service import FleetService
-from palyra_fleet.service.origin import ORIGIN, REQUEST_ID, Origin
+from palyra_fleet.service.origin import ORIGIN
 from palyra_fleet.wire.principal_models import Role
 
 COOKIE: Final = "palyra_console_session"
@@ -189,7 +189,7 @@ def _admit(
         given = request.headers.getall(CSRF_HEADER, [])
         if len(given) != 1 or not session.allows(given[0]):
             raise ApiRefusal(ApiReason.CSRF_REFUSED)
-    ORIGIN.set(Origin(request.remote or "", request[REQUEST_ID]))
+    ORIGIN.set(origin_of(request))
 
 
 def _check_origin(request: web.Request) -> None:

@@ -90,6 +90,7 @@ async def real_fleet(
                     "127.0.0.1",
                     0,
                     principals,
+                    operators_socket=home / "run" / "admin.sock",
                     issuers=issuers,
                     clock=kept.wall_unix_ms,
                 ) as server,

@@ -72,6 +72,24 @@ async def test_where_operators_cannot_be_served_nothing_is_left(tmp_path: Path) 
     assert [file.name for file in (tmp_path / "run").iterdir()] == ["admin.sock"]
 
 
+@pytest.mark.parametrize("spelt", ["admin.sock", "../run/admin.sock"])
+async def test_workers_and_operators_do_not_share_a_socket(tmp_path: Path, spelt: str) -> None:
+    run = tmp_path / "run"
+    run.mkdir(mode=0o700)
+    starts = FleetServer.start(
+        FakeFleetService(),
+        run / spelt,
+        "127.0.0.1",
+        0,
+        open_principals(tmp_path / "home", "t"),
+        operators_socket=run / "admin.sock",
+    )
+    with pytest.raises(ServeError, match="operators"):
+        async with starts:
+            pass
+    assert not list(run.iterdir())
+
+
 async def test_a_dead_socket_is_replaced_and_a_living_one_is_not(tmp_path: Path) -> None:
     path = tmp_path / "run" / "fleet.sock"
     path.parent.mkdir(mode=0o700)

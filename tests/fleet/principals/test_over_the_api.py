@@ -7,6 +7,8 @@ import pytest
 from ulid import ULID
 
 from palyra_fleet.client import FleetProblem, OperatorClient, WorkerAction
+from palyra_fleet.console.auth_calls import SignIn
+from palyra_fleet.console.gate import CSRF_HEADER
 from palyra_fleet.wire.models import GrantRequest
 from palyra_fleet.wire.principal_models import CreatePrincipal, Role
 from tests.fakes.raw_http import ask, ask_with_pause
@@ -83,6 +85,28 @@ async def test_every_change_records_who_from_where_and_why() -> None:
     assert (granted.reason, granted.actor) == ("grant.created", "anna")
     assert granted.detail["from"] == "127.0.0.1"
     assert granted.detail["request_id"] != created.detail["request_id"]
+
+
+async def test_what_came_over_the_operators_socket_says_so_by_command_and_by_console() -> None:
+    json, host = {"Content-Type": "application/json"}, {"Host": "localhost"}
+    console = "/console/v1"
+    async with real_fleet() as fleet:
+        socket = fleet.home / "run" / "admin.sock"
+        async with OperatorClient(socket, fleet.token) as operator:
+            await operator.create_grant(GRANT)
+        login = SignIn(token=fleet.token).model_dump_json().encode()
+        signed_in = await ask(socket, "POST", f"{console}/auth/login", login, {**json, **host})
+        cookie = signed_in.headers["set-cookie"].partition(";")[0]
+        change = GRANT.model_copy(update={"run_id": "run-2"}).model_dump_json().encode()
+        held = {**json, **host, "Cookie": cookie}
+        target = f"{console}/grants"
+        refused = await ask(socket, "POST", target, change, held)
+        held[CSRF_HEADER] = signed_in.json["csrf_token"]
+        foreign = await ask(socket, "POST", target, change, {**held, "Origin": "http://other"})
+        made_there = await ask(socket, "POST", target, change, held)
+        granted = [e for e in await fleet.operator.events(0, 1000) if e.reason == "grant.created"]
+    assert (refused.status, foreign.status, made_there.status) == (403, 403, 201)
+    assert [event.detail["from"] for event in granted] == ["operators' socket"] * 2
 
 
 async def test_an_answer_names_the_request_id_that_its_events_carry() -> None:
