@@ -185,8 +185,12 @@ def find_operator_token(path: Path) -> str:
 
 
 def open_principals(directory: Path, operator_token: str) -> PrincipalBook:
-    """The principals of the installation in `directory`, and the holder of its token file. Raises
-    ServeError if their file is not usable."""
+    """The principals of the installation in `directory`, which is made if it is not there, and the
+    holder of its token. Raises ServeError if directory or file are not usable."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ServeError(f"{directory}: cannot make the directory: {error.strerror}") from error
     try:
         return PrincipalBook.open(directory / "principals.json", token_sha256(operator_token))
     except PrincipalFileError as error:
@@ -194,7 +198,7 @@ def open_principals(directory: Path, operator_token: str) -> PrincipalBook:
 
 
 def write_admin_url(path: Path, admin_url: str) -> None:
-    """Say where the admin listener is, for the command line (replaces what was said before)."""
+    """Say where the admin listener is, for browsers and scripts (replaces what was said before)."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     fresh = path.with_name(path.name + ".new")
     fresh.write_text(admin_url + "\n", encoding="ascii")

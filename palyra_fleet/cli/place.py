@@ -92,7 +92,8 @@ def _operators_socket(environment: Mapping[str, str], may_be_away: bool) -> Path
         owners.add(home.st_uid)
     fault = _fault_of(file, (named, home, folder, found), owners)
     if fault is not None:
-        remedy = "look where this folder comes from; PALYRA_HOME is ./var where it is not set"
+        remedy = "look where this folder comes from, and `chmod 700` it if only its mode is wrong; "
+        remedy += "PALYRA_HOME is ./var where it is not set"
         raise Trouble(ExitCode.YOURS, "the operator token is not sent there", fault, remedy)
     return file
 

@@ -90,6 +90,23 @@ async def test_workers_and_operators_do_not_share_a_socket(tmp_path: Path, spelt
     assert not list(run.iterdir())
 
 
+def test_a_home_that_is_made_is_private_also_where_the_token_was_handed_over(
+    tmp_path: Path,
+) -> None:
+    before = os.umask(0o002)
+    try:
+        open_principals(tmp_path / "new" / "home", "t" * 43)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "new" / "home").stat().st_mode) == 0o700
+
+
+def test_a_home_that_cannot_be_made_is_told_in_words(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ServeError, match="cannot make the directory: Not a directory"):
+        open_principals(tmp_path / "file" / "home", "t" * 43)
+
+
 async def test_a_dead_socket_is_replaced_and_a_living_one_is_not(tmp_path: Path) -> None:
     path = tmp_path / "run" / "fleet.sock"
     path.parent.mkdir(mode=0o700)

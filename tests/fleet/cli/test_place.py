@@ -93,7 +93,7 @@ def test_it_goes_to_no_folder_that_others_may_write_to(home: Path, mode: int) ->
 @pytest.mark.parametrize("mode", [0o770, 0o702, 0o777])
 def test_it_goes_to_no_home_whose_folders_others_may_replace(home: Path, mode: int) -> None:
     home.chmod(mode)
-    with pytest.raises(Trouble, match=r"not sent.*\n.*expected 700"):
+    with pytest.raises(Trouble, match=r"not sent.*\n.*expected 700\n.*chmod 700"):
         found(home)
 
 
