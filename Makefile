@@ -5,6 +5,9 @@ BIN := .venv/bin
 LOCK := $(BIN)/uv pip compile --quiet --python-version 3.13 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(LOCK_ARGS)
 
+# A test that has not ended after that long never will: where it stands is shown, and the run ends.
+ENDS_WHEN_STUCK := -o faulthandler_timeout=900 -o faulthandler_exit_on_timeout=true
+
 .DEFAULT_GOAL := help
 .PHONY: help setup system-packages demo up test check lock proto reference goldens pictures fuzz bench races crash explore schemathesis mutants clean
 
@@ -24,7 +27,7 @@ up: setup ## run fleet and proxy together until interrupted
 	@$(BIN)/palyra-egress up
 
 test: setup system-packages ## run the whole test suite; ends with what was not run and why
-	$(BIN)/pytest $(TEST_ARGS)
+	$(BIN)/pytest $(ENDS_WHEN_STUCK) $(TEST_ARGS)
 
 check: setup ## lint, format, types and direction of imports
 	$(BIN)/ruff check
