@@ -167,7 +167,7 @@ async def test_a_worker_that_is_let_in_has_the_labels_of_its_token(tmp_path: Pat
     async with world_of(prover, tmp_path) as world:
         asked = MintJoinToken(identity="dev-1", labels={"pool": "a"}, reason="pooled")
         minted = await world.service.mint_join_token("alice", asked)
-        assert minted.view.labels == {"pool": "a"}
+        assert minted.join_token.labels == {"pool": "a"}
         prover.text = minted.token
         await world.service.register(await registration(prover, world, WorkerPen(W1)))
         assert (await world.service.worker(W1)).labels == {"pool": "a"}
