@@ -97,7 +97,7 @@ class Workspace:
 
 async def remove_left_behind(parent: Path | None, within_s: float = SWEEP_WITHIN_S) -> None:
     """Remove what launchers that were killed left where `create` makes workspaces, as far as it
-    goes in time. What cannot be removed is left for the next run, and logged."""
+    goes in time. What cannot be removed is left for the next run, and a warning says so."""
     place = _place(parent)
     try:
         parent_fd = os.open(place, _DIRECTORY)
@@ -110,8 +110,11 @@ async def remove_left_behind(parent: Path | None, within_s: float = SWEEP_WITHIN
         for name, root_fd in found:
             left_s = end_s - asyncio.get_running_loop().time()
             gone = left_s > 0 and await _removed(parent_fd, root_fd, name, left_s)
-            said = "removed" if gone else "could not be removed yet"
-            _log.warning("%s/%s: a launcher that was killed left it; %s", place, name, said)
+            if gone:
+                _log.info("%s/%s: a launcher that was killed left it; removed", place, name)
+            else:
+                said = "%s/%s: a launcher that was killed left it; could not be removed yet"
+                _log.warning(said, place, name)
     finally:
         for _, root_fd in found:
             os.close(root_fd)
