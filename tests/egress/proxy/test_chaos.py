@@ -45,6 +45,7 @@ from tests.egress.proxy.lanes import (
     websocket,
 )
 from tests.fakes.proxy_harness import LEASE, WORKER, Injection, basic, read_to_end
+from tests.fakes.waiting_resolver import WaitingResolver
 
 HANG_DEADLINE_S: Final = 0.15
 
@@ -355,22 +356,6 @@ async def test_a_violation_whose_evidence_cannot_be_written_stops_the_proxy(tmp_
         for lane in CARRYING:
             assert b" 200 OK" not in await lane(world)
         world.nothing_was_dialled()
-
-
-class WaitingResolver:
-    """Answers when the test says so."""
-
-    def __init__(self, inner: Any) -> None:
-        self.asked, self.go_on = asyncio.Event(), asyncio.Event()
-        self._inner = inner
-
-    async def resolve(self, host, port, asker=""):
-        self.asked.set()
-        await self.go_on.wait()
-        return await self._inner.resolve(host, port)
-
-    def close(self):
-        self._inner.close()
 
 
 async def _while_judged(world: Chaos, lane: Lane, happens: Any) -> bytes:

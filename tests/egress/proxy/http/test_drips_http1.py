@@ -18,6 +18,7 @@ from tests.egress.proxy.http.hurried import Hurry
 from tests.egress.proxy.lanes import chaos
 from tests.fakes.proxy_harness import WORKER, Injection, basic, read_reply, read_to_end
 from tests.fakes.until import until
+from tests.fakes.waiting_resolver import WaitingResolver
 
 TOO_SLOW, NO_END = "egress.request_timeout", "egress.upstream_timeout"
 LANES = ("plain", "inspected")
@@ -259,22 +260,6 @@ async def test_the_head_of_an_answer_that_drips_is_given_up(tmp_path):
 
 
 # --- connections that carry nothing ---------------------------------------------------------------
-
-
-class WaitingResolver:
-    """Answers when the test says so."""
-
-    def __init__(self, inner):
-        self.asked, self.go_on = asyncio.Event(), asyncio.Event()
-        self._inner = inner
-
-    async def resolve(self, host, port, asker=""):
-        self.asked.set()
-        await self.go_on.wait()
-        return await self._inner.resolve(host, port)
-
-    def close(self):
-        self._inner.close()
 
 
 @pytest.mark.parametrize("lane", ["plain", "connect"])
